@@ -1,0 +1,73 @@
+"""amorsize: the result of ``list(map(func, data))``, as fast as the best hand-tuned pool.
+
+>>> from amorsize import smart_map
+>>> smart_map(abs, [-1, 2, -3])
+[1, 2, 3]
+"""
+
+from __future__ import annotations
+
+import importlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .api import smart_imap, smart_imap_unordered, smart_map, smart_starmap
+    from .cache import clear_cache, get_cache_dir, prune_expired_cache
+    from .decorator import ParallelFunction, parallelize
+    from .errors import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
+    from .optimizer import OptimizationResult, optimize
+    from .show.report import RunReport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AmorsizeError",
+    "OptimizationResult",
+    "ParallelFunction",
+    "RunReport",
+    "SerializationError",
+    "TaskTimeoutError",
+    "WorkerLostError",
+    "clear_cache",
+    "get_cache_dir",
+    "optimize",
+    "parallelize",
+    "prune_expired_cache",
+    "smart_imap",
+    "smart_imap_unordered",
+    "smart_map",
+    "smart_starmap",
+]
+
+# Where each name lives: loaded when it is first used, so that an import costs next to nothing.
+_HOMES = {
+    "AmorsizeError": "errors",
+    "OptimizationResult": "optimizer",
+    "ParallelFunction": "decorator",
+    "RunReport": "show.report",
+    "SerializationError": "errors",
+    "TaskTimeoutError": "errors",
+    "WorkerLostError": "errors",
+    "clear_cache": "cache",
+    "get_cache_dir": "cache",
+    "optimize": "optimizer",
+    "parallelize": "decorator",
+    "prune_expired_cache": "cache",
+    "smart_imap": "api",
+    "smart_imap_unordered": "api",
+    "smart_map": "api",
+    "smart_starmap": "api",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'amorsize' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"amorsize.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,167 @@
+"""The four forms of map: check what was given, make a session of it, and let it run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from .options import DEFAULTS, Options, make_options
+from .run.feed import Feed
+from .run.worker import guarded
+from .session import Session
+
+__all__ = [
+    "plain_function",
+    "session_of",
+    "smart_imap",
+    "smart_imap_unordered",
+    "smart_map",
+    "smart_starmap",
+]
+
+R = TypeVar("R")
+
+
+def smart_map(func: Callable[..., R], *iterables: Iterable[Any], **options: Any) -> list[R]:
+    """Return ``list(map(func, *iterables))``, in parallel where that is faster.
+
+    The first items run in the calling process, as real work, while they are timed; ``func`` is
+    called exactly once for each item, whatever is decided. What was learned is remembered, so that
+    the next call decides at once.
+
+    Args:
+        func: what to call. Closures, lambdas, functions of ``__main__``, partials, bound methods
+            and callable instances all work.
+        *iterables: one for each argument of ``func``; the shortest ends the call.
+        **options: see ``amorsize.options.Options``. ``n_jobs=1`` keeps everything in the calling
+            process, ``n_jobs=4`` puts everything into four workers.
+
+    Returns:
+        The results in the order of the items.
+
+    Raises:
+        TypeError, ValueError: bad arguments, before any item runs.
+        Exception: whatever ``func`` raises, of the earliest failing item, with a note that names
+            the item.
+        WorkerLostError: a worker died with the same item more than ``retries`` times.
+        TaskTimeoutError: ``timeout`` or ``task_timeout`` was exceeded.
+
+    >>> smart_map(abs, [-1, 2, -3])
+    [1, 2, 3]
+    >>> smart_map(pow, [2, 3], [5, 2])
+    [32, 9]
+    """
+    return session_of("smart_map", func, iterables, options, star=False).map()
+
+
+def smart_starmap(func: Callable[..., R], iterable: Iterable[Any], **options: Any) -> list[R]:
+    """Return ``list(itertools.starmap(func, iterable))``, in parallel where that is faster.
+
+    Args:
+        func: what to call.
+        iterable: tuples of arguments.
+        **options: see ``smart_map``.
+
+    Returns:
+        The results in the order of the items.
+
+    Raises:
+        Exception: as ``smart_map``.
+
+    >>> smart_starmap(pow, [(2, 5), (3, 2)])
+    [32, 9]
+    """
+    return session_of("smart_starmap", func, (iterable,), options, star=True).map()
+
+
+def smart_imap(func: Callable[..., R], *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
+    """Return an iterator like ``map(func, *iterables)``, in parallel where that is faster.
+
+    Nothing runs until the first result is asked for. Input is taken, and results are kept, only as
+    far ahead as the workers need (``buffersize`` items at most, if given), so the input may be
+    infinite and the results need not fit into memory. Closing the iterator ends the workers.
+
+    Args:
+        func: what to call.
+        *iterables: one for each argument of ``func``; the shortest ends the call.
+        **options: see ``smart_map``; and ``buffersize``.
+
+    Returns:
+        An iterator of the results in the order of the items.
+
+    Raises:
+        TypeError, ValueError: bad arguments, at once.
+        Exception: as ``smart_map``, when the result is asked for.
+
+    >>> from itertools import count, islice
+    >>> list(islice(smart_imap(abs, count(-3)), 4))
+    [3, 2, 1, 0]
+    """
+    return session_of("smart_imap", func, iterables, options, star=False, lazy=True).stream(
+        ordered=True
+    )
+
+
+def smart_imap_unordered(
+    func: Callable[..., R], *iterables: Iterable[Any], **options: Any
+) -> Iterator[R]:
+    """Return an iterator of the results as they are finished, in any order.
+
+    Args:
+        func: what to call.
+        *iterables: one for each argument of ``func``; the shortest ends the call.
+        **options: see ``smart_imap``.
+
+    Returns:
+        An iterator of the results.
+
+    Raises:
+        Exception: as ``smart_imap``.
+
+    >>> sorted(smart_imap_unordered(abs, [-1, 2, -3]))
+    [1, 2, 3]
+    """
+    return session_of(
+        "smart_imap_unordered", func, iterables, options, star=False, lazy=True
+    ).stream(ordered=False)
+
+
+def session_of(
+    name: str,
+    func: Callable[..., Any],
+    iterables: tuple[Any, ...],
+    given: dict[str, Any],
+    *,
+    star: bool,
+    lazy: bool = False,
+    base: Options = DEFAULTS,
+) -> Session:
+    """Check the arguments of one of the forms, and make a session of them."""
+    if not callable(func):
+        raise TypeError(f"{name}(func, data): func must be callable, but {func!r:.80} was given")
+    if not iterables:
+        raise TypeError(f"{name}(func, data): there is no data to map over")
+    options = make_options(given, base=base, lazy=lazy)
+    for place, data in enumerate(iterables):
+        if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
+            raise TypeError(_not_iterable(name, place, data))
+    plain = plain_function(func)
+    called = guarded(plain) if options.return_exceptions else plain
+    return Session(plain, func, Feed(called, iterables, star=star), options)
+
+
+def plain_function(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function inside a ParallelFunction (which lives above this module), or itself."""
+    if getattr(type(func), "_amorsize_parallel", False):
+        inner: Callable[..., Any] = func.__wrapped__  # type: ignore[attr-defined]
+        return inner
+    return func
+
+
+def _not_iterable(name: str, place: int, data: object) -> str:
+    if place and isinstance(data, int):
+        return (
+            f"{name}(func, data, {data!r}): a further positional argument is another iterable, as "
+            f"in map(); if {data!r} is a chunk size, say chunksize={data!r}"
+        )
+    return f"{name}(func, data): the data must be iterable, but {data!r:.80} was given"

@@ -1,0 +1,319 @@
+"""What this machine lets the process use: CPUs, memory, start method.
+
+All of it is read from the operating system's own files, cheaply enough to be asked before each
+decision, and returned as a frozen value. ``root`` lets a test put a made-up tree in their place.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from math import ceil
+from posixpath import dirname
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
+__all__ = [
+    "Machine",
+    "choose_start_method",
+    "default_start_method",
+    "free_memory",
+    "read_machine",
+    "resident_bytes",
+    "this_machine",
+    "usable_cpus",
+]
+
+# Windows waits for at most 63 handles at once; a Pool there hangs above 61 workers.
+WINDOWS_MOST_WORKERS = 61
+
+# Quotas and memory change slowly, and reading them takes about 90 us: a hit must not pay that.
+REFRESH_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The part of the machine this process may use.
+
+    Attributes:
+        cpus: usable CPUs: affinity, cgroup quota rounded up and ``PYTHON_CPU_COUNT`` counted.
+        cores: physical cores among the CPUs of the affinity mask; a hint, at least 1.
+        memory_bytes: memory the process may have in all: the machine's, or its cgroup's limit.
+        reason: what limited ``cpus``, for people.
+    """
+
+    cpus: int
+    cores: int
+    memory_bytes: int
+    reason: str
+
+
+def this_machine() -> Machine:
+    """Return the machine as it is now, at most a few seconds old."""
+    global _last, _last_at
+    now = time.monotonic()
+    affinity = _affinity()
+    if _last is None or now - _last_at > REFRESH_SECONDS or affinity != _last_affinity[0]:
+        _last, _last_at = read_machine(), now
+        _last_affinity[0] = affinity
+    return _last
+
+
+_last: Machine | None = None
+_last_at = 0.0
+_last_affinity: list[frozenset[int]] = [frozenset()]
+
+
+def usable_cpus() -> int:
+    """Return the number of CPUs this process may use."""
+    return this_machine().cpus
+
+
+def read_machine(root: str = "/") -> Machine:
+    """Read what this process may use.
+
+    Args:
+        root: folder that stands for ``/``; a test gives its own ``proc`` and ``sys`` below it.
+    """
+    cpus, reason = _count_cpus(root)
+    return Machine(
+        cpus=cpus,
+        cores=_physical_cores(root),
+        memory_bytes=_memory_limit(root),
+        reason=reason,
+    )
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process, in bytes, at most a second old."""
+    global _resident, _resident_at
+    now = time.monotonic()
+    if not _resident or now - _resident_at > 1.0:
+        _resident, _resident_at = _read_resident(), now
+    return _resident
+
+
+_resident = 0
+_resident_at = 0.0
+
+
+def _read_resident() -> int:
+    text = _read("/proc/self/statm")
+    if text:
+        return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    import psutil  # only where there is no /proc
+
+    return int(psutil.Process().memory_info().rss)
+
+
+# CPUs ---------------------------------------------------------------------------------------
+
+
+def _affinity() -> frozenset[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+def _count_cpus(root: str) -> tuple[int, str]:
+    counts = [(len(_affinity()), "CPUs of the affinity mask")]
+    quota = _cgroup_quota(root)
+    if quota is not None:
+        counts.append((max(1, ceil(quota - 1e-9)), f"a cgroup quota of {quota:g} CPUs"))
+    told = os.environ.get("PYTHON_CPU_COUNT", "")
+    if told.isdecimal() and int(told) > 0:
+        counts.append((int(told), "PYTHON_CPU_COUNT"))
+    if sys.platform == "win32":
+        counts.append((WINDOWS_MOST_WORKERS, "the most workers a Pool can wait for on Windows"))
+    return min(counts, key=lambda pair: pair[0])
+
+
+def _physical_cores(root: str) -> int:
+    """Count physical cores among the usable CPUs, by the sibling lists Linux publishes."""
+    siblings = {
+        _read(f"{root}/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        for cpu in _affinity()
+    } - {""}
+    if siblings:
+        return len(siblings)
+    if sys.platform == "linux":
+        return len(_affinity())
+    import psutil  # elsewhere only psutil knows; it may still say None (some ARM machines)
+
+    return psutil.cpu_count(logical=False) or len(_affinity())
+
+
+# Control groups -----------------------------------------------------------------------------
+
+
+def _cgroup_folders(root: str, controller: str) -> tuple[str, list[str]]:
+    """Return ("v1" or "v2", folders from this process's own group up to the root of the mount).
+
+    A limit anywhere along the path binds, so all of them count. In a container the path in
+    ``/proc/self/cgroup`` may name folders of the host that are not mounted; those do not exist and
+    are passed over by the readers.
+    """
+    unified = ""
+    for line in _read(f"{root}/proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        if controller in names.split(","):
+            return "v1", _ancestors(f"{root}/sys/fs/cgroup/{controller}", path)
+        if not names:
+            unified = path
+    if not unified:
+        return "v2", []
+    for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+        if os.path.exists(f"{root}{mount}/cgroup.controllers"):
+            return "v2", _ancestors(f"{root}{mount}", unified)
+    return "v2", _ancestors(f"{root}/sys/fs/cgroup", unified)
+
+
+def _ancestors(mount: str, path: str) -> list[str]:
+    folders = []
+    while path not in ("", "/"):
+        folders.append(mount + path)
+        path = dirname(path)
+    return [*folders, mount]
+
+
+def _cgroup_quota(root: str) -> float | None:
+    """Return the tightest CPU quota along the path, in CPUs; None when there is none."""
+    version, folders = _cgroup_folders(root, "cpu")
+    quotas = []
+    for folder in folders:
+        if version == "v2":
+            quota, _, period = _read(f"{folder}/cpu.max").partition(" ")
+        else:
+            quota = _read(f"{folder}/cpu.cfs_quota_us")
+            period = _read(f"{folder}/cpu.cfs_period_us")
+        if quota.isdecimal() and period.isdecimal() and int(period) > 0:
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
+
+
+# Memory -------------------------------------------------------------------------------------
+
+
+def _memory_limit(root: str) -> int:
+    """Return all the memory this process may have, in bytes."""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        import psutil  # only where the C library does not say
+
+        total = psutil.virtual_memory().total
+    return min([total, *(limit for _, limit in _memory_groups(root))])
+
+
+def free_memory(root: str = "/") -> int:
+    """Return the memory this process may still take, in bytes.
+
+    It is the machine's available memory, or what the tightest cgroup leaves; page cache that the
+    kernel would give back does not count as used.
+
+    Args:
+        root: folder that stands for ``/``; a test gives its own ``proc`` and ``sys`` below it.
+    """
+    free = _available(root)
+    version, _ = _cgroup_folders(root, "memory")
+    usage = "memory.current" if version == "v2" else "memory.usage_in_bytes"
+    for folder, limit in _memory_groups(root):
+        used = _read(f"{folder}/{usage}")
+        if used.isdecimal():
+            free = min(free, max(0, limit - int(used) + _inactive_file(folder)))
+    return free
+
+
+def _available(root: str) -> int:
+    for line in _read(f"{root}/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    import psutil  # only where there is no /proc
+
+    return int(psutil.virtual_memory().available)
+
+
+def _memory_groups(root: str) -> list[tuple[str, int]]:
+    """Return (folder, limit in bytes) for each control group of this process with a limit."""
+    version, folders = _cgroup_folders(root, "memory")
+    names = ("memory.max", "memory.high") if version == "v2" else ("memory.limit_in_bytes",)
+    found = []
+    for folder in folders:
+        limits = [int(t) for t in (_read(f"{folder}/{name}") for name in names) if t.isdecimal()]
+        if limits:
+            found.append((folder, min(limits)))
+    return found
+
+
+def _inactive_file(folder: str) -> int:
+    """Return the page cache the kernel would give back first, in bytes."""
+    for line in _read(f"{folder}/memory.stat").splitlines():
+        name, _, value = line.partition(" ")
+        if name in ("inactive_file", "total_inactive_file"):
+            return int(value)
+    return 0
+
+
+# Start methods ------------------------------------------------------------------------------
+
+
+def default_start_method() -> str:
+    """Return the start method the interpreter would use, without importing multiprocessing."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None:
+        chosen: str | None = multiprocessing.get_start_method(allow_none=True)
+        if chosen is not None:
+            return chosen
+    if sys.platform != "linux":
+        return "spawn"
+    return "fork" if sys.version_info < (3, 14) else "forkserver"
+
+
+def choose_start_method(asked: str | BaseContext | None) -> tuple[str, str]:
+    """Return (start method, why), without importing multiprocessing.
+
+    Args:
+        asked: the ``mp_context`` option. What a caller asks for always wins.
+    """
+    if isinstance(asked, str):
+        return asked, "asked for"
+    if asked is not None:
+        return asked.get_start_method() or default_start_method(), "asked for"
+    method = default_start_method()
+    if method != "fork":
+        return method, "the interpreter's default"
+    danger = _fork_danger()
+    if danger:
+        return "forkserver", f"fork is not safe here: {danger}"
+    return method, "the interpreter's default"
+
+
+def _fork_danger() -> str:
+    """Return why forking this process is not safe, or an empty string.
+
+    A forked child has only the forking thread: a lock another thread held at that moment is held
+    for ever. CUDA refuses to work in a forked child.
+    """
+    others = [t.name for t in threading.enumerate() if t is not threading.current_thread()]
+    if others:
+        return f"other threads are alive ({', '.join(others[:3])})"
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    if cuda is not None and getattr(cuda, "is_initialized", lambda: False)():
+        return "CUDA is initialised"
+    return ""
+
+
+def _read(path: str) -> str:
+    """Return the text of a small file without its trailing newline, "" when it cannot be read."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

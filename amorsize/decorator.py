@@ -1,0 +1,159 @@
+"""``@parallelize``: a function that stays itself and can also map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import update_wrapper
+from sys import modules
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from .api import session_of
+from .optimizer import OptimizationResult, optimize
+from .options import DEFAULTS, Options, make_options
+from .session import Session
+from .show.report import RunReport
+
+__all__ = ["ParallelFunction", "parallelize"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ParallelFunction(Generic[P, R]):
+    """A function with the forms of ``map`` as methods; calling it is calling the function.
+
+    It is made by ``parallelize``. As an attribute of a class it binds like a function, also around
+    a classmethod or staticmethod (``@parallelize`` on top).
+
+    Args:
+        func: the function, or a classmethod or staticmethod object.
+        options: options of all its calls; those of a single call go before them.
+
+    Attributes:
+        last_run: report of the last ``map``, ``starmap`` or finished ``imap``, None before.
+    """
+
+    _amorsize_parallel = True
+
+    def __init__(self, func: Callable[P, R], options: Options = DEFAULTS) -> None:
+        self.__wrapped__ = func
+        self._options = options
+        self._last: list[RunReport] = []
+        update_wrapper(self, func)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself."""
+        return self.__wrapped__(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> ParallelFunction[..., R]:
+        """Bind as a method, classmethod or staticmethod does."""
+        inner: Any = self.__wrapped__
+        bound = inner.__get__(instance, owner) if hasattr(inner, "__get__") else inner
+        if bound is inner:
+            return self
+        method = ParallelFunction(bound, self._options)
+        method._last = self._last  # so that obj.method.last_run shows obj.method.map's run
+        return method
+
+    def __repr__(self) -> str:
+        return f"<ParallelFunction {getattr(self, '__qualname__', self.__wrapped__)}>"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle by name where the name leads here, else by content."""
+        name = getattr(self, "__qualname__", "")
+        found: Any = modules.get(getattr(self, "__module__", "") or "")
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is self:
+            return str(name)
+        return ParallelFunction, (self.__wrapped__, self._options)
+
+    @property
+    def last_run(self) -> RunReport | None:
+        """Report of the last run, None before the first."""
+        return self._last[0] if self._last else None
+
+    def map(self, *iterables: Iterable[Any], **options: Any) -> list[R]:
+        """Return ``list(map(func, *iterables))``; see ``smart_map``."""
+        return self._session("map", iterables, options).map()
+
+    def starmap(self, iterable: Iterable[Any], **options: Any) -> list[R]:
+        """Return ``list(itertools.starmap(func, iterable))``; see ``smart_starmap``."""
+        return self._session("starmap", (iterable,), options, star=True).map()
+
+    def imap(self, *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
+        """Return an iterator like ``map(func, *iterables)``; see ``smart_imap``."""
+        return self._session("imap", iterables, options, lazy=True).stream(ordered=True)
+
+    def imap_unordered(self, *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
+        """Return an iterator of results as they finish; see ``smart_imap_unordered``."""
+        return self._session("imap_unordered", iterables, options, lazy=True).stream(ordered=False)
+
+    def optimize(self, data: Iterable[Any], **options: Any) -> OptimizationResult:
+        """Return advice for a pool of your own; see ``amorsize.optimize``."""
+        return optimize(self.__wrapped__, data, **options)
+
+    def options(self, **options: Any) -> ParallelFunction[P, R]:
+        """Return the same function with other options; those not named stay.
+
+        Raises:
+            TypeError, ValueError: a bad option.
+        """
+        return ParallelFunction(self.__wrapped__, make_options(options, base=self._options))
+
+    def _session(
+        self,
+        name: str,
+        iterables: tuple[Iterable[Any], ...],
+        options: dict[str, Any],
+        *,
+        star: bool = False,
+        lazy: bool = False,
+    ) -> Session:
+        """Return a session that leaves its report in ``last_run``."""
+        wanted = options.get("report", self._options.report)
+
+        def keep(report: RunReport) -> None:
+            self._last[:] = [report]
+            if wanted is not None:
+                wanted(report)
+
+        if "report" in options:
+            make_options({"report": wanted})  # refuse a bad one as such
+        given = {**options, "report": keep}
+        return session_of(
+            f"{self!r}.{name}", self, iterables, given, star=star, lazy=lazy, base=self._options
+        )
+
+
+@overload
+def parallelize(func: Callable[P, R], /) -> ParallelFunction[P, R]: ...
+@overload
+def parallelize(**options: Any) -> Callable[[Callable[P, R]], ParallelFunction[P, R]]: ...
+def parallelize(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Give a function the forms of ``map`` as methods. Calling it stays the plain call.
+
+    Args:
+        func: the function, when used bare: ``@parallelize``.
+        **options: options of all its calls, see ``smart_map``: ``@parallelize(n_jobs=4)``.
+
+    Returns:
+        A ``ParallelFunction``, or a decorator that makes one.
+
+    Raises:
+        TypeError, ValueError: a bad option, or something that cannot be called.
+
+    >>> @parallelize
+    ... def square(x):
+    ...     return x * x
+    >>> square(3), square.map([1, 2, 3])
+    (9, [1, 4, 9])
+    """
+    checked = make_options(options, lazy=True)
+
+    def decorate(func: Callable[..., Any]) -> ParallelFunction[..., Any]:
+        if not (callable(func) or isinstance(func, (classmethod, staticmethod))):
+            raise TypeError(f"parallelize: a function is needed, but {func!r:.80} was given")
+        return ParallelFunction(func, checked)
+
+    return decorate if func is None else decorate(func)

@@ -1,0 +1,250 @@
+"""``optimize``: advice for people who run their own pool."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sized
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from time import perf_counter
+from typing import Any
+
+from .adviser import Adviser, count_workers, machine_costs
+from .api import plain_function
+from .decide.model import Profile
+from .decide.planner import fixed_chunksize
+from .decide.probe import Probe, Stopwatch, peak_memory_bytes, pickling
+from .options import check_context, check_flag, check_jobs, check_seconds, check_whole
+from .show.report import duration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
+__all__ = ["OptimizationResult", "optimize"]
+
+# What a plan assumes of a generator, whose length nobody knows: work for a while.
+ASSUMED_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizationResult:
+    """Advice for a pool of the caller's own.
+
+    Attributes:
+        n_jobs: workers to use; 1 means: do not use a pool.
+        chunksize: items in one task of the pool, as ``Pool.map(..., chunksize)`` takes it.
+        reason: why, in words.
+        estimated_speedup: forecast serial time over forecast time with this advice; 1.0 for serial.
+        warnings: what the caller should know.
+        data: the data, to be iterated from its start, also when a generator was passed.
+        cache_hit: whether the advice comes from what was remembered, without a sample.
+        executor_type: "process", or "serial" when no pool pays.
+        profile: what was measured, when ``profile=True`` was passed; None otherwise.
+    """
+
+    n_jobs: int
+    chunksize: int
+    reason: str
+    estimated_speedup: float
+    warnings: tuple[str, ...]
+    data: Any = field(repr=False)
+    cache_hit: bool = False
+    executor_type: str = "process"
+    profile: Profile | None = None
+
+    def explain(self) -> str:
+        """Return the advice as a few lines of text."""
+        lines = [
+            f"use n_jobs={self.n_jobs}, chunksize={self.chunksize} ({self.executor_type})",
+            f"  because   {self.reason}",
+            f"  speed-up  {self.estimated_speedup:.2f} times the serial loop, by forecast",
+            "  measured  " + ("earlier, and remembered" if self.cache_hit else "on a sample, now"),
+        ]
+        if self.profile is not None:
+            item = self.profile
+            lines.append(
+                f"  an item   {duration(item.item_seconds)} +- {duration(item.spread)}, "
+                f"{item.cpu_share:.0%} CPU, results of {item.result_bytes:,.0f} bytes"
+            )
+        return "\n".join(lines + [f"  warning   {text}" for text in self.warnings])
+
+
+def optimize(
+    func: Callable[..., Any],
+    data: Iterable[Any],
+    *,
+    sample_size: int = 5,
+    target_chunk_duration: float = 0.2,
+    n_jobs: int | None = None,
+    mp_context: str | BaseContext | None = None,
+    use_cache: bool = True,
+    profile: bool = False,
+    verbose: bool = False,
+) -> OptimizationResult:
+    """Return how many workers and what chunk size suit ``func`` over ``data``.
+
+    Unlike ``smart_map``, this runs ``func`` on a sample whose results are thrown away, so those
+    items run again in your own pool. With a remembered measurement nothing runs at all.
+
+    Args:
+        func: what the pool will call.
+        data: what it will map over. A generator is not lost: use ``result.data``.
+        sample_size: items to run when nothing is remembered.
+        target_chunk_duration: longest time of a chunk wanted, s.
+        n_jobs: number of workers, None to decide; counts as everywhere.
+        mp_context: start method or context your pool will use.
+        use_cache: whether to read and write what was learned.
+        profile: measure now, even if something is remembered, and keep the measurement in the
+            result.
+        verbose: write the advice to standard error.
+
+    Returns:
+        The advice.
+
+    Raises:
+        TypeError, ValueError: bad arguments, before anything runs.
+        Exception: whatever ``func`` raises for an item of the sample.
+
+    >>> advice = optimize(abs, range(1000))
+    >>> advice.n_jobs, advice.executor_type
+    (1, 'serial')
+    """
+    _check(func, data, sample_size, target_chunk_duration, n_jobs, mp_context)
+    for name, flag in (("use_cache", use_cache), ("profile", profile), ("verbose", verbose)):
+        check_flag(name, flag)
+    begun = perf_counter()
+    func = plain_function(func)
+    items = len(data) if isinstance(data, Sized) else None
+    adviser = Adviser.of_call(
+        func,
+        items,
+        jobs=count_workers(n_jobs),
+        backend=None,
+        mp_context=mp_context,
+        use_cache=use_cache and not profile,
+    )
+    adviser.look_up()
+    measured = adviser.remembered()
+    notes: list[str] = []
+    if measured is None and items != 0:
+        measured, data, notes = _sample(func, data, sample_size)
+    result = _advise(adviser, measured, data, target_chunk_duration, notes, keep=profile)
+    if measured is not None and not adviser.hit:
+        adviser.remember(
+            measured,
+            executor=result.executor_type,
+            n_jobs=result.n_jobs,
+            chunksize=result.chunksize,
+            run_seconds=perf_counter() - begun,
+        )
+    if verbose:
+        sys.stderr.write(result.explain() + "\n")
+    return result
+
+
+def _check(
+    func: object,
+    data: object,
+    sample_size: object,
+    target_chunk_duration: object,
+    n_jobs: object,
+    mp_context: object,
+) -> None:
+    if not callable(func):
+        raise TypeError(f"optimize(func, data): func must be callable, but {func!r:.80} was given")
+    if not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
+        raise TypeError(f"optimize(func, data): the data must be iterable, not {data!r:.80}")
+    check_whole("sample_size", sample_size, 1)
+    check_seconds("target_chunk_duration", target_chunk_duration)
+    check_jobs("n_jobs", n_jobs)
+    check_context("mp_context", mp_context)
+
+
+def _sample(
+    func: Callable[..., Any], data: Iterable[Any], size: int
+) -> tuple[Profile | None, Iterable[Any], list[str]]:
+    """Run ``func`` on the first items; return (profile, data with nothing lost, warnings)."""
+    source = iter(data)
+    items = list(islice(source, size))
+    whole = chain(items, source) if source is data else data
+    if not items:
+        return None, whole, []
+    probe, peak = Probe(), peak_memory_bytes()
+    watch = Stopwatch()
+    result = func(items[0])
+    probe.add(watch.block(1))
+    # One by one, to see the spread; but tiny items together, or the clock would be measured.
+    single = probe.seconds > SINGLE_SECONDS
+    for group in [[item] for item in items[1:]] if single else [items[1:]]:
+        if group:
+            watch = Stopwatch()
+            for item in group:
+                result = func(item)
+            probe.add(watch.block(len(group)))
+    notes: list[str] = []
+    travel = None
+    try:
+        sent = pickling(items[-1:])[0]
+        received, seconds = pickling([result])
+        travel = Profile(
+            item_seconds=1.0, arg_bytes=sent, result_bytes=received, pickle_seconds=seconds
+        )
+    except Exception as error:  # noqa: BLE001 - a user's reduction may raise anything
+        notes.append(
+            f"items or results cannot be pickled, so no pool can run this: "
+            f"{type(error).__name__}: {error}"
+        )
+    grown = max(0, peak_memory_bytes() - peak)
+    return probe.profile(memory_bytes=grown, travel=travel), whole, notes
+
+
+# Below this, timing an item alone measures the clock as much as the item.
+SINGLE_SECONDS = 20e-6
+
+
+def _advise(
+    adviser: Adviser,
+    profile: Profile | None,
+    data: Iterable[Any],
+    target_chunk_duration: float,
+    notes: list[str],
+    *,
+    keep: bool,
+) -> OptimizationResult:
+    """Turn what is known into advice."""
+    if profile is None:
+        return OptimizationResult(1, 1, "there is no data", 1.0, (), data, False, "serial")
+    items = adviser.items
+    if items is None:
+        items = max(2, int(ASSUMED_SECONDS / profile.item_seconds))
+        notes.append(f"the length of the data is unknown; {items:,} items were assumed")
+    if notes and adviser.items is not None:  # nothing can be sent
+        reason, speedup, n_jobs = "items or results cannot be sent between processes", 1.0, 1
+    else:
+        # Pool.map sends every argument, whatever the start method.
+        plan = adviser.plan(profile, items, inherited=False, must_run=adviser.jobs is not None)
+        reason, n_jobs = plan.reason, plan.n_jobs
+        speedup = plan.serial_seconds / max(plan.seconds, 1e-9)
+        if plan.executor == "process" and speedup < 1:
+            notes.append(
+                f"n_jobs={n_jobs} is forecast to take {1 / speedup:.1f} times the serial time"
+            )
+    size = fixed_chunksize(
+        profile,
+        items,
+        n_jobs,
+        chunk_seconds=machine_costs().chunk_seconds,
+        longest_seconds=target_chunk_duration,
+    )
+    return OptimizationResult(
+        n_jobs=n_jobs,
+        chunksize=size,
+        reason=reason,
+        estimated_speedup=1.0 if n_jobs == 1 else speedup,
+        warnings=tuple(notes),
+        data=data,
+        cache_hit=adviser.hit,
+        executor_type="serial" if n_jobs == 1 else "process",
+        profile=profile if keep else None,
+    )

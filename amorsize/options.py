@@ -1,0 +1,275 @@
+"""The options every call takes: one frozen value, checked once, before any item runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from math import isfinite
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+    from typing import Any
+
+__all__ = ["BACKENDS", "DEFAULTS", "Options", "count_jobs", "environment_cap", "make_options"]
+
+BACKENDS = ("process", "thread", "serial")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a caller may ask for; the same names everywhere in amorsize.
+
+    Attributes:
+        n_jobs: workers to use. None decides; 1 is serial; k > 0 is k; -1 all usable CPUs, -2 all
+            but one, and so on.
+        chunksize: items in one task. None decides and may vary it during the run.
+        backend: None decides; "process", "thread" or "serial".
+        mp_context: name of a start method, or a multiprocessing context. None takes the
+            interpreter's default unless that is unsafe here.
+        progress: True, a description, or ``callable(done, total)`` (total None when unknown).
+        timeout: seconds for the whole call.
+        task_timeout: seconds for one item.
+        retries: how often the items a lost worker held are tried again.
+        return_exceptions: put an item's exception in its place instead of raising it.
+        initializer: called once in each worker with ``initargs`` before its first item.
+        initargs: arguments of ``initializer``.
+        use_cache: False neither reads nor writes what was learned.
+        report: called with the ``RunReport`` when the call ends.
+        buffersize: items in flight at most (the ``imap`` forms only).
+    """
+
+    n_jobs: int | None = None
+    chunksize: int | None = None
+    backend: str | None = None
+    mp_context: str | BaseContext | None = None
+    progress: bool | str | Callable[[int, int | None], object] = False
+    timeout: float | None = None
+    task_timeout: float | None = None
+    retries: int = 1
+    return_exceptions: bool = False
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    use_cache: bool = True
+    report: Callable[..., object] | None = None
+    buffersize: int | None = None
+
+    def workers_only(self, jobs: int | None) -> bool:
+        """Whether the calling process must not run any item.
+
+        An item that may kill its process, must be killed when late, or needs what the initializer
+        set up belongs into a worker.
+
+        Args:
+            jobs: ``n_jobs`` as a number of workers (see ``count_jobs``), None when not given.
+        """
+        if self.backend == "serial":
+            return False
+        if self.backend == "process" or self.task_timeout is not None:
+            return True
+        return jobs != 1 and (jobs is not None or self.initializer is not None)
+
+
+DEFAULTS = Options()
+_NAMES = frozenset(field.name for field in fields(Options))
+
+
+def make_options(given: dict[str, Any], *, base: Options = DEFAULTS, lazy: bool = False) -> Options:
+    """Check ``given`` and return it as Options on top of ``base``.
+
+    Args:
+        given: keyword arguments of a call.
+        base: options that hold where ``given`` is silent.
+        lazy: whether the call is one of the ``imap`` forms, which alone take ``buffersize``.
+
+    Raises:
+        TypeError: an unknown option, or a value of the wrong type.
+        ValueError: a value out of range, or two options that contradict each other.
+
+    >>> make_options({"n_jobs": 2, "timeout": 1.5}).n_jobs
+    2
+    >>> make_options({"n_jobs": 0})
+    Traceback (most recent call last):
+    ...
+    ValueError: n_jobs=0 is not a number of workers: it takes None, 1 or more, or -1 (all usable \
+CPUs), -2 (all but one) and so on
+    """
+    if not given:
+        return base if lazy or base.buffersize is None else replace(base, buffersize=None)
+    unknown = given.keys() - _NAMES
+    if unknown:
+        raise TypeError(
+            f"unknown option {min(unknown)!r}: the options are {', '.join(sorted(_NAMES))}"
+        )
+    if "buffersize" in given and not lazy:
+        raise TypeError(
+            "buffersize belongs to smart_imap and smart_imap_unordered: the other forms return "
+            "all results at once"
+        )
+    for name, value in given.items():
+        _CHECKS[name](name, value)
+    if "initargs" in given:
+        given = {**given, "initargs": tuple(given["initargs"])}
+    options = replace(base, **given)
+    _check_together(options)
+    return options
+
+
+def count_jobs(n_jobs: int, cpus: int) -> int:
+    """Translate an ``n_jobs`` into a number of workers, counting as joblib does.
+
+    Args:
+        n_jobs: a number other than 0; -1 means all CPUs, -2 all but one.
+        cpus: usable CPUs.
+
+    >>> [count_jobs(n, 8) for n in (3, -1, -2, -100)]
+    [3, 8, 7, 1]
+    """
+    return n_jobs if n_jobs > 0 else max(1, cpus + 1 + n_jobs)
+
+
+def environment_cap(cpus: int) -> int | None:
+    """Return the most workers ``AMORSIZE_N_JOBS`` allows, None when it is not set.
+
+    Args:
+        cpus: usable CPUs, for counts below zero.
+
+    Raises:
+        ValueError: the variable holds anything but a whole number other than 0.
+    """
+    text = os.environ.get("AMORSIZE_N_JOBS")
+    if not text:
+        return None
+    try:
+        wanted = int(text)
+    except ValueError:
+        wanted = 0
+    if wanted == 0:
+        raise ValueError(
+            f"the environment variable AMORSIZE_N_JOBS={text!r} is not a number of workers: it "
+            "takes a whole number of 1 or more, or -1 (all usable CPUs), -2 and so on"
+        )
+    return count_jobs(wanted, cpus)
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise unless ``value`` is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}={value!r} must be a whole number of {least} or more")
+    if value < least:
+        raise ValueError(f"{name}={value!r} is too small: it takes a whole number of {least} up")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Raise unless ``value`` is a finite number of seconds above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}={value!r} must be a number of seconds")
+    if not (isfinite(value) and value > 0):
+        raise ValueError(f"{name}={value!r} is out of range: it takes seconds above 0")
+
+
+def check_jobs(name: str, value: object) -> None:
+    """Raise unless ``value`` is None or a whole number other than 0."""
+    if value is None:
+        return
+    takes = "None, 1 or more, or -1 (all usable CPUs), -2 (all but one) and so on"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}={value!r} is not a number of workers: it takes {takes}")
+    if value == 0:
+        raise ValueError(f"{name}=0 is not a number of workers: it takes {takes}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} must be True or False")
+
+
+def check_context(name: str, value: object) -> None:
+    """Raise unless ``value`` is None, a start method of this platform, or a context."""
+    if value is None:
+        return
+    import multiprocessing  # only when a context is asked for: 20 ms
+
+    methods = multiprocessing.get_all_start_methods()
+    if isinstance(value, str):
+        if value not in methods:
+            raise ValueError(
+                f"{name}={value!r} is not a start method here: it takes {', '.join(methods)}, "
+                "or a multiprocessing context"
+            )
+    elif not isinstance(value, multiprocessing.context.BaseContext):
+        raise TypeError(
+            f"{name}={value!r} must be the name of a start method ({', '.join(methods)}) or a "
+            "multiprocessing context"
+        )
+
+
+def _check_chunksize(name: str, value: object) -> None:
+    if value is not None:
+        check_whole(name, value, 1)
+
+
+def _check_optional_seconds(name: str, value: object) -> None:
+    if value is not None:
+        check_seconds(name, value)
+
+
+def _check_retries(name: str, value: object) -> None:
+    check_whole(name, value, 0)
+
+
+def _check_backend(name: str, value: object) -> None:
+    if value is None or (isinstance(value, str) and value in BACKENDS):
+        return
+    kind = ValueError if isinstance(value, str) else TypeError
+    raise kind(
+        f"{name}={value!r} is not a backend: it takes None, {', '.join(map(repr, BACKENDS))}"
+    )
+
+
+def _check_progress(name: str, value: object) -> None:
+    if not (isinstance(value, (bool, str)) or callable(value)):
+        raise TypeError(
+            f"{name}={value!r} must be True, a description, or a callable taking (done, total)"
+        )
+
+
+def _check_callable(name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}={value!r} must be a callable or None")
+
+
+def _check_initargs(name: str, value: object) -> None:
+    if not hasattr(value, "__iter__"):
+        raise TypeError(f"{name}={value!r} must be a tuple of arguments for the initializer")
+
+
+_CHECKS: dict[str, Callable[[str, object], None]] = {
+    "n_jobs": check_jobs,
+    "chunksize": _check_chunksize,
+    "backend": _check_backend,
+    "mp_context": check_context,
+    "progress": _check_progress,
+    "timeout": _check_optional_seconds,
+    "task_timeout": _check_optional_seconds,
+    "retries": _check_retries,
+    "return_exceptions": check_flag,
+    "initializer": _check_callable,
+    "initargs": _check_initargs,
+    "use_cache": check_flag,
+    "report": _check_callable,
+    "buffersize": _check_chunksize,
+}
+
+
+def _check_together(options: Options) -> None:
+    """Refuse pairs of options that cannot both be kept."""
+    if options.initargs and options.initializer is None:
+        raise ValueError(f"initargs={options.initargs!r} were given without an initializer")
+    if options.task_timeout is not None and options.backend in ("thread", "serial"):
+        raise ValueError(
+            f"task_timeout needs backend='process' (or None): a late item can only be stopped by "
+            f"ending its process, and backend={options.backend!r} has none to end"
+        )

@@ -1,0 +1,115 @@
+"""What the engine needs of workers, be they processes or threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from .worker import Reply
+
+__all__ = ["Crew", "Lost", "Running", "Task"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One chunk, as it is handed to a crew.
+
+    Attributes:
+        chunk: its number.
+        start: index of its first item.
+        size: number of items.
+        columns: the items, None where workers have inherited them.
+        track: whether the worker tells each item as it starts.
+    """
+
+    chunk: int
+    start: int
+    size: int
+    columns: tuple[object, ...] | None
+    track: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a worker said last.
+
+    Attributes:
+        chunk: number of the chunk it took.
+        item: index of the item it began, None when it does not tell items.
+        since: when, on the monotonic clock, s.
+    """
+
+    chunk: int
+    item: int | None
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A worker that died.
+
+    Attributes:
+        pid: which.
+        exitcode: as ``multiprocessing.Process.exitcode``, negative for a signal.
+        ready: whether any worker of its crew ever became ready.
+    """
+
+    pid: int
+    exitcode: int
+    ready: bool
+
+
+class Crew(Protocol):
+    """Workers that run chunks of one call.
+
+    Attributes:
+        workers: how many there are.
+        started_at: when their start began, on the monotonic clock, s.
+        start_seconds: how long starting them kept the caller busy.
+        ready_at: when the first was set up, on the monotonic clock, s; None before.
+        end_seconds: how long ``close`` took.
+    """
+
+    workers: int
+    started_at: float
+    start_seconds: float
+    ready_at: float | None
+    end_seconds: float
+
+    @property
+    def ready(self) -> int:
+        """Number of workers that have been set up."""
+        ...
+
+    @property
+    def inherited(self) -> bool:
+        """Whether workers hold the whole input, so that tasks need no columns."""
+        ...
+
+    def submit(self, task: Task) -> None:
+        """Hand out a task; it is run by whichever worker is free first."""
+        ...
+
+    def replies(self, timeout: float) -> list[tuple[int, Reply]]:
+        """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
+        ...
+
+    def running(self) -> dict[int, Running]:
+        """Return what each worker said last, by its pid."""
+        ...
+
+    def lost(self) -> Lost | None:
+        """Return a worker that died, None while all are well."""
+        ...
+
+    def grow(self, workers: int) -> None:
+        """Start more workers, up to ``workers``."""
+        ...
+
+    def close(self) -> None:
+        """End the workers, all of which are idle, and wait for them."""
+        ...
+
+    def abandon(self) -> list[tuple[int, Reply]]:
+        """End the workers at once, whatever they do; return replies that still came through."""
+        ...

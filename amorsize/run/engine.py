@@ -1,0 +1,539 @@
+"""The engine: hands chunks to a crew, collects what comes back, and looks after both.
+
+It is a generator of (start, results) in the order asked for, advanced only as far as its consumer
+wants, so that all four forms of ``map`` are a few lines around it. It decides nothing about
+workers or sizes: those come in as a Policy. It only keeps the books: which chunks are out, which
+must run again, up to which index the results still count.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from ..errors import TaskTimeoutError, WorkerLostError
+from .crew import Crew, Lost, Task
+from .failure import MISSING, add_item_note, short_repr, unpack
+from .feed import Feed, Slice
+from .worker import Reply
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Engine", "Policy", "Span"]
+
+# The engine looks at deaths and time limits at least this often while it waits.
+WAKE_SECONDS = 0.02
+# What the first worker must have run before its timing decides about more of them: about what
+# starting one more costs.
+RETHINK_SECONDS = 0.002
+# Crews that may die idle, one after the other, before the call gives up.
+MOST_FUTILE = 3
+# The caller's own blocks while workers start: short, so that it is back when they are up.
+HELP_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How the engine is to run the items.
+
+    Attributes:
+        workers: number of workers to start with.
+        rethink: called once, with (items left or None, seconds an item takes, CPU share), when the
+            first chunks are back; returns the number of workers to go on with. None keeps it.
+        size: called with (items left or None, item_seconds=, result_bytes=); returns
+            the size of the next chunk.
+        ordered: whether results are yielded in the order of the items.
+        bounded: whether to stop handing out chunks while results wait to be consumed.
+        buffersize: items handed out but not consumed at most, None for no such limit.
+        retries: how often the items a lost worker held are tried again.
+        task_timeout: seconds for one item, None for no limit.
+        deadline: when the call must end, on the monotonic clock, None for no limit.
+        timeout: the limit that made the deadline, for the message.
+        return_exceptions: whether an exception is a result.
+        help: whether the caller computes items while workers start.
+    """
+
+    workers: int
+    size: Callable[..., int]
+    ordered: bool = True
+    bounded: bool = False
+    buffersize: int | None = None
+    retries: int = 1
+    task_timeout: float | None = None
+    deadline: float | None = None
+    timeout: float | None = None
+    return_exceptions: bool = False
+    help: bool = False
+    rethink: Callable[[int | None, float, float], int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One chunk in the timeline of a run.
+
+    Attributes:
+        worker: pid of the worker, 0 for the calling process.
+        start: index of the first item.
+        items: number of items.
+        begun: when it began, on the monotonic clock, s.
+        seconds: wall time its items took.
+        cpu_seconds: CPU time they took.
+    """
+
+    worker: int
+    start: int
+    items: int
+    begun: float
+    seconds: float
+    cpu_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A slice of the input on its way through the workers.
+
+    Attributes:
+        number: the name the crew knows it by.
+        piece: its items.
+        losses: how often a worker died with it.
+    """
+
+    number: int
+    piece: Slice
+    losses: int = 0
+
+
+class Engine:
+    """Runs the rest of a feed in a crew.
+
+    Args:
+        feed: the items.
+        policy: how to run them.
+        make_crew: starts a crew of so many workers.
+        item_seconds: an item's time as far as known, 0 when unknown.
+        result_bytes: a result's size as far as known.
+        progress: called with the number of items each time some are finished.
+
+    Attributes:
+        crew: the workers, None before they were started.
+        spans: the timeline.
+        retried: items that were handed out again after a worker was lost.
+        workers: number of workers now.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        policy: Policy,
+        make_crew: Callable[[int], Crew],
+        *,
+        item_seconds: float = 0.0,
+        result_bytes: float = 0.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self.feed = feed
+        self.policy = policy
+        self.workers = policy.workers
+        self.spans: list[Span] = []
+        self.retried = 0
+        self._progress = progress
+        self.item_seconds = item_seconds
+        self._result_bytes = result_bytes
+        self._make_crew = make_crew
+        self.crew: Crew | None = None
+        self._number = 0
+        self._out: dict[int, Chunk] = {}  # handed to the crew
+        self._again: list[tuple[int, int, Chunk]] = []  # to be handed out again, lowest first
+        self._finished: list[tuple[int, list[Any]]] = []  # not yielded yet, lowest first
+        self._next = feed.position  # index of the next result to yield, when ordered
+        self._waiting = 0  # items handed out or finished, but not yielded
+        self._seconds = 0.0  # of finished items, for the running estimate
+        self._cpu_seconds = 0.0
+        self._items = 0
+        self._rethought = False
+        self._failure: tuple[int, BaseException] | None = None  # the earliest so far
+        self._end: int | None = None  # results from here on do not count
+        self._futile = 0  # crews lost since the last chunk that was finished
+
+    # The loop -------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[tuple[int, list[Any]]]:
+        """Yield (index of the first item, results) until all items left are done."""
+        self.crew = self._make_crew(self.workers)
+        try:
+            while True:
+                self._hand_out()
+                if not self._out and not self._finished:
+                    break
+                if self._out:
+                    if not self._help():
+                        self._collect(self._patience())
+                    self._check_deaths()
+                    self._check_time()
+                    self._rethink()
+                yield from self._ripe()
+            self._raise_failure()
+        except BaseException:
+            self.crew.abandon()
+            raise
+        if self._end is None:
+            self.crew.close()
+        else:  # workers may still be busy with what does not count any more
+            self.crew.abandon()
+
+    def _hand_out(self) -> None:
+        """Submit chunks until the window is full."""
+        assert self.crew is not None
+        while len(self._out) < self._window():
+            chunk = self._next_chunk()
+            if chunk is None:
+                return
+            self._out[chunk.number] = chunk
+            piece = chunk.piece
+            self.crew.submit(
+                Task(
+                    chunk.number,
+                    piece.start,
+                    piece.size,
+                    piece.columns,
+                    track=chunk.losses > 0 or self.policy.task_timeout is not None,
+                )
+            )
+
+    def _window(self) -> int:
+        """Return how many chunks may be out: one running and one waiting for each worker.
+
+        With a limit on items none may wait: its clock must start when it does. A chunk that
+        killed a worker is looked at alone.
+        """
+        if self._failure is not None and not self._again:
+            return 0
+        if self.policy.task_timeout is not None or self.item_seconds <= 0:
+            return self.workers
+        return 2 * self.workers
+
+    def _next_chunk(self) -> Chunk | None:
+        while self._again:
+            chunk = heappop(self._again)[2]
+            if self._counts(chunk.piece.start):
+                return chunk
+            self._waiting -= chunk.piece.size
+        if self._failure is not None or self._end is not None:
+            return None
+        return self._fresh_chunk()
+
+    def _fresh_chunk(self) -> Chunk | None:
+        """Cut the next chunk off the feed, None when there is none or no room for it."""
+        assert self.crew is not None
+        left = self.feed.remaining
+        size = self._room(
+            self.policy.size(left, item_seconds=self.item_seconds, result_bytes=self._result_bytes)
+        )
+        if size < 1:
+            return None
+        piece = self.feed.take(size, inherited=self.crew.inherited)
+        if piece is None:
+            return None
+        self._waiting += piece.size
+        self._number += 1
+        return Chunk(self._number, piece)
+
+    def _room(self, size: int) -> int:
+        """Return how much of a wanted chunk fits between the input and the consumer."""
+        policy = self.policy
+        if policy.bounded and len(self._out) + len(self._finished) >= 4 * self.workers:
+            return 0
+        if policy.buffersize is None:
+            return size
+        fair = max(1, policy.buffersize // (2 * self.workers))
+        return min(size, fair, policy.buffersize - self._waiting)
+
+    def _help(self) -> bool:
+        """Compute a few items here while workers start; return whether there was any to compute.
+
+        A worker that takes half a second to start must not make the call slower than serial.
+        """
+        assert self.crew is not None
+        if not self.policy.help or self.crew.ready >= self.workers:
+            return False
+        size = int(HELP_SECONDS / self.item_seconds) if self.item_seconds > 0 else 1
+        left = self.feed.remaining
+        if left is not None:
+            size = min(size, max(1, left // (2 * self.workers)))
+        size = self._room(max(1, size))
+        if size < 1 or self._failure is not None or self._end is not None:
+            return False
+        start, out = self.feed.position, []  # type: tuple[int, list[Any]]
+        begun, cpu = time.monotonic(), time.process_time()
+        try:
+            done = self.feed.run(size, out)
+        except BaseException as error:  # an earlier item may still fail in a worker
+            if not isinstance(error, Exception):
+                raise
+            self._fail(start + len(out), error)
+            done = len(out)
+        if done:
+            self._waiting += done
+            self._settle(start, out)
+            self._note(Span(0, start, done, begun, time.monotonic() - begun,
+                            time.process_time() - cpu))  # fmt: skip
+        self._collect(0.0)
+        return done > 0
+
+    def _rethink(self) -> None:
+        """Start more workers once the first chunks have shown what an item costs."""
+        if self.policy.rethink is None or self._rethought or self._seconds < RETHINK_SECONDS:
+            return
+        assert self.crew is not None
+        self._rethought = True
+        share = self._cpu_seconds / self._seconds
+        wanted = self.policy.rethink(self.feed.remaining, self.item_seconds, share)
+        if wanted > self.workers:
+            self.workers = wanted
+            self.crew.grow(wanted)
+
+    def _patience(self) -> float:
+        """Return how long to wait for a reply before looking at deaths and limits again."""
+        patience = WAKE_SECONDS
+        if self.policy.deadline is not None:
+            patience = min(patience, max(0.0, self.policy.deadline - time.monotonic()))
+        if self.policy.task_timeout is not None:
+            patience = min(patience, self.policy.task_timeout / 4)
+        return patience
+
+    def _collect(self, timeout: float) -> None:
+        assert self.crew is not None
+        for number, reply in self.crew.replies(timeout):
+            self._take_in(number, reply)
+
+    def _take_in(self, number: int, reply: Reply) -> None:
+        """Book what a worker brought back."""
+        chunk = self._out.pop(number, None)
+        if chunk is None:  # it does not count any more
+            return
+        piece = chunk.piece
+        self._futile = 0
+        self._waiting -= piece.size - reply.done
+        if reply.done:
+            self._settle(piece.start, reply.results)
+            self._note(
+                Span(
+                    reply.pid,
+                    piece.start,
+                    reply.done,
+                    reply.begun,
+                    reply.seconds,
+                    reply.cpu_seconds,
+                )
+            )
+        if reply.failure is not None:
+            error = unpack(reply.failure)
+            index = reply.failure.index
+            if index is None:
+                error.add_note("amorsize: raised while a worker was set up (initializer, function)")
+                self._fail(piece.start, error)
+            else:
+                add_item_note(error, index, self.feed.item(index, piece))
+                self._fail(index, error)
+        elif reply.done < piece.size:  # func raised StopIteration: list(map()) ends there, too
+            self._cut(piece.start + reply.done)
+
+    def _settle(self, start: int, results: list[Any]) -> None:
+        heappush(self._finished, (start, results))
+        if self._progress is not None:
+            self._progress(len(results))
+
+    def _note(self, span: Span) -> None:
+        self.spans.append(span)
+        self._seconds += span.seconds
+        self._cpu_seconds += span.cpu_seconds
+        self._items += span.items
+        self.item_seconds = self._seconds / self._items
+
+    def _ripe(self) -> Iterator[tuple[int, list[Any]]]:
+        """Yield the finished chunks whose turn it is."""
+        while self._finished:
+            start, results = self._finished[0]
+            if self.policy.ordered and start != self._next and self._counts(start):
+                return
+            heappop(self._finished)
+            self._waiting -= len(results)
+            self._next = start + len(results)
+            if not self._counts(start):
+                continue
+            bound = self._bound()
+            yield start, results if bound is None else results[: bound - start]
+
+    # Losses and limits ----------------------------------------------------------------------
+
+    def _check_deaths(self) -> None:
+        """Go on in a fresh crew when a worker has died."""
+        assert self.crew is not None
+        lost = self.crew.lost()
+        if lost is None:
+            return
+        running = self.crew.running().get(lost.pid)
+        self._salvage()
+        held = None if running is None else self._out.get(running.chunk)
+        self._futile += 1
+        if held is not None:
+            held.losses += 1
+            if held.losses > self.policy.retries:
+                item = running.item if running is not None else None
+                self._fail(*_loss(lost, held, item, self.feed))
+        elif self.policy.retries == 0 or not lost.ready or self._futile > MOST_FUTILE:
+            raise WorkerLostError(_explain_idle(lost), exitcode=lost.exitcode)
+        if self.policy.retries == 0:  # the others were started, too, and may not run twice
+            self._out.clear()
+        self._restart()
+
+    def _check_time(self) -> None:
+        """End the call, or the worker with a late item, when time is up."""
+        assert self.crew is not None
+        policy, now = self.policy, time.monotonic()
+        if policy.deadline is not None and now >= policy.deadline:
+            raise TaskTimeoutError(
+                f"the call took longer than timeout={policy.timeout:g} s; "
+                f"{self._items} items were finished in workers",
+                seconds=policy.timeout,
+            )
+        if policy.task_timeout is None:
+            return
+        for running in self.crew.running().values():
+            chunk = self._out.get(running.chunk)
+            late = now - running.since > policy.task_timeout
+            if chunk is not None and running.item is not None and late:
+                self._give_up_on(chunk, running.item)
+                return
+
+    def _give_up_on(self, chunk: Chunk, index: int) -> None:
+        """End the crew because of a late item, and go on without that item."""
+        assert self.policy.task_timeout is not None
+        self._salvage()
+        if chunk.number not in self._out:  # it was finished after all
+            self._restart()
+            return
+        del self._out[chunk.number]
+        error = TaskTimeoutError(
+            f"item {index} took longer than task_timeout={self.policy.task_timeout:g} s",
+            index=index,
+            seconds=self.policy.task_timeout,
+        )
+        before, after = _around(chunk.piece, index)
+        for piece in (before, after):
+            if piece.size:
+                self._number += 1
+                self._out[self._number] = Chunk(self._number, piece, chunk.losses)
+        if self.policy.return_exceptions:
+            self._settle(index, [error])
+        else:
+            add_item_note(error, index, self.feed.item(index, chunk.piece))
+            self._waiting -= 1
+            self._fail(index, error)
+        self._restart()
+
+    def _salvage(self) -> None:
+        """End the crew, keeping every result that was finished."""
+        assert self.crew is not None
+        for number, reply in self.crew.abandon():
+            self._take_in(number, reply)
+
+    def _restart(self) -> None:
+        """Hand out again what was out, in a new crew."""
+        for chunk in self._out.values():
+            heappush(self._again, (chunk.piece.start, chunk.number, chunk))
+            self.retried += chunk.piece.size
+        self._out = {}
+        self.crew = self._make_crew(self.workers)
+
+    # Ends -----------------------------------------------------------------------------------
+
+    def _bound(self) -> int | None:
+        """Return the index from which on results do not count, None when all do."""
+        bounds = [
+            bound for bound in (self._failure and self._failure[0], self._end) if bound is not None
+        ]
+        return min(bounds, default=None)
+
+    def _counts(self, start: int) -> bool:
+        bound = self._bound()
+        return bound is None or start < bound
+
+    def _fail(self, index: int, error: BaseException) -> None:
+        """Remember a failure; the earliest index wins, so later chunks no longer count."""
+        if self._failure is None or index < self._failure[0]:
+            self._failure = (index, error)
+            self._forget_later()
+
+    def _cut(self, index: int) -> None:
+        """Remember that the results end before ``index``."""
+        if self._end is None or index < self._end:
+            self._end = index
+            self._forget_later()
+
+    def _forget_later(self) -> None:
+        """Stop waiting for chunks that no longer count; their workers end with the crew."""
+        self._out = {n: c for n, c in self._out.items() if self._counts(c.piece.start)}
+
+    def _raise_failure(self) -> None:
+        bound = self._end
+        if self._failure is not None and (bound is None or self._failure[0] < bound):
+            raise self._failure[1]
+        if self.feed.error is not None and bound is None:
+            raise self.feed.error
+
+
+def _around(piece: Slice, index: int) -> tuple[Slice, Slice]:
+    """Return what is before and after one item of a slice."""
+    offset = index - piece.start
+
+    def part(first: int, last: int) -> Slice:
+        columns = piece.columns
+        if columns is not None:
+            columns = tuple(column[first:last] for column in columns)
+        return Slice(piece.start + first, last - first, columns)
+
+    return part(0, offset), part(offset + 1, piece.size)
+
+
+def _loss(lost: Lost, chunk: Chunk, item: int | None, feed: Feed) -> tuple[int, WorkerLostError]:
+    """Return the index and error of a chunk that cost a worker once too often."""
+    piece = chunk.piece
+    index = piece.start if item is None else item
+    if item is None and piece.size > 1:
+        what = f"one of the items {piece.start} to {piece.start + piece.size - 1}"
+    else:
+        shown = feed.item(index, piece)
+        what = f"item {index}" if shown is MISSING else f"item {index} ({short_repr(shown)})"
+    times = "" if chunk.losses < 2 else f", {chunk.losses} times"
+    return index, WorkerLostError(
+        f"a worker {_cause(lost.exitcode)} while it ran {what}{times}",
+        index=index,
+        exitcode=lost.exitcode,
+    )
+
+
+def _explain_idle(lost: Lost) -> str:
+    if lost.ready:
+        return f"a worker {_cause(lost.exitcode)} while it was idle"
+    return (
+        f"a worker {_cause(lost.exitcode)} before it could start. If this script starts workers "
+        "while it is being imported, put that under  if __name__ == '__main__':"
+    )
+
+
+def _cause(exitcode: int) -> str:
+    if exitcode >= 0:
+        return f"ended with exit code {exitcode}"
+    import signal
+
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    memory = " (the system may be out of memory)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{memory}"

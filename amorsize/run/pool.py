@@ -1,0 +1,268 @@
+"""A supervised ``multiprocessing.Pool``: its pipes and threads, but workers of our own keeping.
+
+A plain Pool forks replacements for dead workers from a thread, forgets the tasks they held, and
+waits for ever on a lock that died with its owner. Here the workers are kept outside the Pool's own
+list: it never replaces or joins one. The engine looks after them (``lost``), and on any death the
+whole pool is abandoned and its unfinished chunks run in a new one. docs/design.md tells why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.pool
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing import util
+from multiprocessing.connection import wait
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from . import worker
+from .crew import Lost, Running, Task
+from .transport import dumps_shipped
+from .worker import CHUNK, ITEM, NOTE, READY, Call, Reply, Setup
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+    from multiprocessing.process import BaseProcess
+
+__all__ = ["ProcessCrew"]
+
+# How often dead workers are looked for: one look is a poll() of 10 us, and 20 ms is soon enough
+# to notice a death within the 100 ms promised.
+LOOK_SECONDS = 0.02
+
+# An idle worker ends within a few ms of being told. One that does not (an atexit hook of the
+# user's, a lock that died with another worker) is killed after this.
+GRACE_SECONDS = 0.5
+
+
+class _OwnedPool(multiprocessing.pool.Pool):
+    """A Pool that starts workers but leaves their deaths to its owner.
+
+    ``_repopulate_pool`` and ``_get_sentinels`` are the two seams used; both are instance methods
+    without arguments in 3.8 to 3.14.
+    """
+
+    owned: list[BaseProcess]
+
+    def _repopulate_pool(self) -> None:
+        """Start missing workers in a list of our own; the Pool's handlers see an empty one."""
+        if not hasattr(self, "owned"):
+            self.owned = []
+        while len(self.owned) < self._processes:  # type: ignore[attr-defined]
+            process = self._ctx.Process(  # type: ignore[attr-defined]
+                target=multiprocessing.pool.worker,  # type: ignore[attr-defined]
+                args=(self._inqueue, self._outqueue, self._initializer, self._initargs),  # type: ignore[attr-defined]
+                daemon=True,
+            )
+            process.name = process.name.replace("Process", "PoolWorker")
+            try:
+                process.start()
+            except BaseException:
+                kill(self.owned)
+                raise
+            self.owned.append(process)
+
+    def _get_sentinels(self) -> list[Any]:
+        # The Pool would also wake its worker handler for every single result.
+        return [self._change_notifier._reader]  # type: ignore[attr-defined]
+
+
+def kill(processes: list[BaseProcess]) -> None:
+    """Kill processes and wait for them."""
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+
+
+class ProcessCrew:
+    """Worker processes for one call.
+
+    Args:
+        context: the multiprocessing context to start them with.
+        workers: how many.
+        call: what they run.
+
+    Raises:
+        OSError: a process, pipe or semaphore cannot be had.
+        SerializationError: the function cannot be sent to a fresh interpreter.
+    """
+
+    def __init__(self, context: BaseContext, workers: int, call: Call) -> None:
+        self.workers = workers
+        self.inherited = context.get_start_method() == "fork" and bool(call.columns)
+        shipped = call if context.get_start_method() == "fork" else worker.ship(call)
+        self.started_at = time.monotonic()
+        self.ready_at: float | None = None
+        self.end_seconds = 0.0
+        self._ready = 0
+        self._running: dict[int, Running] = {}
+        self._replies: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        self._looked = 0.0
+        self._listening, speaking = context.Pipe(duplex=False)
+        try:
+            with _interrupts_held():
+                self._pool = _OwnedPool(
+                    workers, worker.start, (Setup(shipped, speaking),), context=context
+                )
+        except BaseException:
+            self._listening.close()
+            speaking.close()
+            raise
+        self._speaking = speaking
+        self.start_seconds = time.monotonic() - self.started_at
+
+    @property
+    def ready(self) -> int:
+        """Number of workers that have been set up."""
+        self._listen()
+        return self._ready
+
+    def submit(self, task: Task) -> None:
+        """Hand out a task; it is run by whichever worker is free first."""
+        chunk = task.chunk
+        columns = None if task.columns is None else dumps_shipped(task.columns)
+        self._pool.apply_async(
+            worker.run_chunk,
+            (chunk, task.start, task.size, columns, task.track),
+            callback=lambda fields: self._replies.put((chunk, fields)),
+            error_callback=lambda error: self._replies.put((chunk, error)),
+        )
+
+    def replies(self, timeout: float) -> list[tuple[int, Reply]]:
+        """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
+        found = []
+        with contextlib.suppress(Empty):
+            found.append(self._replies.get(timeout=max(timeout, 1e-9)))
+            while True:
+                found.append(self._replies.get_nowait())
+        return [(chunk, _reply(fields)) for chunk, fields in found]
+
+    def running(self) -> dict[int, Running]:
+        """Return what each worker said last, by its pid."""
+        self._listen()
+        return self._running
+
+    def lost(self) -> Lost | None:
+        """Return a worker that died, None while all are well."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return None
+        self._looked = now
+        dead = wait([process.sentinel for process in self._pool.owned], 0)
+        for process in self._pool.owned if dead else ():
+            if process.sentinel in dead:
+                process.join()
+                self._listen()
+                assert process.pid is not None
+                assert process.exitcode is not None
+                return Lost(process.pid, process.exitcode, self._ready > 0)
+        return None
+
+    def grow(self, workers: int) -> None:
+        """Start more workers, up to ``workers``."""
+        with _interrupts_held():
+            self._pool._processes = workers  # type: ignore[attr-defined]
+            self._pool._repopulate_pool()
+        self.workers = workers
+
+    def close(self) -> None:
+        """End the workers, all of which are idle, and wait for them."""
+        begun = time.monotonic()
+        pool: Any = self._pool
+        with _interrupts_held():
+            pool._taskqueue.put(([None] * len(pool.owned), None))
+            pool.close()
+            pool.join()
+            deadline = time.monotonic() + GRACE_SECONDS
+            for process in pool.owned:
+                process.join(max(0.0, deadline - time.monotonic()))
+            self._dispose()
+        self.end_seconds = time.monotonic() - begun
+
+    def abandon(self) -> list[tuple[int, Reply]]:
+        """End the workers at once, whatever they do; return replies that still came through.
+
+        The order matters. Once all workers are dead, nobody holds the queues' locks for a reason:
+        the write lock is freed. With the caller's own end of the result pipe closed, the result
+        handler reads what was written whole and then meets the end of the pipe; with the read end
+        of the task pipe closed, a task handler blocked in a write fails and ends.
+        """
+        pool: Any = self._pool
+        with _interrupts_held():
+            pool._state = pool._task_handler._state = multiprocessing.pool.TERMINATE
+            pool._worker_handler._state = multiprocessing.pool.TERMINATE
+            kill(pool.owned)
+            lock = pool._outqueue._wlock
+            if lock is not None:
+                lock.acquire(block=False)
+                lock.release()
+            pool._outqueue._writer.close()
+            pool._inqueue._reader.close()
+            pool._change_notifier.put(None)
+            pool._worker_handler.join()
+            pool._task_handler.join()
+            pool._result_handler.join()
+            self._dispose()
+        return list(self._arrived())
+
+    def _arrived(self) -> Iterator[tuple[int, Reply]]:
+        with contextlib.suppress(Empty):
+            while True:
+                chunk, fields = self._replies.get_nowait()
+                if isinstance(fields, tuple):  # an error here is only a task nobody read
+                    yield chunk, _reply(fields)
+
+    def _dispose(self) -> None:
+        """Kill what is left, and close every descriptor, so that nothing waits for the garbage."""
+        pool: Any = self._pool
+        pool._terminate.cancel()
+        kill(pool.owned)
+        for process in pool.owned:
+            process.close()
+        for queue in (pool._inqueue, pool._outqueue, pool._change_notifier):
+            queue.close()
+        self._speaking.close()
+        self._listening.close()
+
+    def _listen(self) -> None:
+        """Read the notes of the workers."""
+        try:
+            while self._listening.poll():
+                kind, pid, subject, when = NOTE.unpack(self._listening.recv_bytes())
+                if kind == READY:
+                    self._ready += 1
+                    self.ready_at = self.ready_at or when
+                elif kind == CHUNK:
+                    self._running[pid] = Running(subject, None, when)
+                elif kind == ITEM:
+                    self._running[pid] = Running(self._running[pid].chunk, subject, when)
+        except (EOFError, OSError) as error:
+            util.debug("notes ended: %s", error)
+
+
+def _reply(fields: Any) -> Reply:
+    if isinstance(fields, BaseException):  # the machinery's own failure, not the user's
+        raise fields
+    blob, *rest = fields
+    return Reply(pickle.loads(blob) if blob else [], *rest)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold back Ctrl-C: half a pool cannot be ended, and children must not die half started.
+
+    The mask is inherited by what is started meanwhile; workers lift it once they are set up.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,146 @@
+"""A crew of threads, for ``backend="thread"``: nothing travels, nothing is copied."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from .crew import Lost, Running, Task
+from .failure import Failure, keep
+from .worker import Call, Reply, guarded, run_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ThreadCrew", "inside_worker_thread"]
+
+_inside = threading.local()
+
+
+def inside_worker_thread() -> bool:
+    """Return whether the current thread is a worker of a crew: nested calls run serially."""
+    return getattr(_inside, "worker", False)
+
+
+class ThreadCrew:
+    """Worker threads for one call.
+
+    They are daemonic: Ctrl-C must not wait for the item a thread is in, and neither must the
+    interpreter's exit.
+
+    Args:
+        workers: how many.
+        call: what they run.
+    """
+
+    def __init__(self, workers: int, call: Call) -> None:
+        self.workers = 0
+        self.inherited = bool(call.columns)
+        self.started_at = time.monotonic()
+        self.end_seconds = 0.0
+        self.ready_at: float | None = None
+        self._call = call
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._replies: SimpleQueue[tuple[int, Reply]] = SimpleQueue()
+        self._stopped = False
+        self._threads: list[threading.Thread] = []
+        self.grow(workers)
+        self.start_seconds = time.monotonic() - self.started_at
+        self.ready_at = time.monotonic()
+
+    @property
+    def ready(self) -> int:
+        """Number of workers that have been set up."""
+        return self.workers
+
+    def submit(self, task: Task) -> None:
+        """Hand out a task; it is run by whichever worker is free first."""
+        self._tasks.put(task)
+
+    def replies(self, timeout: float) -> list[tuple[int, Reply]]:
+        """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
+        found = []
+        with suppress(Empty):
+            found.append(self._replies.get(timeout=max(timeout, 1e-9)))
+            while True:
+                found.append(self._replies.get_nowait())
+        return found
+
+    def running(self) -> dict[int, Running]:
+        """Return nothing: only a process can be ended for being late."""
+        return {}
+
+    def lost(self) -> Lost | None:
+        """Return None: a thread does not die alone."""
+        return None
+
+    def grow(self, workers: int) -> None:
+        """Start more workers, up to ``workers``."""
+        while self.workers < workers:
+            thread = threading.Thread(
+                target=self._work, name=f"amorsize-{self.workers}", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+            self.workers += 1
+
+    def close(self) -> None:
+        """End the workers, all of which are idle, and wait for them."""
+        begun = time.monotonic()
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+        self.end_seconds = time.monotonic() - begun
+
+    def abandon(self) -> list[tuple[int, Reply]]:
+        """Let the workers end after the item each is in; do not wait for them."""
+        self._stopped = True
+        for _ in self._threads:
+            self._tasks.put(None)
+        return []
+
+    def _work(self) -> None:
+        _inside.worker = True
+        call = self._call
+        broken: Failure | None = None
+        func = self._stoppable(guarded(call.func) if call.return_exceptions else call.func)
+        try:
+            if call.initializer is not None:
+                call.initializer(*call.initargs)
+        except BaseException as error:  # noqa: BLE001 - told with the first chunk
+            broken = keep(error, None)
+        while (task := self._tasks.get()) is not None and not self._stopped:
+            self._replies.put((task.chunk, self._run(func, task, broken)))
+
+    def _run(self, func: Callable[..., Any], task: Task, broken: Failure | None) -> Reply:
+        begun, me = time.monotonic(), threading.get_ident()
+        if broken is not None:
+            return Reply([], 0, broken, me, begun, 0.0, 0.0)
+        end = task.start + task.size
+        pieces: Sequence[Any] = task.columns or [c[task.start : end] for c in self._call.columns]
+        out: list[Any] = []
+        failure, seconds, cpu = run_columns(
+            func,
+            tuple(pieces),
+            self._call.star,
+            task.start,
+            out,
+            clock=time.thread_time,
+            wrap=keep,
+        )
+        return Reply(out, len(out), failure, me, begun, seconds, cpu)
+
+    def _stoppable(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``func``, ending its chunk early once the crew is abandoned."""
+
+        def call(*args: Any) -> Any:
+            if self._stopped:
+                raise SystemExit
+            return func(*args)
+
+        return call

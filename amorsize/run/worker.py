@@ -1,0 +1,244 @@
+"""The worker's side: set up once, then run chunks. Only bytes and numbers cross the pool's pipes.
+
+Whatever the user's code does (raise anything, return what cannot be pickled) is caught here and
+told as data, so that the pool's own machinery never meets it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from struct import Struct
+
+from .failure import Failure, pack
+from .feed import call_all
+from .transport import dumps_results, dumps_shipped, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from typing import Any
+
+__all__ = [
+    "CHUNK",
+    "ITEM",
+    "NOTE",
+    "READY",
+    "Call",
+    "Reply",
+    "Setup",
+    "guarded",
+    "run_chunk",
+    "run_columns",
+    "ship",
+    "start",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the workers of one call have in common.
+
+    Attributes:
+        func: what to call.
+        star: whether each item is a tuple of arguments.
+        columns: the whole input where workers inherit it, else empty.
+        return_exceptions: whether an exception is a result.
+        initializer, initargs: the user's, run once in each worker.
+    """
+
+    func: Callable[..., Any]
+    star: bool
+    columns: tuple[Any, ...]
+    return_exceptions: bool
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a worker starts with.
+
+    Attributes:
+        call: the call itself where it is inherited, or pickled by ``ship``.
+        notes: where the worker says what it is doing, None for a thread.
+    """
+
+    call: Call | bytes
+    notes: Connection | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of a chunk.
+
+    Attributes:
+        results: the results; pickled when they come from another process.
+        done: number of results.
+        failure: why there are fewer than items, None if the last item was reached or ``func``
+            raised StopIteration (which ends a ``map``).
+        pid: worker (a thread's identifier in a crew of threads).
+        begun: when it began, on the system-wide monotonic clock, s.
+        seconds: wall time the items took, without pickling.
+        cpu_seconds: CPU time of the same.
+    """
+
+    results: Any
+    done: int
+    failure: Failure | None
+    pid: int
+    begun: float
+    seconds: float
+    cpu_seconds: float
+
+
+# A note on the pipe: kind, worker, subject (chunk or item), monotonic time. Far below PIPE_BUF, so
+# that writes of several workers never mix and a killed worker holds no lock for it.
+NOTE = Struct("<cqqd")
+READY, CHUNK, ITEM = b"r", b"c", b"i"
+
+
+def ship(call: Call) -> bytes:
+    """Pickle a call for workers that cannot inherit it."""
+    return dumps_shipped(call)
+
+
+def guarded(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``func`` with its exceptions as results, as ``asyncio.gather`` has it."""
+
+    def call(*args: Any) -> Any:
+        try:
+            return func(*args)
+        except Exception as error:  # noqa: BLE001 - whatever the user's function raises is a result here
+            return error
+
+    return call
+
+
+class _Process:
+    """The state of this worker process."""
+
+    call: Call
+    func: Callable[..., Any]
+    notes: Connection
+    broken: Failure | None = None
+
+
+def start(setup: Setup) -> None:
+    """Prepare this process; what goes wrong is told with the first chunk."""
+    # A Python handler that does nothing, not SIG_IGN: programs the user's code starts must still
+    # end on Ctrl-C, and exec keeps SIG_IGN. The caller decides what Ctrl-C means for workers.
+    signal.signal(signal.SIGINT, _ignore)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    assert setup.notes is not None
+    _Process.notes = setup.notes
+    try:
+        call = loads(setup.call) if isinstance(setup.call, bytes) else setup.call
+        _reseed()
+        if call.initializer is not None:
+            call.initializer(*call.initargs)
+        _Process.call = call
+        _Process.func = guarded(call.func) if call.return_exceptions else call.func
+    except BaseException as error:  # noqa: BLE001 - told with the first chunk
+        _Process.broken = pack(error, None)
+    _note(READY, 0)
+
+
+def run_chunk(
+    chunk: int, begin: int, size: int, columns: bytes | None, track: bool
+) -> tuple[Any, ...]:
+    """Run one chunk; the fields of a Reply come back as a plain tuple.
+
+    Args:
+        chunk: its number, for notes.
+        begin: index of its first item.
+        size: number of items.
+        columns: its items, pickled; None where the input is inherited.
+        track: whether to tell each item as it starts.
+    """
+    _note(CHUNK, chunk)
+    begun = time.monotonic()
+    if _Process.broken is not None:
+        return b"", 0, _Process.broken, os.getpid(), begun, 0.0, 0.0
+    call = _Process.call
+    out: list[Any] = []
+    try:
+        if columns is not None:
+            pieces = loads(columns)
+        else:
+            pieces = tuple(column[begin : begin + size] for column in call.columns)
+    except BaseException as error:  # noqa: BLE001 - an item's own unpickling may raise anything
+        return b"", 0, pack(error, begin), os.getpid(), begun, 0.0, 0.0
+    func = _tracked(_Process.func, begin) if track else _Process.func
+    failure, seconds, cpu_seconds = run_columns(func, pieces, call.star, begin, out)
+    blob, left_out = dumps_results(out, begin)
+    if left_out is not None:
+        assert left_out.index is not None
+        failure = pack(left_out, left_out.index)
+        out = out[: left_out.index - begin]
+    return blob, len(out), failure, os.getpid(), begun, seconds, cpu_seconds
+
+
+def run_columns(
+    func: Callable[..., Any],
+    columns: tuple[Any, ...],
+    star: bool,
+    begin: int,
+    out: list[Any],
+    clock: Callable[[], float] = time.process_time,
+    wrap: Callable[[BaseException, int | None], Failure] = pack,
+) -> tuple[Failure | None, float, float]:
+    """Append the results of ``func`` over the columns to ``out``.
+
+    Args:
+        func: what to call.
+        columns: the items, one sequence for each argument.
+        star: whether each item is a tuple of arguments.
+        begin: index of the first item.
+        out: list to append to.
+        clock: CPU clock, that of the process or of the thread.
+        wrap: how to carry an exception.
+
+    Returns:
+        The failure that ended it early, wall seconds, CPU seconds.
+    """
+    failure = None
+    cpu = clock()
+    wall = time.perf_counter()
+    try:
+        out.extend(call_all(func, columns, star))
+    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are told, too
+        failure = wrap(error, begin + len(out))
+    return failure, time.perf_counter() - wall, clock() - cpu
+
+
+def _tracked(func: Callable[..., Any], begin: int) -> Callable[..., Any]:
+    """Return ``func`` telling the index of each item as it starts."""
+    indices = count(begin)
+
+    def call(*args: Any) -> Any:
+        _note(ITEM, next(indices))
+        return func(*args)
+
+    return call
+
+
+def _note(kind: bytes, subject: int) -> None:
+    _Process.notes.send_bytes(NOTE.pack(kind, os.getpid(), subject, time.monotonic()))
+
+
+def _ignore(*_: object) -> None:
+    """Handle Ctrl-C in a worker: the caller ends the call."""
+
+
+def _reseed() -> None:
+    """Give this worker its own global NumPy random state: forks inherit the caller's."""
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()

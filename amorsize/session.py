@@ -1,0 +1,525 @@
+"""One call, from its first item to what is remembered of it.
+
+A session leads: it runs the first items in the calling process and times them; as soon as that
+pays, it asks the adviser what is known and what follows, and hands the rest to the engine, or goes
+on here. Afterwards it tells the adviser what happened. docs/design.md follows one call through.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from functools import partial
+
+from .adviser import NEIGHBOURHOOD, Adviser, count_workers, hindrance, learn_costs
+from .decide.machine import resident_bytes
+from .decide.model import Profile
+from .decide.planner import LONGEST_CHUNK_SECONDS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
+from .decide.probe import Probe, Stopwatch, peak_memory_bytes, pickling, spread_of
+from .errors import SerializationError, TaskTimeoutError
+from .options import Options
+from .run.failure import MISSING
+from .run.feed import Feed
+from .show.progress import make_progress
+from .show.report import RunReport
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .run.crew import Crew
+    from .run.engine import Engine
+
+__all__ = ["Session"]
+
+# Work that is over within this is not worth a look at the folder: about two look-ups on disk.
+LOOK_UP_SECONDS = 0.0002
+# Without a remembered profile, items are timed for this long before a plan is made of them: about
+# what starting one worker costs.
+PROBE_SECONDS = 0.001
+# If no more work than this is left, no crew could be back in time.
+WORTH_SECONDS = 0.0025
+# Blocks expected to be shorter than this are timed by the wall clock alone.
+SHORT_BLOCK_SECONDS = 50e-6
+# In a lazy run, one of so many seconds' worth of tiny items is timed.
+TIMED_EVERY_SECONDS = 20e-6
+
+
+class Session:
+    """One call of one of the four forms.
+
+    Args:
+        func: the function as it is to be called.
+        shipped: what stands for it in workers that cannot inherit it.
+        feed: its items.
+        options: checked options.
+
+    Raises:
+        ValueError: the environment variable ``AMORSIZE_N_JOBS`` is no number of workers.
+    """
+
+    def __init__(
+        self, func: Callable[..., Any], shipped: Callable[..., Any], feed: Feed, options: Options
+    ) -> None:
+        self.begun = time.perf_counter()
+        self.func = func
+        self.shipped = shipped
+        self.feed = feed
+        self.options = options
+        self.total = feed.length
+        self.jobs = count_workers(options.n_jobs)
+        self.probe = Probe()
+        self.plan: Plan | None = None  # of what was handed to workers
+        self.engine: Engine | None = None
+        self.warnings: list[str] = []
+        self.produced = 0
+        self._reason = "it was over before anything else could have been quicker"
+        self._adviser: Adviser | None = None
+        self._alone = self.jobs == 1 or options.backend == "serial"
+        self._travel: Profile | None = None
+        self._confined = ""  # why results or items cannot leave this process
+        self._peak = 0
+        self._decided = 0.0
+        self._forecast: float | None = None
+        self._serial: float | None = None
+        self._progress = None
+        if options.progress is not False:
+            name = getattr(func, "__name__", type(func).__name__)
+            self._progress = make_progress(options.progress, feed.length, name)
+        self._deadline = None
+        if options.timeout is not None:
+            self._deadline = time.monotonic() + options.timeout
+
+    # The forms ------------------------------------------------------------------------------
+
+    def map(self) -> list[Any]:
+        """Return all results in order."""
+        out: list[Any] = []
+        done = False
+        try:
+            plan = self._enter()
+            if plan is None:
+                plan = self._lead(out)
+            if plan is not None:
+                with closing(self._crowd(plan, ordered=True, lazy=False)) as chunks:
+                    for _, results in chunks:
+                        out += results
+            self.produced = len(out)
+            done = True
+        finally:
+            self._leave(done=done)
+        return out
+
+    def stream(self, *, ordered: bool) -> Iterator[Any]:
+        """Yield results as the consumer asks for them."""
+        done = False
+        try:
+            plan = self._enter()
+            if plan is None:
+                plan = yield from self._lead_lazily()
+            if plan is not None:
+                with closing(self._crowd(plan, ordered=ordered, lazy=True)) as chunks:
+                    for _, results in chunks:
+                        for result in results:
+                            self.produced += 1
+                            yield result
+            done = True
+        finally:
+            self._leave(done=done)
+
+    # Where the first items run --------------------------------------------------------------
+
+    def _enter(self) -> Plan | None:
+        """Return a plan when the items must run in workers from the first on."""
+        options = self.options
+        if self.feed.length == 0:
+            return None
+        if not options.workers_only(self.jobs) or self._is_hindered():
+            if options.initializer is not None:
+                options.initializer(*options.initargs)
+            if self._alone and not self.warnings:
+                self._reason = "one job was asked for"
+            return None
+        adviser = self._advised()
+        profile = adviser.remembered()
+        left = self.feed.length if self.feed.length is not None else max(2, self.jobs or 2)
+        # One worker's timing decides about more of them when nothing is known.
+        jobs = 1 if profile is None and self.jobs is None else None
+        plan = adviser.plan(profile, left, inherited=self._inherits(), must_run=True, jobs=jobs)
+        self._commit(plan, known=profile is not None)
+        return plan
+
+    def _is_hindered(self) -> bool:
+        """Return whether workers cannot be had although they were asked for."""
+        reason = hindrance()
+        if reason:
+            self._give_up_workers(reason)
+        return bool(reason)
+
+    def _give_up_workers(self, reason: str) -> None:
+        self._alone = True
+        self._reason = reason
+        self.warnings.append(f"the items run in the calling process: {reason}")
+
+    def _advised(self) -> Adviser:
+        """Return the adviser; the first call looks up what is known."""
+        if self._adviser is None:
+            self._adviser = self._make_adviser()
+            self._adviser.look_up()
+            self._peak = peak_memory_bytes()
+        return self._adviser
+
+    def _make_adviser(self) -> Adviser:
+        options = self.options
+        return Adviser.of_call(
+            self.func,
+            self.total,
+            jobs=self.jobs,
+            backend=options.backend,
+            mp_context=options.mp_context,
+            use_cache=options.use_cache,
+        )
+
+    def _lead(self, out: list[Any]) -> Plan | None:
+        """Run items here until none are left or a plan says that workers pay."""
+        feed, probe = self.feed, self.probe
+        if self._alone and self._deadline is None and self._progress is None:
+            watch = Stopwatch()
+            feed.run_all(out)
+            if out:
+                probe.add(watch.block(len(out)))
+            return None
+        while self._run_block(out):
+            if self._alone or probe.seconds < LOOK_UP_SECONDS:
+                continue
+            plan = self._consider(out)
+            if plan is not None:
+                return plan
+        return None
+
+    def _run_block(self, out: list[Any]) -> bool:
+        """Run and time the next block here; return whether there may be more items."""
+        feed, probe = self.feed, self.probe
+        size = probe.next_size(feed.remaining)
+        short = bool(probe.blocks) and size * probe.mean < SHORT_BLOCK_SECONDS
+        watch = Stopwatch(wall_only=short)
+        done = feed.run(size, out)
+        if done:
+            probe.add(watch.block(done))
+            if self._progress is not None:
+                self._progress.add(done)
+        if done < size or feed.remaining == 0:
+            return False
+        self._check_deadline()
+        return True
+
+    def _lead_lazily(self) -> Generator[Any, None, Plan | None]:
+        """Yield results of items run here, one at a time; return a plan once workers pay."""
+        feed, probe = self.feed, self.probe
+        result: list[Any] = []
+        while True:
+            watch = Stopwatch()
+            if not feed.run(1, result):
+                return None
+            probe.add(watch.block(1))
+            plan = None
+            if not self._alone and probe.mean * feed.position >= LOOK_UP_SECONDS:
+                plan = self._consider(result)
+            self._pass(1)
+            yield result.pop()
+            self._check_deadline()
+            if plan is not None:
+                return plan
+            # Timing a tiny item costs more than running it: most of those run untimed.
+            untimed = min(int(TIMED_EVERY_SECONDS / max(probe.mean, 1e-9)), 4 * probe.items)
+            before = feed.position
+            for value in feed.pass_through(untimed):
+                self.produced += 1
+                yield value
+            self._pass(feed.position - before, counted=True)
+
+    def _pass(self, items: int, *, counted: bool = False) -> None:
+        if not counted:
+            self.produced += items
+        if self._progress is not None:
+            self._progress.add(items)
+
+    # The decision ---------------------------------------------------------------------------
+
+    def _consider(self, out: list[Any]) -> Plan | None:
+        """Return a plan for workers if what is known by now makes them pay, else None."""
+        feed, probe, adviser = self.feed, self.probe, self._advised()
+        reason = self._confined or hindrance()
+        remembered = adviser.remembered(probe.head)
+        if remembered is None and (probe.seconds < PROBE_SECONDS or probe.items < 2):
+            return None
+        profile = self._profile(remembered)
+        # Of unknown length, as much is assumed to be left as was done: the doubling of ski rental.
+        left = feed.remaining if feed.remaining is not None else max(2, feed.position)
+        if not reason and left * profile.item_seconds < WORTH_SECONDS:
+            reason = "what was left would have been over before workers could start"
+        if not reason and remembered is None and self._travel is None:
+            reason = self._measure_travel(out)
+            profile = self._profile(None)
+        if not reason:
+            plan = adviser.plan(profile, left, inherited=self._inherits())
+            if plan.executor != "serial":
+                self._commit(plan, known=feed.remaining is not None)
+                return plan
+            reason = plan.reason
+        self._reason = reason
+        if self._forecast is None and feed.remaining is not None:
+            self._decided = self._elapsed()
+            self._forecast = self._serial = self._decided + left * profile.item_seconds
+        return None
+
+    def _commit(self, plan: Plan, *, known: bool) -> None:
+        """Take a plan for workers as decided."""
+        self.plan = plan
+        self._reason = plan.reason
+        self._decided = self._elapsed()
+        if known:
+            self._forecast = self._decided + plan.seconds
+            self._serial = self.probe.seconds + plan.serial_seconds
+
+    def _profile(self, remembered: Profile | None) -> Profile:
+        """Return what is known of an item: remembered, unless this run says otherwise."""
+        if remembered is not None and self.probe.mean < NEIGHBOURHOOD * remembered.item_seconds:
+            return remembered
+        grown = max(0, peak_memory_bytes() - self._peak)
+        return self.probe.profile(memory_bytes=grown, travel=self._travel or remembered)
+
+    def _measure_travel(self, out: list[Any]) -> str:
+        """Measure what sending items and results costs; return why they cannot be sent, or ""."""
+        item = MISSING if self._inherits() else self.feed.peek()
+        try:
+            size, seconds = pickling(out[-16:])
+            sent = 0.0 if item is MISSING else pickling([item])[0]
+        except Exception as error:  # noqa: BLE001 - a user's reduction may raise anything
+            self._confined = f"items or results cannot be pickled ({type(error).__name__}: {error})"
+            return self._confined
+        self._travel = Profile(
+            item_seconds=1.0, arg_bytes=sent, result_bytes=size, pickle_seconds=seconds
+        )
+        return ""
+
+    def _inherits(self) -> bool:
+        """Return whether workers reach the input without its being sent."""
+        return self.feed.sliceable and self._advised().method in ("fork", "thread")
+
+    # Workers --------------------------------------------------------------------------------
+
+    def _crowd(self, plan: Plan, *, ordered: bool, lazy: bool) -> Generator[tuple[int, list[Any]]]:
+        """Yield (start, results) of the items left, run by a crew; or here, if none can be had."""
+        from .run.engine import Engine, Policy  # heavy, and only workers need it
+
+        options, adviser = self.options, self._advised()
+        must_run = options.workers_only(self.jobs)
+        profile = adviser.remembered() or (self._profile(None) if self.probe.items else None)
+        self.engine = Engine(
+            self.feed,
+            Policy(
+                workers=plan.n_jobs,
+                size=self._sizes(plan.n_jobs, lazy=lazy),
+                ordered=ordered,
+                bounded=lazy,
+                buffersize=options.buffersize,
+                retries=options.retries,
+                task_timeout=options.task_timeout,
+                deadline=self._deadline,
+                timeout=options.timeout,
+                return_exceptions=options.return_exceptions,
+                help=not must_run and adviser.method in ("spawn", "forkserver"),
+                rethink=self._rethink if self.jobs is None and profile is None else None,
+            ),
+            self._make_crew,
+            item_seconds=profile.item_seconds if profile else 0.0,
+            result_bytes=profile.result_bytes if profile else 0.0,
+            progress=None if self._progress is None else self._progress.add,
+        )
+        try:
+            yield from self.engine.run()
+        except (OSError, ImportError, SerializationError) as error:
+            # Only what kept the first crew from starting: no item was handed out yet.
+            if self.engine.crew is not None:
+                raise
+            if must_run and isinstance(error, SerializationError):
+                raise
+            self._give_up_workers(f"no worker could be started ({type(error).__name__}: {error})")
+        if self._alone:
+            yield from self._rest_here()
+
+    def _rest_here(self) -> Iterator[tuple[int, list[Any]]]:
+        """Yield the items left, block by block, run in the calling process."""
+        self.plan = self.engine = None
+        if self.options.initializer is not None:
+            self.options.initializer(*self.options.initargs)
+        more = True
+        while more:
+            start, out = self.feed.position, []  # type: tuple[int, list[Any]]
+            more = self._run_block(out)
+            yield start, out
+
+    def _sizes(self, workers: int, *, lazy: bool) -> Callable[..., int]:
+        """Return the chunk policy."""
+        fixed = self.options.chunksize
+        if fixed is None and self.options.task_timeout is not None:
+            fixed = 1  # so that a late item takes no other with it
+        if fixed is not None:
+            size: int = fixed
+            return lambda left, item_seconds, result_bytes: size
+        longest = LONGEST_CHUNK_SECONDS
+        if lazy or self.total is None:
+            longest = STREAM_CHUNK_SECONDS
+        return partial(next_chunksize, workers=workers, longest_seconds=longest)
+
+    def _rethink(self, left: int | None, item_seconds: float, cpu_share: float) -> int:
+        """Return how many workers to go on with, now that one has shown what an item costs."""
+        left = 1_000 if left is None else left
+        if left == 0:
+            return 1
+        profile = Profile(item_seconds=item_seconds, cpu_share=cpu_share)
+        plan = self._advised().plan(profile, left, inherited=self._inherits(), must_run=True)
+        self._commit(plan, known=True)
+        return plan.n_jobs
+
+    def _make_crew(self, workers: int) -> Crew:
+        from .run.worker import Call  # heavy, and only workers need it
+
+        options, feed, method = self.options, self.feed, self._advised().method
+        inherited = method in ("fork", "thread")
+        call = Call(
+            func=self.func if inherited else self.shipped,
+            star=feed.star,
+            columns=feed.columns if self._inherits() else (),
+            return_exceptions=options.return_exceptions,
+            initializer=options.initializer,
+            initargs=options.initargs,
+        )
+        if method == "thread":
+            from .run.threads import ThreadCrew
+
+            return ThreadCrew(workers, call)
+        import multiprocessing  # 25 ms: only when a crew really starts
+
+        from .run.pool import ProcessCrew
+
+        context = options.mp_context
+        if context is None or isinstance(context, str):
+            context = multiprocessing.get_context(method)
+        return ProcessCrew(context, workers, call)
+
+    # The end --------------------------------------------------------------------------------
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self.begun
+
+    def _check_deadline(self) -> None:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            assert self.options.timeout is not None
+            raise TaskTimeoutError(
+                f"the call took longer than timeout={self.options.timeout:g} s; "
+                f"{self.feed.position} items were finished",
+                seconds=self.options.timeout,
+            )
+
+    def _leave(self, *, done: bool) -> None:
+        """Remember and report, however the call ended."""
+        elapsed = self._elapsed()
+        if self._progress is not None:
+            self._progress.close()
+        if done and self.produced:
+            self._learn(elapsed)
+        if self.options.report is not None:
+            self.options.report(self._report(elapsed))
+
+    def _learn(self, elapsed: float) -> None:
+        """Correct what is known by what happened."""
+        if self.total is None or not self.options.use_cache:
+            return
+        if self._adviser is None:
+            # Over at once: nothing was looked up, but the next call may be asked for advice.
+            self._adviser = self._make_adviser()
+            self._adviser.look_up(only_memory=True)
+            if self._adviser.remembered(self.probe.head) is not None:
+                return
+        engine, adviser = self.engine, self._adviser
+        if engine is not None and engine.crew is not None and not engine.retried:
+            crew = engine.crew
+            ready = crew.ready_at
+            learn_costs(
+                adviser.method,
+                crew.workers,
+                resident=resident_bytes(),
+                started=crew.start_seconds,
+                latency=None if ready is None else ready - crew.started_at - crew.start_seconds,
+                ended=crew.end_seconds,
+            )
+        profile = self._observed()
+        if profile is not None:
+            plan = self.plan
+            adviser.remember(
+                profile,
+                executor="serial" if plan is None else plan.executor,
+                n_jobs=1 if plan is None or engine is None else engine.workers,
+                chunksize=engine.spans[0].items if engine is not None and engine.spans else 0,
+                run_seconds=elapsed,
+            )
+
+    def _observed(self) -> Profile | None:
+        """Return what this run has shown of its items, wherever they ran."""
+        blocks = [(b.items, b.seconds, b.cpu_seconds) for b in self.probe.blocks]
+        if self.engine is not None:
+            blocks += [(s.items, s.seconds, s.cpu_seconds) for s in self.engine.spans]
+        items = sum(count for count, _, _ in blocks)
+        seconds = max(sum(wall for _, wall, _ in blocks), 1e-9)
+        if not items:
+            return None
+        adviser = self._adviser
+        travel = self._travel or (adviser.remembered() if adviser is not None else None)
+        mean = seconds / items
+        if self.engine is None and self.probe.items:
+            mean = max(self.probe.mean, 1e-9)
+        result_bytes = travel.result_bytes if travel else 0.0
+        return Profile(
+            item_seconds=mean,
+            spread=spread_of([(count, wall) for count, wall, _ in blocks]),
+            head_seconds=self.probe.head if self.probe.items else mean,
+            cpu_share=sum(cpu for _, _, cpu in blocks) / seconds,
+            arg_bytes=travel.arg_bytes if travel else 0.0,
+            result_bytes=result_bytes,
+            pickle_seconds=travel.pickle_seconds if travel else 0.0,
+            memory_bytes=max(0, peak_memory_bytes() - self._peak) if self._peak else 0,
+            items=items,
+        )
+
+    def _report(self, elapsed: float) -> RunReport:
+        engine, adviser, plan = self.engine, self._adviser, self.plan
+        spans = tuple(engine.spans) if engine is not None else ()
+        worker_items = sum(span.items for span in spans if span.worker)
+        used = plan is not None and engine is not None
+        return RunReport(
+            function=getattr(self.func, "__qualname__", type(self.func).__qualname__),
+            items=self.produced,
+            backend=plan.executor if plan is not None and used else "serial",
+            n_jobs=engine.workers if engine is not None else 1,
+            chunksize=next((span.items for span in spans if span.worker), 0),
+            chunks=sum(1 for span in spans if span.worker),
+            start_method=adviser.method if used and adviser is not None else "",
+            start_reason=adviser.method_reason if used and adviser is not None else "",
+            reason=self._reason,
+            cache_hit=adviser is not None and adviser.hit,
+            plan=plan,
+            profile=self._observed(),
+            forecast_seconds=self._forecast,
+            actual_seconds=elapsed,
+            decided_seconds=self._decided,
+            serial_seconds=self._serial,
+            caller_items=max(0, self.produced - worker_items),
+            worker_items=worker_items,
+            workers=tuple(sorted({span.worker for span in spans if span.worker})),
+            retried=engine.retried if engine is not None else 0,
+            warnings=tuple(self.warnings),
+            timeline=spans,
+        )
