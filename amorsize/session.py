@@ -321,7 +321,7 @@ class Session:
             self.feed,
             Policy(
                 workers=plan.n_jobs,
-                size=self._sizes(plan.n_jobs, lazy=lazy),
+                size=self._sizes(lazy=lazy),
                 ordered=ordered,
                 bounded=lazy,
                 buffersize=options.buffersize,
@@ -361,18 +361,18 @@ class Session:
             more = self._run_block(out)
             yield start, out
 
-    def _sizes(self, workers: int, *, lazy: bool) -> Callable[..., int]:
+    def _sizes(self, *, lazy: bool) -> Callable[..., int]:
         """Return the chunk policy."""
         fixed = self.options.chunksize
         if fixed is None and self.options.task_timeout is not None:
             fixed = 1  # so that a late item takes no other with it
         if fixed is not None:
             size: int = fixed
-            return lambda left, item_seconds, result_bytes: size
+            return lambda left, **_: size
         longest = LONGEST_CHUNK_SECONDS
         if lazy or self.total is None:
             longest = STREAM_CHUNK_SECONDS
-        return partial(next_chunksize, workers=workers, longest_seconds=longest)
+        return partial(next_chunksize, longest_seconds=longest)
 
     def _rethink(self, left: int | None, item_seconds: float, cpu_share: float) -> int:
         """Return how many workers to go on with, now that one has shown what an item costs."""

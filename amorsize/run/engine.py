@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import ceil
 
 from ..errors import TaskTimeoutError, WorkerLostError
 from .crew import Crew, Lost, Task
@@ -44,7 +45,7 @@ class Policy:
         workers: number of workers to start with.
         rethink: called once, with (items left or None, seconds an item takes, CPU share), when the
             first chunks are back; returns the number of workers to go on with. None keeps it.
-        size: called with (items left or None, item_seconds=, result_bytes=); returns
+        size: called with (items left or None, workers=, item_seconds=, result_bytes=); returns
             the size of the next chunk.
         ordered: whether results are yielded in the order of the items.
         bounded: whether to stop handing out chunks while results wait to be consumed.
@@ -229,10 +230,7 @@ class Engine:
     def _fresh_chunk(self) -> Chunk | None:
         """Cut the next chunk off the feed, None when there is none or no room for it."""
         assert self.crew is not None
-        left = self.feed.remaining
-        size = self._room(
-            self.policy.size(left, item_seconds=self.item_seconds, result_bytes=self._result_bytes)
-        )
+        size = self._room(self._wanted())
         if size < 1:
             return None
         piece = self.feed.take(size, inherited=self.crew.inherited)
@@ -241,6 +239,19 @@ class Engine:
         self._waiting += piece.size
         self._number += 1
         return Chunk(self._number, piece)
+
+    def _wanted(self) -> int:
+        """Return the size of the next chunk as the policy has it."""
+        size = self.policy.size(
+            self.feed.remaining,
+            workers=self.workers,
+            item_seconds=self.item_seconds,
+            result_bytes=self._result_bytes,
+        )
+        if self.policy.rethink is None or self._rethought or self.item_seconds <= 0:
+            return size
+        # Just enough for one worker to show what an item costs.
+        return min(size, ceil(RETHINK_SECONDS / self.item_seconds))
 
     def _room(self, size: int) -> int:
         """Return how much of a wanted chunk fits between the input and the consumer."""
@@ -383,8 +394,9 @@ class Engine:
         if held is not None:
             held.losses += 1
             if held.losses > self.policy.retries:
+                # Items of the chunk before the guilty one are lost with it: nothing of it counts.
                 item = running.item if running is not None else None
-                self._fail(*_loss(lost, held, item, self.feed))
+                self._fail(held.piece.start, _loss(lost, held, item, self.feed))
         elif self.policy.retries == 0 or not lost.ready or self._futile > MOST_FUTILE:
             raise WorkerLostError(_explain_idle(lost), exitcode=lost.exitcode)
         if self.policy.retries == 0:  # the others were started, too, and may not run twice
@@ -444,6 +456,8 @@ class Engine:
 
     def _restart(self) -> None:
         """Hand out again what was out, in a new crew."""
+        if not self._out and self._failure is not None:
+            return  # the loop ends here
         for chunk in self._out.values():
             heappush(self._again, (chunk.piece.start, chunk.number, chunk))
             self.retried += chunk.piece.size
@@ -500,8 +514,8 @@ def _around(piece: Slice, index: int) -> tuple[Slice, Slice]:
     return part(0, offset), part(offset + 1, piece.size)
 
 
-def _loss(lost: Lost, chunk: Chunk, item: int | None, feed: Feed) -> tuple[int, WorkerLostError]:
-    """Return the index and error of a chunk that cost a worker once too often."""
+def _loss(lost: Lost, chunk: Chunk, item: int | None, feed: Feed) -> WorkerLostError:
+    """Return the error of a chunk that cost a worker once too often."""
     piece = chunk.piece
     index = piece.start if item is None else item
     if item is None and piece.size > 1:
@@ -510,7 +524,7 @@ def _loss(lost: Lost, chunk: Chunk, item: int | None, feed: Feed) -> tuple[int, 
         shown = feed.item(index, piece)
         what = f"item {index}" if shown is MISSING else f"item {index} ({short_repr(shown)})"
     times = "" if chunk.losses < 2 else f", {chunk.losses} times"
-    return index, WorkerLostError(
+    return WorkerLostError(
         f"a worker {_cause(lost.exitcode)} while it ran {what}{times}",
         index=index,
         exitcode=lost.exitcode,

@@ -67,8 +67,10 @@ class Feed:
             self.star = star
             self.columns = iterables
             self._results = call_all(func, iterables, star)
+            self._cursor = 0  # where _results stands: chunks handed out pass it by
         else:
             self.columns = ()
+            self._cursor = 0
             # Several iterables become one of argument tuples: what was taken together stays
             # together when items go to different processes.
             self.star = star or len(iterables) > 1
@@ -93,16 +95,24 @@ class Feed:
         before = len(out)
         mark = None if self.sliceable else copy.copy(self._stream)
         try:
-            out.extend(islice(self._results, count))
+            out.extend(self._next_results(count))
         except BaseException as error:
             self.position += len(out) - before
             self._blame(error, mark, len(out) - before)
             raise
         done = len(out) - before
         self.position += done
+        self._cursor += done
         if done < count:  # the input ended, or ``func`` raised StopIteration, which ends a map
             self.length = self.position
         return done
+
+    def _next_results(self, count: int) -> Iterator[Any]:
+        """Return an iterator that computes the next ``count`` results."""
+        if self.sliceable and self._cursor != self.position:
+            pieces = tuple(c[self.position : self.position + count] for c in self.columns)
+            return call_all(self.func, pieces, self.star)
+        return islice(self._results, count)
 
     def run_all(self, out: list[Any]) -> None:
         """Call ``func`` with all items left, here."""
@@ -118,7 +128,7 @@ class Feed:
         start = self.position
         mark = None if self.sliceable else copy.copy(self._stream)
         try:
-            for result in islice(self._results, count):
+            for result in self._next_results(count):
                 self.position += 1
                 yield result
         except GeneratorExit:
@@ -126,6 +136,7 @@ class Feed:
         except BaseException as error:
             self._blame(error, mark, self.position - start)
             raise
+        self._cursor += self.position - start
         if self.position < start + count:
             self.length = self.position
 

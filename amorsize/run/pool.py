@@ -103,6 +103,7 @@ class ProcessCrew:
         self._running: dict[int, Running] = {}
         self._replies: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._looked = 0.0
+        self._ended = False
         self._listening, speaking = context.Pipe(duplex=False)
         try:
             with _interrupts_held():
@@ -173,6 +174,7 @@ class ProcessCrew:
     def close(self) -> None:
         """End the workers, all of which are idle, and wait for them."""
         begun = time.monotonic()
+        self._ended = True
         pool: Any = self._pool
         with _interrupts_held():
             pool._taskqueue.put(([None] * len(pool.owned), None))
@@ -192,6 +194,9 @@ class ProcessCrew:
         handler reads what was written whole and then meets the end of the pipe; with the read end
         of the task pipe closed, a task handler blocked in a write fails and ends.
         """
+        if self._ended:
+            return []
+        self._ended = True
         pool: Any = self._pool
         with _interrupts_held():
             pool._state = pool._task_handler._state = multiprocessing.pool.TERMINATE
