@@ -91,9 +91,8 @@ def count_workers(n_jobs: int | None) -> int | None:
 
 def hindrance() -> str:
     """Return why no worker process can be started from here, "" when nothing is in the way."""
-    from .run.threads import inside_worker_thread
-
-    if inside_worker_thread():
+    threads = sys.modules.get("amorsize.run.threads")
+    if threads is not None and threads.inside_worker_thread():
         return "this is a worker thread of another call already"
     multiprocessing = sys.modules.get("multiprocessing")
     if multiprocessing is not None and multiprocessing.current_process().daemon:

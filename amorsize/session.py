@@ -21,8 +21,6 @@ from .errors import SerializationError, TaskTimeoutError
 from .options import Options
 from .run.failure import MISSING
 from .run.feed import Feed
-from .show.progress import make_progress
-from .show.report import RunReport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
 
     from .run.crew import Crew
     from .run.engine import Engine
+    from .show.report import RunReport
 
 __all__ = ["Session"]
 
@@ -85,6 +84,8 @@ class Session:
         self._serial: float | None = None
         self._progress = None
         if options.progress is not False:
+            from .show.progress import make_progress  # few calls want to see it
+
             name = getattr(func, "__name__", type(func).__name__)
             self._progress = make_progress(options.progress, feed.length, name)
         self._deadline = None
@@ -495,6 +496,8 @@ class Session:
         )
 
     def _report(self, elapsed: float) -> RunReport:
+        from .show.report import RunReport  # few calls want to see it
+
         engine, adviser, plan = self.engine, self._adviser, self.plan
         spans = tuple(engine.spans) if engine is not None else ()
         worker_items = sum(span.items for span in spans if span.worker)

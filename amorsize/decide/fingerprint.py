@@ -25,10 +25,14 @@ import sys
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import islice
 from opcode import hasconst, opmap
 from struct import pack
+
+try:
+    from _blake2 import blake2b  # hashlib gives this very function, after 2 ms of OpenSSL
+except ImportError:
+    from hashlib import blake2b
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,13 +87,7 @@ def fingerprint(func: Callable[..., Any]) -> Fingerprint:
         _memo.pop(func, None)
         if not walk.mutable:
             _make_room(_memo, MOST_MEMO)
-            _memo[func] = _Memo(
-                result,
-                tuple(walk.slots),
-                tuple(walk.cells),
-                tuple(walk.functions),
-                tuple(walk.sizes),
-            )
+            _memo[func] = _Memo(result, walk)
     return result
 
 
@@ -97,15 +95,17 @@ _HEADER = b"amorsize 1 python %d.%d " % sys.version_info[:2]
 _MISSING: Any = object()
 
 
-@dataclass(frozen=True, slots=True)
 class _Memo:
     """A fingerprint with the guards under which it still holds."""
 
-    result: Fingerprint
-    slots: tuple[tuple[Any, str, object], ...]
-    cells: tuple[tuple[types.CellType, object], ...]
-    functions: tuple[tuple[types.FunctionType, object, object, object], ...]
-    sizes: tuple[tuple[Any, int], ...]
+    __slots__ = ("cells", "functions", "result", "sizes", "slots")
+
+    def __init__(self, result: Fingerprint, walk: _Walk) -> None:
+        self.result = result
+        self.slots = walk.slots
+        self.cells = walk.cells
+        self.functions = walk.functions
+        self.sizes = walk.sizes
 
     def holds(self) -> bool:
         for function, code, defaults, closure in self.functions:
@@ -141,14 +141,29 @@ def _make_room(table: dict[Any, Any], most: int) -> None:
 # Code objects -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
 class _Code:
-    """What the walk needs of a code object; computed once for each."""
+    """What the walk needs of a code object; computed once for each.
 
-    code: types.CodeType
-    digest: bytes
-    globals: tuple[str, ...]  # names loaded from the module or the builtins
-    names: tuple[str, ...]  # all names, attributes among them
+    Attributes:
+        code: the code object, kept so that its id is not reused.
+        digest: of all that it does.
+        globals: names it loads from the module or the builtins.
+        names: all its names, attributes among them.
+    """
+
+    __slots__ = ("code", "digest", "globals", "names")
+
+    def __init__(
+        self,
+        code: types.CodeType,
+        digest: bytes,
+        globals_: tuple[str, ...],
+        names: tuple[str, ...],
+    ) -> None:
+        self.code = code
+        self.digest = digest
+        self.globals = globals_
+        self.names = names
 
 
 _codes: dict[int, _Code] = {}

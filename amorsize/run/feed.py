@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Feed", "Slice", "call_all"]
+__all__ = ["Feed", "Slice", "call_all", "guarded"]
 
 # Types whose slices hold exactly what iteration gives. Anything else is iterated, once, in order:
 # a sequence of the user's own may read from a disk or a network.
@@ -40,6 +40,18 @@ class Slice:
 def call_all(func: Callable[..., Any], columns: tuple[Any, ...], star: bool) -> Iterator[Any]:
     """Return an iterator of the results of ``func`` over the columns."""
     return starmap(func, columns[0]) if star else map(func, *columns)
+
+
+def guarded(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``func`` with its exceptions as results, as ``asyncio.gather`` has it."""
+
+    def call(*args: Any) -> Any:
+        try:
+            return func(*args)
+        except Exception as error:  # noqa: BLE001 - whatever the user's function raises is a result here
+            return error
+
+    return call
 
 
 class Feed:

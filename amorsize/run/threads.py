@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from .crew import Lost, Running, Task
 from .failure import Failure, keep
-from .worker import Call, Reply, guarded, run_columns
+from .feed import guarded
+from .worker import Call, Reply, run_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from itertools import count
 from struct import Struct
 
 from .failure import Failure, pack
-from .feed import call_all
+from .feed import call_all, guarded
 from .transport import dumps_results, dumps_shipped, loads
 
 TYPE_CHECKING = False
@@ -32,7 +32,6 @@ __all__ = [
     "Call",
     "Reply",
     "Setup",
-    "guarded",
     "run_chunk",
     "run_columns",
     "ship",
@@ -106,18 +105,6 @@ READY, CHUNK, ITEM = b"r", b"c", b"i"
 def ship(call: Call) -> bytes:
     """Pickle a call for workers that cannot inherit it."""
     return dumps_shipped(call)
-
-
-def guarded(func: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``func`` with its exceptions as results, as ``asyncio.gather`` has it."""
-
-    def call(*args: Any) -> Any:
-        try:
-            return func(*args)
-        except Exception as error:  # noqa: BLE001 - whatever the user's function raises is a result here
-            return error
-
-    return call
 
 
 class _Process:
