@@ -102,10 +102,6 @@ class Crew(Protocol):
         """Return a worker that died, None while all are well."""
         ...
 
-    def grow(self, workers: int) -> None:
-        """Start more workers, up to ``workers``."""
-        ...
-
     def close(self) -> None:
         """End the workers, all of which are idle, and wait for them."""
         ...

@@ -155,7 +155,7 @@ class Engine:
         self._seconds = 0.0  # of finished items, for the running estimate
         self._cpu_seconds = 0.0
         self._items = 0
-        self._rethought = False
+        self._rethought = policy.rethink is None
         self._failure: tuple[int, BaseException] | None = None  # the earliest so far
         self._end: int | None = None  # results from here on do not count
         self._futile = 0  # crews lost since the last chunk that was finished
@@ -208,12 +208,12 @@ class Engine:
     def _window(self) -> int:
         """Return how many chunks may be out: one running and one waiting for each worker.
 
-        With a limit on items none may wait: its clock must start when it does. A chunk that
-        killed a worker is looked at alone.
+        With a limit on items none may wait: its clock must start when it does. While nothing is
+        known of the items, or the number of workers is still to be thought over, none does either.
         """
         if self._failure is not None and not self._again:
             return 0
-        if self.policy.task_timeout is not None or self.item_seconds <= 0:
+        if self.policy.task_timeout is not None or self.item_seconds <= 0 or not self._rethought:
             return self.workers
         return 2 * self.workers
 
@@ -248,7 +248,7 @@ class Engine:
             item_seconds=self.item_seconds,
             result_bytes=self._result_bytes,
         )
-        if self.policy.rethink is None or self._rethought or self.item_seconds <= 0:
+        if self._rethought or self.item_seconds <= 0:
             return size
         # Just enough for one worker to show what an item costs.
         return min(size, ceil(RETHINK_SECONDS / self.item_seconds))
@@ -296,16 +296,21 @@ class Engine:
         return done > 0
 
     def _rethink(self) -> None:
-        """Start more workers once the first chunks have shown what an item costs."""
-        if self.policy.rethink is None or self._rethought or self._seconds < RETHINK_SECONDS:
+        """Start the right number of workers once the first has shown what an item costs.
+
+        In a new crew: adding workers to this one would fork beside its handler threads.
+        """
+        if self._rethought or self._out or self._seconds < RETHINK_SECONDS:
             return
         assert self.crew is not None
+        assert self.policy.rethink is not None
         self._rethought = True
         share = self._cpu_seconds / self._seconds
         wanted = self.policy.rethink(self.feed.remaining, self.item_seconds, share)
         if wanted > self.workers:
             self.workers = wanted
-            self.crew.grow(wanted)
+            self.crew.close()
+            self.crew = self._make_crew(wanted)
 
     def _patience(self) -> float:
         """Return how long to wait for a reply before looking at deaths and limits again."""

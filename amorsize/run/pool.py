@@ -164,13 +164,6 @@ class ProcessCrew:
                 return Lost(process.pid, process.exitcode, self._ready > 0)
         return None
 
-    def grow(self, workers: int) -> None:
-        """Start more workers, up to ``workers``."""
-        with _interrupts_held():
-            self._pool._processes = workers  # type: ignore[attr-defined]
-            self._pool._repopulate_pool()
-        self.workers = workers
-
     def close(self) -> None:
         """End the workers, all of which are idle, and wait for them."""
         begun = time.monotonic()

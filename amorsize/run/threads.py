@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadCrew", "inside_worker_thread"]
 
+# A thread cannot be ended. Most are between items soon; nobody should wait long for the others.
+PARTING_SECONDS = 0.1
+
 _inside = threading.local()
 
 
@@ -39,7 +42,7 @@ class ThreadCrew:
     """
 
     def __init__(self, workers: int, call: Call) -> None:
-        self.workers = 0
+        self.workers = workers
         self.inherited = bool(call.columns)
         self.started_at = time.monotonic()
         self.end_seconds = 0.0
@@ -48,8 +51,12 @@ class ThreadCrew:
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._replies: SimpleQueue[tuple[int, Reply]] = SimpleQueue()
         self._stopped = False
-        self._threads: list[threading.Thread] = []
-        self.grow(workers)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"amorsize-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
         self.start_seconds = time.monotonic() - self.started_at
         self.ready_at = time.monotonic()
 
@@ -79,16 +86,6 @@ class ThreadCrew:
         """Return None: a thread does not die alone."""
         return None
 
-    def grow(self, workers: int) -> None:
-        """Start more workers, up to ``workers``."""
-        while self.workers < workers:
-            thread = threading.Thread(
-                target=self._work, name=f"amorsize-{self.workers}", daemon=True
-            )
-            thread.start()
-            self._threads.append(thread)
-            self.workers += 1
-
     def close(self) -> None:
         """End the workers, all of which are idle, and wait for them."""
         begun = time.monotonic()
@@ -99,10 +96,13 @@ class ThreadCrew:
         self.end_seconds = time.monotonic() - begun
 
     def abandon(self) -> list[tuple[int, Reply]]:
-        """Let the workers end after the item each is in; do not wait for them."""
+        """Let the workers end after the item each is in; wait for short items only."""
         self._stopped = True
         for _ in self._threads:
             self._tasks.put(None)
+        deadline = time.monotonic() + PARTING_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
         return []
 
     def _work(self) -> None:

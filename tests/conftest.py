@@ -1,0 +1,47 @@
+"""Every test has a cache folder of its own, and leaves no process and no thread behind."""
+
+import threading
+
+import psutil
+import pytest
+
+from amorsize import cache
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Give the test a cache folder of its own; return it."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("AMORSIZE_CACHE_DIR", str(folder))
+    for name in ("AMORSIZE_CACHE", "AMORSIZE_N_JOBS", "PYTHON_CPU_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    forget()
+    yield folder
+    forget()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """Fail a test that leaves a process or a thread behind."""
+    threads = set(threading.enumerate())
+    yield
+    left = [child for child in psutil.Process().children() if not _is_servant(child)]
+    assert not left, f"processes left behind: {left}"
+    assert set(threading.enumerate()) <= threads, "threads left behind"
+
+
+def forget():
+    """Drop the in-memory layer, as a new process would have none."""
+    cache._memory.clear()
+    cache._pending.clear()
+    cache._written.clear()
+    cache._warned.clear()
+
+
+def _is_servant(process):
+    """Return whether it is multiprocessing's resource tracker or fork server, or gone already."""
+    try:
+        line = " ".join(process.cmdline())
+    except psutil.Error:
+        return True
+    return "resource_tracker" in line or "forkserver" in line

@@ -1,0 +1,154 @@
+"""Functions and classes for tests: here, so that a spawned worker can import them."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+HELPER_FACTOR = 3
+
+
+def double(x):
+    return 2 * x
+
+
+def add(x, y):
+    return x + y
+
+
+def busy_ms(x):
+    """Compute for about a millisecond."""
+    end = time.perf_counter() + 0.001
+    while time.perf_counter() < end:
+        pass
+    return 2 * x
+
+
+def wait_5ms(x):
+    time.sleep(0.005)
+    return x
+
+
+def fail_on_multiples_of_30(x):
+    if x and x % 30 == 0:
+        raise ValueError(f"no {x}")
+    return x
+
+
+def exit_on_7(x):
+    if x == 7:
+        sys.exit("seven")
+    return x
+
+
+def interrupt_on_7(x):
+    if x == 7:
+        raise KeyboardInterrupt
+    return x
+
+
+def stop_on_7(x):
+    if x == 7:
+        raise StopIteration
+    return x
+
+
+class NeedsTwoError(Exception):
+    """An exception that pickle can dump but not load."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+def raise_needs_two(x):
+    if x == 7:
+        raise NeedsTwoError("one", "two")
+    return x
+
+
+def leave_on_7(x):
+    if x == 7:
+        os._exit(3)
+    return x
+
+
+def log_call(path, x):
+    """Append one line to a file for each call; short appends are atomic."""
+    with open(path, "a", encoding="ascii") as file:
+        file.write(f"{x}\n")
+    return x
+
+
+def logged_calls(path):
+    """Return the items of all calls of ``log_call``, sorted."""
+    return sorted(map(int, Path(path).read_text(encoding="ascii").split()))
+
+
+def leave_first_time(path, x):
+    """End the worker that first meets item 7."""
+    if x == 7:
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return x
+        os._exit(3)
+    return x
+
+
+def hang_on_3(x):
+    if x == 3:
+        time.sleep(60)
+    return x
+
+
+def generator_on_7(x):
+    return (y for y in [x]) if x == 7 else x
+
+
+def pid_of(_):
+    return os.getpid()
+
+
+class Scale:
+    """Something with a bound method, a classmethod, a staticmethod and a call."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def times(self, x):
+        return self.factor * x
+
+    def __call__(self, x):
+        return self.factor * x
+
+    @classmethod
+    def triple(cls, x):
+        return 3 * x
+
+    @staticmethod
+    def half(x):
+        return x / 2
+
+
+STATE = {}
+
+
+def set_state(key, value):
+    STATE[key] = value
+
+
+def read_state(key):
+    return STATE.get(key)
+
+
+def fail_to_start():
+    raise RuntimeError("no start today")
+
+
+def nested_sum(n):
+    """Call smart_map inside a worker."""
+    from amorsize import smart_map
+
+    reports = []
+    results = smart_map(double, range(n), n_jobs=2, report=reports.append)
+    return sum(results), reports[0].backend, reports[0].warnings

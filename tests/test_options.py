@@ -1,0 +1,121 @@
+"""Bad input is refused, by name, before any item runs."""
+
+import multiprocessing
+
+import pytest
+
+from amorsize import optimize, parallelize, smart_imap, smart_map, smart_starmap
+from amorsize.options import count_jobs, environment_cap, make_options
+from tests.functions import double
+
+BAD = [
+    ({"n_jobs": 0}, ValueError, "n_jobs=0"),
+    ({"n_jobs": "many"}, TypeError, "n_jobs='many'"),
+    ({"n_jobs": True}, TypeError, "n_jobs=True"),
+    ({"n_jobs": 1.5}, TypeError, "n_jobs=1.5"),
+    ({"chunksize": 0}, ValueError, "chunksize=0"),
+    ({"chunksize": "big"}, TypeError, "chunksize='big'"),
+    ({"timeout": -1}, ValueError, "timeout=-1"),
+    ({"timeout": float("nan")}, ValueError, "timeout=nan"),
+    ({"task_timeout": -0.5}, ValueError, "task_timeout=-0.5"),
+    ({"task_timeout": "soon"}, TypeError, "task_timeout='soon'"),
+    ({"backend": "gpu"}, ValueError, "backend='gpu'"),
+    ({"backend": 3}, TypeError, "backend=3"),
+    ({"mp_context": "teleport"}, ValueError, "mp_context='teleport'.*fork"),
+    ({"mp_context": 7}, TypeError, "mp_context=7"),
+    ({"progress": 3}, TypeError, "progress=3"),
+    ({"retries": -1}, ValueError, "retries=-1"),
+    ({"return_exceptions": "yes"}, TypeError, "return_exceptions='yes'"),
+    ({"initializer": 3}, TypeError, "initializer=3"),
+    ({"initargs": (1,)}, ValueError, "initargs"),
+    ({"initializer": print, "initargs": 3}, TypeError, "initargs=3"),
+    ({"use_cache": 1}, TypeError, "use_cache=1"),
+    ({"report": "here"}, TypeError, "report='here'"),
+    ({"buffersize": 3}, TypeError, "buffersize belongs to smart_imap"),
+    ({"njobs": 3}, TypeError, "unknown option 'njobs'.*n_jobs"),
+    ({"task_timeout": 1, "backend": "thread"}, ValueError, "task_timeout needs backend='process'"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), BAD)
+def test_a_bad_option_is_named_before_any_item_runs(options, error, message):
+    """Each bad option gets a TypeError or ValueError that names it and what it accepts."""
+
+    def never(x):
+        raise AssertionError("an item ran")
+
+    with pytest.raises(error, match=message):
+        smart_map(never, [1, 2], **options)
+    with pytest.raises(error, match=message):
+        if "buffersize" in options:
+            smart_starmap(never, [(1,)], **options)
+        else:
+            parallelize(**options)
+
+
+def test_the_habit_of_pool_map_is_told_about_chunksize():
+    """smart_map(f, data, 10) says chunksize=10."""
+    with pytest.raises(TypeError, match="chunksize=10"):
+        smart_map(double, [1, 2], 10)
+
+
+@pytest.mark.parametrize("call", [smart_map, smart_imap, smart_starmap, optimize])
+def test_func_and_data_are_checked(call):
+    """A func that is not callable and data that is not iterable are refused at once."""
+    with pytest.raises(TypeError, match="func must be callable, but 3 was given"):
+        call(3, [1])
+    with pytest.raises(TypeError, match="data must be iterable"):
+        call(double, 5)
+
+
+def test_no_data_at_all_is_refused():
+    """smart_map(f) has nothing to map over."""
+    with pytest.raises(TypeError, match="no data"):
+        smart_map(double)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_size": 0}, "sample_size=0"),
+        ({"target_chunk_duration": -1}, "target_chunk_duration=-1"),
+        ({"n_jobs": 0}, "n_jobs=0"),
+        ({"mp_context": "teleport"}, "mp_context='teleport'"),
+    ],
+)
+def test_optimize_checks_its_own_options(options, message):
+    """optimize names the option that is wrong."""
+    with pytest.raises(ValueError, match=message):
+        optimize(double, [1], **options)
+
+
+def test_n_jobs_counts_as_joblib_does():
+    """-1 is all CPUs, -2 all but one, never fewer than one."""
+    assert [count_jobs(n, 4) for n in (1, 9, -1, -2, -4, -9)] == [1, 9, 4, 3, 1, 1]
+
+
+def test_the_environment_caps_workers(monkeypatch):
+    """AMORSIZE_N_JOBS caps, counting as n_jobs; nonsense is refused by name."""
+    monkeypatch.setenv("AMORSIZE_N_JOBS", "-2")
+    assert environment_cap(8) == 7
+    monkeypatch.setenv("AMORSIZE_N_JOBS", "1")
+    reports = []
+    smart_map(double, range(10), n_jobs=4, report=reports.append)
+    assert reports[0].backend == "serial"
+    monkeypatch.setenv("AMORSIZE_N_JOBS", "lots")
+    with pytest.raises(ValueError, match="AMORSIZE_N_JOBS='lots'"):
+        smart_map(double, range(10), n_jobs=4)
+
+
+def test_a_context_object_is_taken():
+    """mp_context takes a multiprocessing context."""
+    context = multiprocessing.get_context("spawn")
+    reports = []
+    assert smart_map(double, [1, 2], n_jobs=2, mp_context=context, report=reports.append) == [2, 4]
+    assert reports[0].start_method == "spawn"
+
+
+def test_options_go_on_top_of_a_base():
+    """What is not given stays as the base has it."""
+    base = make_options({"n_jobs": 3, "retries": 0})
+    assert make_options({"n_jobs": 5}, base=base).retries == 0
