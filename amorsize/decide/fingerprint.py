@@ -174,7 +174,7 @@ _LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
 _EXTENDED = opmap["EXTENDED_ARG"]
 _CONSTS = frozenset(hasconst)
 _OPTIMIZED_FUNCTION = 0x3  # CO_OPTIMIZED | CO_NEWLOCALS: a def or a lambda, not a class body
-_HAS_DOCSTRING = 0x4000000  # 3.13 and later say it outright
+_HAS_DOCSTRING = 0x4000000  # 3.14 and later say it outright
 
 
 def _describe(code: types.CodeType) -> _Code:
@@ -238,7 +238,7 @@ def _scan(code: types.CodeType) -> tuple[tuple[str, ...], bool]:
 
 def _docstring(code: types.CodeType) -> bool:
     """Return whether the first constant is the docstring (which may also be used as a value)."""
-    if sys.version_info >= (3, 13):
+    if sys.version_info >= (3, 14):
         return bool(code.co_flags & _HAS_DOCSTRING)
     return (
         code.co_flags & _OPTIMIZED_FUNCTION == _OPTIMIZED_FUNCTION
@@ -540,7 +540,7 @@ class _Walk:
             if hasattr(value, name):
                 self.tag(b"a", name)
                 self.value(getattr(value, name))
-        if state is None and not slots:
+        if _hides_state(kind):
             self.opaque(value)
 
     def attributes_of(self, state: dict[str, Any]) -> None:
@@ -552,7 +552,7 @@ class _Walk:
     def opaque(self, value: Any) -> None:
         """Encode an object of a C type: by its reduction when it is Python's own."""
         kind = type(value)
-        if kind is object or issubclass(kind, tuple(_CONTAINERS)):
+        if issubclass(kind, _CONTAINERS):  # their content is encoded already
             return
         if kind.__module__.partition(".")[0] in sys.stdlib_module_names:
             try:
@@ -619,6 +619,23 @@ def _slots(cls: type) -> tuple[str, ...]:
         for name in names
         if name not in ("__dict__", "__weakref__")
     )
+
+
+def _hides_state(kind: type) -> bool:
+    """Return whether instances hold something beyond their attributes and slots, in C.
+
+    A class statement adds at most a dictionary, a weak reference and one pointer for each slot to
+    the size of its base's instances.
+    """
+    for cls in kind.__mro__[:-1]:
+        base = cls.__base__
+        assert base is not None
+        if cls.__basicsize__ - base.__basicsize__ > _POINTER * (2 + len(_slots(cls))):
+            return True
+    return False
+
+
+_POINTER = object.__basicsize__ // 2  # an object is a reference count and a type
 
 
 # Whose code is it ---------------------------------------------------------------------------

@@ -182,18 +182,17 @@ class ProcessCrew:
     def abandon(self) -> list[tuple[int, Reply]]:
         """End the workers at once, whatever they do; return replies that still came through.
 
-        The order matters. Once all workers are dead, nobody holds the queues' locks for a reason:
-        the write lock is freed. With the caller's own end of the result pipe closed, the result
-        handler reads what was written whole and then meets the end of the pipe; with the read end
-        of the task pipe closed, a task handler blocked in a write fails and ends.
+        The order matters. Once all workers are dead, nobody holds the result queue's write lock for
+        a reason: it is freed, and the caller's own end of that pipe closed, so that the result
+        handler reads what was written whole and then meets the end. With the read end of the task
+        pipe closed, a task handler blocked in a write fails. Only then are the handlers told to
+        end: their last act is to take that lock, and to write to those pipes.
         """
         if self._ended:
             return []
         self._ended = True
         pool: Any = self._pool
         with _interrupts_held():
-            pool._state = pool._task_handler._state = multiprocessing.pool.TERMINATE
-            pool._worker_handler._state = multiprocessing.pool.TERMINATE
             kill(pool.owned)
             lock = pool._outqueue._wlock
             if lock is not None:
@@ -201,6 +200,8 @@ class ProcessCrew:
                 lock.release()
             pool._outqueue._writer.close()
             pool._inqueue._reader.close()
+            pool._state = pool._task_handler._state = multiprocessing.pool.TERMINATE
+            pool._worker_handler._state = multiprocessing.pool.TERMINATE
             pool._change_notifier.put(None)
             pool._worker_handler.join()
             pool._task_handler.join()
@@ -224,6 +225,9 @@ class ProcessCrew:
             process.close()
         for queue in (pool._inqueue, pool._outqueue, pool._change_notifier):
             queue.close()
+            # The semaphores' finalizers must run here and now: in a later garbage collection they
+            # may come in the middle of a call to the resource tracker, which cannot take that.
+            queue._rlock = queue._wlock = None
         self._speaking.close()
         self._listening.close()
 

@@ -1,0 +1,320 @@
+"""Equal structure, equal fingerprint; anything the function uses differs, another one."""
+
+import functools
+import math
+import subprocess
+import sys
+import textwrap
+import types
+
+import numpy as np
+import pytest
+
+from amorsize import parallelize
+from amorsize.decide.fingerprint import fingerprint
+
+
+def make(source, name="f", **names):
+    """Return the function ``name`` of a fresh module with this source."""
+    module = types.ModuleType("made")
+    vars(module).update(names)
+    exec(compile(textwrap.dedent(source), "made.py", "exec"), vars(module))
+    return vars(module)[name]
+
+
+def digest(func):
+    return fingerprint(func).digest
+
+
+DIFFERENT = {
+    "constant": ("def f(x): return x * 2", "def f(x): return x * 3"),
+    "type of constant": ("def f(x): return x * 1", "def f(x): return x * 1.0"),
+    "bool and int": ("def f(x): return x == 1", "def f(x): return x == True"),
+    "signed zero": ("def f(x): return 0.0", "def f(x): return -0.0"),
+    "default": ("def f(x, k=2): return x * k", "def f(x, k=3): return x * k"),
+    "keyword default": ("def f(x, *, k=2): return x * k", "def f(x, *, k=3): return x * k"),
+    "name of a method": ("def f(x): return x.upper()", "def f(x): return x.lower()"),
+    "library function": (
+        "import math\ndef f(x): return math.sin(x)",
+        "import math\ndef f(x): return math.factorial(x)",
+    ),
+    "same name, other module": (
+        "from math import sqrt\ndef f(x): return sqrt(x)",
+        "from cmath import sqrt\ndef f(x): return sqrt(x)",
+    ),
+    "global": ("K = 2\ndef f(x): return x * K", "K = 3\ndef f(x): return x * K"),
+    "helper": (
+        "def h(x): return x + 1\ndef f(x): return h(x)",
+        "def h(x): return x + 2\ndef f(x): return h(x)",
+    ),
+    "helper of a helper": (
+        "def g(x): return x + 1\ndef h(x): return g(x)\ndef f(x): return h(x)",
+        "def g(x): return x + 2\ndef h(x): return g(x)\ndef f(x): return h(x)",
+    ),
+    "global inside a comprehension": (
+        "K = 2\ndef f(x): return [y * K for y in x]",
+        "K = 3\ndef f(x): return [y * K for y in x]",
+    ),
+    "constant of a nested function": (
+        "def f(x):\n def g(y): return y + 1\n return g(x)",
+        "def f(x):\n def g(y): return y + 2\n return g(x)",
+    ),
+    "first constant of a comprehension": (
+        "def f(x): return ['a' for _ in x]",
+        "def f(x): return ['b' for _ in x]",
+    ),
+    "docstring that is also a value": (
+        "def f(x):\n 'one'\n return 'one'",
+        "def f(x):\n 'two'\n return 'two'",
+    ),
+    "class attribute": (
+        "class A:\n k = 2\ndef f(x): return A.k * x",
+        "class A:\n k = 3\ndef f(x): return A.k * x",
+    ),
+    "method of a class": (
+        "class A:\n def m(self): return 2\ndef f(x): return A().m()",
+        "class A:\n def m(self): return 3\ndef f(x): return A().m()",
+    ),
+    "exception handling": (
+        "def f(x):\n try: return x()\n except KeyError: return 1",
+        "def f(x):\n try: return x()\n except ValueError: return 1",
+    ),
+    "frozenset in the code": (
+        "def f(x): return x in {'a', 'b'}",
+        "def f(x): return x in {'a', 'c'}",
+    ),
+    "captured dict": (
+        "D = {'a': [1, 2]}\ndef f(x): return D[x]",
+        "D = {'a': [1, 3]}\ndef f(x): return D[x]",
+    ),
+    "captured set": ("S = {1, 2}\ndef f(x): return x in S", "S = {1, 3}\ndef f(x): return x in S"),
+    "shadowed builtin": (
+        "def f(x): return len(x)",
+        "def len(x): return 7\ndef f(x): return len(x)",
+    ),
+    "decorated helper": (
+        "import functools\n@functools.lru_cache\ndef h(x): return 1\ndef f(x): return h(x)",
+        "import functools\n@functools.lru_cache\ndef h(x): return 2\ndef f(x): return h(x)",
+    ),
+    "regular expression": (
+        "import re\nP = re.compile('a')\ndef f(x): return P.match(x)",
+        "import re\nP = re.compile('b')\ndef f(x): return P.match(x)",
+    ),
+    "enum": (
+        "import enum\nclass E(enum.Enum):\n A = 1\ndef f(x): return E.A",
+        "import enum\nclass E(enum.Enum):\n A = 2\ndef f(x): return E.A",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_any_difference_in_what_is_used_shows(name):
+    """Changing anything the function uses changes the fingerprint; running it twice does not."""
+    first, second = DIFFERENT[name]
+    assert digest(make(first)) != digest(make(second))
+    assert digest(make(first)) == digest(make(first))
+
+
+SAME = {
+    "comments, lines, docstring": (
+        "def f(x):\n    '''One.'''\n    return x + 1",
+        "\n\n# a comment\ndef f(x):\n    '''Two.'''\n\n    return x + 1  # more",
+    ),
+    "unused neighbours": ("def f(x): return x", "K = 3\ndef g(): pass\ndef f(x): return x"),
+    "own name": ("def f(x): return x + 1", "def g(x): return x + 1\nf = g"),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_what_does_not_matter_does_not_show(name):
+    """Comments, docstrings, line numbers and unrelated names change nothing."""
+    first, second = SAME[name]
+    assert digest(make(first)) == digest(make(second))
+
+
+def test_closures_over_different_values_differ():
+    """Captured values count."""
+
+    def scale(k):
+        return lambda x: x * k
+
+    assert digest(scale(2)) != digest(scale(5000))
+    assert digest(scale(2)) == digest(scale(2))
+
+
+def test_bound_methods_partials_and_instances_differ_by_state():
+    """What an object holds counts, through methods, calls and partials."""
+
+    class Scale:
+        def __init__(self, k):
+            self.k = k
+
+        def times(self, x):
+            return self.k * x
+
+        def __call__(self, x):
+            return self.k * x
+
+    assert digest(Scale(2).times) != digest(Scale(3).times)
+    assert digest(Scale(2)) != digest(Scale(3))
+    assert digest(Scale(2).times) == digest(Scale(2).times)
+    assert digest(functools.partial(pow, 2)) != digest(functools.partial(pow, 3))
+    assert digest(functools.partial(pow, exp=2)) != digest(functools.partial(pow, 2))
+
+
+def test_builtins_and_ufuncs_differ_by_name():
+    """Functions without code are told apart by name, bound ones by what they are bound to."""
+    funcs = [len, abs, math.sin, math.cos, str.upper, str.lower, np.sin, np.cos, int, float]
+    funcs += ["a".join, "b".join]
+    assert len({digest(func) for func in funcs}) == len(funcs)
+
+
+def test_slots_count():
+    """Attributes in __slots__ are seen, also private ones."""
+
+    class Point:
+        __slots__ = ("__secret", "x")
+
+        def __init__(self, x, secret):
+            self.x = x
+            self.__secret = secret
+
+        def __call__(self, y):
+            return self.x + y
+
+    assert len({digest(Point(x, s)) for x in (1, 2) for s in (3, 4)}) == 4
+
+
+def test_cycles_and_recursion_end():
+    """Recursive functions and values that contain themselves have a fingerprint."""
+    loop = []
+    loop.append(loop)
+
+    def uses_loop(x):
+        return loop[x]
+
+    recursive = make("def f(n): return 1 if n < 2 else n * f(n - 1)")
+    assert fingerprint(uses_loop).stable
+    assert digest(recursive) == digest(make("def f(n): return 1 if n < 2 else n * f(n - 1)"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a + 1,
+        lambda a: a.astype("float32"),
+        lambda a: a.reshape(10, -1),
+        lambda a: a[::-1],
+    ],
+)
+def test_arrays_count_by_type_shape_and_content(change):
+    """A captured array counts by dtype, shape and a sample of its items."""
+    base = np.arange(1_000, dtype="float64")
+
+    def over(array):
+        return lambda x: array[x]
+
+    assert digest(over(base)) == digest(over(base.copy()))
+    assert digest(over(base)) != digest(over(change(base)))
+
+
+def test_the_memo_notices_every_change():
+    """A changed global, cell, default, class attribute or code is noticed at the next call."""
+    f = make("class A: k = 1\nK = 2\ndef h(x): return x\ndef f(x, d=1): return h(x) * K * A.k + d")
+    seen = [digest(f)]
+    namespace = f.__globals__
+    namespace["K"] = 3
+    seen.append(digest(f))
+    namespace["h"] = lambda x: x + 1
+    seen.append(digest(f))
+    f.__defaults__ = (2,)
+    seen.append(digest(f))
+    namespace["A"].k = 5
+    seen.append(digest(f))
+    namespace["A"].extra = 6
+    seen.append(digest(f))
+    f.__code__ = make("def f(x, d=1): return x").__code__
+    seen.append(digest(f))
+    assert len(set(seen)) == len(seen)
+
+
+def test_the_memo_notices_a_changed_cell_and_a_mutated_list():
+    """A rebound closure variable and a list changed in place are noticed."""
+    k, items = 1, [1]
+
+    def uses(x):
+        return x * k + len(items)
+
+    first = digest(uses)
+    k = 2
+    second = digest(uses)
+    items.append(2)
+    assert len({first, second, digest(uses)}) == 3
+
+
+def test_short_lived_functions_never_borrow_a_fingerprint():
+    """A new function at a freed one's address gets its own fingerprint."""
+    wanted = {}
+    for n in range(3_000):
+        func = eval(f"lambda x: x + {n % 50}")
+        assert wanted.setdefault(n % 50, digest(func)) == digest(func)
+    assert len(set(wanted.values())) == 50
+
+
+def test_what_cannot_be_pinned_down_is_unstable(tmp_path):
+    """A function over an open file has a fingerprint for this process only."""
+    with open(tmp_path / "file", "w") as file:
+
+        def write(x):
+            return file.write(x)
+
+        assert not fingerprint(write).stable
+    assert fingerprint(len).stable
+
+
+def test_a_parallel_function_is_its_function():
+    """Decorating a helper does not change what it is."""
+    plain = make("def h(x): return x + 1\ndef f(x): return h(x)")
+    decorated = make("def h(x): return x + 1\nh = p(h)\ndef f(x): return h(x)", p=parallelize)
+    assert digest(plain) == digest(decorated)
+
+
+PROGRAM = """
+import enum, re
+from dataclasses import dataclass
+from amorsize.decide.fingerprint import fingerprint
+K = {"a", "b", "c"}
+@dataclass
+class Point:
+    x: int = 1
+class Colour(enum.Enum):
+    RED = 1
+PATTERN = re.compile("a+")
+def helper(x):
+    return x in K or x in {"x", "y", "z"}
+def f(x):
+    '''Documented.'''
+    return helper(x), Point(x), Colour.RED, PATTERN.match(x), [len(y) for y in x]
+print(fingerprint(f).digest, fingerprint(f).stable)
+"""
+
+
+def test_equal_in_every_process(tmp_path):
+    """Hash seed, folder and line numbers do not matter."""
+    seen = set()
+    for seed in (0, 1, 2):
+        folder = tmp_path / f"folder{seed}"
+        folder.mkdir()
+        script = folder / f"script{seed}.py"
+        script.write_text("\n" * seed + PROGRAM)
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            env={"PYTHONHASHSEED": str(seed), "PYTHONPATH": ":".join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        seen.add(done.stdout.strip())
+    assert len(seen) == 1
+    assert seen.pop().endswith("True")
