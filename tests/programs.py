@@ -1,0 +1,86 @@
+"""Running small programs as users do: in a process of their own, with a deadline."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Ended:
+    """How a program ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def start(*args, **env):
+    """Start Python with these arguments in a process group of its own."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", *map(str, args)],
+        env={**os.environ, "PYTHONPATH": path, **env},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process, *, feed=None, deadline=60):
+    """Wait for a program and all of its process group; fail if either is still there."""
+    try:
+        out, err = process.communicate(feed, timeout=deadline)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # faulthandler tells where it hangs
+        out, err = process.communicate()
+        end_group(process.pid)
+        raise AssertionError(f"not over after {deadline} s:\n{out}\n{err}") from None
+    gone = wait_for_group(process.pid, 5)
+    if not gone:
+        end_group(process.pid)
+        raise AssertionError(f"processes left behind:\n{out}\n{err}")
+    return Ended(process.returncode, out, err)
+
+
+def run(*args, feed=None, deadline=60, **env):
+    """Run Python with these arguments to its end."""
+    return finish(start(*args, **env), feed=feed, deadline=deadline)
+
+
+def run_source(source, folder, *, name="program.py", deadline=60, **env):
+    """Run a program given as text."""
+    path = Path(folder) / name
+    path.write_text(source)
+    return run(path, deadline=deadline, **env)
+
+
+def group(leader):
+    """Return the living processes of a group; a zombie is not left."""
+    members = []
+    for process in psutil.process_iter(["pid", "status"]):
+        try:
+            if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (ProcessLookupError, psutil.Error):
+            continue
+    return members
+
+
+def wait_for_group(leader, seconds):
+    """Return whether a group is empty within so many seconds."""
+    _, alive = psutil.wait_procs(group(leader), timeout=seconds)
+    return not alive
+
+
+def end_group(leader):
+    for process in group(leader):
+        process.kill()

@@ -1,0 +1,270 @@
+"""What is remembered: by the contract's key, checked at use, and never an error."""
+
+import json
+import logging
+import os
+import re
+import time
+
+import pytest
+
+from amorsize import cache, clear_cache, get_cache_dir, optimize, prune_expired_cache, smart_map
+from amorsize.decide.machine import this_machine
+from tests import programs
+from tests.conftest import forget
+from tests.functions import busy_ms, double
+
+
+def learn(func=busy_ms, items=50, **options):
+    """Run once so that a record is written; return its file."""
+    smart_map(func, range(items), **options)
+    (path,) = get_cache_dir().iterdir()
+    return path
+
+
+def hit(func=busy_ms, items=50, **options):
+    """Return whether a run in a fresh process would use what is remembered."""
+    forget()
+    reports = []
+    smart_map(func, range(items), report=reports.append, **options)
+    return reports[0].cache_hit
+
+
+def edit(path, **changes):
+    """Change fields of a record's JSON; a dotted name reaches inside."""
+    data = json.loads(path.read_text())
+    for name, value in changes.items():
+        *folders, last = name.split("__")
+        inner = data
+        for folder in folders:
+            inner = inner[folder]
+        inner[last] = value
+    path.write_text(json.dumps(data))
+
+
+def test_a_record_has_the_contracts_key_and_a_legal_file_name():
+    """One JSON file a key, whose name is legal on every platform."""
+    path = learn()
+    data = json.loads(path.read_text())
+    assert re.fullmatch(r"func:[0-9a-f]{16}_size:small_time:(fast|moderate)_v:\d+", data["key"])
+    assert not set(path.name) & set('<>:"/\\|?*')
+    assert data["profile"]["item_seconds"] == pytest.approx(0.001, rel=0.9)
+    assert data["items"] == 50
+
+
+def test_the_second_run_of_another_process_is_a_hit():
+    """What one process learned, the next one uses."""
+    learn()
+    assert hit()
+
+
+def test_another_size_in_the_same_bucket_is_planned_exactly():
+    """A record serves its whole size bucket, but not the next one."""
+    learn(items=50)
+    assert hit(items=60)
+    assert not hit(items=5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"updated": time.time() - 8 * 24 * 3600},
+        {"updated": time.time() + 3600},
+        {"environment__cores": 63},
+        {"environment__cpus": 63},
+        {"environment__method": "spawn"},
+        {"environment__python": "2.7"},
+        {"environment__memory_bytes": 1000},
+        {"format": 0},
+        {"format": "one"},
+        {"profile__item_seconds": -1},
+        {"profile__item_seconds": "fast"},
+        {"profile__item_seconds": 1e300},
+        {"profile__item_seconds": 0},
+        {"profile__item_seconds": 5.0},
+        {"profile__head_seconds": 5.0},
+        {"profile": None},
+        {"n_jobs": True},
+        {"n_jobs": 1.5},
+        {"executor": "rm -rf"},
+        {"size": "tiny"},
+        {"func": "0123456789abcdef"},
+        {"environment": []},
+    ],
+    ids=str,
+)
+def test_a_record_that_does_not_fit_is_a_miss(changes):
+    """Too old, from another machine, out of range or contradicted by live timings: a miss."""
+    path = learn()
+    edit(path, **changes)
+    assert not hit()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', "\0" * 100, "[" * 100_000])
+def test_a_damaged_record_is_a_miss_logged_once(text, caplog):
+    """Every kind of damage is a miss, told once at WARNING, and the next run repairs it."""
+    path = learn()
+    path.write_text(text)
+    with caplog.at_level(logging.WARNING, "amorsize"):
+        assert not hit()
+    assert len([r for r in caplog.records if "not a record" in r.message]) == 1
+    assert hit()
+
+
+def test_a_constant_changed_in_the_function_is_a_miss():
+    """The record belongs to the function as it was."""
+
+    def make(k):
+        def work(x):
+            return busy_ms(x) + k
+
+        return work
+
+    learn(make(1))
+    assert hit(make(1))
+    assert not hit(make(2))
+
+
+def test_use_cache_false_neither_reads_nor_writes():
+    """use_cache=False leaves the folder alone."""
+    smart_map(busy_ms, range(50), use_cache=False)
+    assert not get_cache_dir().exists()
+    learn()
+    assert not hit(use_cache=False)
+
+
+def test_the_environment_turns_the_cache_off(monkeypatch):
+    """AMORSIZE_CACHE=0 is use_cache=False for everybody."""
+    monkeypatch.setenv("AMORSIZE_CACHE", "0")
+    smart_map(busy_ms, range(50))
+    optimize(double, range(100))
+    assert not get_cache_dir().exists()
+
+
+def test_generators_bypass_the_cache():
+    """Without a length nothing is remembered."""
+    smart_map(busy_ms, (x for x in range(50)))
+    assert not get_cache_dir().exists()
+
+
+def test_the_folder_is_private():
+    """The folder is 0700 and its files 0600."""
+    path = learn()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_no_temporary_file_stays():
+    """After a write there is nothing but the record."""
+    path = learn()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("kind", ["file in its place", "folder in a file"])
+def test_an_unusable_folder_is_a_miss(tmp_path, monkeypatch, caplog, kind):
+    """A folder that cannot be made costs a warning, no error."""
+    obstacle = tmp_path / "obstacle"
+    obstacle.write_text("not a folder")
+    place = obstacle if kind.startswith("file") else obstacle / "below"
+    monkeypatch.setenv("AMORSIZE_CACHE_DIR", str(place))
+    with caplog.at_level(logging.WARNING, "amorsize"):
+        assert smart_map(busy_ms, range(50)) == [2 * x for x in range(50)]
+        assert clear_cache() == 0
+    assert caplog.records
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_a_miss(tmp_path, monkeypatch):
+    """A folder that cannot be written costs a warning, no error."""
+    folder = tmp_path / "readonly"
+    folder.mkdir(mode=0o500)
+    monkeypatch.setenv("AMORSIZE_CACHE_DIR", str(folder))
+    assert smart_map(busy_ms, range(50)) == [2 * x for x in range(50)]
+
+
+def test_clear_cache_forgets_everything_and_counts():
+    """clear_cache removes the records, and nothing else, and the next run is a miss."""
+    path = learn()
+    other = path.parent / "notes.txt"
+    other.write_text("mine")
+    assert clear_cache() == 1
+    assert clear_cache() == 0
+    assert other.exists()
+    reports = []
+    smart_map(busy_ms, range(50), report=reports.append)
+    assert not reports[0].cache_hit
+
+
+def test_prune_removes_what_is_too_old_or_unreadable():
+    """prune_expired_cache keeps what is fresh."""
+    path = learn()
+    assert prune_expired_cache() == 0
+    edit(path, updated=time.time() - 3600)
+    assert prune_expired_cache(7200) == 0
+    assert prune_expired_cache(60) == 1
+    path.write_text("damaged")
+    assert prune_expired_cache() == 1
+    with pytest.raises(ValueError, match="ttl_seconds=-1"):
+        prune_expired_cache(-1)
+    with pytest.raises(TypeError, match="ttl_seconds='week'"):
+        prune_expired_cache("week")
+
+
+def test_the_folder_is_the_users_unless_told(monkeypatch):
+    """The default is platformdirs' user cache folder, below amorsize/optimization_cache."""
+    assert str(get_cache_dir()) == os.environ["AMORSIZE_CACHE_DIR"]
+    monkeypatch.delenv("AMORSIZE_CACHE_DIR")
+    assert get_cache_dir().parts[-2:] == ("amorsize", "optimization_cache")
+    assert get_cache_dir().is_absolute()
+
+
+def test_what_short_runs_learned_is_written_at_exit(own_cache):
+    """A run of microseconds does not pay for a write; the interpreter's exit does."""
+    code = (
+        "from amorsize import smart_map, get_cache_dir; smart_map(abs, range(100)); "
+        "print(get_cache_dir().exists())"
+    )
+    assert programs.run("-c", code).out.strip() == "False"
+    assert len(list(own_cache.iterdir())) == 1
+
+
+def test_records_survive_another_hash_seed(tmp_path):
+    """A process with another hash seed finds the record of the first."""
+    source = (
+        "from amorsize import optimize\n"
+        "K = {'a', 'b'}\n"
+        "def f(x): return x in K or x in {'c', 'd'}\n"
+        "print(optimize(f, range(1000)).cache_hit)\n"
+    )
+    answers = [
+        programs.run_source(source, tmp_path, PYTHONHASHSEED=seed).out.strip()
+        for seed in ("1", "2")
+    ]
+    assert answers == ["False", "True"]
+
+
+def test_a_fingerprint_that_is_not_stable_stays_in_memory(tmp_path):
+    """What cannot be pinned down across processes is not written."""
+    with open(tmp_path / "file", "w") as file:
+
+        def work(x):
+            busy_ms(x)
+            return file.closed
+
+        smart_map(work, range(50))
+    assert not get_cache_dir().exists()
+
+
+def test_memory_tolerance():
+    """Memory may differ by 20 %."""
+    here = cache.environment_of(this_machine(), "fork")
+    assert here.accepts(
+        cache.Environment(**{**vars_of(here), "memory_bytes": int(here.memory_bytes * 1.15)})
+    )
+    assert not here.accepts(
+        cache.Environment(**{**vars_of(here), "memory_bytes": int(here.memory_bytes * 0.7)})
+    )
+
+
+def vars_of(value):
+    return {name: getattr(value, name) for name in value.__slots__}

@@ -1,0 +1,208 @@
+"""The probe, the model and the planner: what is measured, forecast and chosen."""
+
+from dataclasses import replace
+
+import pytest
+
+from amorsize.decide.model import (
+    FIRST_COSTS,
+    Profile,
+    corrected_costs,
+    merged_profile,
+    parallel_seconds,
+    size_bucket,
+    start_seconds,
+    time_bucket,
+)
+from amorsize.decide.planner import Situation, fixed_chunksize, make_plan, next_chunksize
+from amorsize.decide.probe import Block, Probe, Stopwatch, pickling, spread_of
+
+ROOM = Situation(items=1_000, cpus=4, costs=FIRST_COSTS, method="fork")
+TINY = Profile(item_seconds=3e-8, result_bytes=6, pickle_seconds=3e-8)
+BUSY = Profile(item_seconds=0.01, result_bytes=10, pickle_seconds=1e-6)
+WAITING = Profile(item_seconds=0.005, cpu_share=0.01)
+
+
+def test_tiny_work_stays_serial_and_says_why():
+    """Below the cost of starting workers, serial wins, with a reason in words."""
+    plan = make_plan(TINY, ROOM)
+    assert (plan.executor, plan.n_jobs) == ("serial", 1)
+    assert "ms" in plan.reason or "us" in plan.reason
+
+
+def test_heavy_work_takes_all_cpus():
+    """Computing functions get as many workers as there are CPUs, and no more."""
+    assert make_plan(BUSY, ROOM).n_jobs == 4
+    assert make_plan(BUSY, replace(ROOM, cpus=64, items=100_000)).n_jobs == 64
+
+
+def test_waiting_takes_more_workers_than_cpus():
+    """A function that waits is limited by the waiting, not by the CPUs."""
+    plan = make_plan(WAITING, replace(ROOM, items=400, cpus=2))
+    assert plan.n_jobs > 10
+    assert plan.seconds < 0.25
+
+
+def test_workers_that_do_not_pay_are_not_started():
+    """With a few items, fewer workers than CPUs are chosen."""
+    assert make_plan(BUSY, replace(ROOM, items=2, cpus=16)).n_jobs == 2
+
+
+def test_results_dearer_to_move_than_to_compute_stay_here():
+    """Moving results counts, and the reason says so."""
+    profile = Profile(item_seconds=0.002, result_bytes=8e6, pickle_seconds=0.003)
+    plan = make_plan(profile, ROOM)
+    assert plan.executor == "serial"
+    assert "moving a result" in plan.reason
+
+
+def test_sent_arguments_count_only_when_they_travel():
+    """Large arguments are free for workers that inherit them."""
+    profile = Profile(item_seconds=0.01, arg_bytes=50e6)
+    assert make_plan(profile, ROOM).executor == "process"
+    assert make_plan(profile, replace(ROOM, inherited=False)).executor == "serial"
+
+
+def test_a_large_parent_makes_forks_dear():
+    """The resident memory of the caller counts under fork."""
+    small = parallel_seconds(BUSY, FIRST_COSTS, "fork", 10, 2, cpus=2)
+    large = parallel_seconds(BUSY, FIRST_COSTS, "fork", 10, 2, cpus=2, resident_bytes=4 * 10**9)
+    assert large - small == pytest.approx(2 * 4 * 0.025)
+
+
+def test_memory_limits_workers():
+    """No more workers than the free memory has room for."""
+    hungry = replace(BUSY, memory_bytes=1_000_000_000)
+    assert make_plan(hungry, replace(ROOM, free_bytes=3_000_000_000)).n_jobs == 2
+
+
+def test_what_the_caller_asks_for_is_planned_for():
+    """n_jobs and must_run have their way; a cap holds."""
+    assert make_plan(TINY, replace(ROOM, n_jobs=3, must_run=True)).n_jobs == 3
+    assert make_plan(BUSY, replace(ROOM, most_workers=2)).n_jobs == 2
+
+
+def test_chunks_shrink_towards_the_end():
+    """Factoring: half of the rest in equal chunks, down to the smallest that is worth it."""
+    left, sizes = 1_000, []
+    while left:
+        sizes.append(min(left, next_chunksize(left, 2, 0.001)))
+        left -= sizes[-1]
+    assert sizes[0] == 250
+    assert sizes == sorted(sizes, reverse=True)
+    assert min(sizes) <= 2
+
+
+def test_chunks_are_bounded_in_time_and_bytes():
+    """No chunk is longer than the limit, or larger."""
+    assert next_chunksize(10**6, 2, 0.01) == 50
+    assert next_chunksize(1_000, 2, 1e-6, result_bytes=8e6) == 4
+    assert next_chunksize(None, 2, 0.01, longest_seconds=0.05) == 5
+    assert next_chunksize(100, 2, 0.0) == 1
+
+
+def test_the_fixed_chunk_size_is_clamped():
+    """Kruskal and Weiss between one item and a fair share."""
+    even = Profile(item_seconds=0.001, spread=0.0)
+    wild = Profile(item_seconds=0.001, spread=0.01)
+    args = {"chunk_seconds": 0.0001, "longest_seconds": 10.0}
+    assert fixed_chunksize(wild, 1_000, 4, **args) < fixed_chunksize(even, 1_000, 4, **args) <= 250
+    assert fixed_chunksize(even, 3, 8, **args) == 1
+    assert fixed_chunksize(even, 100, 1, **args) == 100
+
+
+def test_buckets_have_the_contracts_bounds():
+    """A bound belongs to the bucket above it."""
+    assert [time_bucket(t) for t in (0.0000999, 0.0001, 0.001, 0.01, 0.1)] == [
+        "instant",
+        "fast",
+        "moderate",
+        "slow",
+        "very_slow",
+    ]
+    assert [size_bucket(n) for n in (0, 99, 100, 1_000, 10**9)] == [
+        "tiny",
+        "small",
+        "medium",
+        "large",
+        "xlarge",
+    ]
+
+
+def test_a_profile_moves_towards_what_was_measured_but_not_at_once():
+    """The running estimate blends, and one wild run moves it by a bounded factor."""
+    merged = merged_profile(BUSY, replace(BUSY, item_seconds=0.02))
+    assert 0.01 < merged.item_seconds < 0.02
+    wild = merged_profile(BUSY, replace(BUSY, item_seconds=100.0))
+    assert wild.item_seconds < 2 * BUSY.item_seconds
+
+
+def test_costs_are_corrected_by_real_runs():
+    """Start costs move towards what a run took, bounded, and only those of its method."""
+    forecast = start_seconds(FIRST_COSTS.fork, 2, 0)
+    after = corrected_costs(
+        FIRST_COSTS, "fork", 2, resident_bytes=0, started=2 * forecast, latency=None, ended=0.001
+    )
+    assert forecast < start_seconds(after.fork, 2, 0) < 2 * forecast
+    assert after.spawn == FIRST_COSTS.spawn
+    wild = corrected_costs(
+        FIRST_COSTS, "fork", 2, resident_bytes=0, started=1e6, latency=None, ended=0.001
+    )
+    assert start_seconds(wild.fork, 2, 0) < 2 * forecast
+
+
+def test_probe_blocks_grow_with_the_time_spent():
+    """Blocks start with one item and grow, by a bounded factor, to a bounded time."""
+    probe, sizes = Probe(), []
+    for _ in range(30):
+        size = probe.next_size(None)
+        sizes.append(size)
+        probe.add(Block(size, size * 1e-6, size * 1e-6))
+    assert sizes[0] == 1
+    assert all(b <= 4 * a for a, b in zip(sizes, sizes[1:], strict=False))
+    assert sizes[-1] == pytest.approx(50_000, rel=0.01)
+    assert Probe().next_size(0) == 1
+
+
+def test_a_slow_first_item_does_not_spoil_the_mean():
+    """The first item, which may import things, is left out once there are others."""
+    probe = Probe()
+    probe.add(Block(1, 1.0, 1.0))
+    assert probe.mean == 1.0
+    probe.add(Block(9, 0.009, 0.009))
+    assert probe.mean == pytest.approx(0.001)
+    assert probe.head == pytest.approx(0.001)
+
+
+def test_spread_is_the_deviation_between_blocks():
+    """The deviation is weighted by items."""
+    assert spread_of([(1, 1.0), (1, 1.0)]) == 0
+    assert spread_of([(3, 3.0), (1, 5.0)]) == pytest.approx(3**0.5)
+    assert spread_of([]) == 0
+
+
+def test_the_stopwatch_tells_waiting_from_computing():
+    """A sleep has a CPU share near zero, a loop one near one."""
+    import time
+
+    watch = Stopwatch()
+    time.sleep(0.05)
+    slept = watch.block(1)
+    assert slept.cpu_seconds < 0.5 * slept.seconds
+    watch = Stopwatch()
+    end = time.process_time() + 0.05
+    while time.process_time() < end:
+        pass
+    computed = watch.block(1)
+    assert computed.cpu_seconds >= 0.04
+
+
+def test_pickling_is_measured_without_copying_large_buffers():
+    """A large array's size is known without pickling it."""
+    np = pytest.importorskip("numpy")
+    assert pickling([np.zeros(10**6)])[0] == 8e6
+    size, seconds = pickling([1, 2, 3])
+    assert 1 < size < 50
+    assert seconds > 0
+    with pytest.raises(TypeError):
+        pickling([x for x in [iter([]).__next__, (y for y in [])]])
