@@ -386,7 +386,7 @@ class Session:
         return plan.n_jobs
 
     def _make_crew(self, workers: int) -> Crew:
-        from .run.worker import Call  # heavy, and only workers need it
+        from .run.worker import Call, Setup  # heavy, and only workers need it
 
         options, feed, method = self.options, self.feed, self._advised().method
         inherited = method in ("fork", "thread")
@@ -395,13 +395,12 @@ class Session:
             star=feed.star,
             columns=feed.columns if self._inherits() else (),
             return_exceptions=options.return_exceptions,
-            initializer=options.initializer,
-            initargs=options.initargs,
         )
+        setup = Setup(call, options.initializer, options.initargs)
         if method == "thread":
             from .run.threads import ThreadCrew
 
-            return ThreadCrew(workers, call)
+            return ThreadCrew(workers, call, setup)
         import multiprocessing  # 25 ms: only when a crew really starts
 
         from .run.pool import ProcessCrew
@@ -409,7 +408,7 @@ class Session:
         context = options.mp_context
         if context is None or isinstance(context, str):
             context = multiprocessing.get_context(method)
-        return ProcessCrew(context, workers, call)
+        return ProcessCrew(context, workers, setup, inherits=bool(call.columns))
 
     # The end --------------------------------------------------------------------------------
 

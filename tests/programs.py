@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,11 @@ class Ended:
     err: str
 
 
-def start(*args, **env):
-    """Start Python with these arguments in a process group of its own."""
+@contextmanager
+def started(*args, **env):
+    """Run Python with these arguments in a process group of its own, ended at the end."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-X", "faulthandler", *map(str, args)],
         env={**os.environ, "PYTHONPATH": path, **env},
         stdin=subprocess.PIPE,
@@ -33,6 +35,11 @@ def start(*args, **env):
         text=True,
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        end_group(process.pid)
+        process.communicate()
 
 
 def finish(process, *, feed=None, deadline=60):
@@ -42,18 +49,16 @@ def finish(process, *, feed=None, deadline=60):
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)  # faulthandler tells where it hangs
         out, err = process.communicate()
-        end_group(process.pid)
         raise AssertionError(f"not over after {deadline} s:\n{out}\n{err}") from None
-    gone = wait_for_group(process.pid, 5)
-    if not gone:
-        end_group(process.pid)
+    if not wait_for_group(process.pid, 5):
         raise AssertionError(f"processes left behind:\n{out}\n{err}")
     return Ended(process.returncode, out, err)
 
 
 def run(*args, feed=None, deadline=60, **env):
     """Run Python with these arguments to its end."""
-    return finish(start(*args, **env), feed=feed, deadline=deadline)
+    with started(*args, **env) as process:
+        return finish(process, feed=feed, deadline=deadline)
 
 
 def run_source(source, folder, *, name="program.py", deadline=60, **env):

@@ -1,6 +1,7 @@
 """The probe, the model and the planner: what is measured, forecast and chosen."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -159,7 +160,7 @@ def test_probe_blocks_grow_with_the_time_spent():
         sizes.append(size)
         probe.add(Block(size, size * 1e-6, size * 1e-6))
     assert sizes[0] == 1
-    assert all(b <= 4 * a for a, b in zip(sizes, sizes[1:], strict=False))
+    assert all(b <= 4 * a for a, b in pairwise(sizes))
     assert sizes[-1] == pytest.approx(50_000, rel=0.01)
     assert Probe().next_size(0) == 1
 
@@ -205,4 +206,4 @@ def test_pickling_is_measured_without_copying_large_buffers():
     assert 1 < size < 50
     assert seconds > 0
     with pytest.raises(TypeError):
-        pickling([x for x in [iter([]).__next__, (y for y in [])]])
+        pickling([(y for y in [])])

@@ -133,4 +133,4 @@ def test_all_public_names_are_there():
         assert getattr(amorsize, name).__doc__
     assert set(amorsize.__all__) <= set(dir(amorsize))
     with pytest.raises(AttributeError, match="no attribute 'Pool'"):
-        amorsize.Pool  # noqa: B018 - the access is the test
+        amorsize.Pool

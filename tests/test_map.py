@@ -109,7 +109,7 @@ class TestEveryWay:
         """Any iterable works: arrays by row, dicts by key, sets in their order."""
         rows = np.arange(60).reshape(20, 3)
         assert smart_map(sum, rows, **way) == [sum(row) for row in rows]
-        mapping = {x: None for x in range(30)}
+        mapping = dict.fromkeys(range(30))
         assert smart_map(f.double, mapping, **way) == [2 * x for x in mapping]
         assert smart_map(f.double, set(mapping), **way) == [2 * x for x in set(mapping)]
         assert smart_map(str.upper, "abc", **way) == ["A", "B", "C"]
@@ -129,7 +129,7 @@ class TestInWorkers:
 
     def test_an_exception_that_cannot_be_unpickled_comes_as_its_base(self, way):
         """It arrives as its nearest picklable base, with the same text."""
-        with pytest.raises(Exception, match="^one and two") as caught:
+        with pytest.raises(Exception, match=r"^one and two") as caught:
             smart_map(f.raise_needs_two, range(20), **way)
         assert type(caught.value) is Exception
         assert "NeedsTwoError" in str(caught.value.__cause__)

@@ -208,7 +208,7 @@ def next_chunksize(
         return 1
     least = ceil(SMALLEST_CHUNK_SECONDS / item_seconds)
     most = max(1, int(longest_seconds / item_seconds))
-    if result_bytes > 0:
+    if result_bytes >= 1:
         most = min(most, max(1, int(LARGEST_CHUNK_BYTES / result_bytes)))
     if remaining is None:
         return most

@@ -539,10 +539,7 @@ def _loss(lost: Lost, chunk: Chunk, item: int | None, feed: Feed) -> WorkerLostE
 def _explain_idle(lost: Lost) -> str:
     if lost.ready:
         return f"a worker {_cause(lost.exitcode)} while it was idle"
-    return (
-        f"a worker {_cause(lost.exitcode)} before it could start. If this script starts workers "
-        "while it is being imported, put that under  if __name__ == '__main__':"
-    )
+    return f"a worker {_cause(lost.exitcode)} before it could start; its own output tells why"
 
 
 def _cause(exitcode: int) -> str:

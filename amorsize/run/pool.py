@@ -12,6 +12,8 @@ import contextlib
 import multiprocessing.pool
 import pickle
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing import util
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from . import worker
 from .crew import Lost, Running, Task
 from .transport import dumps_shipped
-from .worker import CHUNK, ITEM, NOTE, READY, Call, Reply, Setup
+from .worker import CHUNK, ITEM, NOTE, READY, Reply, Setup
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -60,7 +62,8 @@ class _OwnedPool(multiprocessing.pool.Pool):
             )
             process.name = process.name.replace("Process", "PoolWorker")
             try:
-                process.start()
+                with _without_main():
+                    process.start()
             except BaseException:
                 kill(self.owned)
                 raise
@@ -69,6 +72,30 @@ class _OwnedPool(multiprocessing.pool.Pool):
     def _get_sentinels(self) -> list[Any]:
         # The Pool would also wake its worker handler for every single result.
         return [self._change_notifier._reader]  # type: ignore[attr-defined]
+
+
+_main_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep workers from importing the main module again, as spawn and forkserver have them do.
+
+    What is defined there goes by value, with the values its globals have now; importing it again
+    would take time, run its side effects, make second copies of its classes, and without a guard
+    start workers that start workers. ``multiprocessing`` looks only at these two attributes.
+    """
+    namespace: dict[str, Any] = vars(sys.modules["__main__"])
+    with _main_lock:
+        hidden = {
+            str(name): namespace[name] for name in ("__file__", "__spec__") if name in namespace
+        }
+        namespace.pop("__file__", None)
+        namespace["__spec__"] = None
+        try:
+            yield
+        finally:
+            namespace.update(hidden)
 
 
 def kill(processes: list[BaseProcess]) -> None:
@@ -85,17 +112,17 @@ class ProcessCrew:
     Args:
         context: the multiprocessing context to start them with.
         workers: how many.
-        call: what they run.
+        setup: what each starts with.
+        inherits: whether that includes the whole input.
 
     Raises:
         OSError: a process, pipe or semaphore cannot be had.
         SerializationError: the function cannot be sent to a fresh interpreter.
     """
 
-    def __init__(self, context: BaseContext, workers: int, call: Call) -> None:
+    def __init__(self, context: BaseContext, workers: int, setup: Setup, *, inherits: bool) -> None:
         self.workers = workers
-        self.inherited = context.get_start_method() == "fork" and bool(call.columns)
-        shipped = call if context.get_start_method() == "fork" else worker.ship(call)
+        self.inherited = inherits
         self.started_at = time.monotonic()
         self.ready_at: float | None = None
         self.end_seconds = 0.0
@@ -108,7 +135,7 @@ class ProcessCrew:
         try:
             with _interrupts_held():
                 self._pool = _OwnedPool(
-                    workers, worker.start, (Setup(shipped, speaking),), context=context
+                    workers, worker.start, (setup.with_notes(speaking),), context=context
                 )
         except BaseException:
             self._listening.close()

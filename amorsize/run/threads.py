@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .crew import Lost, Running, Task
 from .failure import Failure, keep
 from .feed import guarded
-from .worker import Call, Reply, run_columns
+from .worker import Call, Reply, Setup, run_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,15 +39,17 @@ class ThreadCrew:
     Args:
         workers: how many.
         call: what they run.
+        setup: the same, with what each runs first.
     """
 
-    def __init__(self, workers: int, call: Call) -> None:
+    def __init__(self, workers: int, call: Call, setup: Setup) -> None:
         self.workers = workers
         self.inherited = bool(call.columns)
         self.started_at = time.monotonic()
         self.end_seconds = 0.0
         self.ready_at: float | None = None
         self._call = call
+        self._setup = setup
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._replies: SimpleQueue[tuple[int, Reply]] = SimpleQueue()
         self._stopped = False
@@ -111,8 +113,7 @@ class ThreadCrew:
         broken: Failure | None = None
         func = self._stoppable(guarded(call.func) if call.return_exceptions else call.func)
         try:
-            if call.initializer is not None:
-                call.initializer(*call.initargs)
+            self._setup.prepare()
         except BaseException as error:  # noqa: BLE001 - told with the first chunk
             broken = keep(error, None)
         while (task := self._tasks.get()) is not None and not self._stopped:

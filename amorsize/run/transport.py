@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections import ChainMap
+from io import BytesIO
 
 from ..errors import SerializationError
 
@@ -10,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["dumps", "dumps_results", "dumps_shipped", "loads"]
+__all__ = ["dumps", "dumps_inherited", "dumps_results", "dumps_shipped", "loads"]
 
 loads = pickle.loads
 
@@ -37,6 +39,33 @@ def dumps_shipped(value: Any) -> bytes:
         SerializationError: it cannot be pickled.
     """
     return _by_value(value)
+
+
+def dumps_inherited(value: Any) -> bytes:
+    """Pickle a value for a process that is being started, as ``dumps_shipped`` does.
+
+    Locks, queues and pipes of multiprocessing may travel this way, and only this way: it must be
+    called from inside ``Process.start``.
+
+    Raises:
+        SerializationError: it cannot be pickled.
+    """
+    from multiprocessing.reduction import ForkingPickler  # only workers that start need it
+
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table = ChainMap(  # noqa: RUF012 - pickle looks for it by this name
+            ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
+            cloudpickle.Pickler.dispatch_table,
+        )
+
+    buffer = BytesIO()
+    try:
+        Pickler(buffer).dump(value)
+    except Exception as error:
+        raise _refusal(value, error) from error
+    return buffer.getvalue()
 
 
 def dumps_results(results: list[Any], start: int) -> tuple[bytes, SerializationError | None]:
@@ -70,8 +99,12 @@ def _by_value(value: Any) -> bytes:
     try:
         blob: bytes = cloudpickle.dumps(value)
     except Exception as error:
-        raise SerializationError(
-            f"a value of type {type(value).__name__} cannot be sent to another process: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+        raise _refusal(value, error) from error
     return blob
+
+
+def _refusal(value: Any, error: Exception) -> SerializationError:
+    return SerializationError(
+        f"a value of type {type(value).__name__} cannot be sent to another process: "
+        f"{type(error).__name__}: {error}"
+    )

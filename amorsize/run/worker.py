@@ -17,7 +17,7 @@ from struct import Struct
 
 from .failure import Failure, pack
 from .feed import call_all, guarded
-from .transport import dumps_results, dumps_shipped, loads
+from .transport import dumps_inherited, dumps_results, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ __all__ = [
     "Setup",
     "run_chunk",
     "run_columns",
-    "ship",
     "start",
 ]
 
@@ -48,28 +47,63 @@ class Call:
         star: whether each item is a tuple of arguments.
         columns: the whole input where workers inherit it, else empty.
         return_exceptions: whether an exception is a result.
-        initializer, initargs: the user's, run once in each worker.
     """
 
     func: Callable[..., Any]
     star: bool
     columns: tuple[Any, ...]
     return_exceptions: bool
-    initializer: Callable[..., object] | None
-    initargs: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Setup:
     """What a worker starts with.
 
-    Attributes:
-        call: the call itself where it is inherited, or pickled by ``ship``.
+    It is pickled, if at all, while its process is started: only then may the initializer's
+    arguments be locks and queues. Function and initializer go together, so that those of the
+    main module share one set of globals in the worker as they do in the caller.
+
+    Args:
+        call: the call.
+        initializer: the user's, run once in each worker with ``initargs``; None for none.
+        initargs: its arguments.
         notes: where the worker says what it is doing, None for a thread.
     """
 
-    call: Call | bytes
-    notes: Connection | None
+    def __init__(
+        self,
+        call: Call,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        notes: Connection | None = None,
+    ) -> None:
+        self.notes = notes
+        self._content = (call, initializer, initargs)
+
+    def prepare(self) -> Call:
+        """Run the initializer and return the call."""
+        call, initializer, initargs = self._content
+        if initializer is not None:
+            initializer(*initargs)
+        return call
+
+    def with_notes(self, notes: Connection) -> Setup:
+        """Return the same setup with a place for notes."""
+        return Setup(*self._content, notes)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _Pickled, (dumps_inherited(self._content), self.notes)
+
+
+class _Pickled(Setup):
+    """A setup that has travelled; it is unpickled where an error can be told."""
+
+    def __init__(self, blob: bytes, notes: Connection) -> None:
+        self.notes = notes
+        self._blob = blob
+
+    def prepare(self) -> Call:
+        """Unpickle, run the initializer and return the call."""
+        return Setup(*loads(self._blob)).prepare()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +136,6 @@ NOTE = Struct("<cqqd")
 READY, CHUNK, ITEM = b"r", b"c", b"i"
 
 
-def ship(call: Call) -> bytes:
-    """Pickle a call for workers that cannot inherit it."""
-    return dumps_shipped(call)
-
-
 class _Process:
     """The state of this worker process."""
 
@@ -126,10 +155,8 @@ def start(setup: Setup) -> None:
     assert setup.notes is not None
     _Process.notes = setup.notes
     try:
-        call = loads(setup.call) if isinstance(setup.call, bytes) else setup.call
         _reseed()
-        if call.initializer is not None:
-            call.initializer(*call.initargs)
+        call = setup.prepare()
         _Process.call = call
         _Process.func = guarded(call.func) if call.return_exceptions else call.func
     except BaseException as error:  # noqa: BLE001 - told with the first chunk
