@@ -182,16 +182,17 @@ class Adviser:
             self._fingerprint.digest, self.items, environment, only_memory=only_memory
         )
 
-    def remembered(self, head_seconds: float | None = None) -> Profile | None:
+    def remembered(self, item_seconds: float | None = None) -> Profile | None:
         """Return the remembered profile, None when there is none.
 
         Args:
-            head_seconds: time of an item among the first ones of this call; a record that is out
-                of its neighbourhood is dropped.
+            item_seconds: time of an item among the first ones of this call; a record whose items
+                were all out of its neighbourhood is dropped.
         """
-        if self.record is not None and head_seconds is not None:
-            ratio = head_seconds / self.record.profile.head_seconds
-            if not 1 / NEIGHBOURHOOD <= ratio <= NEIGHBOURHOOD:
+        if self.record is not None and item_seconds is not None:
+            known = self.record.profile
+            low = known.least_seconds / NEIGHBOURHOOD
+            if not low <= item_seconds <= known.most_seconds * NEIGHBOURHOOD:
                 self.record = None
         return None if self.record is None else self.record.profile
 

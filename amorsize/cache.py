@@ -402,7 +402,8 @@ def _remove(path: str) -> int:
 _LIMITS = {
     "item_seconds": 1e7,
     "spread": 1e8,
-    "head_seconds": 1e7,
+    "least_seconds": 1e7,
+    "most_seconds": 1e7,
     "cpu_share": 1e4,
     "arg_bytes": 1e12,
     "result_bytes": 1e12,
@@ -440,7 +441,8 @@ def _parse(data: dict[str, Any]) -> Record:
         ),
         updated=_number(data, "updated", "float"),
     )
-    if size_bucket(record.items) != record.size or profile.item_seconds <= 0:
+    ordered = 0 < profile.least_seconds <= profile.most_seconds and profile.item_seconds > 0
+    if size_bucket(record.items) != record.size or not ordered:
         raise ValueError("its parts contradict each other")
     return record
 

@@ -16,7 +16,7 @@ from .adviser import NEIGHBOURHOOD, Adviser, count_workers, hindrance, learn_cos
 from .decide.machine import resident_bytes
 from .decide.model import Profile
 from .decide.planner import LONGEST_CHUNK_SECONDS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
-from .decide.probe import Probe, Stopwatch, peak_memory_bytes, pickling, spread_of
+from .decide.probe import Probe, Stopwatch, peak_memory_bytes, pickling, range_of, spread_of
 from .errors import SerializationError, TaskTimeoutError
 from .options import Options
 from .run.failure import MISSING
@@ -252,7 +252,7 @@ class Session:
         """Return a plan for workers if what is known by now makes them pay, else None."""
         feed, probe, adviser = self.feed, self.probe, self._advised()
         reason = self._confined or hindrance()
-        remembered = adviser.remembered(probe.head)
+        remembered = adviser.remembered(probe.mean)
         if remembered is None and (probe.seconds < PROBE_SECONDS or probe.items < 2):
             return None
         profile = self._profile(remembered)
@@ -442,7 +442,7 @@ class Session:
             # Over at once: nothing was looked up, but the next call may be asked for advice.
             self._adviser = self._make_adviser()
             self._adviser.look_up(only_memory=True)
-            if self._adviser.remembered(self.probe.head) is not None:
+            if self._adviser.remembered(self.probe.mean) is not None:
                 return
         engine, adviser = self.engine, self._adviser
         if engine is not None and engine.crew is not None and not engine.retried:
@@ -482,10 +482,12 @@ class Session:
         if self.engine is None and self.probe.items:
             mean = max(self.probe.mean, 1e-9)
         result_bytes = travel.result_bytes if travel else 0.0
+        least, most = range_of([(count, wall) for count, wall, _ in blocks])
         return Profile(
             item_seconds=mean,
             spread=spread_of([(count, wall) for count, wall, _ in blocks]),
-            head_seconds=self.probe.head if self.probe.items else mean,
+            least_seconds=least,
+            most_seconds=most,
             cpu_share=sum(cpu for _, _, cpu in blocks) / seconds,
             arg_bytes=travel.arg_bytes if travel else 0.0,
             result_bytes=result_bytes,

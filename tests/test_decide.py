@@ -172,7 +172,8 @@ def test_a_slow_first_item_does_not_spoil_the_mean():
     assert probe.mean == 1.0
     probe.add(Block(9, 0.009, 0.009))
     assert probe.mean == pytest.approx(0.001)
-    assert probe.head == pytest.approx(0.001)
+    assert probe.profile().least_seconds == pytest.approx(0.001)
+    assert probe.profile().most_seconds == 1.0
 
 
 def test_spread_is_the_deviation_between_blocks():

@@ -279,6 +279,15 @@ def test_a_parallel_function_is_its_function():
     assert digest(plain) == digest(decorated)
 
 
+def test_pickling_an_instance_changes_nothing():
+    """copyreg leaves a note in a class once an instance was pickled; that is not the user's."""
+    f = make("class A: k = 1\ndef f(x): return A().k")
+    before = digest(f)
+    f.__globals__["A"]().__reduce_ex__(2)
+    assert "__slotnames__" in vars(f.__globals__["A"])
+    assert digest(f) == before
+
+
 PROGRAM = """
 import enum, re
 from dataclasses import dataclass

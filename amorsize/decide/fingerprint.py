@@ -693,6 +693,7 @@ _CLASS_NOISE = frozenset(
         "__firstlineno__",
         "__module__",
         "__qualname__",
+        "__slotnames__",  # kept there by copyreg once an instance was pickled
         "__static_attributes__",
         "__weakref__",
         "_abc_impl",

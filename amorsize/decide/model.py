@@ -50,8 +50,8 @@ class Profile:
     Attributes:
         item_seconds: mean wall time of an item in the calling process, s.
         spread: standard deviation of item times (of blocks of them, for tiny items), s.
-        head_seconds: wall time of an item among the first ones, s: what a later call can compare
-            its own first items with.
+        least_seconds, most_seconds: wall time of an item in the fastest and slowest block of them,
+            s: the range in which a later call's first items are no surprise.
         cpu_share: CPU time over wall time; near 0 for waiting, above 1 for threads inside.
         arg_bytes: pickled size of an argument; 0 when not measured.
         result_bytes: pickled size of a result; 0 when not measured.
@@ -62,7 +62,8 @@ class Profile:
 
     item_seconds: float
     spread: float = 0.0
-    head_seconds: float = 0.0
+    least_seconds: float = 0.0
+    most_seconds: float = 0.0
     cpu_share: float = 1.0
     arg_bytes: float = 0.0
     result_bytes: float = 0.0
@@ -236,7 +237,8 @@ def merged_profile(old: Profile, new: Profile, weight: float = 0.3) -> Profile:
         new,
         item_seconds=blend(old.item_seconds, new.item_seconds),
         spread=blend(old.spread, new.spread),
-        head_seconds=blend(old.head_seconds, new.head_seconds),
+        least_seconds=blend(old.least_seconds, new.least_seconds),
+        most_seconds=blend(old.most_seconds, new.most_seconds),
         cpu_share=blend(old.cpu_share, new.cpu_share),
         arg_bytes=blend(old.arg_bytes, new.arg_bytes),
         result_bytes=blend(old.result_bytes, new.result_bytes),

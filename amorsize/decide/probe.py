@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Block", "Probe", "Stopwatch", "peak_memory_bytes", "pickling", "spread_of"]
+__all__ = ["Block", "Probe", "Stopwatch", "peak_memory_bytes", "pickling", "range_of", "spread_of"]
 
 # A block is at most this many times the one before, so that a sudden change of cost among
 # thousands of tiny items is met after a few of them ...
@@ -24,9 +24,6 @@ GROWTH = 4
 SHORTEST_BLOCK_SECONDS = 20e-6
 # ... and at most this, so that a long serial run looks up often enough.
 LONGEST_BLOCK_SECONDS = 0.05
-
-# The first items tell a remembered profile from another: blocks within this time count as them.
-HEAD_SECONDS = 0.0002
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +49,14 @@ class Probe:
         blocks: in the order they ran.
         items: items in all of them.
         seconds: wall time of all of them.
-        head: least time of an item among the first blocks, s; the least, because the very first
-            item often pays for imports and cold caches.
     """
 
     blocks: list[Block] = field(default_factory=list)
     items: int = 0
     seconds: float = 0.0
-    head: float = float("inf")
 
     def add(self, block: Block) -> None:
         """Book one block."""
-        if len(self.blocks) < 2 or self.seconds < HEAD_SECONDS:
-            self.head = min(self.head, block.seconds / block.items)
         self.blocks.append(block)
         self.items += block.items
         self.seconds += block.seconds
@@ -98,10 +90,12 @@ class Probe:
         """
         mean = max(self.mean, 1e-9)
         cpu = sum(block.cpu_seconds for block in self.blocks)
+        least, most = range_of([(b.items, b.seconds) for b in self.blocks])
         return Profile(
             item_seconds=mean,
             spread=spread_of([(b.items, b.seconds) for b in self.blocks]),
-            head_seconds=max(self.head, 1e-9) if self.blocks else mean,
+            least_seconds=least,
+            most_seconds=most,
             cpu_share=cpu / max(self.seconds, 1e-9),
             arg_bytes=travel.arg_bytes if travel else 0.0,
             result_bytes=travel.result_bytes if travel else 0.0,
@@ -129,6 +123,19 @@ def spread_of(blocks: list[tuple[int, float]]) -> float:
 
 
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in kB
+
+
+def range_of(blocks: list[tuple[int, float]]) -> tuple[float, float]:
+    """Return the item times of the fastest and the slowest block, s.
+
+    Args:
+        blocks: (items, seconds) of each, at least one.
+
+    >>> range_of([(1, 1.0), (10, 2.0)])
+    (0.2, 1.0)
+    """
+    times = [max(seconds / items, 1e-9) for items, seconds in blocks]
+    return min(times), max(times)
 
 
 class Stopwatch:

@@ -14,7 +14,6 @@ profiles = st.builds(
     Profile,
     item_seconds=seconds,
     spread=st.floats(0, 10),
-    head_seconds=seconds,
     cpu_share=st.floats(0, 4),
     arg_bytes=st.floats(0, 1e9),
     result_bytes=st.floats(0, 1e9),
