@@ -191,6 +191,7 @@ def check_context(name: str, value: object) -> None:
     if value is None:
         return
     import multiprocessing  # only when a context is asked for: 20 ms
+    import multiprocessing.context
 
     methods = multiprocessing.get_all_start_methods()
     if isinstance(value, str):

@@ -358,7 +358,8 @@ class Session:
             self.options.initializer(*self.options.initargs)
         more = True
         while more:
-            start, out = self.feed.position, []  # type: tuple[int, list[Any]]
+            start = self.feed.position
+            out: list[Any] = []
             more = self._run_block(out)
             yield start, out
 

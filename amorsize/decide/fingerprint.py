@@ -688,6 +688,9 @@ _CLASS_NOISE = frozenset(
         "__annotate_func__",
         "__annotations__",
         "__annotations_cache__",
+        # What a dataclass is shows in the methods generated for it.
+        "__dataclass_fields__",
+        "__dataclass_params__",
         "__dict__",
         "__doc__",
         "__firstlineno__",

@@ -278,7 +278,8 @@ class Engine:
         size = self._room(max(1, size))
         if size < 1 or self._failure is not None or self._end is not None:
             return False
-        start, out = self.feed.position, []  # type: tuple[int, list[Any]]
+        start = self.feed.position
+        out: list[Any] = []
         begun, cpu = time.monotonic(), time.process_time()
         try:
             done = self.feed.run(size, out)

@@ -72,6 +72,7 @@ class Feed:
     def __init__(self, func: Callable[..., Any], iterables: tuple[Any, ...], *, star: bool) -> None:
         self.func = func
         self.position = 0
+        self.columns: tuple[Any, ...]
         self.error: BaseException | None = None
         self.sliceable = all(_sliceable(data) for data in iterables)
         self.length = _length(iterables)
@@ -86,7 +87,8 @@ class Feed:
             # Several iterables become one of argument tuples: what was taken together stays
             # together when items go to different processes.
             self.star = star or len(iterables) > 1
-            source = zip(*iterables, strict=False) if len(iterables) > 1 else iter(iterables[0])
+            sources = list(iterables)
+            source = zip(*sources, strict=False) if len(sources) > 1 else iter(sources[0])
             self._stream = tee(source, 1)[0]
             self._results = call_all(func, (self._stream,), self.star)
 

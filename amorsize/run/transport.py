@@ -56,8 +56,8 @@ def dumps_inherited(value: Any) -> bytes:
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         dispatch_table = ChainMap(  # noqa: RUF012 - pickle looks for it by this name
-            ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
-            cloudpickle.Pickler.dispatch_table,
+            dict(ForkingPickler._extra_reducers),  # type: ignore[attr-defined]
+            dict(cloudpickle.Pickler.dispatch_table),
         )
 
     buffer = BytesIO()

@@ -1,0 +1,47 @@
+"""What type checkers must understand of the public names; never run, only checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import assert_type
+
+from amorsize import (
+    OptimizationResult,
+    ParallelFunction,
+    RunReport,
+    clear_cache,
+    optimize,
+    parallelize,
+    smart_imap,
+    smart_imap_unordered,
+    smart_map,
+    smart_starmap,
+)
+
+
+def length(text: str) -> int:
+    return len(text)
+
+
+@parallelize
+def bare(text: str) -> int:
+    return len(text)
+
+
+@parallelize(n_jobs=2, progress=True)
+def with_options(text: str, times: int = 1) -> int:
+    return len(text) * times
+
+
+assert_type(smart_map(length, ["a"]), list[int])
+assert_type(smart_starmap(length, [("a",)]), list[int])
+assert_type(smart_imap(length, ["a"], buffersize=3), Iterator[int])
+assert_type(smart_imap_unordered(length, ["a"]), Iterator[int])
+assert_type(bare("a"), int)
+assert_type(bare.map(["a"]), list[int])
+assert_type(with_options("a", times=2), int)
+assert_type(with_options.options(n_jobs=1).imap(["a"]), Iterator[int])
+assert_type(optimize(length, ["a"]), OptimizationResult)
+assert_type(bare.last_run, RunReport | None)
+assert_type(clear_cache(), int)
+kept: ParallelFunction[[str], int] = bare
