@@ -13,6 +13,7 @@ from contextlib import closing
 from functools import partial
 
 from .adviser import NEIGHBOURHOOD, Adviser, count_workers, hindrance, learn_costs
+from .decide.fingerprint import is_known
 from .decide.machine import resident_bytes
 from .decide.model import Profile
 from .decide.planner import LONGEST_CHUNK_SECONDS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
@@ -440,7 +441,10 @@ class Session:
         if self.total is None or not self.options.use_cache:
             return
         if self._adviser is None:
-            # Over at once: nothing was looked up, but the next call may be asked for advice.
+            # Over at once, before anything was looked up. It is remembered the first time, since
+            # advice may be asked for; after that it would only be the work that takes longer.
+            if is_known(self.func) and self.options.report is None:
+                return
             self._adviser = self._make_adviser()
             self._adviser.look_up(only_memory=True)
             if self._adviser.remembered(self.probe.mean) is not None:

@@ -38,7 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Fingerprint", "fingerprint"]
+__all__ = ["Fingerprint", "fingerprint", "is_known"]
 
 MOST_NODES = 2_000  # about 2 ms of walking at the very most
 MOST_ITEMS = 64  # of one container; its length always counts
@@ -79,6 +79,16 @@ def fingerprint(func: Callable[..., Any]) -> Fingerprint:
     memo = _memo.get(func) if type(func) is types.FunctionType else None
     if memo is not None and memo.holds():
         return memo.result
+    return _walked(func)
+
+
+def is_known(func: Callable[..., Any]) -> bool:
+    """Return whether the fingerprint of ``func`` is known from before and still holds."""
+    memo = _memo.get(func) if type(func) is types.FunctionType else None
+    return memo is not None and memo.holds()
+
+
+def _walked(func: Callable[..., Any]) -> Fingerprint:
     walk = _Walk()
     walk.value(func)
     digest = blake2b(_HEADER + b"".join(walk.parts), digest_size=8).hexdigest()

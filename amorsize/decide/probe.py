@@ -19,8 +19,9 @@ __all__ = ["Block", "Probe", "Stopwatch", "peak_memory_bytes", "pickling", "rang
 # A block is at most this many times the one before, so that a sudden change of cost among
 # thousands of tiny items is met after a few of them ...
 GROWTH = 4
-# ... and no longer than what was run so far, but at least this, which is ten times the cost of
-# timing a block ...
+# ... or this many while it is expected to be over at once, since timing a block takes 3 us ...
+FIRST_GROWTH = 16
+# ... and no longer than what was run so far, but at least this ...
 SHORTEST_BLOCK_SECONDS = 20e-6
 # ... and at most this, so that a long serial run looks up often enough.
 LONGEST_BLOCK_SECONDS = 0.05
@@ -67,7 +68,8 @@ class Probe:
             return 1
         span = min(max(self.seconds, SHORTEST_BLOCK_SECONDS), LONGEST_BLOCK_SECONDS)
         fitting = ceil(span / max(self.mean, 1e-9))
-        size = max(1, min(fitting, GROWTH * self.blocks[-1].items))
+        growth = FIRST_GROWTH if self.seconds < SHORTEST_BLOCK_SECONDS else GROWTH
+        size = max(1, min(fitting, growth * self.blocks[-1].items))
         return size if remaining is None else max(1, min(size, remaining))
 
     @property
