@@ -82,7 +82,6 @@ class Session:
         self._peak = 0
         self._decided = 0.0
         self._forecast: float | None = None
-        self._serial: float | None = None
         self._progress = None
         if options.progress is not False:
             from .show.progress import make_progress  # few calls want to see it
@@ -273,7 +272,7 @@ class Session:
         self._reason = reason
         if self._forecast is None and feed.remaining is not None:
             self._decided = self._elapsed()
-            self._forecast = self._serial = self._decided + left * profile.item_seconds
+            self._forecast = self._decided + left * profile.item_seconds
         return None
 
     def _commit(self, plan: Plan, *, known: bool) -> None:
@@ -283,7 +282,6 @@ class Session:
         self._decided = self._elapsed()
         if known:
             self._forecast = self._decided + plan.seconds
-            self._serial = self.probe.seconds + plan.serial_seconds
 
     def _profile(self, remembered: Profile | None) -> Profile:
         """Return what is known of an item: remembered, unless this run says otherwise."""
@@ -505,6 +503,7 @@ class Session:
         from .show.report import RunReport  # few calls want to see it
 
         engine, adviser, plan = self.engine, self._adviser, self.plan
+        profile = self._observed()
         spans = tuple(engine.spans) if engine is not None else ()
         worker_items = sum(span.items for span in spans if span.worker)
         used = plan is not None and engine is not None
@@ -520,11 +519,11 @@ class Session:
             reason=self._reason,
             cache_hit=adviser is not None and adviser.hit,
             plan=plan,
-            profile=self._observed(),
+            profile=profile,
             forecast_seconds=self._forecast,
             actual_seconds=elapsed,
             decided_seconds=self._decided,
-            serial_seconds=self._serial,
+            serial_seconds=None if profile is None else profile.item_seconds * self.produced,
             caller_items=max(0, self.produced - worker_items),
             worker_items=worker_items,
             workers=tuple(sorted({span.worker for span in spans if span.worker})),

@@ -35,7 +35,8 @@ class RunReport:
         forecast_seconds: what the whole call was forecast to take, None without a forecast.
         actual_seconds: what it took.
         decided_seconds: how long after its start the call knew what to do.
-        serial_seconds: forecast of the same items in the calling process, None when unknown.
+        serial_seconds: what the items took by themselves, one after the other, wherever they ran;
+            None when none was timed.
         caller_items: items that ran in the calling process.
         worker_items: items that ran in workers.
         workers: pids of the workers that ran any.
@@ -86,7 +87,8 @@ class RunReport:
         if self.serial_seconds is not None and self.backend != "serial":
             gain = self.serial_seconds / max(self.actual_seconds, 1e-9)
             lines.append(
-                f"  serially  {duration(self.serial_seconds)} forecast: {gain:.2f} times as long"
+                f"  serially  {duration(self.serial_seconds)} by the items' own times: "
+                f"{gain:.2f} times as long"
             )
         if self.retried:
             lines.append(f"  retried   {self.retried:,} items of lost workers")
