@@ -15,7 +15,7 @@ from .decide.model import Profile
 from .decide.planner import fixed_chunksize
 from .decide.probe import Probe, Stopwatch, peak_memory_bytes, pickling
 from .options import check_context, check_flag, check_jobs, check_seconds, check_whole
-from .show.report import duration
+from .units import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ LAYERS = [
     {"run.failure"},
     {"decide.planner", "decide.probe"},
     {"decide.model", "decide.fingerprint", "decide.machine"},
-    {"options", "errors"},
+    {"options", "errors", "units"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FOLDERS = {"run", "decide", "show"}  # their __init__ files hold a docstring only

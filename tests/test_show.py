@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from amorsize import smart_imap, smart_map
-from amorsize.show.report import duration
+from amorsize.units import duration
 from tests import functions as f
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, log, sqrt
 
+from ..units import duration
 from .model import (
     SMALLEST_CHUNK_SECONDS,
     Costs,
@@ -166,12 +167,12 @@ def _why_serial(profile: Profile, serial: float, parallel: float) -> str:
     travel = profile.pickle_seconds + profile.result_bytes * 1.5e-9
     if travel > profile.item_seconds:
         return (
-            f"moving a result between processes ({travel * 1e6:.0f} us) costs more than computing "
-            f"it ({profile.item_seconds * 1e6:.0f} us)"
+            f"moving a result between processes ({duration(travel)}) costs more than computing it "
+            f"({duration(profile.item_seconds)})"
         )
     return (
-        f"the items left take {serial * 1e3:.3g} ms in this process and were forecast to take "
-        f"{parallel * 1e3:.3g} ms in workers"
+        f"the items left take {duration(serial)} in this process and were forecast to take "
+        f"{duration(parallel)} in workers"
     )
 
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from ..decide.model import Profile
 from ..decide.planner import Plan
+from ..units import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..run.engine import Span
 
-__all__ = ["RunReport", "duration"]
+__all__ = ["RunReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +104,6 @@ class RunReport:
             f"{self.worker_items:,} items in {self.n_jobs} {kind}, {self.chunks} chunks, "
             f"and {self.caller_items:,} in the calling process"
         )
-
-
-def duration(seconds: float) -> str:
-    """Return a time with a unit that suits it.
-
-    >>> [duration(s) for s in (3.2e-8, 4.5e-5, 0.0123, 2.5, 600)]
-    ['32 ns', '45 us', '12.3 ms', '2.5 s', '600 s']
-    """
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e9:.3g} ns"
 
 
 def _describe(profile: Profile) -> str:
