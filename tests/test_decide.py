@@ -28,7 +28,7 @@ def test_tiny_work_stays_serial_and_says_why():
     """Below the cost of starting workers, serial wins, with a reason in words."""
     plan = make_plan(TINY, ROOM)
     assert (plan.executor, plan.n_jobs) == ("serial", 1)
-    assert "ms" in plan.reason or "us" in plan.reason
+    assert "computing it" in plan.reason
 
 
 def test_heavy_work_takes_all_cpus():
