@@ -152,3 +152,27 @@ def nested_sum(n):
     reports = []
     results = smart_map(double, range(n), n_jobs=2, report=reports.append)
     return sum(results), reports[0].backend, reports[0].warnings
+
+
+def fail_late(x):
+    """Take a while, and fail at item 20."""
+    busy_ms(x)
+    if x == 20:
+        raise ValueError("twenty")
+    return x
+
+
+def exit_late(x):
+    """Take a while, and exit at item 20."""
+    busy_ms(x)
+    if x == 20:
+        sys.exit("twenty")
+    return x
+
+
+def stop_late(x):
+    """Take a while, and raise StopIteration at item 20."""
+    busy_ms(x)
+    if x == 20:
+        raise StopIteration
+    return x

@@ -264,3 +264,43 @@ def test_mutated_globals_are_current_under_fork():
         f.STATE["current"] = value
         assert smart_map(f.read_state, ["current"] * 4, n_jobs=2, mp_context="fork") == [value] * 4
     del f.STATE["current"]
+
+
+@pytest.mark.parametrize("kind", [list, iter])
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_the_caller_goes_on_while_workers_start(method, kind):
+    """Under a slow start the calling process computes items meanwhile; all come out in order."""
+    reports = []
+    data = kind(range(600))
+    got = smart_map(f.busy_ms, data, mp_context=method, report=reports.append)
+    assert got == [2 * x for x in range(600)]
+    assert reports[0].backend == "process"
+    assert reports[0].worker_items > 0
+    # More than the probe's few: the caller helped.
+    assert reports[0].caller_items > 10
+
+
+@pytest.mark.parametrize(
+    ("func", "error"), [(f.fail_late, ValueError), (f.exit_late, SystemExit), (f.stop_late, None)]
+)
+def test_what_happens_while_the_caller_helps_is_as_in_map(func, error):
+    """An item that fails, exits or stops in the helping caller ends the call as map would."""
+    if error is None:
+        got = smart_map(func, range(600), mp_context="spawn")
+        assert got == list(map(func, range(600)))
+        return
+    with pytest.raises(error) as caught:
+        smart_map(func, range(600), mp_context="spawn")
+    assert caught.value.__notes__ == ["amorsize: raised for item 20: 20"]
+
+
+@pytest.mark.parametrize(("func", "more"), [(f.busy_ms, False), (f.wait_5ms, True)])
+def test_one_workers_timing_decides_about_more(func, more):
+    """With backend="process" and nothing known, one worker starts, and more follow if they pay."""
+    reports = []
+    got = smart_map(func, range(200), backend="process", report=reports.append)
+    assert got == list(map(func, range(200)))
+    (report,) = reports
+    assert report.caller_items == 0
+    assert report.n_jobs > os.cpu_count() if more else report.n_jobs >= 1
+    assert report.forecast_seconds is not None

@@ -101,10 +101,10 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
 def _candidates(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exception, then instances of its bases that say the same."""
+    """Yield the exception, then instances of its class and its bases that say the same."""
     yield error
     text = _text(error)
-    for base in type(error).__mro__[1:]:
+    for base in type(error).__mro__:
         if not issubclass(base, BaseException):
             continue
         for args in (error.args, (text,)):
