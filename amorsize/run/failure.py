@@ -114,7 +114,6 @@ def _candidates(error: BaseException) -> Iterator[BaseException]:
                 continue
             if _text(candidate) == text:
                 yield candidate
-                break
 
 
 def _proven(error: BaseException) -> bytes | None:
