@@ -6,7 +6,8 @@ import pytest
 
 from amorsize import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
 from amorsize.run.failure import RemoteTraceback, pack, short_repr, unpack
-from amorsize.run.transport import dumps, dumps_results, loads
+from amorsize.run.transport import dumps, loads, pack_results
+from amorsize.run.transport import unpack as unpack_parcel
 from tests.functions import NeedsTwoError
 
 
@@ -100,8 +101,8 @@ def test_values_pickle_cannot_carry_go_by_cloudpickle():
 
 def test_results_travel_up_to_the_first_that_cannot():
     """The ones before it are kept, and its index is named."""
-    blob, error = dumps_results([1, 2, (x for x in []), 4], 10)
-    assert loads(blob) == [1, 2]
+    parcel, error = pack_results([1, 2, (x for x in []), 4], 10, "")
+    assert unpack_parcel(parcel) == [1, 2]
     assert error.index == 12
-    blob, error = dumps_results([1, 2], 0)
-    assert (loads(blob), error) == ([1, 2], None)
+    parcel, error = pack_results([1, 2], 0, "")
+    assert (unpack_parcel(parcel), error) == ([1, 2], None)

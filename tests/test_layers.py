@@ -27,7 +27,7 @@ LAYERS = [
     {"run.crew"},
     {"run.worker"},
     {"run.feed", "run.transport"},
-    {"run.failure"},
+    {"run.failure", "run.shared"},
     {"decide.planner", "decide.probe"},
     {"decide.model", "decide.fingerprint", "decide.machine"},
     {"options", "errors", "units"},

@@ -336,6 +336,7 @@ class Engine:
         self._futile = 0
         self._waiting -= piece.size - reply.done
         if reply.done:
+            self._result_bytes = max(self._result_bytes, reply.size / reply.done)
             self._settle(piece.start, reply.results)
             self._note(
                 Span(

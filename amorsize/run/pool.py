@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing.pool
-import pickle
 import signal
 import sys
 import threading
@@ -23,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import worker
 from .crew import Lost, Running, Task
-from .transport import dumps_shipped
+from .shared import make_prefix, sweep
+from .transport import pack_shipped, unpack
 from .worker import CHUNK, ITEM, NOTE, READY, Reply, Setup
 
 if TYPE_CHECKING:
@@ -131,11 +131,15 @@ class ProcessCrew:
         self._replies: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._looked = 0.0
         self._ended = False
+        self._prefix = make_prefix()
         self._listening, speaking = context.Pipe(duplex=False)
         try:
             with _interrupts_held():
                 self._pool = _OwnedPool(
-                    workers, worker.start, (setup.with_notes(speaking),), context=context
+                    workers,
+                    worker.start,
+                    (setup.for_crew(speaking, self._prefix),),
+                    context=context,
                 )
         except BaseException:
             self._listening.close()
@@ -153,7 +157,7 @@ class ProcessCrew:
     def submit(self, task: Task) -> None:
         """Hand out a task; it is run by whichever worker is free first."""
         chunk = task.chunk
-        columns = None if task.columns is None else dumps_shipped(task.columns)
+        columns = None if task.columns is None else pack_shipped(task.columns, self._prefix)
         self._pool.apply_async(
             worker.run_chunk,
             (chunk, task.start, task.size, columns, task.track),
@@ -204,6 +208,7 @@ class ProcessCrew:
             for process in pool.owned:
                 process.join(max(0.0, deadline - time.monotonic()))
             self._dispose()
+        sweep(self._prefix)
         self.end_seconds = time.monotonic() - begun
 
     def abandon(self) -> list[tuple[int, Reply]]:
@@ -234,7 +239,9 @@ class ProcessCrew:
             pool._task_handler.join()
             pool._result_handler.join()
             self._dispose()
-        return list(self._arrived())
+        arrived = list(self._arrived())
+        sweep(self._prefix)
+        return arrived
 
     def _arrived(self) -> Iterator[tuple[int, Reply]]:
         with contextlib.suppress(Empty):
@@ -277,8 +284,8 @@ class ProcessCrew:
 def _reply(fields: Any) -> Reply:
     if isinstance(fields, BaseException):  # the machinery's own failure, not the user's
         raise fields
-    blob, *rest = fields
-    return Reply(pickle.loads(blob) if blob else [], *rest)
+    parcel, *rest = fields
+    return Reply([] if parcel is None else unpack(parcel), *rest)
 
 
 @contextlib.contextmanager

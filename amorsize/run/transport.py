@@ -1,48 +1,90 @@
-"""Values on their way between processes: pickled by pickle where it can, else by cloudpickle."""
+"""Values on their way between processes.
+
+Pickled by pickle where it can, else by cloudpickle; what is large goes through shared memory, and
+the rest through the pipe.
+"""
 
 from __future__ import annotations
 
 import pickle
 from collections import ChainMap
+from dataclasses import dataclass
 from io import BytesIO
 
 from ..errors import SerializationError
+from . import shared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["dumps", "dumps_inherited", "dumps_results", "dumps_shipped", "loads"]
+__all__ = ["Parcel", "dumps", "dumps_inherited", "loads", "pack_results", "pack_shipped", "unpack"]
+
+PROTOCOL = 5  # the first with buffers outside the pickle
 
 loads = pickle.loads
 
 
-def dumps(value: Any) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A pickled value on its way.
+
+    Attributes:
+        head: the pickle; empty when it is the last part of the segment.
+        segment: name of the shared segment, "" when there is none.
+        sizes: bytes of each part of the segment.
+    """
+
+    head: bytes
+    segment: str = ""
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of bytes in all."""
+        return len(self.head) + sum(self.sizes)
+
+
+def dumps(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
     """Pickle a value, with cloudpickle where pickle itself cannot.
+
+    Args:
+        value: what to pickle.
+        buffers: takes the large buffers, which are then not in the pickle; None leaves all in.
 
     Raises:
         SerializationError: neither can.
     """
     try:
-        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps(value, PROTOCOL, buffer_callback=_collector(buffers))
     except Exception:  # noqa: BLE001 - whatever a reduction raises, cloudpickle may know better
-        return _by_value(value)
+        return dumps_by_value(value, buffers)
 
 
-def dumps_shipped(value: Any) -> bytes:
+def dumps_by_value(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
     """Pickle what a worker must be able to load in a fresh interpreter.
 
     Functions and classes of ``__main__`` and of notebooks go by value: the worker's main module
     is not the caller's.
 
+    Args:
+        value: what to pickle.
+        buffers: takes the large buffers, as in ``dumps``.
+
     Raises:
         SerializationError: it cannot be pickled.
     """
-    return _by_value(value)
+    import cloudpickle  # 15 ms, and only what pickle refuses or a fresh interpreter needs it
+
+    try:
+        blob: bytes = cloudpickle.dumps(value, PROTOCOL, buffer_callback=_collector(buffers))
+    except Exception as error:
+        raise _refusal(value, error) from error
+    return blob
 
 
 def dumps_inherited(value: Any) -> bytes:
-    """Pickle a value for a process that is being started, as ``dumps_shipped`` does.
+    """Pickle a value for a process that is being started, by value as ``dumps_by_value`` does.
 
     Locks, queues and pipes of multiprocessing may travel this way, and only this way: it must be
     called from inside ``Process.start``.
@@ -68,19 +110,36 @@ def dumps_inherited(value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def dumps_results(results: list[Any], start: int) -> tuple[bytes, SerializationError | None]:
-    """Pickle the results of a chunk, up to the first that cannot be.
+def pack_shipped(value: Any, prefix: str) -> Parcel:
+    """Make a parcel of what a worker must be able to load in a fresh interpreter.
+
+    Args:
+        value: what to send.
+        prefix: of the crew's segments, "" for none.
+
+    Raises:
+        SerializationError: it cannot be pickled.
+    """
+    buffers: list[pickle.PickleBuffer] | None = [] if prefix else None
+    return _parcel(dumps_by_value(value, buffers), buffers, prefix) or Parcel(dumps_by_value(value))
+
+
+def pack_results(
+    results: list[Any], start: int, prefix: str
+) -> tuple[Parcel, SerializationError | None]:
+    """Make a parcel of the results of a chunk, up to the first that cannot be pickled.
 
     Args:
         results: results of consecutive items.
         start: index of the first item.
+        prefix: of the crew's segments, "" for none.
 
     Returns:
-        The pickled list, and the error that names the first result left out, None if there is
-        none.
+        The parcel of the list, and the error that names the first result left out, None if there
+        is none.
     """
     try:
-        return dumps(results), None
+        return _pack(results, prefix), None
     except SerializationError:
         pass
     for offset, result in enumerate(results):
@@ -88,19 +147,57 @@ def dumps_results(results: list[Any], start: int) -> tuple[bytes, SerializationE
             dumps(result)
         except SerializationError as error:
             error.index = start + offset
-            return dumps(results[:offset]), error
+            return _pack(results[:offset], prefix), error
     # Each alone can be pickled, only the list cannot (too deep, too large).
-    return dumps([]), SerializationError("the results of a chunk cannot be pickled", index=start)
+    error = SerializationError("the results of a chunk cannot be pickled together", index=start)
+    return _pack([], prefix), error
 
 
-def _by_value(value: Any) -> bytes:
-    import cloudpickle  # 15 ms, and only what pickle refuses or a fresh interpreter needs it
+def unpack(parcel: Parcel) -> Any:
+    """Return the value of a parcel; large contents stay where they are, for as long as needed.
 
-    try:
-        blob: bytes = cloudpickle.dumps(value)
-    except Exception as error:
-        raise _refusal(value, error) from error
-    return blob
+    Raises:
+        Exception: whatever unpickling it raises.
+    """
+    if not parcel.segment:
+        return pickle.loads(parcel.head)
+    parts = shared.receive(parcel.segment, parcel.sizes)
+    head = parcel.head or parts.pop()
+    return pickle.loads(head, buffers=parts)
+
+
+def _pack(value: Any, prefix: str) -> Parcel:
+    buffers: list[pickle.PickleBuffer] | None = [] if prefix else None
+    return _parcel(dumps(value, buffers), buffers, prefix) or Parcel(dumps(value))
+
+
+def _parcel(head: bytes, buffers: list[pickle.PickleBuffer] | None, prefix: str) -> Parcel | None:
+    """Return a parcel of a pickle and its buffers, None when there is no room for the buffers."""
+    parts: list[Any] = [buffer.raw() for buffer in buffers or ()]
+    inside = len(head) < shared.SHARED_FROM_BYTES
+    if prefix and not inside:
+        parts.append(head)
+    if not parts:
+        return Parcel(head)
+    segment = shared.write(prefix, parts)
+    if segment:
+        return Parcel(head if inside else b"", segment, tuple(len(part) for part in parts))
+    return None if buffers else Parcel(head)
+
+
+def _collector(buffers: list[pickle.PickleBuffer] | None) -> Any:
+    """Return the callback that takes large buffers out of a pickle, from an empty list on."""
+    if buffers is None:
+        return None
+    buffers.clear()  # a pickler that failed may have left some
+
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        if buffer.raw().nbytes < shared.SHARED_FROM_BYTES:
+            return True  # in the pickle
+        buffers.append(buffer)
+        return False
+
+    return keep
 
 
 def _refusal(value: Any, error: Exception) -> SerializationError:

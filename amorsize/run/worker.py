@@ -17,7 +17,7 @@ from struct import Struct
 
 from .failure import Failure, pack
 from .feed import call_all, guarded
-from .transport import dumps_inherited, dumps_results, loads
+from .transport import Parcel, dumps_inherited, loads, pack_results, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Setup:
         initializer: the user's, run once in each worker with ``initargs``; None for none.
         initargs: its arguments.
         notes: where the worker says what it is doing, None for a thread.
+        prefix: of the names of shared segments, "" for none.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class Setup:
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
         notes: Connection | None = None,
+        prefix: str = "",
     ) -> None:
         self.notes = notes
+        self.prefix = prefix
         self._content = (call, initializer, initargs)
 
     def prepare(self) -> Call:
@@ -86,19 +89,20 @@ class Setup:
             initializer(*initargs)
         return call
 
-    def with_notes(self, notes: Connection) -> Setup:
-        """Return the same setup with a place for notes."""
-        return Setup(*self._content, notes)
+    def for_crew(self, notes: Connection, prefix: str) -> Setup:
+        """Return the same setup with a place for notes and a prefix for segments."""
+        return Setup(*self._content, notes, prefix)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _Pickled, (dumps_inherited(self._content), self.notes)
+        return _Pickled, (dumps_inherited(self._content), self.notes, self.prefix)
 
 
 class _Pickled(Setup):
     """A setup that has travelled; it is unpickled where an error can be told."""
 
-    def __init__(self, blob: bytes, notes: Connection) -> None:
+    def __init__(self, blob: bytes, notes: Connection, prefix: str) -> None:
         self.notes = notes
+        self.prefix = prefix
         self._blob = blob
 
     def prepare(self) -> Call:
@@ -119,6 +123,7 @@ class Reply:
         begun: when it began, on the system-wide monotonic clock, s.
         seconds: wall time the items took, without pickling.
         cpu_seconds: CPU time of the same.
+        size: bytes the results took on the way, 0 when they took none.
     """
 
     results: Any
@@ -128,6 +133,7 @@ class Reply:
     begun: float
     seconds: float
     cpu_seconds: float
+    size: int = 0
 
 
 # A note on the pipe: kind, worker, subject (chunk or item), monotonic time. Far below PIPE_BUF, so
@@ -142,6 +148,7 @@ class _Process:
     call: Call
     func: Callable[..., Any]
     notes: Connection
+    prefix: str
     broken: Failure | None = None
 
 
@@ -154,6 +161,7 @@ def start(setup: Setup) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     assert setup.notes is not None
     _Process.notes = setup.notes
+    _Process.prefix = setup.prefix
     try:
         _reseed()
         call = setup.prepare()
@@ -165,38 +173,38 @@ def start(setup: Setup) -> None:
 
 
 def run_chunk(
-    chunk: int, begin: int, size: int, columns: bytes | None, track: bool
+    chunk: int, begin: int, size: int, columns: Parcel | None, track: bool
 ) -> tuple[Any, ...]:
-    """Run one chunk; the fields of a Reply come back as a plain tuple.
+    """Run one chunk; the fields of a Reply come back as a plain tuple, results in a parcel.
 
     Args:
         chunk: its number, for notes.
         begin: index of its first item.
         size: number of items.
-        columns: its items, pickled; None where the input is inherited.
+        columns: its items; None where the input is inherited.
         track: whether to tell each item as it starts.
     """
     _note(CHUNK, chunk)
     begun = time.monotonic()
     if _Process.broken is not None:
-        return b"", 0, _Process.broken, os.getpid(), begun, 0.0, 0.0
+        return None, 0, _Process.broken, os.getpid(), begun, 0.0, 0.0
     call = _Process.call
     out: list[Any] = []
     try:
         if columns is not None:
-            pieces = loads(columns)
+            pieces = unpack(columns)
         else:
             pieces = tuple(column[begin : begin + size] for column in call.columns)
     except BaseException as error:  # noqa: BLE001 - an item's own unpickling may raise anything
-        return b"", 0, pack(error, begin), os.getpid(), begun, 0.0, 0.0
+        return None, 0, pack(error, begin), os.getpid(), begun, 0.0, 0.0
     func = _tracked(_Process.func, begin) if track else _Process.func
     failure, seconds, cpu_seconds = run_columns(func, pieces, call.star, begin, out)
-    blob, left_out = dumps_results(out, begin)
+    parcel, left_out = pack_results(out, begin, _Process.prefix)
     if left_out is not None:
         assert left_out.index is not None
         failure = pack(left_out, left_out.index)
         out = out[: left_out.index - begin]
-    return blob, len(out), failure, os.getpid(), begun, seconds, cpu_seconds
+    return parcel, len(out), failure, os.getpid(), begun, seconds, cpu_seconds, parcel.size
 
 
 def run_columns(

@@ -1,0 +1,113 @@
+"""Large values through shared memory: written once by the sender, mapped by the receiver.
+
+A segment is a file in the system's memory file system, named with its crew's prefix. The receiver
+maps it and removes the name at once; from then on the memory belongs to the mapping alone, and is
+freed when the last object that looks into it is dropped. What nobody received (its receiver died)
+is swept by prefix when the crew ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+from secrets import token_hex
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["SHARED_FOLDER", "SHARED_FROM_BYTES", "make_prefix", "receive", "sweep", "write"]
+
+# Where Linux keeps memory that looks like files. Elsewhere everything takes the pipe.
+SHARED_FOLDER = "/dev/shm"
+
+# Below this the pipe is quicker: 64 kB took 75 us through the pipe and 42 us shared, 16 kB 64 and
+# 90 us; 8 MB took 17 ms and 3 ms (November 2026, two-core machine).
+SHARED_FROM_BYTES = 1 << 17
+
+# Arrays want their first item on a cache line.
+ALIGNMENT = 64
+
+_numbers = itertools.count()
+
+
+def make_prefix() -> str:
+    """Return a prefix for the segments of one crew; "" where there is no place for any."""
+    if not os.path.isdir(SHARED_FOLDER):
+        return ""
+    return f"amorsize-{os.getpid()}-{token_hex(4)}-"
+
+
+def write(prefix: str, parts: list[Any]) -> str:
+    """Write the parts to a new segment; return its name, "" if there is no room or no place.
+
+    Args:
+        prefix: of the crew's segments.
+        parts: bytes-like objects.
+    """
+    name = f"{prefix}{os.getpid()}-{next(_numbers)}"
+    path = os.path.join(SHARED_FOLDER, name)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return ""
+    try:
+        for part in parts:
+            _write_all(descriptor, part)
+            _write_all(descriptor, bytes(_aligned(len(part)) - len(part)))
+    except OSError:  # written, not mapped, so that a full file system is an error, not a signal
+        _unlink(path)
+        return ""
+    finally:
+        os.close(descriptor)
+    return name
+
+
+def receive(name: str, sizes: tuple[int, ...]) -> list[memoryview]:
+    """Map a segment, remove its name, and return its parts, writable.
+
+    The memory is freed when the last of them, and of what looks into them, is dropped.
+
+    Args:
+        name: of the segment.
+        sizes: bytes of each part.
+
+    Raises:
+        OSError: there is no such segment, or it cannot be mapped.
+    """
+    path = os.path.join(SHARED_FOLDER, name)
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        view = memoryview(mmap.mmap(descriptor, 0))
+    finally:
+        os.close(descriptor)
+        os.unlink(path)
+    starts = itertools.accumulate(map(_aligned, sizes), initial=0)
+    return [view[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+
+
+def sweep(prefix: str) -> None:
+    """Remove the segments of a crew that nobody received."""
+    if not prefix:
+        return
+    for name in os.listdir(SHARED_FOLDER):
+        if name.startswith(prefix):
+            _unlink(os.path.join(SHARED_FOLDER, name))
+
+
+def _write_all(descriptor: int, part: Any) -> None:
+    view = memoryview(part)
+    while view.nbytes:
+        view = view[os.write(descriptor, view) :]
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
