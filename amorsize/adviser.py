@@ -81,10 +81,10 @@ def count_workers(n_jobs: int | None) -> int | None:
     Raises:
         ValueError: the environment variable ``AMORSIZE_N_JOBS`` is no number of workers.
     """
+    cap = _cap()
     if n_jobs is None:
         return None
     cpus = this_machine().cpus if n_jobs < 0 else 1
-    cap = _cap()
     jobs = count_jobs(n_jobs, cpus)
     return jobs if cap is None else min(jobs, cap)
 
@@ -160,6 +160,11 @@ class Adviser:
         else:
             method, why = choose_start_method(mp_context)
         return cls(func, items, jobs=jobs, method=method, method_reason=why, use_cache=use_cache)
+
+    def look_again(self, mp_context: str | BaseContext | None) -> None:
+        """Choose the start method anew: the first items may have started threads."""
+        if self.method != "thread":
+            self.method, self.method_reason = choose_start_method(mp_context)
 
     @property
     def hit(self) -> bool:

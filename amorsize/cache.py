@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
 
 from .decide.machine import Machine
 from .decide.model import TIME_BUCKETS, Profile, size_bucket, time_bucket
@@ -248,6 +247,7 @@ def prune_expired_cache(ttl_seconds: float = TTL_SECONDS) -> int:
         if record is None or not _fresh(record, now, ttl_seconds):
             removed += _remove(path)
     _memory.clear()
+    _written.clear()
     return removed
 
 
@@ -347,7 +347,8 @@ def _load_all(folder: str, func: str, size: str) -> Iterator[Record]:
 def _load(path: str) -> Record | None:
     """Read one record; None when there is none or it is not to be trusted."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        # Without waiting: something odd in the folder (a pipe) must not stop the call.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         try:
             text = os.read(descriptor, LARGEST_RECORD_BYTES)
         finally:
@@ -361,7 +362,14 @@ def _load(path: str) -> Record | None:
 
     try:
         return _parse(json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         _warn("damaged", f"{path} is not a record: {type(error).__name__}: {error}")
         return None
 
@@ -458,7 +466,7 @@ def _number(data: dict[str, Any], name: str, kind: Any) -> Any:
     value = data[name]
     if isinstance(value, bool) or not isinstance(value, int if kind == "int" else (int, float)):
         raise TypeError(f"{name}={value!r} is not a number")
-    if not (isfinite(value) and 0 <= value <= _LIMITS[name]):
+    if not 0 <= value <= _LIMITS[name]:  # false for NaN, too
         raise ValueError(f"{name}={value!r} is out of range")
     return value
 

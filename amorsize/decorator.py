@@ -34,12 +34,14 @@ class ParallelFunction(Generic[P, R]):
     """
 
     _amorsize_parallel = True
+    __wrapped__: Callable[P, R]
 
     def __init__(self, func: Callable[P, R], options: Options = DEFAULTS) -> None:
-        self.__wrapped__ = func
+        # Not what the function has in its __dict__: that could be anything, even named "map".
+        update_wrapper(self, func, updated=())
+        self.__wrapped__ = func.__wrapped__ if isinstance(func, ParallelFunction) else func
         self._options = options
         self._last: list[RunReport] = []
-        update_wrapper(self, func)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself."""
@@ -59,14 +61,18 @@ class ParallelFunction(Generic[P, R]):
         return f"<ParallelFunction {getattr(self, '__qualname__', self.__wrapped__)}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """Pickle by name where the name leads here, else by content."""
+        """Pickle by name where the name leads here in any process, else by content.
+
+        Options stay behind: they are about how the caller maps, and a worker only calls.
+        """
         name = getattr(self, "__qualname__", "")
-        found: Any = modules.get(getattr(self, "__module__", "") or "")
+        home = getattr(self, "__module__", "") or ""
+        found: Any = None if home in ("__main__", "__mp_main__") else modules.get(home)
         for part in name.split("."):
             found = getattr(found, part, None)
         if found is self:
             return str(name)
-        return ParallelFunction, (self.__wrapped__, self._options)
+        return ParallelFunction, (self.__wrapped__,)
 
     @property
     def last_run(self) -> RunReport | None:
@@ -99,7 +105,8 @@ class ParallelFunction(Generic[P, R]):
         Raises:
             TypeError, ValueError: a bad option.
         """
-        return ParallelFunction(self.__wrapped__, make_options(options, base=self._options))
+        checked = make_options(options, base=self._options, lazy=True)
+        return ParallelFunction(self.__wrapped__, checked)
 
     def _session(
         self,

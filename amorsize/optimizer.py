@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from time import perf_counter
@@ -13,7 +14,7 @@ from .adviser import Adviser, count_workers, machine_costs
 from .api import plain_function
 from .decide.model import Profile
 from .decide.planner import fixed_chunksize
-from .decide.probe import Probe, Stopwatch, peak_memory_bytes, pickling
+from .decide.probe import Probe, Stopwatch, peak_memory_bytes, pickling, profile_of
 from .options import check_context, check_flag, check_jobs, check_seconds, check_whole
 from .units import duration
 
@@ -115,7 +116,7 @@ def optimize(
         check_flag(name, flag)
     begun = perf_counter()
     func = plain_function(func)
-    items = len(data) if isinstance(data, Sized) else None
+    items = _length(data)
     adviser = Adviser.of_call(
         func,
         items,
@@ -161,6 +162,14 @@ def _check(
     check_context("mp_context", mp_context)
 
 
+def _length(data: Iterable[Any]) -> int | None:
+    """Return how many items the data says there are, None when it does not."""
+    try:
+        return len(data)  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 - no length, one that does not fit, or a user's that raises
+        return None
+
+
 def _sample(
     func: Callable[..., Any], data: Iterable[Any], size: int
 ) -> tuple[Profile | None, Iterable[Any], list[str]]:
@@ -185,8 +194,8 @@ def _sample(
     notes: list[str] = []
     travel = None
     try:
-        sent = pickling(items[-1:])[0]
-        received, seconds = pickling([result])
+        sent = pickling(items[-1:], pickle.dumps)[0]
+        received, seconds = pickling([result], pickle.dumps)
         travel = Profile(
             item_seconds=1.0, arg_bytes=sent, result_bytes=received, pickle_seconds=seconds
         )
@@ -196,7 +205,8 @@ def _sample(
             f"{type(error).__name__}: {error}"
         )
     grown = max(0, peak_memory_bytes() - peak)
-    return probe.profile(memory_bytes=grown, travel=travel), whole, notes
+    profile = profile_of(probe.tally, probe.mean, memory_bytes=grown, travel=travel)
+    return profile, whole, notes
 
 
 # Below this, timing an item alone measures the clock as much as the item.

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from math import isfinite
+from operator import index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,8 +96,10 @@ def make_options(given: dict[str, Any], *, base: Options = DEFAULTS, lazy: bool 
     ValueError: n_jobs=0 is not a number of workers: it takes None, 1 or more, or -1 (all usable \
 CPUs), -2 (all but one) and so on
     """
+    if not lazy and base.buffersize is not None:
+        base = replace(base, buffersize=None)
     if not given:
-        return base if lazy or base.buffersize is None else replace(base, buffersize=None)
+        return base
     unknown = given.keys() - _NAMES
     if unknown:
         raise TypeError(
@@ -107,6 +110,7 @@ CPUs), -2 (all but one) and so on
             "buffersize belongs to smart_imap and smart_imap_unordered: the other forms return "
             "all results at once"
         )
+    given = {name: _plain(value) for name, value in given.items()}
     for name, value in given.items():
         _CHECKS[name](name, value)
     if "initargs" in given:
@@ -114,6 +118,13 @@ CPUs), -2 (all but one) and so on
     options = replace(base, **given)
     _check_together(options)
     return options
+
+
+def _plain(value: object) -> object:
+    """Return a whole number of another type (NumPy's, say) as an int, anything else as it is."""
+    if isinstance(value, (int, str, float)) or not hasattr(value, "__index__"):
+        return value
+    return index(value)
 
 
 def count_jobs(n_jobs: int, cpus: int) -> int:

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 
 from .adviser import NEIGHBOURHOOD, Adviser, count_workers, hindrance, learn_costs
 from .decide.fingerprint import is_known
 from .decide.machine import resident_bytes
 from .decide.model import Profile
-from .decide.planner import LONGEST_CHUNK_SECONDS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
-from .decide.probe import Probe, Stopwatch, peak_memory_bytes, pickling, range_of, spread_of
+from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
+from .decide.probe import Probe, Stopwatch, Tally, peak_memory_bytes, pickling, profile_of
 from .errors import SerializationError, TaskTimeoutError
 from .options import Options
 from .run.failure import MISSING
 from .run.feed import Feed
+from .run.transport import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from .run.crew import Crew
     from .run.engine import Engine
+    from .run.worker import Setup
     from .show.report import RunReport
 
 __all__ = ["Session"]
@@ -42,8 +45,12 @@ PROBE_SECONDS = 0.001
 WORTH_SECONDS = 0.0025
 # Blocks expected to be shorter than this are timed by the wall clock alone.
 SHORT_BLOCK_SECONDS = 50e-6
+# What is assumed to be left of an input of unknown length, for choosing a number of workers.
+ASSUMED_SECONDS = 1.0
 # In a lazy run, one of so many seconds' worth of tiny items is timed.
 TIMED_EVERY_SECONDS = 20e-6
+# ... and workers are considered again when so many times as much work was done as at the last time.
+LOOK_AGAIN = 1.5
 
 
 class Session:
@@ -67,7 +74,7 @@ class Session:
         self.shipped = shipped
         self.feed = feed
         self.options = options
-        self.total = feed.length
+        self.total = feed.hint
         self.jobs = count_workers(options.n_jobs)
         self.probe = Probe()
         self.plan: Plan | None = None  # of what was handed to workers
@@ -87,10 +94,14 @@ class Session:
             from .show.progress import make_progress  # few calls want to see it
 
             name = getattr(func, "__name__", type(func).__name__)
-            self._progress = make_progress(options.progress, feed.length, name)
-        self._deadline = None
-        if options.timeout is not None:
-            self._deadline = time.monotonic() + options.timeout
+            self._progress = make_progress(options.progress, feed.hint, name)
+        self._gave_up = False  # whether workers were wanted and could not be had
+        self._next_look = LOOK_UP_SECONDS  # when to consider workers next, in seconds of own work
+        self._deadline = self._make_deadline()
+
+    def _make_deadline(self) -> float | None:
+        timeout = self.options.timeout
+        return None if timeout is None else time.monotonic() + timeout
 
     # The forms ------------------------------------------------------------------------------
 
@@ -114,6 +125,7 @@ class Session:
 
     def stream(self, *, ordered: bool) -> Iterator[Any]:
         """Yield results as the consumer asks for them."""
+        self.begun, self._deadline = time.perf_counter(), self._make_deadline()
         done = False
         try:
             plan = self._enter()
@@ -134,7 +146,7 @@ class Session:
     def _enter(self) -> Plan | None:
         """Return a plan when the items must run in workers from the first on."""
         options = self.options
-        if self.feed.length == 0:
+        if self.feed.remaining == 0:
             return None
         if not options.workers_only(self.jobs) or self._is_hindered():
             if options.initializer is not None:
@@ -144,7 +156,7 @@ class Session:
             return None
         adviser = self._advised()
         profile = adviser.remembered()
-        left = self.feed.length if self.feed.length is not None else max(2, self.jobs or 2)
+        left = self.feed.likely_remaining or max(2, self.jobs or 2)
         # One worker's timing decides about more of them when nothing is known.
         jobs = 1 if profile is None and self.jobs is None else None
         plan = adviser.plan(profile, left, inherited=self._inherits(), must_run=True, jobs=jobs)
@@ -159,7 +171,8 @@ class Session:
         return bool(reason)
 
     def _give_up_workers(self, reason: str) -> None:
-        self._alone = True
+        """Note that the items run here although workers were wanted."""
+        self._alone = self._gave_up = True
         self._reason = reason
         self.warnings.append(f"the items run in the calling process: {reason}")
 
@@ -192,18 +205,17 @@ class Session:
                 probe.add(watch.block(len(out)))
             return None
         while self._run_block(out):
-            if self._alone or probe.seconds < LOOK_UP_SECONDS:
-                continue
-            plan = self._consider(out)
-            if plan is not None:
-                return plan
+            if not self._alone and probe.seconds >= LOOK_UP_SECONDS:
+                plan = self._consider(out)
+                if plan is not None:
+                    return plan
         return None
 
     def _run_block(self, out: list[Any]) -> bool:
         """Run and time the next block here; return whether there may be more items."""
         feed, probe = self.feed, self.probe
         size = probe.next_size(feed.remaining)
-        short = bool(probe.blocks) and size * probe.mean < SHORT_BLOCK_SECONDS
+        short = probe.first is not None and size * probe.mean < SHORT_BLOCK_SECONDS
         watch = Stopwatch(wall_only=short)
         done = feed.run(size, out)
         if done:
@@ -224,8 +236,9 @@ class Session:
             if not feed.run(1, result):
                 return None
             probe.add(watch.block(1))
-            plan = None
-            if not self._alone and probe.mean * feed.position >= LOOK_UP_SECONDS:
+            plan, worked = None, probe.mean * feed.position
+            if not self._alone and worked >= self._next_look:
+                self._next_look = LOOK_AGAIN * worked
                 plan = self._consider(result)
             self._pass(1)
             yield result.pop()
@@ -235,10 +248,11 @@ class Session:
             # Timing a tiny item costs more than running it: most of those run untimed.
             untimed = min(int(TIMED_EVERY_SECONDS / max(probe.mean, 1e-9)), 4 * probe.items)
             before = feed.position
-            for value in feed.pass_through(untimed):
-                self.produced += 1
-                yield value
-            self._pass(feed.position - before, counted=True)
+            if untimed:
+                for value in feed.pass_through(untimed):
+                    self.produced += 1
+                    yield value
+                self._pass(feed.position - before, counted=True)
 
     def _pass(self, items: int, *, counted: bool = False) -> None:
         if not counted:
@@ -257,7 +271,8 @@ class Session:
             return None
         profile = self._profile(remembered)
         # Of unknown length, as much is assumed to be left as was done: the doubling of ski rental.
-        left = feed.remaining if feed.remaining is not None else max(2, feed.position)
+        left = feed.likely_remaining
+        known, left = left is not None, max(2, feed.position) if left is None else left
         if not reason and left * profile.item_seconds < WORTH_SECONDS:
             reason = "what was left would have been over before workers could start"
         if not reason and remembered is None and self._travel is None:
@@ -266,11 +281,11 @@ class Session:
         if not reason:
             plan = adviser.plan(profile, left, inherited=self._inherits())
             if plan.executor != "serial":
-                self._commit(plan, known=feed.remaining is not None)
+                self._commit(plan, known=known)
                 return plan
             reason = plan.reason
         self._reason = reason
-        if self._forecast is None and feed.remaining is not None:
+        if self._forecast is None and known:
             self._decided = self._elapsed()
             self._forecast = self._decided + left * profile.item_seconds
         return None
@@ -288,16 +303,18 @@ class Session:
         if remembered is not None and self.probe.mean < NEIGHBOURHOOD * remembered.item_seconds:
             return remembered
         grown = max(0, peak_memory_bytes() - self._peak)
-        return self.probe.profile(memory_bytes=grown, travel=self._travel or remembered)
+        probe = self.probe
+        travel = self._travel or remembered
+        return profile_of(probe.tally, probe.mean, memory_bytes=grown, travel=travel)
 
     def _measure_travel(self, out: list[Any]) -> str:
         """Measure what sending items and results costs; return why they cannot be sent, or ""."""
-        item = MISSING if self._inherits() else self.feed.peek()
+        item = MISSING if self._inherits() else self.feed.sample
         try:
-            size, seconds = pickling(out[-16:])
-            sent = 0.0 if item is MISSING else pickling([item])[0]
-        except Exception as error:  # noqa: BLE001 - a user's reduction may raise anything
-            self._confined = f"items or results cannot be pickled ({type(error).__name__}: {error})"
+            size, seconds = pickling(out[-16:], dumps)
+            sent = 0.0 if item is MISSING else pickling([item], dumps)[0]
+        except SerializationError as error:
+            self._confined = f"items or results cannot be pickled ({error})"
             return self._confined
         self._travel = Profile(
             item_seconds=1.0, arg_bytes=sent, result_bytes=size, pickle_seconds=seconds
@@ -315,8 +332,9 @@ class Session:
         from .run.engine import Engine, Policy  # heavy, and only workers need it
 
         options, adviser = self.options, self._advised()
+        adviser.look_again(options.mp_context)
         must_run = options.workers_only(self.jobs)
-        profile = adviser.remembered() or (self._profile(None) if self.probe.items else None)
+        profile = adviser.remembered() or (self._profile(None) if self.probe.first else None)
         self.engine = Engine(
             self.feed,
             Policy(
@@ -338,29 +356,7 @@ class Session:
             result_bytes=profile.result_bytes if profile else 0.0,
             progress=None if self._progress is None else self._progress.add,
         )
-        try:
-            yield from self.engine.run()
-        except (OSError, ImportError, SerializationError) as error:
-            # Only what kept the first crew from starting: no item was handed out yet.
-            if self.engine.crew is not None:
-                raise
-            if must_run and isinstance(error, SerializationError):
-                raise
-            self._give_up_workers(f"no worker could be started ({type(error).__name__}: {error})")
-        if self._alone:
-            yield from self._rest_here()
-
-    def _rest_here(self) -> Iterator[tuple[int, list[Any]]]:
-        """Yield the items left, block by block, run in the calling process."""
-        self.plan = self.engine = None
-        if self.options.initializer is not None:
-            self.options.initializer(*self.options.initargs)
-        more = True
-        while more:
-            start = self.feed.position
-            out: list[Any] = []
-            more = self._run_block(out)
-            yield start, out
+        yield from self.engine.run()
 
     def _sizes(self, *, lazy: bool) -> Callable[..., int]:
         """Return the chunk policy."""
@@ -370,19 +366,23 @@ class Session:
         if fixed is not None:
             size: int = fixed
             return lambda left, **_: size
-        longest = LONGEST_CHUNK_SECONDS
-        if lazy or self.total is None:
-            longest = STREAM_CHUNK_SECONDS
-        return partial(next_chunksize, longest_seconds=longest)
+        if lazy or self.feed.remaining is None:
+            return partial(
+                next_chunksize,
+                longest_seconds=STREAM_CHUNK_SECONDS,
+                most_items=STREAM_CHUNK_ITEMS,
+            )
+        return next_chunksize
 
     def _rethink(self, left: int | None, item_seconds: float, cpu_share: float) -> int:
         """Return how many workers to go on with, now that one has shown what an item costs."""
-        left = 1_000 if left is None else left
-        if left == 0:
-            return 1
         profile = Profile(item_seconds=item_seconds, cpu_share=cpu_share)
-        plan = self._advised().plan(profile, left, inherited=self._inherits(), must_run=True)
-        self._commit(plan, known=True)
+        # Of unknown length, work for a while is assumed to be left.
+        likely = max(2, int(ASSUMED_SECONDS / item_seconds)) if left is None else left
+        if likely == 0:
+            return 1
+        plan = self._advised().plan(profile, likely, inherited=self._inherits(), must_run=True)
+        self._commit(plan, known=left is not None)
         return plan.n_jobs
 
     def _make_crew(self, workers: int) -> Crew:
@@ -397,18 +397,42 @@ class Session:
             return_exceptions=options.return_exceptions,
         )
         setup = Setup(call, options.initializer, options.initargs)
+        try:
+            return self._start_crew(method, workers, setup)
+        except (OSError, ImportError) as error:
+            if isinstance(error, OSError) and workers > 1:
+                raise  # the engine asks again for fewer
+            reason = f"no worker could be started ({type(error).__name__}: {error})"
+        except SerializationError as error:
+            if options.workers_only(self.jobs):
+                raise
+            reason = f"the function cannot be sent to workers ({error})"
+        from .run.inline import InlineCrew
+
+        self._give_up_workers(reason)
+        # Here the function itself is at hand, and the input as well.
+        call = replace(call, func=self.func, columns=feed.columns)
+        return InlineCrew(Setup(call, options.initializer, options.initargs))
+
+    def _start_crew(self, method: str, workers: int, setup: Setup) -> Crew:
+        """Start workers.
+
+        Raises:
+            OSError, ImportError: they cannot be had.
+            SerializationError: what they are to run cannot be sent.
+        """
         if method == "thread":
             from .run.threads import ThreadCrew
 
-            return ThreadCrew(workers, call, setup)
+            return ThreadCrew(workers, setup)
         import multiprocessing  # 25 ms: only when a crew really starts
 
         from .run.pool import ProcessCrew
 
-        context = options.mp_context
+        context = self.options.mp_context
         if context is None or isinstance(context, str):
             context = multiprocessing.get_context(method)
-        return ProcessCrew(context, workers, setup, inherits=bool(call.columns))
+        return ProcessCrew(context, workers, setup, inherits=self._inherits())
 
     # The end --------------------------------------------------------------------------------
 
@@ -432,7 +456,13 @@ class Session:
         if done and self.produced:
             self._learn(elapsed)
         if self.options.report is not None:
-            self.options.report(self._report(elapsed))
+            report = self._report(elapsed)
+            if done:
+                self.options.report(report)
+                return
+            # The call's own exception is on its way and must not be replaced.
+            with suppress(Exception):
+                self.options.report(report)
 
     def _learn(self, elapsed: float) -> None:
         """Correct what is known by what happened."""
@@ -448,7 +478,12 @@ class Session:
             if self._adviser.remembered(self.probe.mean) is not None:
                 return
         engine, adviser = self.engine, self._adviser
-        if engine is not None and engine.crew is not None and not engine.retried:
+        if (
+            engine is not None
+            and engine.crew is not None
+            and not engine.retried
+            and not self._gave_up
+        ):
             crew = engine.crew
             ready = crew.ready_at
             learn_costs(
@@ -472,32 +507,17 @@ class Session:
 
     def _observed(self) -> Profile | None:
         """Return what this run has shown of its items, wherever they ran."""
-        blocks = [(b.items, b.seconds, b.cpu_seconds) for b in self.probe.blocks]
-        if self.engine is not None:
-            blocks += [(s.items, s.seconds, s.cpu_seconds) for s in self.engine.spans]
-        items = sum(count for count, _, _ in blocks)
-        seconds = max(sum(wall for _, wall, _ in blocks), 1e-9)
-        if not items:
+        tally, adviser, engine = Tally(), self._adviser, self.engine
+        tally.merge(self.probe.tally)
+        if engine is not None:
+            tally.merge(engine.own)
+            tally.merge(engine.tally)
+        if not tally.items:
             return None
-        adviser = self._adviser
+        mean = self.probe.mean if engine is None else tally.seconds / tally.items
+        grown = max(0, peak_memory_bytes() - self._peak) if self._peak else 0
         travel = self._travel or (adviser.remembered() if adviser is not None else None)
-        mean = seconds / items
-        if self.engine is None and self.probe.items:
-            mean = max(self.probe.mean, 1e-9)
-        result_bytes = travel.result_bytes if travel else 0.0
-        least, most = range_of([(count, wall) for count, wall, _ in blocks])
-        return Profile(
-            item_seconds=mean,
-            spread=spread_of([(count, wall) for count, wall, _ in blocks]),
-            least_seconds=least,
-            most_seconds=most,
-            cpu_share=sum(cpu for _, _, cpu in blocks) / seconds,
-            arg_bytes=travel.arg_bytes if travel else 0.0,
-            result_bytes=result_bytes,
-            pickle_seconds=travel.pickle_seconds if travel else 0.0,
-            memory_bytes=max(0, peak_memory_bytes() - self._peak) if self._peak else 0,
-            items=items,
-        )
+        return profile_of(tally, mean, memory_bytes=grown, travel=travel)
 
     def _report(self, elapsed: float) -> RunReport:
         from .show.report import RunReport  # few calls want to see it
@@ -505,15 +525,15 @@ class Session:
         engine, adviser, plan = self.engine, self._adviser, self.plan
         profile = self._observed()
         spans = tuple(engine.spans) if engine is not None else ()
-        worker_items = sum(span.items for span in spans if span.worker)
-        used = plan is not None and engine is not None
+        used = plan is not None and engine is not None and not self._gave_up
+        worker_items = engine.tally.items if used and engine is not None else 0
         return RunReport(
             function=getattr(self.func, "__qualname__", type(self.func).__qualname__),
             items=self.produced,
             backend=plan.executor if plan is not None and used else "serial",
             n_jobs=engine.workers if engine is not None else 1,
             chunksize=next((span.items for span in spans if span.worker), 0),
-            chunks=sum(1 for span in spans if span.worker),
+            chunks=engine.chunks if engine is not None else 0,
             start_method=adviser.method if used and adviser is not None else "",
             start_reason=adviser.method_reason if used and adviser is not None else "",
             reason=self._reason,

@@ -1,5 +1,6 @@
 """The probe, the model and the planner: what is measured, forecast and chosen."""
 
+import pickle
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ from amorsize.decide.model import (
     time_bucket,
 )
 from amorsize.decide.planner import Situation, fixed_chunksize, make_plan, next_chunksize
-from amorsize.decide.probe import Block, Probe, Stopwatch, pickling, spread_of
+from amorsize.decide.probe import Block, Probe, Stopwatch, Tally, pickling, profile_of
 
 ROOM = Situation(items=1_000, cpus=4, costs=FIRST_COSTS, method="fork")
 TINY = Profile(item_seconds=3e-8, result_bytes=6, pickle_seconds=3e-8)
@@ -173,15 +174,31 @@ def test_a_slow_first_item_does_not_spoil_the_mean():
     assert probe.mean == 1.0
     probe.add(Block(9, 0.009, 0.009))
     assert probe.mean == pytest.approx(0.001)
-    assert probe.profile().least_seconds == pytest.approx(0.001)
-    assert probe.profile().most_seconds == 1.0
+    profile = profile_of(probe.tally, probe.mean)
+    assert profile.least_seconds == pytest.approx(0.001)
+    assert profile.most_seconds == 1.0
 
 
 def test_spread_is_the_deviation_between_blocks():
     """The deviation is weighted by items."""
-    assert spread_of([(1, 1.0), (1, 1.0)]) == 0
-    assert spread_of([(3, 3.0), (1, 5.0)]) == pytest.approx(3**0.5)
-    assert spread_of([]) == 0
+    for blocks, spread in (([(1, 1.0)] * 2, 0), ([(3, 3.0), (1, 5.0)], 3**0.5), ([], 0)):
+        tally = Tally()
+        for items, seconds in blocks:
+            tally.add(Block(items, seconds, seconds))
+        assert tally.spread == pytest.approx(spread)
+
+
+def test_tallies_add_up():
+    """Two tallies merged are the tally of all their blocks."""
+    blocks = [Block(1, 0.5, 0.1), Block(3, 0.3, 0.3), Block(2, 4.0, 0.0)]
+    whole, first, second = Tally(), Tally(), Tally()
+    for block in blocks:
+        whole.add(block)
+    first.add(blocks[0])
+    second.add(blocks[1])
+    second.add(blocks[2])
+    first.merge(second)
+    assert first == whole
 
 
 def test_the_stopwatch_tells_waiting_from_computing():
@@ -203,9 +220,9 @@ def test_the_stopwatch_tells_waiting_from_computing():
 def test_pickling_is_measured_without_copying_large_buffers():
     """A large array's size is known without pickling it."""
     np = pytest.importorskip("numpy")
-    assert pickling([np.zeros(10**6)])[0] == 8e6
-    size, seconds = pickling([1, 2, 3])
+    assert pickling([np.zeros(10**6)], pickle.dumps)[0] == 8e6
+    size, seconds = pickling([1, 2, 3], pickle.dumps)
     assert 1 < size < 50
     assert seconds > 0
     with pytest.raises(TypeError):
-        pickling([(y for y in [])])
+        pickling([(y for y in [])], pickle.dumps)

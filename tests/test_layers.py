@@ -23,7 +23,7 @@ LAYERS = [
     {"cache"},
     {"show.report", "show.progress"},
     {"run.engine"},
-    {"run.pool", "run.threads"},
+    {"run.pool", "run.threads", "run.inline"},
     {"run.crew"},
     {"run.worker"},
     {"run.feed", "run.transport"},

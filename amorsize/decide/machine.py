@@ -286,7 +286,7 @@ def choose_start_method(asked: str | BaseContext | None) -> tuple[str, str]:
     if isinstance(asked, str):
         return asked, "asked for"
     if asked is not None:
-        return asked.get_start_method() or default_start_method(), "asked for"
+        return asked.get_start_method(allow_none=True) or default_start_method(), "asked for"
     method = default_start_method()
     if method != "fork":
         return method, "the interpreter's default"

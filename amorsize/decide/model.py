@@ -199,16 +199,15 @@ def parallel_seconds(
     end = cost.end + cost.end_each * workers
     t = profile.item_seconds
     if method == "thread":
-        travel, capacity = 0.0, float(cpus)
+        travel = 0.0
     else:
         sent = profile.result_bytes + (0.0 if inherited else profile.arg_bytes)
         travel = profile.pickle_seconds + sent * costs.byte_seconds
-        capacity = float(cpus)
     if t > 0:
         items = max(0, items - int(cost.latency / t))  # the caller computes while workers start
     rounds = -(-items // workers)
     busy_workers = rounds * (t + travel)
-    busy_cpus = items * (t * profile.cpu_share + 2 * travel) / capacity
+    busy_cpus = items * (t * profile.cpu_share + 2 * travel) / cpus
     busy_caller = items * travel
     tail = max(t, SMALLEST_CHUNK_SECONDS) * (1 - 1 / workers) if rounds > 1 else 0.0
     span = cost.latency + max(busy_workers, busy_cpus, busy_caller) + tail

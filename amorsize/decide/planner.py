@@ -42,6 +42,8 @@ LONGEST_CHUNK_SECONDS = 0.5
 LARGEST_CHUNK_BYTES = 32_000_000
 # Chunks of a stream whose length is unknown, and of results someone waits for one by one.
 STREAM_CHUNK_SECONDS = 0.05
+# And of tiny items so many, which take less than 1 MB as they wait.
+STREAM_CHUNK_ITEMS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,9 @@ def make_plan(profile: Profile, situation: Situation) -> Plan:
     if seconds <= CLEARLY_BETTER * serial and serial - seconds >= LEAST_GAIN_SECONDS:
         reason = f"{workers} workers are forecast to take {seconds / serial:.0%} of the serial time"
         return Plan(executor, workers, seconds, serial, reason, considered)
-    return Plan("serial", 1, serial, serial, _why_serial(profile, serial, seconds), considered)
+    return Plan(
+        "serial", 1, serial, serial, _why_serial(profile, situation, serial, seconds), considered
+    )
 
 
 def _forecast(profile: Profile, situation: Situation, workers: int) -> float:
@@ -163,8 +167,8 @@ def _fitting_workers(profile: Profile, situation: Situation) -> int:
     return max(1, int(situation.free_bytes * USABLE_MEMORY / each))
 
 
-def _why_serial(profile: Profile, serial: float, parallel: float) -> str:
-    travel = profile.pickle_seconds + profile.result_bytes * 1.5e-9
+def _why_serial(profile: Profile, situation: Situation, serial: float, parallel: float) -> str:
+    travel = profile.pickle_seconds + profile.result_bytes * situation.costs.byte_seconds
     if travel > profile.item_seconds:
         return (
             f"moving a result between processes ({duration(travel)}) costs more than computing it "
@@ -186,6 +190,7 @@ def next_chunksize(
     *,
     result_bytes: float = 0.0,
     longest_seconds: float = LONGEST_CHUNK_SECONDS,
+    most_items: int | None = None,
 ) -> int:
     """Return the size of the next chunk to hand out, by factoring.
 
@@ -201,6 +206,7 @@ def next_chunksize(
         item_seconds: an item's time; 0 when not known yet, which gives chunks of one item.
         result_bytes: a result's size.
         longest_seconds: longest chunk wanted, s.
+        most_items: largest chunk wanted, None for no such limit.
 
     >>> next_chunksize(1000, 2, 0.001), next_chunksize(10, 2, 0.001), next_chunksize(10, 2, 1.0)
     (250, 3, 1)
@@ -211,6 +217,8 @@ def next_chunksize(
     most = max(1, int(longest_seconds / item_seconds))
     if result_bytes >= 1:
         most = min(most, max(1, int(LARGEST_CHUNK_BYTES / result_bytes)))
+    if most_items is not None:
+        most = min(most, most_items)
     if remaining is None:
         return most
     # Tiny items: the smallest worthwhile chunk must still leave one for each worker.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 import time
 from dataclasses import dataclass, field
@@ -12,9 +11,10 @@ from .model import Profile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Block", "Probe", "Stopwatch", "peak_memory_bytes", "pickling", "range_of", "spread_of"]
+__all__ = ["Block", "Probe", "Stopwatch", "Tally", "peak_memory_bytes", "pickling", "profile_of"]
 
 # A block is at most this many times the one before, so that a sudden change of cost among
 # thousands of tiny items is met after a few of them ...
@@ -43,85 +43,128 @@ class Block:
 
 
 @dataclass(slots=True)
-class Probe:
-    """What was measured so far.
+class Tally:
+    """Running sums over blocks of items, wherever they ran; a long run must not keep them all.
 
     Attributes:
-        blocks: in the order they ran.
-        items: items in all of them.
-        seconds: wall time of all of them.
+        items, seconds, cpu_seconds: sums over all blocks.
+        least, most: item time of the fastest and the slowest block, s.
     """
 
-    blocks: list[Block] = field(default_factory=list)
     items: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    least: float = float("inf")
+    most: float = 0.0
+    _squares: float = 0.0
 
     def add(self, block: Block) -> None:
         """Book one block."""
-        self.blocks.append(block)
+        each = max(block.seconds / block.items, 1e-9)
         self.items += block.items
         self.seconds += block.seconds
+        self.cpu_seconds += block.cpu_seconds
+        self.least = min(self.least, each)
+        self.most = max(self.most, each)
+        self._squares += block.items * each * each
+
+    def merge(self, other: Tally) -> None:
+        """Add the sums of another tally."""
+        self.items += other.items
+        self.seconds += other.seconds
+        self.cpu_seconds += other.cpu_seconds
+        self.least = min(self.least, other.least)
+        self.most = max(self.most, other.most)
+        self._squares += other._squares
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of item times, s, as far as blocks show it.
+
+        The deviation inside a block cannot be seen, so this is exact for blocks of one item and a
+        lower bound for longer ones.
+        """
+        if not self.items:
+            return 0.0
+        mean = self.seconds / self.items
+        return sqrt(max(0.0, self._squares / self.items - mean * mean))
+
+
+@dataclass(slots=True)
+class Probe:
+    """What was measured of the items that ran in the calling process.
+
+    Attributes:
+        tally: of all blocks.
+        first: the first block, None before it.
+        last_size: number of items in the last block.
+    """
+
+    tally: Tally = field(default_factory=Tally)
+    first: Block | None = None
+    last_size: int = 0
+
+    @property
+    def items(self) -> int:
+        """Number of items measured."""
+        return self.tally.items
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all of them, s."""
+        return self.tally.seconds
+
+    def add(self, block: Block) -> None:
+        """Book one block."""
+        self.first = self.first or block
+        self.last_size = block.items
+        self.tally.add(block)
 
     def next_size(self, remaining: int | None) -> int:
         """Return the number of items to time next, 1 or more."""
-        if not self.blocks:
+        if self.first is None:
             return 1
         span = min(max(self.seconds, SHORTEST_BLOCK_SECONDS), LONGEST_BLOCK_SECONDS)
         fitting = ceil(span / max(self.mean, 1e-9))
         growth = FIRST_GROWTH if self.seconds < SHORTEST_BLOCK_SECONDS else GROWTH
-        size = max(1, min(fitting, growth * self.blocks[-1].items))
+        size = max(1, min(fitting, growth * self.last_size))
         return size if remaining is None else max(1, min(size, remaining))
 
     @property
     def mean(self) -> float:
         """Mean time of an item, s.
 
-        The first block is left out once there are others, unless it is most of what is known.
+        The first block, which may pay for imports, is left out once it is a small part.
         """
-        first = self.blocks[0]
-        if 0 < first.items < self.items / 2:
-            return (self.seconds - first.seconds) / (self.items - first.items)
-        return self.seconds / max(1, self.items)
-
-    def profile(self, *, memory_bytes: int = 0, travel: Profile | None = None) -> Profile:
-        """Return what was measured as a profile.
-
-        Args:
-            memory_bytes: growth of the peak memory meanwhile.
-            travel: a profile whose sizes and pickling time to take over.
-        """
-        mean = max(self.mean, 1e-9)
-        cpu = sum(block.cpu_seconds for block in self.blocks)
-        least, most = range_of([(b.items, b.seconds) for b in self.blocks])
-        return Profile(
-            item_seconds=mean,
-            spread=spread_of([(b.items, b.seconds) for b in self.blocks]),
-            least_seconds=least,
-            most_seconds=most,
-            cpu_share=cpu / max(self.seconds, 1e-9),
-            arg_bytes=travel.arg_bytes if travel else 0.0,
-            result_bytes=travel.result_bytes if travel else 0.0,
-            pickle_seconds=travel.pickle_seconds if travel else 0.0,
-            memory_bytes=memory_bytes,
-            items=max(1, self.items),
-        )
+        first, tally = self.first, self.tally
+        if first is not None and 0 < first.items < tally.items / 2:
+            return (tally.seconds - first.seconds) / (tally.items - first.items)
+        return tally.seconds / max(1, tally.items)
 
 
-def spread_of(blocks: list[tuple[int, float]]) -> float:
-    """Return the standard deviation of item times, s, as far as blocks show it.
+def profile_of(
+    tally: Tally, mean: float, *, memory_bytes: int = 0, travel: Profile | None = None
+) -> Profile:
+    """Return what was measured as a profile.
 
     Args:
-        blocks: (items, seconds) of each. The deviation inside a block cannot be seen, so this is
-            exact for blocks of one item and a lower bound for longer ones.
-
-    >>> spread_of([(1, 1.0), (1, 3.0)])
-    1.0
+        tally: what was measured, at least one item.
+        mean: the item time to report, s.
+        memory_bytes: growth of the peak memory meanwhile.
+        travel: a profile whose sizes and pickling time to take over.
     """
-    items = sum(count for count, _ in blocks)
-    if items == 0:
-        return 0.0
-    mean = sum(seconds for _, seconds in blocks) / items
-    return sqrt(sum(n * (seconds / n - mean) ** 2 for n, seconds in blocks if n) / items)
+    return Profile(
+        item_seconds=max(mean, 1e-9),
+        spread=tally.spread,
+        least_seconds=tally.least,
+        most_seconds=tally.most,
+        cpu_share=tally.cpu_seconds / max(tally.seconds, 1e-9),
+        arg_bytes=travel.arg_bytes if travel else 0.0,
+        result_bytes=travel.result_bytes if travel else 0.0,
+        pickle_seconds=travel.pickle_seconds if travel else 0.0,
+        memory_bytes=memory_bytes,
+        items=tally.items,
+    )
 
 
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in kB
@@ -191,13 +234,14 @@ else:
         return getrusage(RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
 
 
-def pickling(values: list[Any]) -> tuple[float, float]:
+def pickling(values: list[Any], dumps: Callable[[Any], bytes]) -> tuple[float, float]:
     """Return (bytes, seconds) that pickling one of ``values`` takes, pickled together.
 
     Large buffers are copied at memory speed; they are not copied just to measure that.
 
     Args:
         values: one value or a few of a kind.
+        dumps: what pickles.
 
     Raises:
         Exception: whatever pickling them raises.
@@ -206,7 +250,7 @@ def pickling(values: list[Any]) -> tuple[float, float]:
     if size is not None:
         return size, size * COPY_SECONDS
     begun = time.perf_counter()
-    data = pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
+    data = dumps(values)
     return len(data) / len(values), (time.perf_counter() - begun) / len(values)
 
 

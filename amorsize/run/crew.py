@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
 
 from .worker import Reply
 
-__all__ = ["Crew", "Lost", "Running", "Task"]
+__all__ = ["Crew", "Lost", "Running", "Task", "take_all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Task:
     chunk: int
     start: int
     size: int
-    columns: tuple[object, ...] | None
+    columns: tuple[Any, ...] | None
     track: bool = False
 
 
@@ -109,3 +111,17 @@ class Crew(Protocol):
     def abandon(self) -> list[tuple[int, Reply]]:
         """End the workers at once, whatever they do; return replies that still came through."""
         ...
+
+    def sweep(self) -> None:
+        """Free what replies that nobody opened left behind; after the crew has ended."""
+        ...
+
+
+def take_all(queue: SimpleQueue[Any], timeout: float) -> list[Any]:
+    """Wait up to ``timeout`` seconds for something in a queue; return all there is."""
+    found = []
+    with suppress(Empty):
+        found.append(queue.get(timeout=max(timeout, 1e-9)))
+        while True:
+            found.append(queue.get_nowait())
+    return found

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import ceil
 
-from ..errors import TaskTimeoutError, WorkerLostError
+from ..decide.probe import Block, Tally
+from ..errors import AmorsizeError, TaskTimeoutError, WorkerLostError
 from .crew import Crew, Lost, Task
-from .failure import MISSING, add_item_note, short_repr, unpack
+from .failure import MISSING, add_item_note, add_note, short_repr, unpack
 from .feed import Feed, Slice
 from .worker import Reply
 
@@ -31,6 +32,8 @@ WAKE_SECONDS = 0.02
 # What the first worker must have run before its timing decides about more of them: about what
 # starting one more costs.
 RETHINK_SECONDS = 0.002
+# Chunks of a timeline: nobody looks at more, and an endless run must not keep them.
+MOST_SPANS = 10_000
 # Crews that may die idle, one after the other, before the call gives up.
 MOST_FUTILE = 3
 # The caller's own blocks while workers start: short, so that it is back when they are up.
@@ -121,7 +124,10 @@ class Engine:
 
     Attributes:
         crew: the workers, None before they were started.
-        spans: the timeline.
+        spans: the timeline, of the first chunks if there are very many.
+        tally: of all items that ran in workers.
+        own: of those that ran in the calling process while workers started.
+        chunks: number of chunks that came back.
         retried: items that were handed out again after a worker was lost.
         workers: number of workers now.
     """
@@ -140,6 +146,9 @@ class Engine:
         self.policy = policy
         self.workers = policy.workers
         self.spans: list[Span] = []
+        self.tally = Tally()
+        self.own = Tally()
+        self.chunks = 0
         self.retried = 0
         self._progress = progress
         self.item_seconds = item_seconds
@@ -152,39 +161,52 @@ class Engine:
         self._finished: list[tuple[int, list[Any]]] = []  # not yielded yet, lowest first
         self._next = feed.position  # index of the next result to yield, when ordered
         self._waiting = 0  # items handed out or finished, but not yielded
-        self._seconds = 0.0  # of finished items, for the running estimate
-        self._cpu_seconds = 0.0
-        self._items = 0
         self._rethought = policy.rethink is None
         self._failure: tuple[int, BaseException] | None = None  # the earliest so far
         self._end: int | None = None  # results from here on do not count
         self._futile = 0  # crews lost since the last chunk that was finished
+        self._holding = False  # whether running items are waited for before a late one is ended
 
     # The loop -------------------------------------------------------------------------------
 
     def run(self) -> Iterator[tuple[int, list[Any]]]:
         """Yield (index of the first item, results) until all items left are done."""
-        self.crew = self._make_crew(self.workers)
+        self._start(self.workers)
+        assert self.crew is not None
         try:
             while True:
                 self._hand_out()
-                if not self._out and not self._finished:
-                    break
                 if self._out:
                     if not self._help():
                         self._collect(self._patience())
                     self._check_deaths()
                     self._check_time()
                     self._rethink()
-                yield from self._ripe()
+                idle = not self._out
+                for pair in self._ripe():
+                    idle = False
+                    yield pair
+                if idle and not self._again:
+                    break
             self._raise_failure()
-        except BaseException:
+            if self._end is None:
+                self.crew.close()
+        finally:  # does nothing after a close; else workers may be busy with what does not count
             self.crew.abandon()
-            raise
-        if self._end is None:
-            self.crew.close()
-        else:  # workers may still be busy with what does not count any more
-            self.crew.abandon()
+            self.crew.sweep()
+
+    def _start(self, workers: int) -> None:
+        """Start a crew, of fewer workers if so many cannot be had."""
+        while True:
+            try:
+                self.crew = self._make_crew(workers)
+            except OSError:
+                if workers == 1:
+                    raise
+                workers = max(1, workers // 2)
+            else:
+                self.workers = self.crew.workers
+                return
 
     def _hand_out(self) -> None:
         """Submit chunks until the window is full."""
@@ -211,7 +233,7 @@ class Engine:
         With a limit on items none may wait: its clock must start when it does. While nothing is
         known of the items, or the number of workers is still to be thought over, none does either.
         """
-        if self._failure is not None and not self._again:
+        if self._holding or (self._failure is not None and not self._again):
             return 0
         if self.policy.task_timeout is not None or self.item_seconds <= 0 or not self._rethought:
             return self.workers
@@ -243,7 +265,7 @@ class Engine:
     def _wanted(self) -> int:
         """Return the size of the next chunk as the policy has it."""
         size = self.policy.size(
-            self.feed.remaining,
+            self.feed.likely_remaining,
             workers=self.workers,
             item_seconds=self.item_seconds,
             result_bytes=self._result_bytes,
@@ -272,7 +294,7 @@ class Engine:
         if not self.policy.help or self.crew.ready >= self.workers:
             return False
         size = int(HELP_SECONDS / self.item_seconds) if self.item_seconds > 0 else 1
-        left = self.feed.remaining
+        left = self.feed.likely_remaining
         if left is not None:
             size = min(size, max(1, left // (2 * self.workers)))
         size = self._room(max(1, size))
@@ -301,17 +323,17 @@ class Engine:
 
         In a new crew: adding workers to this one would fork beside its handler threads.
         """
-        if self._rethought or self._out or self._seconds < RETHINK_SECONDS:
+        if self._rethought or self._out or self.tally.seconds < RETHINK_SECONDS:
             return
         assert self.crew is not None
         assert self.policy.rethink is not None
         self._rethought = True
-        share = self._cpu_seconds / self._seconds
-        wanted = self.policy.rethink(self.feed.remaining, self.item_seconds, share)
+        share = self.tally.cpu_seconds / self.tally.seconds
+        wanted = self.policy.rethink(self.feed.likely_remaining, self.item_seconds, share)
         if wanted > self.workers:
-            self.workers = wanted
             self.crew.close()
-            self.crew = self._make_crew(wanted)
+            self.crew.sweep()
+            self._start(wanted)
 
     def _patience(self) -> float:
         """Return how long to wait for a reply before looking at deaths and limits again."""
@@ -335,9 +357,8 @@ class Engine:
         piece = chunk.piece
         self._futile = 0
         self._waiting -= piece.size - reply.done
-        if reply.done:
+        if reply.done and self._open(piece, reply):
             self._result_bytes = max(self._result_bytes, reply.size / reply.done)
-            self._settle(piece.start, reply.results)
             self._note(
                 Span(
                     reply.pid,
@@ -352,7 +373,7 @@ class Engine:
             error = unpack(reply.failure)
             index = reply.failure.index
             if index is None:
-                error.add_note("amorsize: raised while a worker was set up (initializer, function)")
+                add_note(error, "raised while a worker was set up (initializer, function)")
                 self._fail(piece.start, error)
             else:
                 add_item_note(error, index, self.feed.item(index, piece))
@@ -360,17 +381,35 @@ class Engine:
         elif reply.done < piece.size:  # func raised StopIteration: list(map()) ends there, too
             self._cut(piece.start + reply.done)
 
+    def _open(self, piece: Slice, reply: Reply) -> bool:
+        """Take the results out of a reply; return whether that worked."""
+        try:
+            results = reply.open()
+        except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
+            last = piece.start + reply.done - 1
+            add_note(
+                error, f"raised while the results of items {piece.start} to {last} were loaded"
+            )
+            self._fail(piece.start, error)
+            return False
+        self._settle(piece.start, results)
+        return True
+
     def _settle(self, start: int, results: list[Any]) -> None:
         heappush(self._finished, (start, results))
         if self._progress is not None:
             self._progress(len(results))
 
     def _note(self, span: Span) -> None:
-        self.spans.append(span)
-        self._seconds += span.seconds
-        self._cpu_seconds += span.cpu_seconds
-        self._items += span.items
-        self.item_seconds = self._seconds / self._items
+        if len(self.spans) < MOST_SPANS:
+            self.spans.append(span)
+        (self.tally if span.worker else self.own).add(
+            Block(span.items, span.seconds, span.cpu_seconds)
+        )
+        if span.worker:
+            self.chunks += 1
+        both = self.tally.items + self.own.items
+        self.item_seconds = (self.tally.seconds + self.own.seconds) / both
 
     def _ripe(self) -> Iterator[tuple[int, list[Any]]]:
         """Yield the finished chunks whose turn it is."""
@@ -401,14 +440,25 @@ class Engine:
         if held is not None:
             held.losses += 1
             if held.losses > self.policy.retries:
-                # Items of the chunk before the guilty one are lost with it: nothing of it counts.
                 item = running.item if running is not None else None
-                self._fail(held.piece.start, _loss(lost, held, item, self.feed))
+                self._give_up_lost(lost, held, item)
         elif self.policy.retries == 0 or not lost.ready or self._futile > MOST_FUTILE:
             raise WorkerLostError(_explain_idle(lost), exitcode=lost.exitcode)
-        if self.policy.retries == 0:  # the others were started, too, and may not run twice
-            self._out.clear()
         self._restart()
+
+    def _give_up_lost(self, lost: Lost, held: Chunk, item: int | None) -> None:
+        """Give up on a chunk that cost its last worker, or on the one item of it that did."""
+        error = _loss(lost, held, item, self.feed)
+        known = item is not None or held.piece.size == 1
+        if self.policy.return_exceptions and known and self.policy.retries:
+            self._leave_out(held, error.index if error.index is not None else 0, error)
+            return
+        start = held.piece.start
+        if self.policy.retries == 0:
+            # The others were started, too, and may not run twice: nothing of them counts.
+            start = min(chunk.piece.start for chunk in self._out.values())
+        # Items of the chunk before the guilty one are lost with it: nothing of it counts.
+        self._fail(start, error)
 
     def _check_time(self) -> None:
         """End the call, or the worker with a late item, when time is up."""
@@ -417,31 +467,43 @@ class Engine:
         if policy.deadline is not None and now >= policy.deadline:
             raise TaskTimeoutError(
                 f"the call took longer than timeout={policy.timeout:g} s; "
-                f"{self._items} items were finished in workers",
+                f"{self.tally.items} items were finished in workers",
                 seconds=policy.timeout,
             )
         if policy.task_timeout is None:
             return
-        for running in self.crew.running().values():
-            chunk = self._out.get(running.chunk)
-            late = now - running.since > policy.task_timeout
-            if chunk is not None and running.item is not None and late:
-                self._give_up_on(chunk, running.item)
-                return
+        late = {
+            running.chunk: running.item
+            for running in self.crew.running().values()
+            if running.chunk in self._out
+            and running.item is not None
+            and now - running.since > policy.task_timeout
+        }
+        # Ending the crew makes the other running items run again. Where they must not, they are
+        # waited for; that cannot take longer than their own limit.
+        self._holding = bool(late) and policy.retries == 0
+        if late and not (self._holding and len(late) < len(self._out)):
+            self._give_up_on(late)
 
-    def _give_up_on(self, chunk: Chunk, index: int) -> None:
-        """End the crew because of a late item, and go on without that item."""
-        assert self.policy.task_timeout is not None
+    def _give_up_on(self, late: dict[int, int]) -> None:
+        """End the crew because of late items, {chunk: index}, and go on without those."""
         self._salvage()
-        if chunk.number not in self._out:  # it was finished after all
-            self._restart()
-            return
+        for number, index in late.items():
+            chunk = self._out.get(number)
+            if chunk is None:  # it was finished after all
+                continue
+            error = TaskTimeoutError(
+                f"item {index} took longer than task_timeout={self.policy.task_timeout:g} s",
+                index=index,
+                seconds=self.policy.task_timeout,
+            )
+            self._leave_out(chunk, index, error)
+        self._holding = False
+        self._restart()
+
+    def _leave_out(self, chunk: Chunk, index: int, error: AmorsizeError) -> None:
+        """Replace a chunk by what is before and after one of its items, which is given up."""
         del self._out[chunk.number]
-        error = TaskTimeoutError(
-            f"item {index} took longer than task_timeout={self.policy.task_timeout:g} s",
-            index=index,
-            seconds=self.policy.task_timeout,
-        )
         before, after = _around(chunk.piece, index)
         for piece in (before, after):
             if piece.size:
@@ -453,13 +515,13 @@ class Engine:
             add_item_note(error, index, self.feed.item(index, chunk.piece))
             self._waiting -= 1
             self._fail(index, error)
-        self._restart()
 
     def _salvage(self) -> None:
         """End the crew, keeping every result that was finished."""
         assert self.crew is not None
         for number, reply in self.crew.abandon():
             self._take_in(number, reply)
+        self.crew.sweep()
 
     def _restart(self) -> None:
         """Hand out again what was out, in a new crew."""
@@ -469,7 +531,7 @@ class Engine:
             heappush(self._again, (chunk.piece.start, chunk.number, chunk))
             self.retried += chunk.piece.size
         self._out = {}
-        self.crew = self._make_crew(self.workers)
+        self._start(self.workers)
 
     # Ends -----------------------------------------------------------------------------------
 

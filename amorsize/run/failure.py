@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import re
 import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +18,11 @@ __all__ = [
     "Failure",
     "RemoteTraceback",
     "add_item_note",
+    "add_note",
     "keep",
     "pack",
     "short_repr",
+    "survivor",
     "unpack",
 ]
 
@@ -78,14 +82,32 @@ def unpack(failure: Failure) -> BaseException:
     if isinstance(failure.carried, BaseException):
         return failure.carried
     error: BaseException = pickle.loads(failure.carried)
-    error.__cause__ = RemoteTraceback(failure.traceback)
+    # Past the class's own __setattr__, which may refuse (a frozen dataclass does).
+    BaseException.__dict__["__cause__"].__set__(error, RemoteTraceback(failure.traceback))
     return error
 
 
 def add_item_note(error: BaseException, index: int, item: Any) -> None:
     """Add a note that names the item an exception belongs to."""
     shown = "" if item is MISSING else f": {short_repr(item)}"
-    error.add_note(f"amorsize: raised for item {index}{shown}")
+    add_note(error, f"raised for item {index}{shown}")
+
+
+def add_note(error: BaseException, text: str) -> None:
+    """Add a note to an exception, once; one that refuses to be changed goes without."""
+    note = f"amorsize: {text}"
+    if note in getattr(error, "__notes__", ()):
+        return
+    with contextlib.suppress(Exception):
+        error.add_note(note)
+
+
+def survivor(error: Exception) -> BaseException:
+    """Return the exception, or its nearest likeness that survives the way to another process."""
+    for candidate in _candidates(error):
+        if _proven(candidate) is not None:
+            return candidate
+    return Exception(_text(error))
 
 
 def short_repr(value: Any) -> str:
@@ -124,9 +146,17 @@ def _proven(error: BaseException) -> bytes | None:
             copy = pickle.loads(blob)
         except Exception:  # noqa: BLE001 - a user's reduction may raise anything
             continue
-        if type(copy).__name__ == type(error).__name__ and _text(copy) == _text(error):
+        if type(copy).__name__ == type(error).__name__ and _same(_text(copy), _text(error)):
             return blob
     return None
+
+
+def _same(one: str, other: str) -> bool:
+    """Return whether two texts are the same but for addresses of objects."""
+    return one == other or _ADDRESS.sub("", one) == _ADDRESS.sub("", other)
+
+
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 
 def _cloudpickle_dumps(error: BaseException) -> bytes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice, starmap, tee
+from itertools import compress, count, islice, starmap, tee
 
 from .failure import MISSING, add_item_note
 
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["Feed", "Slice", "call_all", "guarded"]
 
 # Types whose slices hold exactly what iteration gives. Anything else is iterated, once, in order:
-# a sequence of the user's own may read from a disk or a network.
+# a sequence of the user's own may read from a disk or a network, and its length may be a guess.
 _SLICEABLE: frozenset[type] = frozenset({list, tuple, range, str, bytes, bytearray})
+
+# Items of a stream that are kept for the message about a failing one: so many, or so many bytes.
+_KEPT_ITEMS = 4_096
+_KEPT_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -42,14 +46,21 @@ def call_all(func: Callable[..., Any], columns: tuple[Any, ...], star: bool) -> 
     return starmap(func, columns[0]) if star else map(func, *columns)
 
 
-def guarded(func: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``func`` with its exceptions as results, as ``asyncio.gather`` has it."""
+def guarded(
+    func: Callable[..., Any], change: Callable[[Exception], object] | None = None
+) -> Callable[..., Any]:
+    """Return ``func`` with its exceptions as results, as ``asyncio.gather`` has it.
+
+    Args:
+        func: what to call.
+        change: what to make of an exception; None leaves it as it is.
+    """
 
     def call(*args: Any) -> Any:
         try:
             return func(*args)
-        except Exception as error:  # noqa: BLE001 - whatever the user's function raises is a result here
-            return error
+        except Exception as error:  # noqa: BLE001 - whatever func raises is a result here
+            return error if change is None else change(error)
 
     return call
 
@@ -63,121 +74,126 @@ class Feed:
         star: whether each item is a tuple of arguments, as in ``starmap``.
 
     Attributes:
-        length: number of items, None when unknown.
+        hint: number of items as the input has it, None when it does not say. Good for planning
+            only: what says it may be wrong.
         position: index of the next item to hand out.
         sliceable: whether the input can be sliced, so that workers may inherit it.
+        ended: whether there are no more items: the input ended, or ``func`` raised StopIteration,
+            which ends a ``map``.
+        sample: an item that was run here lately, MISSING before the first.
         error: what the input itself raised while it was read ahead, to be raised in its place.
     """
 
     def __init__(self, func: Callable[..., Any], iterables: tuple[Any, ...], *, star: bool) -> None:
         self.func = func
         self.position = 0
-        self.columns: tuple[Any, ...]
-        self.error: BaseException | None = None
-        self.sliceable = all(_sliceable(data) for data in iterables)
-        self.length = _length(iterables)
+        self.ended = False
+        self.sample: Any = MISSING
+        self.error: Exception | None = None
+        self.columns: tuple[Any, ...] = ()
+        self.hint = _hint(iterables)
+        self.sliceable = self.hint is not None and all(_sliceable(data) for data in iterables)
+        self._cursor = 0  # where _results stands: chunks handed out pass it by
         if self.sliceable:
             self.star = star
             self.columns = iterables
             self._results = call_all(func, iterables, star)
-            self._cursor = 0  # where _results stands: chunks handed out pass it by
         else:
-            self.columns = ()
-            self._cursor = 0
             # Several iterables become one of argument tuples: what was taken together stays
             # together when items go to different processes.
             self.star = star or len(iterables) > 1
             sources = list(iterables)
             source = zip(*sources, strict=False) if len(sources) > 1 else iter(sources[0])
-            self._stream = tee(source, 1)[0]
+            # Counting what the source gave, at no cost: compress takes an item, then a number.
+            self._given = count(1)
+            self._stream = tee(compress(source, self._given), 1)[0]
             self._results = call_all(func, (self._stream,), self.star)
 
     @property
     def remaining(self) -> int | None:
-        """Number of items not handed out yet, None when unknown."""
-        return None if self.length is None else self.length - self.position
+        """Number of items not handed out yet, None when unknown.
 
-    def run(self, count: int, out: list[Any]) -> int:
-        """Call ``func`` with the next ``count`` items here, appending the results to ``out``.
+        A list is asked each time: like ``map``, a call sees what is appended meanwhile.
+        """
+        if self.ended:
+            return 0
+        if not self.sliceable:
+            return None
+        return max(0, min(map(len, self.columns)) - self.position)
+
+    @property
+    def likely_remaining(self) -> int | None:
+        """Number of items left to plan for: known, or hinted at; None when there is no telling."""
+        if self.ended or self.sliceable:
+            return self.remaining
+        if self.hint is None or self.hint <= self.position:
+            return None
+        return self.hint - self.position
+
+    def run(self, wanted: int, out: list[Any]) -> int:
+        """Call ``func`` with the next items here, appending the results to ``out``.
+
+        Args:
+            wanted: how many items, at most.
+            out: list to append to.
 
         Returns:
-            How many items there were; fewer than ``count`` when the input ended.
+            How many items there were; fewer than ``wanted`` when there are no more.
 
         Raises:
             Whatever ``func`` or the input raises; ``func``'s with a note that names the item.
         """
-        before = len(out)
-        mark = None if self.sliceable else copy.copy(self._stream)
-        try:
-            out.extend(self._next_results(count))
-        except BaseException as error:
-            self.position += len(out) - before
-            self._blame(error, mark, len(out) - before)
-            raise
-        done = len(out) - before
-        self.position += done
-        self._cursor += done
-        if done < count:  # the input ended, or ``func`` raised StopIteration, which ends a map
-            self.length = self.position
+        done = 0
+        while done < wanted and not self.ended:
+            done += self._run_some(min(wanted - done, self._keepable()), out)
         return done
-
-    def _next_results(self, count: int) -> Iterator[Any]:
-        """Return an iterator that computes the next ``count`` results."""
-        if self.sliceable and self._cursor != self.position:
-            pieces = tuple(c[self.position : self.position + count] for c in self.columns)
-            return call_all(self.func, pieces, self.star)
-        return islice(self._results, count)
 
     def run_all(self, out: list[Any]) -> None:
         """Call ``func`` with all items left, here."""
-        if self.sliceable:
+        while not self.ended:
             self.run(sys.maxsize, out)
-            return
-        # In blocks: the mark that finds a failing item keeps the items since it was set.
-        while self.run(_STREAM_BLOCK, out) == _STREAM_BLOCK:
-            pass
 
-    def pass_through(self, count: int) -> Iterator[Any]:
-        """Yield the results of the next ``count`` items, each computed when it is asked for."""
+    def pass_through(self, wanted: int) -> Iterator[Any]:
+        """Yield the results of the next ``wanted`` items, each computed when it is asked for."""
+        wanted = min(wanted, self._keepable())
         start = self.position
         mark = None if self.sliceable else copy.copy(self._stream)
         try:
-            for result in self._next_results(count):
+            for result in self._next_results(wanted):
                 self.position += 1
+                self._cursor += 1
                 yield result
         except GeneratorExit:
             raise
         except BaseException as error:
             self._blame(error, mark, self.position - start)
             raise
-        self._cursor += self.position - start
-        if self.position < start + count:
-            self.length = self.position
+        self.ended = self.ended or self.position < start + wanted
 
-    def take(self, count: int, *, inherited: bool) -> Slice | None:
+    def take(self, wanted: int, *, inherited: bool) -> Slice | None:
         """Hand out the next items for a worker, None when there are none left.
 
         An exception of the input is kept in ``error``; the items before it are still handed out.
 
         Args:
-            count: how many at most.
+            wanted: how many at most.
             inherited: whether workers hold the input already.
         """
         start = self.position
+        columns: tuple[Any, ...] | None
+        if self.ended:
+            return None
         if self.sliceable:
-            assert self.length is not None
-            size = min(count, self.length - start)
+            size = min(wanted, self.remaining or 0)
             columns = None if inherited else tuple(c[start : start + size] for c in self.columns)
         else:
             items: list[Any] = []
-            if self.error is None:
-                try:
-                    items.extend(islice(self._stream, count))
-                except BaseException as error:  # noqa: BLE001 - raised later, in its place
-                    self.error = error
+            try:
+                items.extend(islice(self._stream, wanted))
+            except Exception as error:  # noqa: BLE001 - the input's own, raised later in its place
+                self.error = error
             size, columns = len(items), (items,)
-            if size < count:
-                self.length = start + size
+        self.ended = size < wanted
         if size == 0:
             return None
         self.position = start + size
@@ -190,40 +206,74 @@ class Feed:
             if piece is None or piece.columns is None:
                 return MISSING
             columns, offset = piece.columns, index - piece.start
+        if not all(0 <= offset < len(column) for column in columns):
+            return MISSING
         values = tuple(column[offset] for column in columns)
         return values[0] if len(values) == 1 else values
 
-    def peek(self) -> Any:
-        """Return the next item without handing it out, MISSING when there is none."""
+    def _run_some(self, wanted: int, out: list[Any]) -> int:
+        """Run the next items as one block."""
+        before = len(out)
+        mark = None if self.sliceable else copy.copy(self._stream)
+        try:
+            out.extend(self._next_results(wanted))
+        except BaseException as error:
+            self.position += len(out) - before
+            self._blame(error, mark, len(out) - before)
+            raise
+        done = len(out) - before
+        if done:
+            # Of a stream the mark still holds the first item of the block.
+            self.sample = self.item(self.position) if mark is None else next(mark)
+        self.position += done
+        self._cursor += done
+        self.ended = done < wanted
+        return done
+
+    def _next_results(self, wanted: int) -> Iterator[Any]:
+        """Return an iterator that computes the next ``wanted`` results."""
+        if self.sliceable and self._cursor != self.position:
+            pieces = tuple(c[self.position : self.position + wanted] for c in self.columns)
+            return call_all(self.func, pieces, self.star)
+        return islice(self._results, wanted)
+
+    def _keepable(self) -> int:
+        """Return how many items may be run before a new mark is set, which keeps them meanwhile."""
         if self.sliceable:
-            return self.item(self.position) if self.remaining else MISSING
-        return next(copy.copy(self._stream), MISSING)
+            return sys.maxsize
+        if self.sample is MISSING:
+            return 1
+        return max(1, min(_KEPT_ITEMS, _KEPT_BYTES // max(1, sys.getsizeof(self.sample, 64))))
 
     def _blame(self, error: BaseException, mark: Iterator[Any] | None, offset: int) -> None:
-        """Note index and item on an exception of ``func``; leave one of the input as it is."""
+        """Note index and item on an exception of ``func``; leave others as they are.
+
+        An exception of the input's is one that came before the input gave an item;
+        KeyboardInterrupt and its like belong to no item.
+        """
+        if not isinstance(error, (Exception, SystemExit)):
+            return
         if mark is None:
             add_item_note(error, self.position, self.item(self.position))
-            return
-        # The mark holds the items since the block began. If it has none at this place, the input
-        # raised before there was an item to call ``func`` with.
-        item = next(islice(mark, offset, None), MISSING)
-        if item is not MISSING:
-            add_item_note(error, self.position, item)
+        elif self._taken() > self.position:
+            add_item_note(error, self.position, next(islice(mark, offset, None)))
 
-
-# Items between two marks of a stream: they are kept in memory meanwhile.
-_STREAM_BLOCK = 4_096
+    def _taken(self) -> int:
+        """Return how many items were taken from the source of a stream."""
+        # The counter has no other window: its text is "count(n)", n being the next number.
+        return int(repr(self._given)[6:-1]) - 1
 
 
 def _sliceable(data: Iterable[Any]) -> bool:
     kind = type(data)
     if kind in _SLICEABLE:
         return True
-    return kind.__module__ == "numpy" and kind.__name__ == "ndarray" and bool(data.shape)  # type: ignore[attr-defined]
+    return kind.__module__ == "numpy" and kind.__name__ == "ndarray"
 
 
-def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
-    """Return how many items there are, None unless all iterables can tell."""
-    if all(isinstance(data, Sized) for data in iterables):
-        return min(len(data) for data in iterables)  # type: ignore[arg-type]
-    return None
+def _hint(iterables: tuple[Any, ...]) -> int | None:
+    """Return how many items the inputs say there are, None unless all say so."""
+    try:
+        return min(map(len, iterables))
+    except Exception:  # noqa: BLE001 - no length, one that does not fit, or a user's that raises
+        return None

@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing.pool
+import os
+import pickle
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from multiprocessing import util
 from multiprocessing.connection import wait
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
+from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
 from . import worker
-from .crew import Lost, Running, Task
+from .crew import Lost, Running, Task, take_all
 from .shared import make_prefix, sweep
-from .transport import pack_shipped, unpack
+from .transport import pack_shipped
 from .worker import CHUNK, ITEM, NOTE, READY, Reply, Setup
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
     from multiprocessing.context import BaseContext
     from multiprocessing.process import BaseProcess
 
@@ -44,16 +49,35 @@ GRACE_SECONDS = 0.5
 class _OwnedPool(multiprocessing.pool.Pool):
     """A Pool that starts workers but leaves their deaths to its owner.
 
-    ``_repopulate_pool`` and ``_get_sentinels`` are the two seams used; both are instance methods
-    without arguments in 3.8 to 3.14.
+    ``_setup_queues``, ``_repopulate_pool`` and ``_get_sentinels`` are the seams used; all are
+    instance methods without arguments in 3.8 to 3.14.
     """
 
-    owned: list[BaseProcess]
+    def __init__(
+        self, workers: int, initializer: Any, initargs: tuple[Any, ...], context: BaseContext
+    ) -> None:
+        self.owned: list[BaseProcess] = []
+        try:
+            super().__init__(workers, initializer, initargs, context=context)
+        except BaseException as error:
+            # Without all of its threads there is no pool: workers and threads so far must go.
+            kill(self.owned)
+            for thread in ("_worker_handler", "_task_handler"):
+                if hasattr(self, thread):
+                    getattr(self, thread)._state = multiprocessing.pool.TERMINATE
+            self._change_notifier.put(None)  # type: ignore[attr-defined]
+            if isinstance(error, RuntimeError):  # can't start new thread
+                raise OSError(str(error)) from error
+            raise
+
+    def _setup_queues(self) -> None:
+        super()._setup_queues()  # type: ignore[misc]
+        self._frames = Frames(self._outqueue._reader)  # type: ignore[attr-defined]
+        self._quick_get = self._frames.get
 
     def _repopulate_pool(self) -> None:
         """Start missing workers in a list of our own; the Pool's handlers see an empty one."""
-        if not hasattr(self, "owned"):
-            self.owned = []
+        hide = _without_main if self._ctx.get_start_method() != "fork" else contextlib.nullcontext  # type: ignore[attr-defined]
         while len(self.owned) < self._processes:  # type: ignore[attr-defined]
             process = self._ctx.Process(  # type: ignore[attr-defined]
                 target=multiprocessing.pool.worker,  # type: ignore[attr-defined]
@@ -61,17 +85,72 @@ class _OwnedPool(multiprocessing.pool.Pool):
                 daemon=True,
             )
             process.name = process.name.replace("Process", "PoolWorker")
-            try:
-                with _without_main():
-                    process.start()
-            except BaseException:
-                kill(self.owned)
-                raise
+            with hide():
+                process.start()
             self.owned.append(process)
 
     def _get_sentinels(self) -> list[Any]:
         # The Pool would also wake its worker handler for every single result.
         return [self._change_notifier._reader]  # type: ignore[attr-defined]
+
+
+class Frames:
+    """Reads the result pipe, and can be told to stop where it stands.
+
+    A plain read of a message whose writer was killed half way waits for the end of the pipe. That
+    never comes while any other process holds the pipe's write end, as each child does that was
+    forked after the pool. So nothing is read here before it is there, and frames are put together
+    from what was read (``Connection`` writes a length of 4 bytes, or -1 and 8 bytes, and the data).
+
+    Args:
+        reader: the pipe's read end.
+    """
+
+    def __init__(self, reader: Connection) -> None:
+        self._reader = reader
+        self._stop_reader, self._stop_writer = multiprocessing.Pipe(duplex=False)
+        self._buffer = bytearray()
+
+    def get(self) -> Any:
+        """Return the next message.
+
+        Raises:
+            EOFError: told to stop, after all that was there to be read.
+        """
+        while (frame := self._take()) is None:
+            if self._reader not in wait([self._reader, self._stop_reader]):
+                raise EOFError
+            data = os.read(self._reader.fileno(), 1 << 20)
+            if not data:
+                raise EOFError
+            self._buffer += data
+        return pickle.loads(frame)
+
+    def stop(self) -> None:
+        """Let ``get`` raise EOFError once there is nothing more to read."""
+        self._stop_writer.send_bytes(b"")
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        self._stop_reader.close()
+        self._stop_writer.close()
+
+    def _take(self) -> bytes | None:
+        """Return the first whole frame of what was read, None when there is none."""
+        buffer, start = self._buffer, 4
+        if len(buffer) < start:
+            return None
+        (size,) = unpack_from("!i", buffer)
+        if size == -1:
+            start = 12
+            if len(buffer) < start:
+                return None
+            (size,) = unpack_from("!Q", buffer, 4)
+        if len(buffer) < start + size:
+            return None
+        frame = bytes(memoryview(buffer)[start : start + size])
+        del buffer[: start + size]
+        return frame
 
 
 _main_lock = threading.Lock()
@@ -83,19 +162,17 @@ def _without_main() -> Iterator[None]:
 
     What is defined there goes by value, with the values its globals have now; importing it again
     would take time, run its side effects, make second copies of its classes, and without a guard
-    start workers that start workers. ``multiprocessing`` looks only at these two attributes.
+    start workers that start workers. A worker leaves the main module alone when it was run from a
+    package's ``__main__``, and knows that by the name in its ``__spec__``.
     """
-    namespace: dict[str, Any] = vars(sys.modules["__main__"])
+    main = sys.modules["__main__"]
     with _main_lock:
-        hidden = {
-            str(name): namespace[name] for name in ("__file__", "__spec__") if name in namespace
-        }
-        namespace.pop("__file__", None)
-        namespace["__spec__"] = None
+        spec = getattr(main, "__spec__", None)
+        main.__spec__ = ModuleSpec("__main__", None)
         try:
             yield
         finally:
-            namespace.update(hidden)
+            main.__spec__ = spec
 
 
 def kill(processes: list[BaseProcess]) -> None:
@@ -132,20 +209,20 @@ class ProcessCrew:
         self._looked = 0.0
         self._ended = False
         self._prefix = make_prefix()
-        self._listening, speaking = context.Pipe(duplex=False)
+        self._pool: Any = None
+        self._listening, self._speaking = context.Pipe(duplex=False)
+        setup = setup.for_crew(self._speaking, self._prefix)
         try:
             with _interrupts_held():
-                self._pool = _OwnedPool(
-                    workers,
-                    worker.start,
-                    (setup.for_crew(speaking, self._prefix),),
-                    context=context,
-                )
-        except BaseException:
-            self._listening.close()
-            speaking.close()
+                self._pool = _OwnedPool(workers, worker.start, (setup,), context)
+        except BaseException:  # Ctrl-C that was held back comes here, with a whole pool
+            if self._pool is not None:
+                self.abandon()
+                self.sweep()
+            else:
+                self._listening.close()
+                self._speaking.close()
             raise
-        self._speaking = speaking
         self.start_seconds = time.monotonic() - self.started_at
 
     @property
@@ -167,11 +244,8 @@ class ProcessCrew:
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
-        found = []
-        with contextlib.suppress(Empty):
-            found.append(self._replies.get(timeout=max(timeout, 1e-9)))
-            while True:
-                found.append(self._replies.get_nowait())
+        found = take_all(self._replies, timeout)
+        self._listen()  # workers that tell much must not fill the pipe, and wait
         return [(chunk, _reply(fields)) for chunk, fields in found]
 
     def running(self) -> dict[int, Running]:
@@ -199,7 +273,7 @@ class ProcessCrew:
         """End the workers, all of which are idle, and wait for them."""
         begun = time.monotonic()
         self._ended = True
-        pool: Any = self._pool
+        pool = self._pool
         with _interrupts_held():
             pool._taskqueue.put(([None] * len(pool.owned), None))
             pool.close()
@@ -208,22 +282,21 @@ class ProcessCrew:
             for process in pool.owned:
                 process.join(max(0.0, deadline - time.monotonic()))
             self._dispose()
-        sweep(self._prefix)
         self.end_seconds = time.monotonic() - begun
 
     def abandon(self) -> list[tuple[int, Reply]]:
         """End the workers at once, whatever they do; return replies that still came through.
 
         The order matters. Once all workers are dead, nobody holds the result queue's write lock for
-        a reason: it is freed, and the caller's own end of that pipe closed, so that the result
-        handler reads what was written whole and then meets the end. With the read end of the task
-        pipe closed, a task handler blocked in a write fails. Only then are the handlers told to
-        end: their last act is to take that lock, and to write to those pipes.
+        a reason: it is freed, and the caller's own end of that pipe closed. Only then are the
+        handlers told to end: the task handler's last act is to take that lock and to write to that
+        pipe. It may also be stuck in a full task pipe that nobody reads any more, which is read
+        empty here. The result handler reads what is there, and stops.
         """
         if self._ended:
             return []
         self._ended = True
-        pool: Any = self._pool
+        pool = self._pool
         with _interrupts_held():
             kill(pool.owned)
             lock = pool._outqueue._wlock
@@ -231,28 +304,29 @@ class ProcessCrew:
                 lock.acquire(block=False)
                 lock.release()
             pool._outqueue._writer.close()
-            pool._inqueue._reader.close()
             pool._state = pool._task_handler._state = multiprocessing.pool.TERMINATE
             pool._worker_handler._state = multiprocessing.pool.TERMINATE
             pool._change_notifier.put(None)
             pool._worker_handler.join()
-            pool._task_handler.join()
+            tasks = pool._inqueue._reader
+            while pool._task_handler.is_alive():
+                if tasks.poll(0):
+                    os.read(tasks.fileno(), 1 << 16)
+                pool._task_handler.join(0.001)
+            pool._frames.stop()
             pool._result_handler.join()
             self._dispose()
-        arrived = list(self._arrived())
-        sweep(self._prefix)
-        return arrived
+        # An error here is only a task that nobody read.
+        found = take_all(self._replies, 0)
+        return [(chunk, _reply(fields)) for chunk, fields in found if isinstance(fields, tuple)]
 
-    def _arrived(self) -> Iterator[tuple[int, Reply]]:
-        with contextlib.suppress(Empty):
-            while True:
-                chunk, fields = self._replies.get_nowait()
-                if isinstance(fields, tuple):  # an error here is only a task nobody read
-                    yield chunk, _reply(fields)
+    def sweep(self) -> None:
+        """Free what replies that nobody opened left behind; after the crew has ended."""
+        sweep(self._prefix)
 
     def _dispose(self) -> None:
         """Kill what is left, and close every descriptor, so that nothing waits for the garbage."""
-        pool: Any = self._pool
+        pool = self._pool
         pool._terminate.cancel()
         kill(pool.owned)
         for process in pool.owned:
@@ -262,6 +336,7 @@ class ProcessCrew:
             # The semaphores' finalizers must run here and now: in a later garbage collection they
             # may come in the middle of a call to the resource tracker, which cannot take that.
             queue._rlock = queue._wlock = None
+        pool._frames.close()
         self._speaking.close()
         self._listening.close()
 
@@ -284,8 +359,7 @@ class ProcessCrew:
 def _reply(fields: Any) -> Reply:
     if isinstance(fields, BaseException):  # the machinery's own failure, not the user's
         raise fields
-    parcel, *rest = fields
-    return Reply([] if parcel is None else unpack(parcel), *rest)
+    return Reply(*fields)
 
 
 @contextlib.contextmanager

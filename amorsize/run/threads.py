@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from .crew import Lost, Running, Task
+from .crew import Lost, Running, Task, take_all
 from .failure import Failure, keep
 from .feed import guarded
-from .worker import Call, Reply, Setup, run_columns
+from .worker import Reply, Setup, run_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,17 +37,16 @@ class ThreadCrew:
 
     Args:
         workers: how many.
-        call: what they run.
-        setup: the same, with what each runs first.
+        setup: what they run, and what each runs first.
     """
 
-    def __init__(self, workers: int, call: Call, setup: Setup) -> None:
+    def __init__(self, workers: int, setup: Setup) -> None:
         self.workers = workers
-        self.inherited = bool(call.columns)
+        self.inherited = bool(setup.call.columns)
         self.started_at = time.monotonic()
         self.end_seconds = 0.0
         self.ready_at: float | None = None
-        self._call = call
+        self._call = setup.call
         self._setup = setup
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._replies: SimpleQueue[tuple[int, Reply]] = SimpleQueue()
@@ -57,8 +55,13 @@ class ThreadCrew:
             threading.Thread(target=self._work, name=f"amorsize-{number}", daemon=True)
             for number in range(workers)
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError as error:  # can't start new thread
+            self._threads = [thread for thread in self._threads if thread.ident is not None]
+            self.close()
+            raise OSError(str(error)) from error
         self.start_seconds = time.monotonic() - self.started_at
         self.ready_at = time.monotonic()
 
@@ -73,12 +76,7 @@ class ThreadCrew:
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
-        found = []
-        with suppress(Empty):
-            found.append(self._replies.get(timeout=max(timeout, 1e-9)))
-            while True:
-                found.append(self._replies.get_nowait())
-        return found
+        return take_all(self._replies, timeout)
 
     def running(self) -> dict[int, Running]:
         """Return nothing: only a process can be ended for being late."""
@@ -106,6 +104,9 @@ class ThreadCrew:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         return []
+
+    def sweep(self) -> None:
+        """Do nothing: what nobody fetched is garbage like any other."""
 
     def _work(self) -> None:
         _inside.worker = True

@@ -149,8 +149,8 @@ def pack_results(
             error.index = start + offset
             return _pack(results[:offset], prefix), error
     # Each alone can be pickled, only the list cannot (too deep, too large).
-    error = SerializationError("the results of a chunk cannot be pickled together", index=start)
-    return _pack([], prefix), error
+    refusal = SerializationError("the results of a chunk cannot be pickled together", index=start)
+    return _pack([], prefix), refusal
 
 
 def unpack(parcel: Parcel) -> Any:

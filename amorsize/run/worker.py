@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import count
 from struct import Struct
 
-from .failure import Failure, pack
+from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
 from .transport import Parcel, dumps_inherited, loads, pack_results, unpack
 
@@ -82,6 +82,11 @@ class Setup:
         self.prefix = prefix
         self._content = (call, initializer, initargs)
 
+    @property
+    def call(self) -> Call:
+        """The call."""
+        return self._content[0]
+
     def prepare(self) -> Call:
         """Run the initializer and return the call."""
         call, initializer, initargs = self._content
@@ -115,7 +120,7 @@ class Reply:
     """What became of a chunk.
 
     Attributes:
-        results: the results; pickled when they come from another process.
+        results: the results, or the parcel they come in from another process.
         done: number of results.
         failure: why there are fewer than items, None if the last item was reached or ``func``
             raised StopIteration (which ends a ``map``).
@@ -126,7 +131,7 @@ class Reply:
         size: bytes the results took on the way, 0 when they took none.
     """
 
-    results: Any
+    results: list[Any] | Parcel
     done: int
     failure: Failure | None
     pid: int
@@ -134,6 +139,17 @@ class Reply:
     seconds: float
     cpu_seconds: float
     size: int = 0
+
+    def open(self) -> list[Any]:
+        """Return the results.
+
+        Raises:
+            Exception: whatever unpickling them raises.
+        """
+        if isinstance(self.results, Parcel):
+            results: list[Any] = unpack(self.results)
+            return results
+        return self.results
 
 
 # A note on the pipe: kind, worker, subject (chunk or item), monotonic time. Far below PIPE_BUF, so
@@ -166,7 +182,7 @@ def start(setup: Setup) -> None:
         _reseed()
         call = setup.prepare()
         _Process.call = call
-        _Process.func = guarded(call.func) if call.return_exceptions else call.func
+        _Process.func = guarded(call.func, survivor) if call.return_exceptions else call.func
     except BaseException as error:  # noqa: BLE001 - told with the first chunk
         _Process.broken = pack(error, None)
     _note(READY, 0)
@@ -187,7 +203,7 @@ def run_chunk(
     _note(CHUNK, chunk)
     begun = time.monotonic()
     if _Process.broken is not None:
-        return None, 0, _Process.broken, os.getpid(), begun, 0.0, 0.0
+        return [], 0, _Process.broken, os.getpid(), begun, 0.0, 0.0
     call = _Process.call
     out: list[Any] = []
     try:
@@ -196,7 +212,7 @@ def run_chunk(
         else:
             pieces = tuple(column[begin : begin + size] for column in call.columns)
     except BaseException as error:  # noqa: BLE001 - an item's own unpickling may raise anything
-        return None, 0, pack(error, begin), os.getpid(), begun, 0.0, 0.0
+        return [], 0, pack(error, begin), os.getpid(), begun, 0.0, 0.0
     func = _tracked(_Process.func, begin) if track else _Process.func
     failure, seconds, cpu_seconds = run_columns(func, pieces, call.star, begin, out)
     parcel, left_out = pack_results(out, begin, _Process.prefix)

@@ -1,0 +1,78 @@
+"""A crew of nobody: chunks run in the calling process, where no other worker can be had."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from .failure import keep
+from .feed import guarded
+from .worker import Reply, Setup, run_columns
+
+if TYPE_CHECKING:
+    from .crew import Lost, Running, Task
+
+__all__ = ["InlineCrew"]
+
+
+class InlineCrew:
+    """Runs each chunk as it is handed out.
+
+    Args:
+        setup: what it runs, and what is to be run first.
+
+    Raises:
+        Exception: whatever the user's initializer raises.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.workers = self.ready = 1
+        self.started_at = time.monotonic()
+        call = setup.prepare()
+        self.start_seconds = self.end_seconds = 0.0
+        self.ready_at: float | None = self.started_at
+        self.inherited = bool(call.columns)
+        self._call = call
+        self._func = guarded(call.func) if call.return_exceptions else call.func
+        self._done: list[tuple[int, Reply]] = []
+
+    def submit(self, task: Task) -> None:
+        """Run a task.
+
+        Raises:
+            KeyboardInterrupt: the caller was interrupted.
+        """
+        begun, end = time.monotonic(), task.start + task.size
+        pieces = task.columns or tuple(c[task.start : end] for c in self._call.columns)
+        out: list[Any] = []
+        failure, seconds, cpu = run_columns(
+            self._func, pieces, self._call.star, task.start, out, wrap=keep
+        )
+        if failure is not None and isinstance(failure.carried, KeyboardInterrupt):
+            raise failure.carried
+        reply = Reply(out, len(out), failure, os.getpid(), begun, seconds, cpu)
+        self._done.append((task.chunk, reply))
+
+    def replies(self, timeout: float) -> list[tuple[int, Reply]]:
+        """Return (chunk, reply) of all that was run, at once."""
+        done, self._done = self._done, []
+        return done
+
+    def running(self) -> dict[int, Running]:
+        """Return nothing: a task is over when ``submit`` returns."""
+        return {}
+
+    def lost(self) -> Lost | None:
+        """Return None: the caller is not dead."""
+        return None
+
+    def close(self) -> None:
+        """Do nothing: nothing was started."""
+
+    def abandon(self) -> list[tuple[int, Reply]]:
+        """Return what was run and not fetched."""
+        return self.replies(0)
+
+    def sweep(self) -> None:
+        """Do nothing: nothing is lying about."""
