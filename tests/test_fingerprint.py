@@ -1,7 +1,16 @@
 """Equal structure, equal fingerprint; anything the function uses differs, another one."""
 
+import array
+import collections
+import copy
+import datetime
+import decimal
+import fractions
 import functools
 import math
+import operator
+import pathlib
+import random
 import subprocess
 import sys
 import textwrap
@@ -277,6 +286,122 @@ def test_a_parallel_function_is_its_function():
     plain = make("def h(x): return x + 1\ndef f(x): return h(x)")
     decorated = make("def h(x): return x + 1\nh = p(h)\ndef f(x): return h(x)", p=parallelize)
     assert digest(plain) == digest(decorated)
+
+
+class MyInt(int):
+    pass
+
+
+class MyText(str):
+    __slots__ = ()
+
+
+class Holder:
+    def __init__(self, inner):
+        self.inner = inner
+
+
+class Proxy:
+    @property
+    def __dict__(self):
+        raise RuntimeError("nobody home")
+
+
+def chain(length):
+    """Return a list nested so deep."""
+    inner = []
+    for _ in range(length):
+        inner = Holder(inner)
+    return inner
+
+
+PAIRS = {
+    "int subclass": (MyInt(2), MyInt(5000)),
+    "str subclass": (MyText("a"), MyText("b")),
+    "date": (datetime.date(2020, 1, 1), datetime.date(2024, 1, 1)),
+    "datetime": (datetime.datetime(2020, 1, 1), datetime.datetime(2020, 1, 2)),
+    "timezone": (
+        datetime.timezone(datetime.timedelta(hours=1)),
+        datetime.timezone(datetime.timedelta(hours=2)),
+    ),
+    "decimal": (decimal.Decimal("1.0"), decimal.Decimal("1.00")),
+    "fraction": (fractions.Fraction(1, 2), fractions.Fraction(1, 3)),
+    "path": (pathlib.Path("a"), pathlib.Path("b")),
+    "deque": (collections.deque([1, 2]), collections.deque([1, 3])),
+    "ordered dict": (collections.OrderedDict(a=1), collections.OrderedDict(a=2)),
+    "counter": (collections.Counter("aab"), collections.Counter("abb")),
+    "middle of a list": ([0] * 500, [0] * 250 + [1] * 250),
+    "itemgetter": (operator.itemgetter(1), operator.itemgetter(2)),
+    "bytearray": (bytearray(b"abc"), bytearray(b"abd")),
+    "memoryview": (memoryview(b"abcdef")[::2], memoryview(b"abxdef")[::2]),
+    "array": (array.array("i", [1, 2]), array.array("i", [1, 3])),
+    "slice": (slice(1, 2), slice(1, 3)),
+    "range": (range(10), range(11)),
+    "numpy scalar": (np.float32(1), np.float64(1)),
+    "numpy dtype": (np.dtype("i4"), np.dtype("i8")),
+    "random generator": (random.Random(1), random.Random(2)),
+    "namespace": (types.SimpleNamespace(a=1), types.SimpleNamespace(a=2)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_captured_objects_of_every_kind_count(name):
+    """Objects of the standard library's and of derived types are told apart by content."""
+
+    def over(value):
+        return lambda x: (x, value)
+
+    first, second = PAIRS[name]
+    assert digest(over(first)) != digest(over(second))
+    assert digest(over(first)) == digest(
+        over(copy.deepcopy(first) if name != "memoryview" else first)
+    )
+    assert fingerprint(over(first)).stable
+
+
+def test_using_a_path_changes_nothing():
+    """What an object keeps for its own convenience is not what it is."""
+    path = pathlib.Path("some/where")
+
+    def uses(x):
+        return path / x
+
+    before = digest(uses)
+    assert str(path) and hash(path) and path.parts
+    assert digest(uses) == before
+
+
+def test_odd_objects_are_no_error():
+    """Deep nesting and objects that raise when looked at have a fingerprint, too."""
+
+    def over(value):
+        return lambda x: (x, value)
+
+    assert digest(over(chain(50))) != digest(over(chain(51)))
+    assert digest(over(chain(5_000)))
+    assert not fingerprint(over(Proxy())).stable
+
+
+def test_keyword_defaults_and_attributes_of_functions_count():
+    """A replaced dict of keyword defaults is noticed, and so is an attribute of a helper."""
+    f = make("def f(x, *, k=1): return x * k")
+    before = digest(f)
+    f.__kwdefaults__ = {"k": 2}
+    assert digest(f) != before
+    g = make("def h(x): return h.k\nh.k = 1\ndef g(x): return h(x)", name="g")
+    before = digest(g)
+    g.__globals__["h"].k = 2
+    assert digest(g) != before
+
+
+def test_attributes_of_submodules_count():
+    """package.module.helper is followed through the user's modules."""
+    package, module = types.ModuleType("package"), types.ModuleType("package.module")
+    package.module, module.helper = module, make("def f(x): return x + 1")
+    f = make("def f(x): return package.module.helper(x)", package=package)
+    before = digest(f)
+    module.helper = make("def f(x): return x + 2")
+    assert digest(f) != before
 
 
 def test_pickling_an_instance_changes_nothing():

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Fingerprint", "fingerprint", "is_known"]
 
 MOST_NODES = 2_000  # about 2 ms of walking at the very most
+DEEPEST = 100  # levels of nesting; Python's own stack ends at about five times as many
 MOST_ITEMS = 64  # of one container; its length always counts
 MOST_SET_ITEMS = 512  # sets have no ends to sample from: they are sorted whole, or not at all
 SAMPLE_BYTES = 1_024  # at each end of a long buffer, and in strides between
@@ -90,7 +91,10 @@ def is_known(func: Callable[..., Any]) -> bool:
 
 def _walked(func: Callable[..., Any]) -> Fingerprint:
     walk = _Walk()
-    walk.value(func)
+    try:
+        walk.value(func)
+    except Exception:  # noqa: BLE001 - objects of the user's may raise anything when looked at
+        walk.stable, walk.mutable = False, True
     digest = blake2b(_HEADER + b"".join(walk.parts), digest_size=8).hexdigest()
     result = Fingerprint(digest, walk.stable)
     if type(func) is types.FunctionType:
@@ -118,11 +122,12 @@ class _Memo:
         self.sizes = walk.sizes
 
     def holds(self) -> bool:
-        for function, code, defaults, closure in self.functions:
+        for function, code, defaults, closure, keywords in self.functions:
             if (
                 function.__code__ is not code
                 or function.__defaults__ is not defaults
                 or function.__closure__ is not closure
+                or function.__kwdefaults__ is not keywords
             ):
                 return False
         for namespace, name, value in self.slots:
@@ -329,11 +334,13 @@ class _Walk:
         self.parts: list[bytes] = []
         self.slots: list[tuple[Any, str, object]] = []
         self.cells: list[tuple[types.CellType, object]] = []
-        self.functions: list[tuple[types.FunctionType, object, object, object]] = []
+        self.functions: list[tuple[types.FunctionType, object, object, object, object]] = []
         self.sizes: list[tuple[Any, int]] = []
         self.mutable = False
         self.stable = True
         self._seen: dict[int, int] = {}
+        self._expanded: set[tuple[int, tuple[str, ...]]] = set()
+        self._depth = 0
         self._alive: list[object] = []  # objects made on the way must not have their ids reused
 
     def value(self, value: Any) -> None:
@@ -350,18 +357,24 @@ class _Walk:
         if known is not None:
             self.parts.append(b"@" + pack("<q", known))
             return
-        if len(self._seen) >= MOST_NODES:
+        if len(self._seen) >= MOST_NODES or self._depth >= DEEPEST:
             self.parts.append(b"#")
             self.mutable = True
             return
         self._seen[id(value)] = len(self._seen)
         self._alive.append(value)
+        self._depth += 1
+        self._encoder(kind)(self, value)
+        self._depth -= 1
+
+    @staticmethod
+    def _encoder(kind: type) -> Callable[[_Walk, Any], None]:
+        """Return how to encode a type: as the nearest base that is known says."""
         for base in kind.__mro__:
             encode = _ENCODERS.get(base) or _NAMED.get((base.__module__, base.__name__))
             if encode is not None:
-                encode(self, value)
-                return
-        self.instance(value)
+                return encode
+        return _Walk.instance
 
     def tag(self, tag: bytes, text: str = "") -> None:
         """Encode a tag with a name."""
@@ -378,7 +391,13 @@ class _Walk:
         self.parts.append(_framed(b"C", described.digest))
         closure = function.__closure__ or ()
         self.functions.append(
-            (function, function.__code__, function.__defaults__, function.__closure__)
+            (
+                function,
+                function.__code__,
+                function.__defaults__,
+                function.__closure__,
+                function.__kwdefaults__,
+            )
         )
         self.values(function.__defaults__ or ())
         self.keyword_defaults(function.__kwdefaults__)
@@ -390,6 +409,10 @@ class _Walk:
             else:
                 self.value(content)
         self.globals(function.__globals__, described)
+        attributes = {k: v for k, v in vars(function).items() if k != "__wrapped__"}
+        if attributes:
+            self.mutable = True
+            self.attributes_of(attributes)
 
     def keyword_defaults(self, defaults: dict[str, Any] | None) -> None:
         self.parts.append(pack("<q", len(defaults or ())))
@@ -407,10 +430,15 @@ class _Walk:
                 continue
             self.tag(b"g", name)
             self.value(value)
-            if type(value) is types.ModuleType and _is_users(value.__name__):
-                self.attributes(value, described.names)
+            self.attributes(value, described.names)
 
-    def attributes(self, module: types.ModuleType, names: tuple[str, ...]) -> None:
+    def attributes(self, module: object, names: tuple[str, ...]) -> None:
+        """Encode those attributes of a user's module, and of its submodules, that are named."""
+        if type(module) is not types.ModuleType or not _is_users(module.__name__):
+            return
+        if (id(module), names) in self._expanded:
+            return
+        self._expanded.add((id(module), names))
         namespace = vars(module)
         for name in names:
             value = namespace.get(name, _MISSING)
@@ -418,6 +446,7 @@ class _Walk:
             if value is not _MISSING:
                 self.tag(b"a", name)
                 self.value(value)
+                self.attributes(value, names)
 
     def module(self, module: types.ModuleType) -> None:
         self.tag(b"m", module.__name__)
@@ -486,8 +515,9 @@ class _Walk:
     def values(self, values: tuple[Any, ...] | list[Any]) -> None:
         size = len(values)
         self.parts.append(b"(" + pack("<q", size))
-        if size > 2 * MOST_ITEMS:
-            values = [*values[:MOST_ITEMS], *values[-MOST_ITEMS:]]
+        if size > 3 * MOST_ITEMS:
+            middle = values[MOST_ITEMS : -MOST_ITEMS : -(-size // MOST_ITEMS)]
+            values = [*values[:MOST_ITEMS], *middle, *values[-MOST_ITEMS:]]
         for value in values:
             self.value(value)
 
@@ -532,6 +562,13 @@ class _Walk:
         self._alive += inner._alive
         return b"".join(inner.parts)
 
+    def scalar(self, value: Any) -> None:
+        """Encode an instance of a subclass of int, float, complex, str or bytes."""
+        for base, plain in _PLAIN.items():
+            if isinstance(value, base):
+                self.parts.append(b"=" + _ATOMS[base](plain(value)))
+        self.instance(value)
+
     def subclass(self, value: Any, base: type) -> None:
         """Encode the type and attributes of an instance of a subclass of a builtin."""
         if type(value) is not base:
@@ -542,6 +579,10 @@ class _Walk:
         self.mutable = True
         kind = type(value)
         self.value(kind)
+        if kind.__module__.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
+            # Python's own types know best what they are; their slots may hold mere caches.
+            self.opaque(value)
+            return
         state = getattr(value, "__dict__", None)
         if type(state) is dict:
             self.attributes_of(state)
@@ -562,7 +603,7 @@ class _Walk:
     def opaque(self, value: Any) -> None:
         """Encode an object of a C type: by its reduction when it is Python's own."""
         kind = type(value)
-        if issubclass(kind, _CONTAINERS):  # their content is encoded already
+        if kind is object or issubclass(kind, _CONTAINERS):  # their content is encoded already
             return
         if kind.__module__.partition(".")[0] in sys.stdlib_module_names:
             try:
@@ -586,8 +627,10 @@ class _Walk:
         self.tag(b"B", f"{type(value).__name__} {view.format} {view.shape}")
         if view.c_contiguous:
             self.parts.append(_buffer(b"y", view.cast("B")))
+        elif view.nbytes <= 64 * SAMPLE_BYTES:
+            self.parts.append(_buffer(b"y", view.tobytes()))
         else:
-            self.parts.append(_framed(b"y", bytes(view[:SAMPLE_BYTES])))
+            self.stable = False
 
     def ndarray(self, value: Any) -> None:
         """Encode a NumPy array by type, shape and a sample of its items."""
@@ -634,13 +677,15 @@ def _slots(cls: type) -> tuple[str, ...]:
 def _hides_state(kind: type) -> bool:
     """Return whether instances hold something beyond their attributes and slots, in C.
 
-    A class statement adds at most a dictionary, a weak reference and one pointer for each slot to
-    the size of its base's instances.
+    A class statement adds to the size of its base's instances a pointer each for the dictionary,
+    the weak references and the slots it names.
     """
     for cls in kind.__mro__[:-1]:
         base = cls.__base__
         assert base is not None
-        if cls.__basicsize__ - base.__basicsize__ > _POINTER * (2 + len(_slots(cls))):
+        own = vars(cls)
+        named = len(_slots(cls)) + ("__dict__" in own) + ("__weakref__" in own)
+        if cls.__basicsize__ - base.__basicsize__ > _POINTER * named:
             return True
     return False
 
@@ -713,7 +758,17 @@ _CLASS_NOISE = frozenset(
     }
 )
 
-_CONTAINERS = (tuple, list, dict, set, frozenset)
+# Types whose content is encoded by their own encoders, never by attributes alone.
+_CONTAINERS = (tuple, list, dict, set, frozenset, int, float, complex, str, bytes)
+
+# How to get the plain value out of an instance of a subclass, past its own methods.
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    int: int.__index__,
+    float: float.__float__,
+    complex: complex.__complex__,
+    str: str.__str__,
+    bytes: lambda value: bytes(memoryview(value)),
+}
 
 # Looked up along the type's MRO: a subclass is encoded as its nearest known base says.
 _ENCODERS: dict[Any, Callable[[_Walk, Any], None]] = {
@@ -734,6 +789,11 @@ _ENCODERS: dict[Any, Callable[[_Walk, Any], None]] = {
     classmethod: _Walk.wrapped,
     property: _Walk.wrapped,
     type: _Walk.cls,
+    int: _Walk.scalar,
+    float: _Walk.scalar,
+    complex: _Walk.scalar,
+    str: _Walk.scalar,
+    bytes: _Walk.scalar,
     tuple: _Walk.a_tuple,
     list: _Walk.a_list,
     dict: _Walk.a_dict,
