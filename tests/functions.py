@@ -176,3 +176,64 @@ def stop_late(x):
     if x == 20:
         raise StopIteration
     return x
+
+
+def total(array):
+    return int(array.sum())
+
+
+class TwoPartError(Exception):
+    """An exception that takes two arguments and keeps one."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first}{second}")
+
+
+def raise_two_part(x):
+    if x == 3:
+        raise TwoPartError("a", "b")
+    return x
+
+
+class Unloadable:
+    """Pickles, but does not unpickle."""
+
+    def __reduce__(self):
+        return (_never, ())
+
+
+def _never():
+    raise LookupError("cannot be loaded")
+
+
+def unloadable_after_failure(x):
+    """Item 0 fails late; item 1 gives at once what cannot be loaded."""
+    if x == 0:
+        time.sleep(0.3)
+        raise KeyError("first")
+    return Unloadable()
+
+
+def slow_first_dead_third(x):
+    if x == 0:
+        time.sleep(0.5)
+    if x == 2:
+        time.sleep(0.1)
+        os._exit(3)
+    return x
+
+
+def logged_hang_on_3(path, x):
+    log_call(path, x)
+    if x == 3:
+        time.sleep(60)
+    time.sleep(0.05)
+    return x
+
+
+def large_then_dead(where, x):
+    """Return large results; item 5 ends its worker, at once or after a while."""
+    if x == 5:
+        time.sleep(0.1 if where == "mid" else 0)
+        os._exit(3)
+    return bytes(10**6)

@@ -121,7 +121,10 @@ def take_all(queue: SimpleQueue[Any], timeout: float) -> list[Any]:
     """Wait up to ``timeout`` seconds for something in a queue; return all there is."""
     found = []
     with suppress(Empty):
-        found.append(queue.get(timeout=max(timeout, 1e-9)))
+        if timeout > 0:
+            # No less than a millisecond: a first get() that wakes up when its time is just over
+            # takes the negative rest for "for ever" (seen with 3.11's SimpleQueue).
+            found.append(queue.get(timeout=max(timeout, 0.001)))
         while True:
             found.append(queue.get_nowait())
     return found

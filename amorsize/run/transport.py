@@ -9,7 +9,9 @@ from __future__ import annotations
 import pickle
 from collections import ChainMap
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
+from types import MethodDescriptorType, MethodType, WrapperDescriptorType
 
 from ..errors import SerializationError
 from . import shared
@@ -96,11 +98,13 @@ def dumps_inherited(value: Any) -> bytes:
 
     import cloudpickle
 
+    # Of methods and partials cloudpickle knows more: it need not find them by name.
+    known: dict[type, Any] = dict(ForkingPickler._extra_reducers)  # type: ignore[attr-defined]
+    for kind in (MethodType, MethodDescriptorType, WrapperDescriptorType, partial):
+        known.pop(kind, None)
+
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        dispatch_table = ChainMap(  # noqa: RUF012 - pickle looks for it by this name
-            dict(ForkingPickler._extra_reducers),  # type: ignore[attr-defined]
-            dict(cloudpickle.Pickler.dispatch_table),
-        )
+        dispatch_table = ChainMap(known, dict(cloudpickle.Pickler.dispatch_table))  # noqa: RUF012 - so named by pickle
 
     buffer = BytesIO()
     try:

@@ -158,7 +158,7 @@ NOTE = Struct("<cqqd")
 READY, CHUNK, ITEM = b"r", b"c", b"i"
 
 
-class _Process:
+class _Worker:
     """The state of this worker process."""
 
     call: Call
@@ -166,6 +166,10 @@ class _Process:
     notes: Connection
     prefix: str
     broken: Failure | None = None
+
+
+# An instance: as attributes of a class, functions and other descriptors would be bound to it.
+_worker = _Worker()
 
 
 def start(setup: Setup) -> None:
@@ -176,15 +180,15 @@ def start(setup: Setup) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     assert setup.notes is not None
-    _Process.notes = setup.notes
-    _Process.prefix = setup.prefix
+    _worker.notes = setup.notes
+    _worker.prefix = setup.prefix
     try:
         _reseed()
         call = setup.prepare()
-        _Process.call = call
-        _Process.func = guarded(call.func, survivor) if call.return_exceptions else call.func
+        _worker.call = call
+        _worker.func = guarded(call.func, survivor) if call.return_exceptions else call.func
     except BaseException as error:  # noqa: BLE001 - told with the first chunk
-        _Process.broken = pack(error, None)
+        _worker.broken = pack(error, None)
     _note(READY, 0)
 
 
@@ -202,9 +206,9 @@ def run_chunk(
     """
     _note(CHUNK, chunk)
     begun = time.monotonic()
-    if _Process.broken is not None:
-        return [], 0, _Process.broken, os.getpid(), begun, 0.0, 0.0
-    call = _Process.call
+    if _worker.broken is not None:
+        return [], 0, _worker.broken, os.getpid(), begun, 0.0, 0.0
+    call = _worker.call
     out: list[Any] = []
     try:
         if columns is not None:
@@ -213,9 +217,9 @@ def run_chunk(
             pieces = tuple(column[begin : begin + size] for column in call.columns)
     except BaseException as error:  # noqa: BLE001 - an item's own unpickling may raise anything
         return [], 0, pack(error, begin), os.getpid(), begun, 0.0, 0.0
-    func = _tracked(_Process.func, begin) if track else _Process.func
+    func = _tracked(_worker.func, begin) if track else _worker.func
     failure, seconds, cpu_seconds = run_columns(func, pieces, call.star, begin, out)
-    parcel, left_out = pack_results(out, begin, _Process.prefix)
+    parcel, left_out = pack_results(out, begin, _worker.prefix)
     if left_out is not None:
         assert left_out.index is not None
         failure = pack(left_out, left_out.index)
@@ -268,7 +272,7 @@ def _tracked(func: Callable[..., Any], begin: int) -> Callable[..., Any]:
 
 
 def _note(kind: bytes, subject: int) -> None:
-    _Process.notes.send_bytes(NOTE.pack(kind, os.getpid(), subject, time.monotonic()))
+    _worker.notes.send_bytes(NOTE.pack(kind, os.getpid(), subject, time.monotonic()))
 
 
 def _ignore(*_: object) -> None:

@@ -1,0 +1,245 @@
+"""Awkward moments: many chunks, other children, interrupts half way, starts that fail."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from amorsize import TaskTimeoutError, WorkerLostError, smart_imap, smart_map
+from tests import functions as f
+from tests import programs
+
+
+def test_thousands_of_chunks_pass():
+    """What workers tell of each chunk never fills the pipe it is told through."""
+    assert smart_map(abs, range(10_000), n_jobs=2, chunksize=1) == list(range(10_000))
+    assert sum(1 for _ in smart_imap(abs, range(8_000), n_jobs=2, buffersize=8)) == 8_000
+
+
+def test_a_death_without_retries_beside_a_running_chunk_ends_the_call():
+    """With retries=0 the first death is the end, whatever else is running."""
+    with pytest.raises(WorkerLostError, match="item 2"):
+        smart_map(f.slow_first_dead_third, range(3), n_jobs=3, chunksize=1, retries=0)
+
+
+def test_other_children_of_the_caller_do_not_hold_up_the_end():
+    """A process forked while workers run has copies of their pipes; nobody waits for it."""
+    results = smart_imap(f.double, range(1_000), n_jobs=2, mp_context="fork")
+    next(results)
+    context = multiprocessing.get_context("fork")
+    other = context.Process(target=time.sleep, args=(30,), daemon=True)
+    other.start()
+    begun = time.monotonic()
+    results.close()
+    assert time.monotonic() - begun < 20
+    other.kill()
+    other.join()
+    other.close()
+
+
+def test_two_lazy_runs_at_once_can_be_closed_in_any_order():
+    """Each run's workers are its own."""
+    first = smart_imap(f.double, range(1_000), n_jobs=2, mp_context="fork")
+    second = smart_imap(f.double, range(1_000), n_jobs=2, mp_context="fork")
+    assert (next(first), next(second), next(first)) == (0, 0, 2)
+    first.close()
+    assert next(second) == 2
+    second.close()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_the_main_modules_file_is_known_in_workers(tmp_path, method):
+    """__file__ and parallelized functions of the main module work everywhere."""
+    source = f"""
+import os
+from amorsize import parallelize, smart_map
+def where(x):
+    return os.path.basename(__file__)
+@parallelize
+def add_one(x):
+    return x + 1
+def calls_it(x):
+    return add_one(x) + 1
+class Box:
+    @parallelize(n_jobs=2)
+    def shift(self, x):
+        return x + 10
+if __name__ == "__main__":
+    way = dict(n_jobs=2, mp_context={method!r})
+    print(smart_map(where, range(2), **way), add_one.map(range(3), **way))
+    print(smart_map(calls_it, range(3), **way), Box().shift.map(range(2), mp_context={method!r}))
+"""
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out == "['program.py', 'program.py'] [1, 2, 3]\n[2, 3, 4] [10, 11]\n", ended.err
+
+
+READING = """
+import queue, sys, time
+from amorsize import smart_map
+def items():
+    yield from range(4)
+    print("reading", flush=True)
+    {read}
+if __name__ == "__main__":
+    try:
+        smart_map(abs, items(), {options})
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("read", ["time.sleep(60)", "queue.Queue().get()"])
+@pytest.mark.parametrize("options", ["n_jobs=1", "n_jobs=2", ""])
+def test_ctrl_c_while_the_input_is_read(tmp_path, read, options):
+    """An interrupt in the data's own code ends the call at once."""
+    path = tmp_path / "program.py"
+    path.write_text(READING.format(read=read, options=options))
+    with programs.started(path) as process:
+        assert process.stdout.readline() == "reading\n"
+        os.killpg(process.pid, signal.SIGINT)
+        ended = programs.finish(process, deadline=20)
+    assert ended.out == "interrupted\n", ended.err
+
+
+def test_ctrl_c_in_the_last_item_is_no_index_error(tmp_path):
+    """An interrupt that comes when the last item is over is still an interrupt."""
+    source = """
+import os, signal
+from amorsize import smart_map
+def last(x):
+    os.kill(os.getpid(), signal.SIGINT)
+try:
+    smart_map(last, [1], n_jobs=1)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    assert programs.run_source(source, tmp_path).out == "interrupted\n"
+
+
+def test_ctrl_c_while_workers_start_leaves_no_pool(tmp_path):
+    """An interrupt that comes in the middle of a start ends what was started."""
+    source = """
+import gc, os, signal
+from amorsize import smart_map
+hits = []
+def interrupt():
+    if not hits:
+        hits.append(os.kill(os.getpid(), signal.SIGINT))
+os.register_at_fork(before=interrupt)
+try:
+    smart_map(abs, range(100), n_jobs=2, mp_context="fork")
+except KeyboardInterrupt:
+    print("interrupted")
+gc.collect()
+print(smart_map(abs, range(3), n_jobs=2, mp_context="fork"))
+"""
+    ended = programs.run_source(source, tmp_path, deadline=20)
+    assert ended.out == "interrupted\n[0, 1, 2]\n", ended.err
+
+
+NO_ROOM = """
+import threading, multiprocessing.process
+from amorsize import smart_map
+from tests.functions import {func} as func
+started = []
+{patch}
+reports = []
+got = smart_map(func, range({items}), report=reports.append, {options})
+assert got == list(map(func, range({items}))), got
+print(reports[0].backend, reports[0].n_jobs, reports[0].warnings)
+"""
+NO_THREAD = """
+class Full(threading.Thread):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+threading.Thread = Full
+"""
+FEW_PROCESSES = """
+start = multiprocessing.process.BaseProcess.start
+def limited(self):
+    import multiprocessing
+    if len(multiprocessing.active_children()) >= {limit}:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    start(self)
+multiprocessing.process.BaseProcess.start = limited
+"""
+
+
+@pytest.mark.parametrize(
+    ("patch", "func", "options", "says"),
+    [
+        (NO_THREAD, "double", "n_jobs=2", 'serial 1 ("the items run in the calling process'),
+        (NO_THREAD, "wait_5ms", "", 'serial 1 ("the items run in the calling process'),
+        (FEW_PROCESSES.format(limit=0), "double", "n_jobs=2", "serial 1 ('the items run in"),
+        (FEW_PROCESSES.format(limit=3), "wait_5ms", "", "process"),
+        (FEW_PROCESSES.format(limit=1), "wait_5ms", "backend='process'", "process 1 ()"),
+    ],
+)
+def test_workers_that_cannot_be_had_are_done_without(tmp_path, patch, func, options, says):
+    """Threads or processes refused by the system: fewer workers, or none, and a word about it."""
+    source = NO_ROOM.format(patch=patch, func=func, options=options, items=60)
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out.replace('"', "'").startswith(says.replace('"', "'")), ended.out + ended.err
+    assert ended.code == 0
+
+
+def test_an_exception_that_does_not_load_can_be_a_result():
+    """With return_exceptions=True it arrives as its nearest likeness, in its place."""
+    got = smart_map(f.raise_two_part, range(6), n_jobs=2, return_exceptions=True)
+    assert [x for x in got if isinstance(x, int)] == [0, 1, 2, 4, 5]
+    assert (type(got[3]), str(got[3])) == (Exception, "ab")
+
+
+def test_results_that_do_not_load_fail_in_their_place():
+    """The earliest failing item wins over results that cannot be loaded, which are told apart."""
+    with pytest.raises(KeyError, match="first"):
+        smart_map(f.unloadable_after_failure, range(2), n_jobs=2, chunksize=1)
+    with pytest.raises(LookupError, match="cannot be loaded") as caught:
+        smart_map(f.unloadable_after_failure, range(1, 3), n_jobs=2, chunksize=1)
+    assert "were loaded" in caught.value.__notes__[0]
+
+
+def test_a_late_item_without_retries_runs_nothing_twice(tmp_path):
+    """With retries=0 the other running items are waited for, not run again."""
+    path = str(tmp_path / "calls")
+    func = functools.partial(f.logged_hang_on_3, path)
+    got = smart_map(func, range(8), n_jobs=2, task_timeout=0.6, retries=0, return_exceptions=True)
+    assert isinstance(got[3], TaskTimeoutError)
+    assert f.logged_calls(path) == list(range(8))
+
+
+def test_a_lost_item_can_be_a_result():
+    """With return_exceptions=True the item that kills its workers is given up in its place."""
+    got = smart_map(f.leave_on_7, range(20), n_jobs=2, return_exceptions=True)
+    assert [x for x in got if isinstance(x, int)] == [x for x in range(20) if x != 7]
+    assert isinstance(got[7], WorkerLostError)
+
+
+def test_threads_started_by_the_first_items_are_noticed(tmp_path):
+    """Whether a fork is safe is asked when workers start, not before."""
+    source = """
+import threading, time
+from amorsize import smart_map
+def f(x):
+    if threading.active_count() == 1:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    time.sleep(0.005)
+    return x
+reports = []
+smart_map(f, range(300), report=reports.append, use_cache=False)
+print(reports[0].start_method, reports[0].reason)
+"""
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out.startswith("forkserver "), ended.out + ended.err
+
+
+@pytest.mark.parametrize("where", ["before", "mid"])
+def test_segments_of_killed_workers_are_swept(where):
+    """Shared memory that nobody received does not stay."""
+    before = set(os.listdir("/dev/shm"))
+    with pytest.raises(WorkerLostError):
+        smart_map(functools.partial(f.large_then_dead, where), range(8), n_jobs=2, chunksize=1)
+    assert set(os.listdir("/dev/shm")) == before
