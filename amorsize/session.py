@@ -43,14 +43,17 @@ LOOK_UP_SECONDS = 0.0002
 PROBE_SECONDS = 0.001
 # If no more work than this is left, no crew could be back in time.
 WORTH_SECONDS = 0.0025
+# A short run that went as remembered teaches nothing that pays for the learning (30 us).
+WORTH_LEARNING_SECONDS = 0.01
+AS_EXPECTED = 0.1
 # Blocks expected to be shorter than this are timed by the wall clock alone.
 SHORT_BLOCK_SECONDS = 50e-6
 # What is assumed to be left of an input of unknown length, for choosing a number of workers.
 ASSUMED_SECONDS = 1.0
+# Workers are considered again when so many times as much work was done as at the last time.
+LOOK_AGAIN = 1.5
 # In a lazy run, one of so many seconds' worth of tiny items is timed.
 TIMED_EVERY_SECONDS = 20e-6
-# ... and workers are considered again when so many times as much work was done as at the last time.
-LOOK_AGAIN = 1.5
 
 
 class Session:
@@ -96,6 +99,7 @@ class Session:
             name = getattr(func, "__name__", type(func).__name__)
             self._progress = make_progress(options.progress, feed.hint, name)
         self._gave_up = False  # whether workers were wanted and could not be had
+        self._settled = False  # whether memory says that all of it is best run here
         self._next_look = LOOK_UP_SECONDS  # when to consider workers next, in seconds of own work
         self._deadline = self._make_deadline()
 
@@ -205,7 +209,8 @@ class Session:
                 probe.add(watch.block(len(out)))
             return None
         while self._run_block(out):
-            if not self._alone and probe.seconds >= LOOK_UP_SECONDS:
+            if not self._alone and probe.seconds >= self._next_look:
+                self._next_look = LOOK_AGAIN * probe.seconds
                 plan = self._consider(out)
                 if plan is not None:
                     return plan
@@ -215,6 +220,8 @@ class Session:
         """Run and time the next block here; return whether there may be more items."""
         feed, probe = self.feed, self.probe
         size = probe.next_size(feed.remaining)
+        if self._settled and feed.remaining is not None:
+            size = max(size, feed.remaining // 2)
         short = probe.first is not None and size * probe.mean < SHORT_BLOCK_SECONDS
         watch = Stopwatch(wall_only=short)
         done = feed.run(size, out)
@@ -285,6 +292,11 @@ class Session:
                 return plan
             reason = plan.reason
         self._reason = reason
+        if remembered is not None and known:
+            # Nothing to be learned from looking again, unless it takes longer than remembered.
+            whole = probe.seconds + left * profile.item_seconds
+            self._next_look = max(self._next_look, LOOK_AGAIN * whole)
+            self._settled = True
         if self._forecast is None and known:
             self._decided = self._elapsed()
             self._forecast = self._decided + left * profile.item_seconds

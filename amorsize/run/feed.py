@@ -80,7 +80,6 @@ class Feed:
         sliceable: whether the input can be sliced, so that workers may inherit it.
         ended: whether there are no more items: the input ended, or ``func`` raised StopIteration,
             which ends a ``map``.
-        sample: an item that was run here lately, MISSING before the first.
         error: what the input itself raised while it was read ahead, to be raised in its place.
     """
 
@@ -88,7 +87,7 @@ class Feed:
         self.func = func
         self.position = 0
         self.ended = False
-        self.sample: Any = MISSING
+        self._latest: Any = MISSING  # of a stream: an item that was run here lately
         self.error: Exception | None = None
         self.columns: tuple[Any, ...] = ()
         self.hint = _hint(iterables)
@@ -129,6 +128,11 @@ class Feed:
         if self.hint is None or self.hint <= self.position:
             return None
         return self.hint - self.position
+
+    @property
+    def sample(self) -> Any:
+        """An item that was run here lately, MISSING before the first."""
+        return self.item(self.position - 1) if self.sliceable else self._latest
 
     def run(self, wanted: int, out: list[Any]) -> int:
         """Call ``func`` with the next items here, appending the results to ``out``.
@@ -222,9 +226,8 @@ class Feed:
             self._blame(error, mark, len(out) - before)
             raise
         done = len(out) - before
-        if done:
-            # Of a stream the mark still holds the first item of the block.
-            self.sample = self.item(self.position) if mark is None else next(mark)
+        if done and mark is not None:
+            self._latest = next(mark)  # the first item of the block, which the mark still holds
         self.position += done
         self._cursor += done
         self.ended = done < wanted
@@ -241,9 +244,9 @@ class Feed:
         """Return how many items may be run before a new mark is set, which keeps them meanwhile."""
         if self.sliceable:
             return sys.maxsize
-        if self.sample is MISSING:
+        if self._latest is MISSING:
             return 1
-        return max(1, min(_KEPT_ITEMS, _KEPT_BYTES // max(1, sys.getsizeof(self.sample, 64))))
+        return max(1, min(_KEPT_ITEMS, _KEPT_BYTES // max(1, sys.getsizeof(self._latest, 64))))
 
     def _blame(self, error: BaseException, mark: Iterator[Any] | None, offset: int) -> None:
         """Note index and item on an exception of ``func``; leave others as they are.
