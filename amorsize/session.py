@@ -490,6 +490,10 @@ class Session:
             if self._adviser.remembered(self.probe.mean) is not None:
                 return
         engine, adviser = self.engine, self._adviser
+        known = adviser.remembered()
+        if engine is None and known is not None and elapsed < WORTH_LEARNING_SECONDS:
+            if abs(self.probe.mean - known.item_seconds) < AS_EXPECTED * known.item_seconds:
+                return
         if (
             engine is not None
             and engine.crew is not None

@@ -1,11 +1,15 @@
 """Every test has a cache folder of its own, and leaves no process and no thread behind."""
 
+import signal
 import threading
 
 import psutil
 import pytest
 
 from amorsize import cache
+
+# A shell's background jobs ignore Ctrl-C, and so would every program the tests start from one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -135,18 +135,20 @@ def _count_cpus(root: str, groups: str) -> tuple[int, str]:
 
 
 def _physical_cores(root: str) -> int:
-    """Count physical cores among the usable CPUs, by the sibling lists Linux publishes."""
-    siblings = {
-        _read(f"{root}/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        for cpu in _affinity()
-    } - {""}
+    """Count physical cores among the usable CPUs, as Linux publishes them."""
+    topology = f"{root}/sys/devices/system/cpu"
+    usable = _affinity()
+    if _read(f"{topology}/smt/active") == "0":  # one file instead of one for each CPU
+        return len(usable)
+    siblings = {_read(f"{topology}/cpu{cpu}/topology/thread_siblings_list") for cpu in usable}
+    siblings.discard("")
     if siblings:
         return len(siblings)
     if sys.platform == "linux":
-        return len(_affinity())
+        return len(usable)
     import psutil  # elsewhere only psutil knows; it may still say None (some ARM machines)
 
-    return psutil.cpu_count(logical=False) or len(_affinity())
+    return psutil.cpu_count(logical=False) or len(usable)
 
 
 # Control groups -----------------------------------------------------------------------------

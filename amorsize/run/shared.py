@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
-from secrets import token_hex
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def make_prefix() -> str:
     """Return a prefix for the segments of one crew; "" where there is no place for any."""
     if not os.path.isdir(SHARED_FOLDER):
         return ""
-    return f"amorsize-{os.getpid()}-{token_hex(4)}-"
+    return f"amorsize-{os.getpid()}-{os.urandom(4).hex()}-"
 
 
 def write(prefix: str, parts: list[Any]) -> str:
