@@ -490,10 +490,8 @@ class Session:
             if self._adviser.remembered(self.probe.mean) is not None:
                 return
         engine, adviser = self.engine, self._adviser
-        known = adviser.remembered()
-        if engine is None and known is not None and elapsed < WORTH_LEARNING_SECONDS:
-            if abs(self.probe.mean - known.item_seconds) < AS_EXPECTED * known.item_seconds:
-                return
+        if engine is None and elapsed < WORTH_LEARNING_SECONDS and self._went_as_remembered():
+            return
         if (
             engine is not None
             and engine.crew is not None
@@ -520,6 +518,13 @@ class Session:
                 chunksize=engine.spans[0].items if engine is not None and engine.spans else 0,
                 run_seconds=elapsed,
             )
+
+    def _went_as_remembered(self) -> bool:
+        """Return whether the items run here took about what was remembered of them."""
+        known = None if self._adviser is None else self._adviser.remembered()
+        if known is None:
+            return False
+        return abs(self.probe.mean - known.item_seconds) < AS_EXPECTED * known.item_seconds
 
     def _observed(self) -> Profile | None:
         """Return what this run has shown of its items, wherever they ran."""

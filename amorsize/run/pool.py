@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
-from multiprocessing import util
+from multiprocessing import resource_tracker, util
 from multiprocessing.connection import wait
 from queue import SimpleQueue
 from struct import unpack_from
@@ -210,6 +210,8 @@ class ProcessCrew:
         self._ended = False
         self._prefix = make_prefix()
         self._pool: Any = None
+        if context.get_start_method() != "fork":
+            resource_tracker.ensure_running()  # its start lets Ctrl-C through, held or not
         self._listening, self._speaking = context.Pipe(duplex=False)
         setup = setup.for_crew(self._speaking, self._prefix)
         try:

@@ -243,3 +243,24 @@ def test_segments_of_killed_workers_are_swept(where):
     with pytest.raises(WorkerLostError):
         smart_map(functools.partial(f.large_then_dead, where), range(8), n_jobs=2, chunksize=1)
     assert set(os.listdir("/dev/shm")) == before
+
+
+def test_ctrl_c_while_a_process_spawns_its_first_workers_is_held(tmp_path):
+    """The resource tracker, which starts with the first of them, does not let Ctrl-C through."""
+    source = """
+import multiprocessing.process, os, signal
+from amorsize import smart_map
+start = multiprocessing.process.BaseProcess.start
+def interrupted_start(self):
+    os.kill(os.getpid(), signal.SIGINT)
+    start(self)
+    print("started", flush=True)
+multiprocessing.process.BaseProcess.start = interrupted_start
+if __name__ == "__main__":
+    try:
+        smart_map(abs, range(3), n_jobs=2, mp_context="spawn")
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out == "started\nstarted\ninterrupted\n", ended.err
