@@ -120,7 +120,7 @@ CPUs), -2 (all but one) and so on
     return options
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> object:
     """Return a whole number of another type (NumPy's, say) as an int, anything else as it is."""
     if isinstance(value, (int, str, float)) or not hasattr(value, "__index__"):
         return value
