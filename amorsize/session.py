@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from .adviser import NEIGHBOURHOOD, Adviser, count_workers, hindrance, learn_costs
-from .decide.fingerprint import is_known
+from .decide.fingerprint import is_known, uses
 from .decide.machine import resident_bytes
 from .decide.model import Profile
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
@@ -398,7 +398,8 @@ class Session:
         return plan.n_jobs
 
     def _make_crew(self, workers: int) -> Crew:
-        from .run.worker import Call, Setup  # heavy, and only workers need it
+        from .run.current import current_values  # heavy, and only workers need it
+        from .run.worker import Call, Setup
 
         options, feed, method = self.options, self.feed, self._advised().method
         inherited = method in ("fork", "thread")
@@ -408,7 +409,8 @@ class Session:
             columns=feed.columns if self._inherits() else (),
             return_exceptions=options.return_exceptions,
         )
-        setup = Setup(call, options.initializer, options.initargs)
+        values = () if inherited else current_values(uses(call.func))
+        setup = Setup(call, options.initializer, options.initargs, values=values)
         try:
             return self._start_crew(method, workers, setup)
         except (OSError, ImportError) as error:
@@ -439,11 +441,18 @@ class Session:
             return ThreadCrew(workers, setup)
         import multiprocessing  # 25 ms: only when a crew really starts
 
+        from .run import kept
         from .run.pool import ProcessCrew
 
         context = self.options.mp_context
         if context is None or isinstance(context, str):
             context = multiprocessing.get_context(method)
+        if method == "fork":
+            kept.end_all()  # a child of a process with threads, even idle ones, makes Python warn
+        elif self.options.initializer is None:
+            crew = kept.lease(context, workers, setup.call)
+            if crew is not None:
+                return crew
         return ProcessCrew(context, workers, setup, inherits=self._inherits())
 
     # The end --------------------------------------------------------------------------------
@@ -495,6 +504,7 @@ class Session:
         if (
             engine is not None
             and engine.crew is not None
+            and not engine.crew.reused
             and not engine.retried
             and not self._gave_up
         ):

@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from amorsize import cache
+from amorsize.run import kept
 
 # A shell's background jobs ignore Ctrl-C, and so would every program the tests start from one.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,8 +30,11 @@ def nothing_left_behind():
     """Fail a test that leaves a process or a thread behind."""
     threads = set(threading.enumerate())
     yield
+    kept.end_all()
     left = [child for child in psutil.Process().children() if not _is_servant(child)]
     assert not left, f"processes left behind: {left}"
+    for watcher in kept._watchers:
+        watcher.join(10)
     assert set(threading.enumerate()) <= threads, "threads left behind"
 
 

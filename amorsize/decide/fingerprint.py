@@ -38,7 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Fingerprint", "fingerprint", "is_known"]
+__all__ = ["Fingerprint", "Uses", "fingerprint", "is_known", "uses"]
 
 MOST_NODES = 2_000  # about 2 ms of walking at the very most
 DEEPEST = 100  # levels of nesting; Python's own stack ends at about five times as many
@@ -87,6 +87,51 @@ def is_known(func: Callable[..., Any]) -> bool:
     """Return whether the fingerprint of ``func`` is known from before and still holds."""
     memo = _memo.get(func) if type(func) is types.FunctionType else None
     return memo is not None and memo.holds()
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """What a function uses of its user's modules and classes.
+
+    Attributes:
+        values: (module's name or class, attribute, value) of everything reached by name.
+        codes: digests of the code of each function of a module, by (module, qualified name).
+    """
+
+    values: tuple[tuple[str | type, str, object], ...]
+    codes: dict[tuple[str, str], frozenset[bytes]]
+
+
+def uses(func: Callable[..., Any]) -> Uses:
+    """Return what ``func`` uses, transitively, of the modules and classes of its user.
+
+    >>> uses(len)
+    Uses(values=(), codes={})
+    """
+    walk = _Walk()
+    walk.value(func)
+    values: dict[tuple[int, str], tuple[str | type, str, object]] = {}
+    for namespace, name, value in walk.slots:
+        owner = walk.classes.get(id(namespace)) or _module_of(namespace)
+        if owner is not None and value is not _MISSING:
+            values[id(owner) if isinstance(owner, type) else id(namespace), name] = (
+                owner, name, value)  # fmt: skip
+    codes: dict[tuple[str, str], frozenset[bytes]] = {}
+    for function, *_ in walk.functions:
+        key = (function.__module__, function.__qualname__)
+        if "<" not in key[1]:
+            digest = _describe(function.__code__).digest
+            codes[key] = codes.get(key, frozenset()) | {digest}
+    return Uses(tuple(values.values()), codes)
+
+
+def _module_of(namespace: Any) -> str | None:
+    """Return the name of the imported module a namespace belongs to, None for any other."""
+    name = namespace.get("__name__")
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    if module is None or vars(module) is not namespace or name == "__main__":
+        return None
+    return name if namespace.get("__spec__") is not None else None
 
 
 def _walked(func: Callable[..., Any]) -> Fingerprint:
@@ -326,6 +371,7 @@ class _Walk:
     Attributes:
         parts: the encoding so far.
         slots, cells, functions, sizes: guards, see ``_Memo``.
+        classes: of which class a namespace among the slots is, by its id.
         mutable: whether something was met that can change behind every guard.
         stable: False once something could not be pinned down.
     """
@@ -336,6 +382,7 @@ class _Walk:
         self.cells: list[tuple[types.CellType, object]] = []
         self.functions: list[tuple[types.FunctionType, object, object, object, object]] = []
         self.sizes: list[tuple[Any, int]] = []
+        self.classes: dict[int, type] = {}
         self.mutable = False
         self.stable = True
         self._seen: dict[int, int] = {}
@@ -486,6 +533,7 @@ class _Walk:
         self.values(cls.__bases__)
         namespace = vars(cls)
         self.sizes.append((namespace, len(namespace)))
+        self.classes[id(namespace)] = cls
         for name, value in namespace.items():
             if name not in _CLASS_NOISE:
                 self.slots.append((namespace, name, value))
@@ -557,6 +605,7 @@ class _Walk:
         self.cells += inner.cells
         self.functions += inner.functions
         self.sizes += inner.sizes
+        self.classes |= inner.classes
         self.mutable = self.mutable or inner.mutable
         self.stable = self.stable and inner.stable
         self._alive += inner._alive

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
 __all__ = [
+    "IDLE_THREAD",
     "Machine",
     "choose_start_method",
     "default_start_method",
@@ -279,6 +280,11 @@ def default_start_method() -> str:
     return "fork" if sys.version_info < (3, 14) else "forkserver"
 
 
+# Names of threads that serve kept workers begin with this while those wait: they hold no lock, and
+# are ended before a fork.
+IDLE_THREAD = "amorsize-idle"
+
+
 def choose_start_method(asked: str | BaseContext | None) -> tuple[str, str]:
     """Return (start method, why), without importing multiprocessing.
 
@@ -304,7 +310,11 @@ def _fork_danger() -> str:
     A forked child has only the forking thread: a lock another thread held at that moment is held
     for ever. CUDA refuses to work in a forked child.
     """
-    others = [t.name for t in threading.enumerate() if t is not threading.current_thread()]
+    others = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread is not threading.current_thread() and not thread.name.startswith(IDLE_THREAD)
+    ]
     if others:
         return f"other threads are alive ({', '.join(others[:3])})"
     torch = sys.modules.get("torch")

@@ -128,6 +128,9 @@ FIRST_COSTS = Costs(
     byte_seconds=1.5e-9,
 )
 
+# Of workers that are there already.
+NO_START = StartCost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
 # The contract's buckets of an item's time, by their upper bounds in seconds.
 TIME_BUCKETS = (
     ("instant", 0.0001),
@@ -181,6 +184,7 @@ def parallel_seconds(
     cpus: int,
     resident_bytes: int = 0,
     inherited: bool = True,
+    kept: bool = False,
 ) -> float:
     """Return the time ``items`` would take in ``workers`` workers, start and end included.
 
@@ -193,8 +197,9 @@ def parallel_seconds(
         cpus: usable CPUs.
         resident_bytes: the caller's resident memory, which a fork has to map.
         inherited: whether arguments need not travel.
+        kept: whether that many workers are there already, and stay.
     """
-    cost = costs.of(method)
+    cost = NO_START if kept else costs.of(method)
     start = start_seconds(cost, workers, resident_bytes)
     end = cost.end + cost.end_each * workers
     t = profile.item_seconds

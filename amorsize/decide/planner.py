@@ -61,6 +61,7 @@ class Situation:
         free_bytes: memory left on the machine, None when unknown.
         inherited: whether arguments reach workers without travelling.
         must_run: whether the items must run in workers, whatever it costs.
+        kept: numbers of workers that wait from earlier calls.
     """
 
     items: int
@@ -73,6 +74,7 @@ class Situation:
     free_bytes: int | None = None
     inherited: bool = True
     must_run: bool = False
+    kept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ def _forecast(profile: Profile, situation: Situation, workers: int) -> float:
         cpus=situation.cpus,
         resident_bytes=situation.resident_bytes,
         inherited=situation.inherited,
+        kept=workers in situation.kept,
     )
 
 

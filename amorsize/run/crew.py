@@ -68,15 +68,20 @@ class Crew(Protocol):
         workers: how many there are.
         started_at: when their start began, on the monotonic clock, s.
         start_seconds: how long starting them kept the caller busy.
-        ready_at: when the first was set up, on the monotonic clock, s; None before.
-        end_seconds: how long ``close`` took.
+        end_seconds: how long ``close`` took; 0 when the workers were kept.
+        reused: whether the workers served another call before.
     """
 
     workers: int
     started_at: float
     start_seconds: float
-    ready_at: float | None
     end_seconds: float
+    reused: bool
+
+    @property
+    def ready_at(self) -> float | None:
+        """When the first was set up, on the monotonic clock, s; None before."""
+        ...
 
     @property
     def ready(self) -> int:

@@ -26,10 +26,13 @@ class InlineCrew:
         Exception: whatever the user's initializer raises.
     """
 
+    reused = False
+
     def __init__(self, setup: Setup) -> None:
         self.workers = self.ready = 1
         self.started_at = time.monotonic()
-        call = setup.prepare()
+        setup.prepare()
+        call = setup.call
         self.start_seconds = self.end_seconds = 0.0
         self.ready_at: float | None = self.started_at
         self.inherited = bool(call.columns)

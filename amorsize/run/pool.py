@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing.pool
+import multiprocessing.process
 import os
 import pickle
 import signal
@@ -28,7 +29,7 @@ from . import worker
 from .crew import Lost, Running, Task, take_all
 from .shared import make_prefix, sweep
 from .transport import pack_shipped
-from .worker import CHUNK, ITEM, NOTE, READY, Reply, Setup
+from .worker import CHUNK, ITEM, NOTE, READY, Reply, Setup, Shipment
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -197,9 +198,12 @@ class ProcessCrew:
         SerializationError: the function cannot be sent to a fresh interpreter.
     """
 
+    reused = False
+
     def __init__(self, context: BaseContext, workers: int, setup: Setup, *, inherits: bool) -> None:
         self.workers = workers
         self.inherited = inherits
+        self.idle = False  # whether it waits for a call
         self.started_at = time.monotonic()
         self.ready_at: float | None = None
         self.end_seconds = 0.0
@@ -208,12 +212,14 @@ class ProcessCrew:
         self._replies: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._looked = 0.0
         self._ended = False
-        self._prefix = make_prefix()
+        self.prefix = make_prefix()
+        self._shipment: Shipment | None = None
         self._pool: Any = None
+        self._finalizer: Any = None
         if context.get_start_method() != "fork":
             resource_tracker.ensure_running()  # its start lets Ctrl-C through, held or not
         self._listening, self._speaking = context.Pipe(duplex=False)
-        setup = setup.for_crew(self._speaking, self._prefix)
+        setup = setup.for_crew(self._speaking, self.prefix)
         try:
             with _interrupts_held():
                 self._pool = _OwnedPool(workers, worker.start, (setup,), context)
@@ -225,6 +231,9 @@ class ProcessCrew:
                 self._listening.close()
                 self._speaking.close()
             raise
+        # The Pool's own finalizer would wait for a lock that an idle worker holds.
+        self._pool._terminate.cancel()
+        self._finalizer = util.Finalize(None, self._end_at_exit, exitpriority=15)
         self.start_seconds = time.monotonic() - self.started_at
 
     @property
@@ -233,13 +242,34 @@ class ProcessCrew:
         self._listen()
         return self._ready
 
+    @property
+    def ended(self) -> bool:
+        """Whether its workers are gone."""
+        return self._ended
+
+    @property
+    def threads(self) -> tuple[threading.Thread, ...]:
+        """The threads that serve it in this process."""
+        pool = self._pool
+        return pool._worker_handler, pool._task_handler, pool._result_handler
+
+    def begin(self, shipment: Shipment) -> None:
+        """Serve another call from now on; the crew is idle."""
+        self._listen()
+        self._running.clear()  # its numbers of chunks are another call's
+        self._shipment = shipment
+
+    def is_well(self) -> bool:
+        """Return whether no worker has died."""
+        return not wait([process.sentinel for process in self._pool.owned], 0)
+
     def submit(self, task: Task) -> None:
         """Hand out a task; it is run by whichever worker is free first."""
         chunk = task.chunk
-        columns = None if task.columns is None else pack_shipped(task.columns, self._prefix)
+        columns = None if task.columns is None else pack_shipped(task.columns, self.prefix)
         self._pool.apply_async(
             worker.run_chunk,
-            (chunk, task.start, task.size, columns, task.track),
+            (chunk, task.start, task.size, columns, task.track, self._shipment),
             callback=lambda fields: self._replies.put((chunk, fields)),
             error_callback=lambda error: self._replies.put((chunk, error)),
         )
@@ -322,14 +352,33 @@ class ProcessCrew:
         found = take_all(self._replies, 0)
         return [(chunk, _reply(fields)) for chunk, fields in found if isinstance(fields, tuple)]
 
+    def end(self) -> None:
+        """End the workers: kindly if all are well and known to wait, else at once."""
+        if self.idle and self.is_well() and self.ready == self.workers:
+            self.close()
+        else:
+            self.abandon()
+        self.sweep()
+
     def sweep(self) -> None:
         """Free what replies that nobody opened left behind; after the crew has ended."""
-        sweep(self._prefix)
+        sweep(self.prefix)
+
+    def forget(self) -> None:
+        """In a forked child: leave the parent's workers alone, also at the exit."""
+        for process in self._pool.owned:
+            multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+        self._pool._state = multiprocessing.pool.TERMINATE  # nothing to be said about it
+
+    def _end_at_exit(self) -> None:
+        """End kept workers, and those of a call that was never finished, with the interpreter."""
+        self.end()
 
     def _dispose(self) -> None:
         """Kill what is left, and close every descriptor, so that nothing waits for the garbage."""
         pool = self._pool
-        pool._terminate.cancel()
+        if self._finalizer is not None:
+            self._finalizer.cancel()
         kill(pool.owned)
         for process in pool.owned:
             process.close()

@@ -16,7 +16,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["SHARED_FOLDER", "SHARED_FROM_BYTES", "make_prefix", "receive", "sweep", "write"]
+__all__ = [
+    "SHARED_FOLDER",
+    "SHARED_FROM_BYTES",
+    "make_prefix",
+    "receive",
+    "sweep",
+    "write",
+]
 
 # Where Linux keeps memory that looks like files. Elsewhere everything takes the pipe.
 SHARED_FOLDER = "/dev/shm"
@@ -63,7 +70,7 @@ def write(prefix: str, parts: list[Any]) -> str:
     return name
 
 
-def receive(name: str, sizes: tuple[int, ...]) -> list[memoryview]:
+def receive(name: str, sizes: tuple[int, ...], *, others: bool = False) -> list[memoryview]:
     """Map a segment, remove its name, and return its parts, writable.
 
     The memory is freed when the last of them, and of what looks into them, is dropped.
@@ -71,6 +78,8 @@ def receive(name: str, sizes: tuple[int, ...]) -> list[memoryview]:
     Args:
         name: of the segment.
         sizes: bytes of each part.
+        others: whether other processes receive it as well: the name stays for its sender to
+            remove, and what is written into the parts is seen by this process alone.
 
     Raises:
         OSError: there is no such segment, or it cannot be mapped.
@@ -78,10 +87,12 @@ def receive(name: str, sizes: tuple[int, ...]) -> list[memoryview]:
     path = os.path.join(SHARED_FOLDER, name)
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        view = memoryview(mmap.mmap(descriptor, 0))
+        access = mmap.ACCESS_COPY if others else mmap.ACCESS_WRITE
+        view = memoryview(mmap.mmap(descriptor, 0, access=access))
     finally:
         os.close(descriptor)
-        os.unlink(path)
+        if not others:
+            os.unlink(path)
     starts = itertools.accumulate(map(_aligned, sizes), initial=0)
     return [view[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 

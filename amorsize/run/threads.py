@@ -40,6 +40,8 @@ class ThreadCrew:
         setup: what they run, and what each runs first.
     """
 
+    reused = False
+
     def __init__(self, workers: int, setup: Setup) -> None:
         self.workers = workers
         self.inherited = bool(setup.call.columns)

@@ -20,7 +20,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Parcel", "dumps", "dumps_inherited", "loads", "pack_results", "pack_shipped", "unpack"]
+__all__ = [
+    "Parcel",
+    "dumps",
+    "dumps_by_value",
+    "dumps_inherited",
+    "loads",
+    "pack_common",
+    "pack_results",
+    "pack_shipped",
+    "unpack",
+]
 
 PROTOCOL = 5  # the first with buffers outside the pickle
 
@@ -157,15 +167,38 @@ def pack_results(
     return _pack([], prefix), refusal
 
 
-def unpack(parcel: Parcel) -> Any:
+def pack_common(value: Any, prefix: str) -> Parcel | None:
+    """Make a parcel that several workers open; None when there is no room for it to lie.
+
+    Args:
+        value: what to send.
+        prefix: of the crew's segments, "" for none.
+
+    Raises:
+        SerializationError: it cannot be pickled.
+    """
+    if not prefix:
+        return None
+    buffers: list[pickle.PickleBuffer] = []
+    head = dumps_by_value(value, buffers)
+    parts = [*(buffer.raw() for buffer in buffers), head]
+    segment = shared.write(prefix, parts)
+    return Parcel(b"", segment, tuple(len(part) for part in parts)) if segment else None
+
+
+def unpack(parcel: Parcel, *, common: bool = False) -> Any:
     """Return the value of a parcel; large contents stay where they are, for as long as needed.
+
+    Args:
+        parcel: what was packed.
+        common: whether it is one of ``pack_common``.
 
     Raises:
         Exception: whatever unpickling it raises.
     """
     if not parcel.segment:
         return pickle.loads(parcel.head)
-    parts = shared.receive(parcel.segment, parcel.sizes)
+    parts = shared.receive(parcel.segment, parcel.sizes, others=common)
     head = parcel.head or parts.pop()
     return pickle.loads(head, buffers=parts)
 

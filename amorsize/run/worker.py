@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from itertools import count
 from struct import Struct
 
+from ..errors import SerializationError
+from .current import Value, adopt, those_that_travel
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
 from .transport import Parcel, dumps_inherited, loads, pack_results, unpack
@@ -32,6 +34,7 @@ __all__ = [
     "Call",
     "Reply",
     "Setup",
+    "Shipment",
     "run_chunk",
     "run_columns",
     "start",
@@ -55,6 +58,19 @@ class Call:
     return_exceptions: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """A call that reaches workers which are there already.
+
+    Attributes:
+        name: of the call, different for each.
+        parcel: the call and the current values of the globals it uses.
+    """
+
+    name: str
+    parcel: Parcel
+
+
 class Setup:
     """What a worker starts with.
 
@@ -63,43 +79,53 @@ class Setup:
     main module share one set of globals in the worker as they do in the caller.
 
     Args:
-        call: the call.
+        call: the call; None when it comes with the tasks.
         initializer: the user's, run once in each worker with ``initargs``; None for none.
         initargs: its arguments.
         notes: where the worker says what it is doing, None for a thread.
         prefix: of the names of shared segments, "" for none.
+        values: current globals for workers that import the caller's modules.
     """
 
     def __init__(
         self,
-        call: Call,
+        call: Call | None,
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
         notes: Connection | None = None,
         prefix: str = "",
+        values: tuple[Value, ...] = (),
     ) -> None:
         self.notes = notes
         self.prefix = prefix
         self._content = (call, initializer, initargs)
+        self._values = values
 
     @property
     def call(self) -> Call:
         """The call."""
+        assert self._content[0] is not None
         return self._content[0]
 
-    def prepare(self) -> Call:
+    def prepare(self) -> Call | None:
         """Run the initializer and return the call."""
         call, initializer, initargs = self._content
+        adopt(self._values)
         if initializer is not None:
             initializer(*initargs)
         return call
 
     def for_crew(self, notes: Connection, prefix: str) -> Setup:
         """Return the same setup with a place for notes and a prefix for segments."""
-        return Setup(*self._content, notes, prefix)
+        return Setup(*self._content, notes, prefix, self._values)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _Pickled, (dumps_inherited(self._content), self.notes, self.prefix)
+        try:
+            blob = dumps_inherited((*self._content, None, "", self._values))
+        except SerializationError:
+            values = those_that_travel(self._values)
+            blob = dumps_inherited((*self._content, None, "", values))
+        return _Pickled, (blob, self.notes, self.prefix)
 
 
 class _Pickled(Setup):
@@ -110,7 +136,7 @@ class _Pickled(Setup):
         self.prefix = prefix
         self._blob = blob
 
-    def prepare(self) -> Call:
+    def prepare(self) -> Call | None:
         """Unpickle, run the initializer and return the call."""
         return Setup(*loads(self._blob)).prepare()
 
@@ -166,6 +192,22 @@ class _Worker:
     notes: Connection
     prefix: str
     broken: Failure | None = None
+    shipment: str = ""  # name of the call it was given last
+
+    def take(self, call: Call) -> None:
+        """Make this the call whose chunks it runs."""
+        self.call = call
+        self.func = guarded(call.func, survivor) if call.return_exceptions else call.func
+
+    def open(self, shipment: Shipment) -> None:
+        """Take the call of a shipment; what goes wrong is told with each of its chunks."""
+        self.shipment, self.broken = shipment.name, None
+        try:
+            call, values = unpack(shipment.parcel, common=True)
+            adopt(values)
+            self.take(call)
+        except BaseException as error:  # noqa: BLE001 - told with the chunk
+            self.broken = pack(error, None)
 
 
 # An instance: as attributes of a class, functions and other descriptors would be bound to it.
@@ -185,15 +227,20 @@ def start(setup: Setup) -> None:
     try:
         _reseed()
         call = setup.prepare()
-        _worker.call = call
-        _worker.func = guarded(call.func, survivor) if call.return_exceptions else call.func
+        if call is not None:
+            _worker.take(call)
     except BaseException as error:  # noqa: BLE001 - told with the first chunk
         _worker.broken = pack(error, None)
     _note(READY, 0)
 
 
 def run_chunk(
-    chunk: int, begin: int, size: int, columns: Parcel | None, track: bool
+    chunk: int,
+    begin: int,
+    size: int,
+    columns: Parcel | None,
+    track: bool,
+    shipment: Shipment | None,
 ) -> tuple[Any, ...]:
     """Run one chunk; the fields of a Reply come back as a plain tuple, results in a parcel.
 
@@ -203,8 +250,11 @@ def run_chunk(
         size: number of items.
         columns: its items; None where the input is inherited.
         track: whether to tell each item as it starts.
+        shipment: the call it belongs to; None when the worker was started with that.
     """
     _note(CHUNK, chunk)
+    if shipment is not None and shipment.name != _worker.shipment:
+        _worker.open(shipment)
     begun = time.monotonic()
     if _worker.broken is not None:
         return [], 0, _worker.broken, os.getpid(), begun, 0.0, 0.0

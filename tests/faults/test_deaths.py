@@ -235,11 +235,13 @@ def test_many_calls_leave_no_descriptor_open(tmp_path):
     source = """
 import os
 from amorsize import smart_map, WorkerLostError
+from amorsize.run import kept
 
 def die(x):
     os._exit(1)
 
 def count():
+    kept.end_all()
     return len(os.listdir("/proc/self/fd"))
 
 if __name__ == "__main__":

@@ -264,3 +264,16 @@ if __name__ == "__main__":
 """
     ended = programs.run_source(source, tmp_path)
     assert ended.out == "started\nstarted\ninterrupted\n", ended.err
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_the_interpreter_exits_with_a_lazy_run_half_read(tmp_path, method):
+    """Workers of a run nobody finished end with the program."""
+    source = f"""
+from amorsize import smart_imap
+if __name__ == "__main__":
+    results = smart_imap(abs, range(100_000), n_jobs=2, mp_context={method!r})
+    print(next(results), next(results))
+"""
+    ended = programs.run_source(source, tmp_path, deadline=30)
+    assert (ended.out, ended.code, ended.err) == ("0 1\n", 0, "")

@@ -1,0 +1,221 @@
+"""Kept workers: used again where that is safe, never stale, gone in the end."""
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from amorsize import smart_map
+from amorsize.run import kept
+from tests import changing, programs
+
+LASTING = ["spawn", "forkserver"]
+
+
+def pids(method, n_jobs=2):
+    # Slow enough that both workers get some.
+    return set(smart_map(slow_pid, range(40), n_jobs=n_jobs, mp_context=method, chunksize=1))
+
+
+def slow_pid(_):
+    time.sleep(0.005)
+    return os.getpid()
+
+
+def is_dead(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.parametrize("method", LASTING)
+def test_workers_serve_the_next_call(method):
+    """A second call starts no worker."""
+    first = pids(method)
+    while len(first) < 2:  # a call may be over before its second worker is up
+        first |= pids(method)
+    assert pids(method) <= first
+    assert smart_map(abs, range(-3, 3), n_jobs=2, mp_context=method) == [3, 2, 1, 0, 1, 2]
+
+
+@pytest.mark.parametrize("method", LASTING)
+def test_globals_have_the_callers_current_values(method, monkeypatch):
+    """Changed values of the user's modules and classes count in workers, fresh and kept."""
+    monkeypatch.setattr(changing, "SCALE", 10)
+    for plus in (1, 2):
+        monkeypatch.setitem(changing.TABLE, "plus", plus)
+        monkeypatch.setattr(changing.Config, "shift", 100 * plus)
+        expected = list(map(changing.compute, range(4)))
+        assert smart_map(changing.compute, range(4), n_jobs=2, mp_context=method) == expected
+
+
+def test_globals_are_current_for_an_initializer_too(monkeypatch):
+    """Workers with an initializer are started for the call, and get the same values."""
+    monkeypatch.setattr(changing, "SCALE", 7)
+    got = smart_map(
+        changing.compute, range(4), n_jobs=2, mp_context="spawn", initializer=time.monotonic
+    )
+    assert got == [0, 7, 14, 21]
+
+
+@pytest.mark.parametrize("method", LASTING)
+def test_a_reloaded_module_counts(method, tmp_path, monkeypatch):
+    """Workers that imported a module are not asked again once its code has changed."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    path = tmp_path / "edited_module.py"
+    path.write_text("def work(x):\n    return x + 1\n")
+    module = importlib.import_module("edited_module")
+    try:
+        assert smart_map(module.work, range(3), n_jobs=2, mp_context=method) == [1, 2, 3]
+        path.write_text("def work(x):\n    return x + 100\n")
+        importlib.invalidate_caches()
+        importlib.reload(module)
+        assert smart_map(module.work, range(3), n_jobs=2, mp_context=method) == [100, 101, 102]
+    finally:
+        del sys.modules["edited_module"]
+
+
+@pytest.mark.parametrize("change", ["environment", "folder", "path"])
+def test_changed_surroundings_count(change, monkeypatch, tmp_path):
+    """Workers are not used again when the caller's environment, folder or path has changed."""
+    first = pids("spawn")
+    if change == "environment":
+        monkeypatch.setenv("TOLD_LATER", "yes")
+    elif change == "folder":
+        monkeypatch.chdir(tmp_path)
+    else:
+        monkeypatch.syspath_prepend(tmp_path)
+    assert not first & pids("spawn")
+
+
+def test_a_function_is_pickled_once_a_call():
+    """However many chunks and workers there are."""
+    before = changing.Counted.pickled
+    xs = list(range(50))
+    assert smart_map(changing.Counted(), xs, n_jobs=2, mp_context="spawn", chunksize=1) == xs
+    assert changing.Counted.pickled == before + 1
+
+
+def test_large_captured_arrays_are_the_workers_own():
+    """What workers write into captured data is seen by nobody else, nor in the next call."""
+    numpy = pytest.importorskip("numpy")
+    table = numpy.zeros(1_000_000)
+
+    def count(x):
+        table[0] += 1
+        return bool(table[0] >= 1), float(table[1])
+
+    for _ in range(2):
+        got = smart_map(count, range(8), n_jobs=2, mp_context="spawn", chunksize=8)
+        assert got == [(True, 0.0)] * 8
+    assert table[0] == 0
+
+
+@pytest.mark.parametrize("method", LASTING)
+def test_a_worker_killed_while_it_waits_is_replaced(method):
+    """The next call notices before it hands out anything."""
+    first = pids(method)
+    for pid in first:
+        os.kill(pid, signal.SIGKILL)
+        while not is_dead(pid):
+            time.sleep(0.001)
+    reports = []
+    got = smart_map(changing.compute, range(4), n_jobs=2, mp_context=method, report=reports.append)
+    assert (got, reports[0].retried) == ([0, 1, 2, 3], 0)
+
+
+def test_workers_that_wait_are_ended_after_a_while(monkeypatch):
+    """The idle limit: processes and threads go."""
+    monkeypatch.setattr(kept, "IDLE_SECONDS", 0.05)
+    smart_map(abs, range(3), n_jobs=2, mp_context="spawn")
+    (watcher,) = kept._watchers
+    watcher.join(30)
+    assert not watcher.is_alive()
+    assert kept.idle_workers("spawn") == ()
+
+
+def test_only_a_few_crews_are_kept():
+    """Another number of workers is another crew; the oldest goes."""
+    for n_jobs in (2, 3, 2, 4):
+        assert smart_map(abs, range(8), n_jobs=n_jobs, mp_context="forkserver") == [*range(8)]
+    assert kept.idle_workers("forkserver") == (2, 4)
+
+
+def test_two_threads_have_crews_of_their_own():
+    """A crew serves one call at a time."""
+    got = {}
+
+    def run(k):
+        got[k] = smart_map(changing.compute, range(k), n_jobs=2, mp_context="forkserver")
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in (5, 50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert got == {5: list(range(5)), 50: list(range(50))}
+
+
+def test_a_fork_finds_no_idle_threads():
+    """Before workers are forked the kept ones end, so that fork stays safe and quiet."""
+    smart_map(abs, range(3), n_jobs=2, mp_context="spawn")
+    reports = []
+    smart_map(abs, range(3), n_jobs=2, report=reports.append, mp_context="fork")
+    assert kept.idle_workers("spawn") == ()
+    assert threading.active_count() == 1
+
+
+def test_a_failed_call_keeps_nothing():
+    """Workers that were busy when a call failed are ended, and the next call is right."""
+    with pytest.raises(ZeroDivisionError):
+        smart_map((1).__truediv__, [1, 0, 2, 3], n_jobs=2, mp_context="spawn", chunksize=1)
+    assert kept.idle_workers("spawn") == ()
+    assert smart_map(abs, [-1, 1], n_jobs=2, mp_context="spawn") == [1, 1]
+
+
+@pytest.mark.parametrize("method", LASTING)
+def test_the_exit_is_clean(tmp_path, method):
+    """Kept workers end with the program, also a forked child of it, without a word."""
+    source = f"""
+import os
+from amorsize import smart_map
+def double(x):
+    return 2 * x
+if __name__ == "__main__":
+    print(smart_map(double, range(3), n_jobs=2, mp_context={method!r}), flush=True)
+    child = os.fork()
+    if child == 0:
+        print(smart_map(double, range(4), n_jobs=2, mp_context={method!r}), flush=True)
+    else:
+        os.waitpid(child, 0)
+        print(smart_map(double, range(5), n_jobs=2, mp_context={method!r}), flush=True)
+"""
+    ended = programs.run_source(source, tmp_path, PYTHONWARNINGS="default::ResourceWarning")
+    assert ended.out == "[0, 2, 4]\n[0, 2, 4, 6]\n[0, 2, 4, 6, 8]\n", ended.err
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_workers_of_a_killed_caller_end_while_they_wait(tmp_path):
+    """No orphan stays when the caller is killed between two calls."""
+    source = """
+import time
+from amorsize import smart_map
+if __name__ == "__main__":
+    smart_map(abs, range(3), n_jobs=2, mp_context="spawn")
+    print("waiting", flush=True)
+    time.sleep(600)
+"""
+    path = tmp_path / "program.py"
+    path.write_text(source)
+    with programs.started(path) as process:
+        assert process.stdout.readline() == "waiting\n"
+        process.kill()
+        process.wait()
+        assert programs.wait_for_group(process.pid, 20)
