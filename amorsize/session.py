@@ -15,7 +15,7 @@ from functools import partial
 
 from .adviser import NEIGHBOURHOOD, Adviser, count_workers, hindrance, learn_costs
 from .decide.fingerprint import is_known, uses
-from .decide.machine import resident_bytes
+from .decide.machine import resident_bytes, usable_cpus
 from .decide.model import Profile
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
 from .decide.probe import Probe, Stopwatch, Tally, peak_memory_bytes, pickling, profile_of
@@ -361,11 +361,13 @@ class Session:
                 timeout=options.timeout,
                 return_exceptions=options.return_exceptions,
                 help=not must_run and adviser.method in ("spawn", "forkserver"),
+                retreat=not must_run and not lazy and adviser.method != "thread",
                 rethink=self._rethink if self.jobs is None and profile is None else None,
             ),
             self._make_crew,
             item_seconds=profile.item_seconds if profile else 0.0,
             result_bytes=profile.result_bytes if profile else 0.0,
+            cpu_share=profile.cpu_share if profile else 0.0,
             progress=None if self._progress is None else self._progress.add,
         )
         yield from self.engine.run()
@@ -399,7 +401,7 @@ class Session:
 
     def _make_crew(self, workers: int) -> Crew:
         from .run.current import current_values  # heavy, and only workers need it
-        from .run.worker import Call, Setup
+        from .run.worker import BUSY_SHARE, Call, Setup, Threads
 
         options, feed, method = self.options, self.feed, self._advised().method
         inherited = method in ("fork", "thread")
@@ -410,7 +412,10 @@ class Session:
             return_exceptions=options.return_exceptions,
         )
         values = () if inherited else current_values(uses(call.func))
-        setup = Setup(call, options.initializer, options.initargs, values=values)
+        share = max(1, usable_cpus() // workers)
+        known = self.engine.cpu_share if self.engine is not None else 0.0
+        threads = None if method == "thread" else Threads.shared(share, busy=known > BUSY_SHARE)
+        setup = Setup(call, options.initializer, options.initargs, values=values, threads=threads)
         try:
             return self._start_crew(method, workers, setup)
         except (OSError, ImportError) as error:
@@ -450,7 +455,7 @@ class Session:
         if method == "fork":
             kept.end_all()  # a child of a process with threads, even idle ones, makes Python warn
         elif self.options.initializer is None:
-            crew = kept.lease(context, workers, setup.call)
+            crew = kept.lease(context, workers, setup.call, setup.threads)
             if crew is not None:
                 return crew
         return ProcessCrew(context, workers, setup, inherits=self._inherits())

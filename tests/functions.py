@@ -1,6 +1,7 @@
 """Functions and classes for tests: here, so that a spawned worker can import them."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -237,3 +238,12 @@ def large_then_dead(where, x):
         time.sleep(0.1 if where == "mid" else 0)
         os._exit(3)
     return bytes(10**6)
+
+
+def killed_once(marker, x):
+    """Return x; the first to come ends its worker as the kernel would."""
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return x
+    return os.kill(os.getpid(), signal.SIGKILL)

@@ -24,6 +24,7 @@ __all__ = [
     "choose_start_method",
     "default_start_method",
     "free_memory",
+    "oom_kills",
     "read_machine",
     "resident_bytes",
     "this_machine",
@@ -233,6 +234,22 @@ def free_memory(root: str = "/") -> int:
         if used.isdecimal():
             free = min(free, max(0, limit - int(used) + _inactive_file(folder)))
     return free
+
+
+def oom_kills(root: str = "/") -> int:
+    """Return how many processes the kernel has killed so far for want of memory, as far as told.
+
+    Counted are those of the machine and of this process's own control groups.
+
+    Args:
+        root: folder that stands for ``/``; a test gives its own ``proc`` and ``sys`` below it.
+    """
+    texts = [_read(f"{root}/proc/vmstat")]
+    version, folders = _cgroup_folders(root, _read(f"{root}/proc/self/cgroup"), "memory")
+    name = "memory.events" if version == "v2" else "memory.oom_control"
+    texts += [_read(f"{folder}/{name}") for folder in folders[:1]]
+    lines = (line.split() for text in texts for line in text.splitlines())
+    return sum(int(line[1]) for line in lines if len(line) == 2 and line[0] == "oom_kill")
 
 
 def _available(root: str) -> int:

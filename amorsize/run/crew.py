@@ -54,11 +54,13 @@ class Lost:
         pid: which.
         exitcode: as ``multiprocessing.Process.exitcode``, negative for a signal.
         ready: whether any worker of its crew ever became ready.
+        memory: whether the kernel has killed processes for want of memory since the crew began.
     """
 
     pid: int
     exitcode: int
     ready: bool
+    memory: bool = False
 
 
 class Crew(Protocol):

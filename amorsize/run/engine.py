@@ -38,6 +38,13 @@ MOST_SPANS = 10_000
 MOST_FUTILE = 3
 # The caller's own blocks while workers start: short, so that it is back when they are up.
 HELP_SECONDS = 0.01
+# Whether workers keep up with what the caller could do alone is judged over so many seconds: some
+# dozens of chunks, and little to lose.
+JUDGE_SECONDS = 0.05
+# Below this share of what it could do alone the caller takes over.
+RETREAT_SHARE = 0.7
+# How much of what was known of an item's time is still believed after one more chunk.
+MEMORY = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class Policy:
         timeout: the limit that made the deadline, for the message.
         return_exceptions: whether an exception is a result.
         help: whether the caller computes items while workers start.
+        retreat: whether the caller computes what is left when workers turn out slower than it.
     """
 
     workers: int
@@ -72,6 +80,7 @@ class Policy:
     timeout: float | None = None
     return_exceptions: bool = False
     help: bool = False
+    retreat: bool = False
     rethink: Callable[[int | None, float, float], int] | None = None
 
 
@@ -120,6 +129,7 @@ class Engine:
         make_crew: starts a crew of so many workers.
         item_seconds: an item's time as far as known, 0 when unknown.
         result_bytes: a result's size as far as known.
+        cpu_share: CPU time of an item over its wall time, 0 when unknown.
         progress: called with the number of items each time some are finished.
 
     Attributes:
@@ -140,6 +150,7 @@ class Engine:
         *,
         item_seconds: float = 0.0,
         result_bytes: float = 0.0,
+        cpu_share: float = 0.0,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.feed = feed
@@ -152,6 +163,7 @@ class Engine:
         self.retried = 0
         self._progress = progress
         self.item_seconds = item_seconds
+        self.cpu_share = cpu_share
         self._result_bytes = result_bytes
         self._make_crew = make_crew
         self.crew: Crew | None = None
@@ -165,6 +177,10 @@ class Engine:
         self._failure: tuple[int, BaseException] | None = None  # the earliest so far
         self._end: int | None = None  # results from here on do not count
         self._futile = 0  # crews lost since the last chunk that was finished
+        self._pack_seconds = 0.0  # that pickling a result takes
+        self._recent = (0.0, 0.0)  # (items, seconds) of late, older ones fading
+        self._judged = (0.0, 0)  # (time, items done in workers) at the last judgement
+        self._retreated = False  # whether the caller does what is left
         self._holding = False  # whether running items are waited for before a late one is ended
 
     # The loop -------------------------------------------------------------------------------
@@ -176,13 +192,17 @@ class Engine:
         try:
             while True:
                 self._hand_out()
+                helped = False
                 if self._out:
                     if not self._help():
                         self._collect(self._patience())
                     self._check_deaths()
                     self._check_time()
                     self._rethink()
-                idle = not self._out
+                    self._judge()
+                elif self._retreated:
+                    helped = self._help()
+                idle = not self._out and not helped
                 for pair in self._ripe():
                     idle = False
                     yield pair
@@ -245,7 +265,7 @@ class Engine:
             if self._counts(chunk.piece.start):
                 return chunk
             self._waiting -= chunk.piece.size
-        if self._failure is not None or self._end is not None:
+        if self._failure is not None or self._end is not None or self._retreated:
             return None
         return self._fresh_chunk()
 
@@ -267,7 +287,7 @@ class Engine:
         size = self.policy.size(
             self.feed.likely_remaining,
             workers=self.workers,
-            item_seconds=self.item_seconds,
+            item_seconds=self.item_seconds + self._pack_seconds,
             result_bytes=self._result_bytes,
         )
         if self._rethought or self.item_seconds <= 0:
@@ -291,7 +311,8 @@ class Engine:
         A worker that takes half a second to start must not make the call slower than serial.
         """
         assert self.crew is not None
-        if not self.policy.help or self.crew.ready >= self.workers:
+        starting = self.policy.help and self.crew.ready < self.workers
+        if not starting and not self._retreated:
             return False
         size = int(HELP_SECONDS / self.item_seconds) if self.item_seconds > 0 else 1
         left = self.feed.likely_remaining
@@ -335,6 +356,26 @@ class Engine:
             self.crew.sweep()
             self._start(wanted)
 
+    def _judge(self) -> None:
+        """Retreat when the workers do less than the caller would do alone.
+
+        A forecast can be wrong by any factor: results that took microseconds to compute may take
+        milliseconds to pickle. What a worker reports is the time of the items alone, which is what
+        they would take here.
+        """
+        if not self.policy.retreat or self._retreated or not self._rethought:
+            return
+        assert self.crew is not None
+        now, (since, before) = time.monotonic(), self._judged
+        if self.crew.ready < self.workers or since == 0.0:
+            self._judged = (now, self.tally.items)
+        elif now - since >= JUDGE_SECONDS:
+            alone = (now - since) / max(self.item_seconds, 1e-9)
+            # At least a chunk must have come back: one long item says nothing.
+            if before < self.tally.items < before + RETREAT_SHARE * alone:
+                self._retreated = True
+            self._judged = (now, self.tally.items)
+
     def _patience(self) -> float:
         """Return how long to wait for a reply before looking at deaths and limits again."""
         patience = WAKE_SECONDS
@@ -359,6 +400,9 @@ class Engine:
         self._waiting -= piece.size - reply.done
         if reply.done and self._open(piece, reply):
             self._result_bytes = max(self._result_bytes, reply.size / reply.done)
+            self._pack_seconds += (1 - MEMORY) * (
+                reply.pack_seconds / reply.done - self._pack_seconds
+            )
             self._note(
                 Span(
                     reply.pid,
@@ -408,8 +452,9 @@ class Engine:
         )
         if span.worker:
             self.chunks += 1
-        both = self.tally.items + self.own.items
-        self.item_seconds = (self.tally.seconds + self.own.seconds) / both
+        items, seconds = self._recent
+        self._recent = (MEMORY * items + span.items, MEMORY * seconds + span.seconds)
+        self.item_seconds = self._recent[1] / self._recent[0]
 
     def _ripe(self) -> Iterator[tuple[int, list[Any]]]:
         """Yield the finished chunks whose turn it is."""
@@ -444,6 +489,9 @@ class Engine:
                 self._give_up_lost(lost, held, item)
         elif self.policy.retries == 0 or not lost.ready or self._futile > MOST_FUTILE:
             raise WorkerLostError(_explain_idle(lost), exitcode=lost.exitcode)
+        if lost.memory:
+            # Fewer at a time may fit where so many did not.
+            self.workers = max(1, self.workers // 2)
         self._restart()
 
     def _give_up_lost(self, lost: Lost, held: Chunk, item: int | None) -> None:

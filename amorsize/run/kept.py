@@ -23,7 +23,7 @@ from .crew import Lost, Running, Task
 from .current import current_values, those_that_travel
 from .pool import ProcessCrew
 from .transport import Parcel, pack_common
-from .worker import Call, Reply, Setup, Shipment
+from .worker import Call, Reply, Setup, Shipment, Threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,13 +81,14 @@ _watchers: list[threading.Thread] = []
 _abandoned: list[_Kept] = []  # of the parent, in a forked child: not to be touched
 
 
-def lease(context: BaseContext, workers: int, call: Call) -> Lease | None:
+def lease(context: BaseContext, workers: int, call: Call, threads: Threads | None) -> Lease | None:
     """Return a crew for one call: a kept one, or a new one that will be kept.
 
     Args:
         context: the multiprocessing context; not for fork.
         workers: how many.
         call: the call.
+        threads: as in ``Setup``.
 
     Returns:
         The crew; None where the function can only travel while a worker is started, or there is
@@ -101,7 +102,7 @@ def lease(context: BaseContext, workers: int, call: Call) -> Lease | None:
     kept = _take(context, workers, surroundings, used.codes)
     reused = kept is not None
     if kept is None:
-        blank = Setup(None, None, ())
+        blank = Setup(None, None, (), threads=threads)
         kept = _Kept(ProcessCrew(context, workers, blank, inherits=False), context, surroundings)
     try:
         parcel = _pack(call, current_values(used), kept.crew.prefix)

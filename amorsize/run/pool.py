@@ -25,6 +25,7 @@ from queue import SimpleQueue
 from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
+from ..decide.machine import oom_kills
 from . import worker
 from .crew import Lost, Running, Task, take_all
 from .shared import make_prefix, sweep
@@ -211,6 +212,7 @@ class ProcessCrew:
         self._running: dict[int, Running] = {}
         self._replies: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._looked = 0.0
+        self._oom_kills = oom_kills()
         self._ended = False
         self.prefix = make_prefix()
         self._shipment: Shipment | None = None
@@ -298,7 +300,8 @@ class ProcessCrew:
                 self._listen()
                 assert process.pid is not None
                 assert process.exitcode is not None
-                return Lost(process.pid, process.exitcode, self._ready > 0)
+                starved = process.exitcode == -signal.SIGKILL and oom_kills() > self._oom_kills
+                return Lost(process.pid, process.exitcode, self._ready > 0, starved)
         return None
 
     def close(self) -> None:

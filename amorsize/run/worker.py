@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from struct import Struct
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "BUSY_SHARE",
     "CHUNK",
     "ITEM",
     "NOTE",
@@ -35,6 +37,7 @@ __all__ = [
     "Reply",
     "Setup",
     "Shipment",
+    "Threads",
     "run_chunk",
     "run_columns",
     "start",
@@ -71,6 +74,63 @@ class Shipment:
     parcel: Parcel
 
 
+# What numerical libraries read when they are loaded, to know how many threads to start.
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """How many threads of its own a numerical library may start in a worker.
+
+    Attributes:
+        limit: that number, 0 where the user has said it.
+        variables: environment variables that say so to libraries not loaded yet.
+        busy: whether items are known to use more than one CPU each.
+    """
+
+    limit: int
+    variables: dict[str, str]
+    busy: bool = False
+
+    @classmethod
+    def shared(cls, share: int, *, busy: bool = False) -> Threads:
+        """Return the user's own settings, if there is any; else the same share for all."""
+        told = {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ}
+        if told:
+            return cls(0, told)
+        return cls(share, dict.fromkeys(_THREAD_VARIABLES, str(share)), busy)
+
+    def apply(self) -> None:
+        """Set them in this worker."""
+        os.environ.update(self.variables)
+        if self.busy:
+            self.limit_loaded()
+
+    def limit_loaded(self) -> None:
+        """Limit libraries that are loaded already, as forked workers inherit them.
+
+        Only threadpoolctl, an optional extra, can tell those. It is not done without need: told a
+        number, OpenBLAS starts its threads in the forked worker, and they spin for 50 ms.
+        """
+        if self.limit and "numpy" in sys.modules:
+            try:
+                from threadpoolctl import threadpool_limits  # an extra, and 5 ms
+            except ImportError:
+                return
+            threadpool_limits(limits=self.limit)
+
+
+# Items that take more CPU time than this share of their wall time have threads inside.
+BUSY_SHARE = 1.1
+
+
 class Setup:
     """What a worker starts with.
 
@@ -85,6 +145,7 @@ class Setup:
         notes: where the worker says what it is doing, None for a thread.
         prefix: of the names of shared segments, "" for none.
         values: current globals for workers that import the caller's modules.
+        threads: for numerical libraries in the worker; None leaves those alone.
     """
 
     def __init__(
@@ -95,9 +156,11 @@ class Setup:
         notes: Connection | None = None,
         prefix: str = "",
         values: tuple[Value, ...] = (),
+        threads: Threads | None = None,
     ) -> None:
         self.notes = notes
         self.prefix = prefix
+        self.threads = threads
         self._content = (call, initializer, initargs)
         self._values = values
 
@@ -117,7 +180,7 @@ class Setup:
 
     def for_crew(self, notes: Connection, prefix: str) -> Setup:
         """Return the same setup with a place for notes and a prefix for segments."""
-        return Setup(*self._content, notes, prefix, self._values)
+        return Setup(*self._content, notes, prefix, self._values, self.threads)
 
     def __reduce__(self) -> tuple[object, ...]:
         try:
@@ -125,15 +188,18 @@ class Setup:
         except SerializationError:
             values = those_that_travel(self._values)
             blob = dumps_inherited((*self._content, None, "", values))
-        return _Pickled, (blob, self.notes, self.prefix)
+        return _Pickled, (blob, self.notes, self.prefix, self.threads)
 
 
 class _Pickled(Setup):
     """A setup that has travelled; it is unpickled where an error can be told."""
 
-    def __init__(self, blob: bytes, notes: Connection, prefix: str) -> None:
+    def __init__(
+        self, blob: bytes, notes: Connection, prefix: str, threads: Threads | None
+    ) -> None:
         self.notes = notes
         self.prefix = prefix
+        self.threads = threads
         self._blob = blob
 
     def prepare(self) -> Call | None:
@@ -155,6 +221,7 @@ class Reply:
         seconds: wall time the items took, without pickling.
         cpu_seconds: CPU time of the same.
         size: bytes the results took on the way, 0 when they took none.
+        pack_seconds: wall time that pickling the results took.
     """
 
     results: list[Any] | Parcel
@@ -165,6 +232,7 @@ class Reply:
     seconds: float
     cpu_seconds: float
     size: int = 0
+    pack_seconds: float = 0.0
 
     def open(self) -> list[Any]:
         """Return the results.
@@ -192,6 +260,7 @@ class _Worker:
     notes: Connection
     prefix: str
     broken: Failure | None = None
+    threads: Threads | None = None  # None once they are limited, or need not be
     shipment: str = ""  # name of the call it was given last
 
     def take(self, call: Call) -> None:
@@ -226,6 +295,9 @@ def start(setup: Setup) -> None:
     _worker.prefix = setup.prefix
     try:
         _reseed()
+        _worker.threads = setup.threads
+        if setup.threads is not None:
+            setup.threads.apply()
         call = setup.prepare()
         if call is not None:
             _worker.take(call)
@@ -269,12 +341,18 @@ def run_chunk(
         return [], 0, pack(error, begin), os.getpid(), begun, 0.0, 0.0
     func = _tracked(_worker.func, begin) if track else _worker.func
     failure, seconds, cpu_seconds = run_columns(func, pieces, call.star, begin, out)
+    _flush()
+    if _worker.threads is not None and cpu_seconds > BUSY_SHARE * max(seconds, 0.001):
+        _worker.threads.limit_loaded()
+        _worker.threads = None
+    packed = time.perf_counter()
     parcel, left_out = pack_results(out, begin, _worker.prefix)
+    packed = time.perf_counter() - packed
     if left_out is not None:
         assert left_out.index is not None
         failure = pack(left_out, left_out.index)
         out = out[: left_out.index - begin]
-    return parcel, len(out), failure, os.getpid(), begun, seconds, cpu_seconds, parcel.size
+    return parcel, len(out), failure, os.getpid(), begun, seconds, cpu_seconds, parcel.size, packed
 
 
 def run_columns(
@@ -327,6 +405,14 @@ def _note(kind: bytes, subject: int) -> None:
 
 def _ignore(*_: object) -> None:
     """Handle Ctrl-C in a worker: the caller ends the call."""
+
+
+def _flush() -> None:
+    """Let what was printed be seen: a worker may wait long for its next chunk, or be ended."""
+    for stream in (sys.stdout, sys.stderr):
+        # None, closed, replaced by something odd, or nobody reads any more: no fault of an item.
+        with suppress(AttributeError, ValueError, OSError):
+            stream.flush()
 
 
 def _reseed() -> None:
