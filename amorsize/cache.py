@@ -495,8 +495,10 @@ def _warn(kind: str, message: str) -> None:
     if kind in _warned:
         return
     _warned.add(kind)
-    import logging  # 3 ms, and only trouble needs it
-
+    try:
+        import logging  # 3 ms, and only trouble needs it
+    except OSError:  # no file can be opened, not even that one
+        return
     logging.getLogger("amorsize").warning("cache: %s; going on without it", message)
 
 

@@ -401,6 +401,7 @@ class Session:
 
     def _make_crew(self, workers: int) -> Crew:
         from .run.current import current_values  # heavy, and only workers need it
+        from .run.inline import InlineCrew  # now: later there may be no descriptor to open it with
         from .run.worker import BUSY_SHARE, Call, Setup, Threads
 
         options, feed, method = self.options, self.feed, self._advised().method
@@ -426,8 +427,6 @@ class Session:
             if options.workers_only(self.jobs):
                 raise
             reason = f"the function cannot be sent to workers ({error})"
-        from .run.inline import InlineCrew
-
         self._give_up_workers(reason)
         # Here the function itself is at hand, and the input as well.
         call = replace(call, func=self.func, columns=feed.columns)

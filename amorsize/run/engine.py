@@ -487,15 +487,24 @@ class Engine:
             if held.losses > self.policy.retries:
                 item = running.item if running is not None else None
                 self._give_up_lost(lost, held, item)
-        elif self.policy.retries == 0 or not lost.ready or self._futile > MOST_FUTILE:
+        elif self._is_hopeless(lost):
             raise WorkerLostError(_explain_idle(lost), exitcode=lost.exitcode)
         if lost.memory:
             # Fewer at a time may fit where so many did not.
             self.workers = max(1, self.workers // 2)
         self._restart()
 
+    def _is_hopeless(self, lost: Lost) -> bool:
+        """Return whether to give up after the death of a worker that held nothing."""
+        by_itself = lost.exitcode >= 0 and not lost.ready  # it will not start the next time either
+        futile = self._futile > max(MOST_FUTILE, self.policy.retries)
+        return self.policy.retries == 0 or by_itself or futile
+
     def _give_up_lost(self, lost: Lost, held: Chunk, item: int | None) -> None:
         """Give up on a chunk that cost its last worker, or on the one item of it that did."""
+        if item is None and held.piece.size > 1 and self.policy.retries:
+            self._split(held)
+            return
         error = _loss(lost, held, item, self.feed)
         known = item is not None or held.piece.size == 1
         if self.policy.return_exceptions and known and self.policy.retries:
@@ -564,6 +573,14 @@ class Engine:
             self._waiting -= 1
             self._fail(index, error)
 
+    def _split(self, chunk: Chunk) -> None:
+        """Have the halves of a chunk run apart, to find the item whose data kills workers."""
+        del self._out[chunk.number]
+        middle = chunk.piece.start + chunk.piece.size // 2
+        for piece in _halves(chunk.piece, middle):
+            self._number += 1
+            self._out[self._number] = Chunk(self._number, piece, chunk.losses - 1)
+
     def _salvage(self) -> None:
         """End the crew, keeping every result that was finished."""
         assert self.crew is not None
@@ -620,7 +637,13 @@ class Engine:
 
 def _around(piece: Slice, index: int) -> tuple[Slice, Slice]:
     """Return what is before and after one item of a slice."""
-    offset = index - piece.start
+    before, rest = _halves(piece, index)
+    return before, _halves(rest, index + 1)[1]
+
+
+def _halves(piece: Slice, index: int) -> tuple[Slice, Slice]:
+    """Return what is before an item of a slice, and the rest."""
+    middle = index - piece.start
 
     def part(first: int, last: int) -> Slice:
         columns = piece.columns
@@ -628,7 +651,7 @@ def _around(piece: Slice, index: int) -> tuple[Slice, Slice]:
             columns = tuple(column[first:last] for column in columns)
         return Slice(piece.start + first, last - first, columns)
 
-    return part(0, offset), part(offset + 1, piece.size)
+    return part(0, middle), part(middle, piece.size)
 
 
 def _loss(lost: Lost, chunk: Chunk, item: int | None, feed: Feed) -> WorkerLostError:

@@ -47,6 +47,9 @@ LOOK_SECONDS = 0.02
 # user's, a lock that died with another worker) is killed after this.
 GRACE_SECONDS = 0.5
 
+# Starting a worker takes four to six descriptors for a moment, depending on the start method.
+START_DESCRIPTORS = 8
+
 
 class _OwnedPool(multiprocessing.pool.Pool):
     """A Pool that starts workers but leaves their deaths to its owner.
@@ -62,15 +65,28 @@ class _OwnedPool(multiprocessing.pool.Pool):
         try:
             super().__init__(workers, initializer, initargs, context=context)
         except BaseException as error:
-            # Without all of its threads there is no pool: workers and threads so far must go.
-            kill(self.owned)
-            for thread in ("_worker_handler", "_task_handler"):
-                if hasattr(self, thread):
-                    getattr(self, thread)._state = multiprocessing.pool.TERMINATE
-            self._change_notifier.put(None)  # type: ignore[attr-defined]
+            self._undo()
             if isinstance(error, RuntimeError):  # can't start new thread
                 raise OSError(str(error)) from error
             raise
+
+    def _undo(self) -> None:
+        """Take back as much of a pool as there is: without all of its parts there is none."""
+        kill(self.owned)
+        parts = vars(self)
+        threads = [parts[n] for n in ("_worker_handler", "_task_handler") if n in parts]
+        for thread in threads:
+            thread._state = multiprocessing.pool.TERMINATE
+        if "_change_notifier" in parts:
+            self._change_notifier.put(None)  # type: ignore[attr-defined]
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+        for name in ("_inqueue", "_outqueue", "_change_notifier"):
+            if name in parts:
+                drop(parts[name])
+        if "_frames" in parts:
+            self._frames.close()
 
     def _setup_queues(self) -> None:
         super()._setup_queues()  # type: ignore[misc]
@@ -87,6 +103,7 @@ class _OwnedPool(multiprocessing.pool.Pool):
                 daemon=True,
             )
             process.name = process.name.replace("Process", "PoolWorker")
+            ensure_descriptors()
             with hide():
                 process.start()
             self.owned.append(process)
@@ -175,6 +192,33 @@ def _without_main() -> Iterator[None]:
             yield
         finally:
             main.__spec__ = spec
+
+
+def ensure_descriptors() -> None:
+    """Fail now if too few descriptors are left to start a worker.
+
+    ``Process.start`` never closes those it got before it ran out.
+
+    Raises:
+        OSError: too few are left.
+    """
+    got: list[int] = []
+    try:
+        for _ in range(START_DESCRIPTORS):
+            got.append(os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
+    finally:
+        for descriptor in got:
+            os.close(descriptor)
+
+
+def drop(queue: Any) -> None:
+    """Close a queue and give back its semaphores.
+
+    Their finalizers must run here and now: in a later garbage collection they may come in the
+    middle of a call to the resource tracker, which cannot take that.
+    """
+    queue.close()
+    queue._rlock = queue._wlock = None
 
 
 def kill(processes: list[BaseProcess]) -> None:
@@ -386,10 +430,7 @@ class ProcessCrew:
         for process in pool.owned:
             process.close()
         for queue in (pool._inqueue, pool._outqueue, pool._change_notifier):
-            queue.close()
-            # The semaphores' finalizers must run here and now: in a later garbage collection they
-            # may come in the middle of a call to the resource tracker, which cannot take that.
-            queue._rlock = queue._wlock = None
+            drop(queue)
         pool._frames.close()
         self._speaking.close()
         self._listening.close()

@@ -154,14 +154,15 @@ def pack_results(
     """
     try:
         return _pack(results, prefix), None
-    except SerializationError:
+    except BaseException:  # noqa: BLE001 - looked into below, result by result
         pass
     for offset, result in enumerate(results):
         try:
             dumps(result)
-        except SerializationError as error:
-            error.index = start + offset
-            return _pack(results[:offset], prefix), error
+        except BaseException as error:  # noqa: BLE001 - a reduction may also call sys.exit()
+            refusal = error if isinstance(error, SerializationError) else _refusal(result, error)
+            refusal.index = start + offset
+            return _pack(results[:offset], prefix), refusal
     # Each alone can be pickled, only the list cannot (too deep, too large).
     refusal = SerializationError("the results of a chunk cannot be pickled together", index=start)
     return _pack([], prefix), refusal
@@ -237,7 +238,7 @@ def _collector(buffers: list[pickle.PickleBuffer] | None) -> Any:
     return keep
 
 
-def _refusal(value: Any, error: Exception) -> SerializationError:
+def _refusal(value: Any, error: BaseException) -> SerializationError:
     return SerializationError(
         f"a value of type {type(value).__name__} cannot be sent to another process: "
         f"{type(error).__name__}: {error}"

@@ -341,6 +341,8 @@ def run_chunk(
         return [], 0, pack(error, begin), os.getpid(), begun, 0.0, 0.0
     func = _tracked(_worker.func, begin) if track else _worker.func
     failure, seconds, cpu_seconds = run_columns(func, pieces, call.star, begin, out)
+    if track:
+        _note(CHUNK, chunk)  # no item runs any more: a death from here on is not the last one's
     _flush()
     if _worker.threads is not None and cpu_seconds > BUSY_SHARE * max(seconds, 0.001):
         _worker.threads.limit_loaded()
@@ -400,7 +402,10 @@ def _tracked(func: Callable[..., Any], begin: int) -> Callable[..., Any]:
 
 
 def _note(kind: bytes, subject: int) -> None:
-    _worker.notes.send_bytes(NOTE.pack(kind, os.getpid(), subject, time.monotonic()))
+    try:
+        _worker.notes.send_bytes(NOTE.pack(kind, os.getpid(), subject, time.monotonic()))
+    except BrokenPipeError:  # the caller is gone: nobody waits for this worker, or hears it
+        os._exit(1)
 
 
 def _ignore(*_: object) -> None:

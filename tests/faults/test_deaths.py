@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from amorsize import smart_map
 from amorsize.decide.machine import default_start_method
 from tests import programs
 
@@ -150,6 +151,10 @@ def test_workers_of_a_killed_caller_end(tmp_path, method):
         process.kill()
         process.wait()
         assert programs.wait_for_group(process.pid, 20)
+    left = [name for name in os.listdir("/dev/shm") if f"-{process.pid}-" in name]
+    assert len(left) == (method != "fork")  # the function, where it had to be sent
+    smart_map(abs, range(2), n_jobs=2)
+    assert not set(os.listdir("/dev/shm")) & set(left)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -277,3 +277,109 @@ if __name__ == "__main__":
 """
     ended = programs.run_source(source, tmp_path, deadline=30)
     assert (ended.out, ended.code, ended.err) == ("0 1\n", 0, "")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("spare", [0, 2, 6, 14])
+def test_too_many_open_files(tmp_path, method, spare):
+    """With few descriptors left, fewer workers do it, or the caller; the next call is well."""
+    source = f"""
+import os, resource
+from amorsize import smart_map
+from tests.functions import double
+if __name__ == "__main__":
+    smart_map(double, range(3), n_jobs=2, mp_context={method!r}) # what is opened once
+    from amorsize.run import kept
+    kept.end_all()
+    used = len(os.listdir("/proc/self/fd")) - 1
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + {spare}, before[1]))
+    got = smart_map(double, range(100), n_jobs=4, mp_context={method!r})
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    kept.end_all()
+    print(got == list(map(double, range(100))), len(os.listdir("/proc/self/fd")) - 1 - used)
+    print(smart_map(double, range(3), n_jobs=2, mp_context={method!r}))
+"""
+    ended = programs.run_source(source, tmp_path)
+    assert (ended.out, ended.code) == ("True 0\n[0, 2, 4]\n", 0), ended.err
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_full_shared_memory_is_done_without(tmp_path, method):
+    """What cannot be written there takes the pipe, in both directions."""
+    source = f"""
+import resource
+from functools import partial
+from amorsize import smart_map
+def both(table, x):
+    return bytes(1_000_000 + x) + table[:1] + x.to_bytes(1, "big")
+if __name__ == "__main__":
+    # No file can grow beyond this: a write fails half way, as on a full file system.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+    work = partial(both, b"t" * 2_000_000)
+    got = smart_map(work, iter(range(9)), n_jobs=2, mp_context={method!r})
+    print(got == list(map(work, range(9))))
+"""
+    ended = programs.run_source(source, tmp_path, AMORSIZE_CACHE="0")
+    assert (ended.out, ended.code) == ("True\n", 0), ended.err
+
+
+TWICE = """
+import atexit, os, signal, time
+from amorsize import smart_map
+from amorsize.run import pool
+def work(x):
+    os.write(1, b"working" + bytes([10]))
+    time.sleep(60)
+if __name__ == "__main__":
+    try:
+        smart_map(work, range(9), n_jobs=2, mp_context={method!r})
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_second_ctrl_c_does_no_harm(tmp_path, method):
+    """Impatience while the workers are being ended leaves nothing behind, and nothing hangs."""
+    path = tmp_path / "program.py"
+    path.write_text(TWICE.format(method=method))
+    with programs.started(path) as process:
+        assert process.stdout.readline() == "working\n"
+        for _ in range(20):
+            os.killpg(process.pid, signal.SIGINT)
+        ended = programs.finish(process, deadline=20)
+    assert "interrupted" in ended.out or "KeyboardInterrupt" in ended.err
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("ending", ["close", "abandon"])
+def test_ctrl_c_at_tear_down_is_kept_until_it_is_over(tmp_path, method, ending):
+    """The workers are gone, then the interrupt arrives; the next call works."""
+    source = f"""
+import multiprocessing, os, signal, time
+from amorsize import smart_map
+from amorsize.run import kept, pool
+inner = pool.ProcessCrew.{ending}
+def interrupted(self):
+    def dispose():
+        os.kill(os.getpid(), signal.SIGINT)
+        pool.ProcessCrew._dispose(self)
+    self._dispose = dispose
+    return inner(self)
+pool.ProcessCrew.{ending} = interrupted
+def work(x):
+    return 1 // (x if {ending == "abandon"} else 1)
+if __name__ == "__main__":
+    try:
+        smart_map(work, range(9), n_jobs=2, mp_context={method!r})
+        while any(one.crew.ready < 2 for one in kept._idle):
+            time.sleep(0.01)
+        kept.end_all()
+    except KeyboardInterrupt:
+        print("interrupted", multiprocessing.active_children())
+    pool.ProcessCrew.{ending} = inner
+    print(smart_map(abs, range(3), n_jobs=2, mp_context={method!r}))
+"""
+    ended = programs.run_source(source, tmp_path, deadline=30)
+    assert (ended.out, ended.code) == ("interrupted []\n[0, 1, 2]\n", 0), ended.err

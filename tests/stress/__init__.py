@@ -1,0 +1,1 @@
+"""Chaos: long, seeded runs under fire."""
