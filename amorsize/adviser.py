@@ -13,6 +13,7 @@ from collections.abc import Callable
 from . import cache
 from .decide.fingerprint import Fingerprint, fingerprint
 from .decide.machine import (
+    ASKED,
     Machine,
     choose_start_method,
     free_memory,
@@ -26,6 +27,7 @@ from .decide.model import (
     corrected_costs,
     merged_profile,
     size_bucket,
+    start_seconds,
     time_bucket,
 )
 from .decide.planner import (
@@ -37,6 +39,7 @@ from .decide.planner import (
     make_plan,
 )
 from .options import count_jobs, environment_cap
+from .units import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ __all__ = ["Adviser", "count_workers", "hindrance", "learn_costs", "machine_cost
 # A remembered time of the first items is believed while today's is within this factor of it: the
 # width of one time bucket to each side.
 NEIGHBOURHOOD = 10.0
+
+# From here on it is worth asking whether a fork is dear: a process of 1 GB and two workers.
+LARGE_FORK_SECONDS = 0.05
 
 # Workers that could take no more than this share of all memory need no look at what is free.
 PLENTY = 0.1
@@ -149,6 +155,7 @@ class Adviser:
         self.method = method
         self.method_reason = method_reason
         self.record: cache.Record | None = None
+        self._remembered_under = method  # whatever is used instead this time
         self._cached = use_cache and items is not None and cache.enabled()
         self._fingerprint: Fingerprint | None = None
 
@@ -165,14 +172,14 @@ class Adviser:
     ) -> Adviser:
         """Return the adviser for a call with these options."""
         if backend == "thread":
-            method, why = "thread", "asked for"
+            method, why = "thread", ASKED
         else:
             method, why = choose_start_method(mp_context)
         return cls(func, items, jobs=jobs, method=method, method_reason=why, use_cache=use_cache)
 
     def look_again(self, mp_context: str | BaseContext | None) -> None:
         """Choose the start method anew: the first items may have started threads."""
-        if self.method != "thread":
+        if self.method == self._remembered_under and self.method != "thread":
             self.method, self.method_reason = choose_start_method(mp_context)
 
     @property
@@ -191,7 +198,7 @@ class Adviser:
             return
         assert self.items is not None
         self._fingerprint = self._fingerprint or fingerprint(self.func)
-        environment = cache.environment_of(self.machine, self.method)
+        environment = cache.environment_of(self.machine, self._remembered_under)
         self.record = cache.look_up(
             self._fingerprint.digest, self.items, environment, only_memory=only_memory
         )
@@ -246,6 +253,35 @@ class Adviser:
             ),
         )
 
+    def spare_the_fork(
+        self, plan: Plan, profile: Profile, left: int, is_light: Callable[[], bool]
+    ) -> Plan:
+        """Return a plan with kept workers if forking so large a process costs more than it saves.
+
+        Args:
+            plan: the plan with the start method chosen so far.
+            profile: what an item costs.
+            left: number of items.
+            is_light: tells whether function and items are small enough to be sent instead of being
+                inherited.
+        """
+        if self.method != "fork" or self.method_reason == ASKED or plan.executor == "serial":
+            return plan
+        resident = resident_bytes()
+        costs = machine_costs()
+        fork = start_seconds(costs.fork, plan.n_jobs, resident)
+        if fork < LARGE_FORK_SECONDS or not is_light():
+            return plan
+        self.method = "forkserver"
+        other = self.plan(profile, left, inherited=False, must_run=True)
+        if other.seconds >= plan.seconds:
+            self.method = "fork"
+            return plan
+        self.method_reason = (
+            f"forking a process of {resident / 1e9:.1f} GB would take {duration(fork)} each time"
+        )
+        return other
+
     def _scarce_memory(self, profile: Profile | None) -> int | None:
         """Return the free memory where it could limit the workers; reading it takes 0.2 ms."""
         waiting = profile is not None and profile.cpu_share < WAITING_SHARE
@@ -285,7 +321,7 @@ class Adviser:
                 executor=executor,
                 n_jobs=n_jobs,
                 chunksize=chunksize,
-                environment=cache.environment_of(self.machine, self.method),
+                environment=cache.environment_of(self.machine, self._remembered_under),
                 updated=time.time(),
             ),
             run_seconds=run_seconds,

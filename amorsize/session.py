@@ -23,7 +23,7 @@ from .errors import SerializationError, TaskTimeoutError
 from .options import Options
 from .run.failure import MISSING
 from .run.feed import Feed
-from .run.transport import dumps
+from .run.transport import dumps, is_smaller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ WORTH_LEARNING_SECONDS = 0.01
 AS_EXPECTED = 0.1
 # Blocks expected to be shorter than this are timed by the wall clock alone.
 SHORT_BLOCK_SECONDS = 50e-6
+# Function and item together; more had better be inherited, however dear the fork.
+LIGHT_BYTES = 100_000
 # What is assumed to be left of an input of unknown length, for choosing a number of workers.
 ASSUMED_SECONDS = 1.0
 # Workers are considered again when so many times as much work was done as at the last time.
@@ -287,6 +289,7 @@ class Session:
             profile = self._profile(None)
         if not reason:
             plan = adviser.plan(profile, left, inherited=self._inherits())
+            plan = adviser.spare_the_fork(plan, profile, left, self._is_light)
             if plan.executor != "serial":
                 self._commit(plan, known=known)
                 return plan
@@ -336,6 +339,12 @@ class Session:
     def _inherits(self) -> bool:
         """Return whether workers reach the input without its being sent."""
         return self.feed.sliceable and self._advised().method in ("fork", "thread")
+
+    def _is_light(self) -> bool:
+        """Return whether function and items are small enough to be sent rather than inherited."""
+        item = self.feed.sample
+        sent = self.shipped if item is MISSING else (self.shipped, item)
+        return is_smaller(sent, LIGHT_BYTES)
 
     # Workers --------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ import time
 import psutil
 import pytest
 
-from amorsize import smart_map
+from amorsize import adviser, smart_map
+from amorsize.decide.machine import ASKED
 from amorsize.run import kept
 from tests import changing, programs
 
@@ -219,3 +220,51 @@ if __name__ == "__main__":
         process.kill()
         process.wait()
         assert programs.wait_for_group(process.pid, 20)
+
+
+def busy(x):
+    end = time.process_time() + 0.002
+    while time.process_time() < end:
+        pass
+    return x
+
+
+class TestLargeCaller:
+    """Forking a process of many GB takes so long that kept workers are better, if they can be."""
+
+    @pytest.fixture(autouse=True)
+    def large(self, monkeypatch):
+        monkeypatch.setattr(adviser, "resident_bytes", lambda: 8_000_000_000)
+        monkeypatch.setattr(adviser, "choose_start_method", self.choose)
+
+    @staticmethod
+    def choose(asked):
+        """Choose as where fork is the default."""
+        return (asked, ASKED) if asked else ("fork", "the interpreter's default")
+
+    def report_of(self, func, **options):
+        reports = []
+        assert smart_map(func, range(400), report=reports.append, **options) == [*range(400)]
+        return reports[0]
+
+    def test_light_work_goes_to_kept_workers(self):
+        """The report says why, and the next call finds both the record and the workers."""
+        first = self.report_of(busy)
+        assert (first.backend, first.start_method) == ("process", "forkserver")
+        assert "8.0 GB" in first.start_reason
+        second = self.report_of(busy)
+        assert (second.start_method, second.cache_hit) == ("forkserver", True)
+        assert set(second.workers) & set(first.workers)
+
+    def test_an_explicit_choice_wins(self):
+        """Whoever asks for fork gets it."""
+        assert self.report_of(busy, mp_context="fork").start_method in ("fork", "")
+
+    def test_heavy_work_is_inherited(self):
+        """What would have to be sent is looked at, and no further than needed."""
+        table = bytes(10_000_000)
+
+        def heavy(x):
+            return busy(x) + table[x]
+
+        assert self.report_of(heavy).start_method in ("fork", "")

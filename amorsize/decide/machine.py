@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
 __all__ = [
+    "ASKED",
     "IDLE_THREAD",
     "Machine",
     "choose_start_method",
@@ -297,6 +298,9 @@ def default_start_method() -> str:
     return "fork" if sys.version_info < (3, 14) else "forkserver"
 
 
+# The reason that always wins.
+ASKED = "asked for"
+
 # Names of threads that serve kept workers begin with this while those wait: they hold no lock, and
 # are ended before a fork.
 IDLE_THREAD = "amorsize-idle"
@@ -309,9 +313,9 @@ def choose_start_method(asked: str | BaseContext | None) -> tuple[str, str]:
         asked: the ``mp_context`` option. What a caller asks for always wins.
     """
     if isinstance(asked, str):
-        return asked, "asked for"
+        return asked, ASKED
     if asked is not None:
-        return asked.get_start_method(allow_none=True) or default_start_method(), "asked for"
+        return asked.get_start_method(allow_none=True) or default_start_method(), ASKED
     method = default_start_method()
     if method != "fork":
         return method, "the interpreter's default"

@@ -25,6 +25,7 @@ __all__ = [
     "dumps",
     "dumps_by_value",
     "dumps_inherited",
+    "is_smaller",
     "loads",
     "pack_common",
     "pack_results",
@@ -136,6 +137,40 @@ def pack_shipped(value: Any, prefix: str) -> Parcel:
     """
     buffers: list[pickle.PickleBuffer] | None = [] if prefix else None
     return _parcel(dumps_by_value(value, buffers), buffers, prefix) or Parcel(dumps_by_value(value))
+
+
+def is_smaller(value: Any, limit: int) -> bool:
+    """Return whether what would be sent of a value takes fewer bytes; looks at no more than that.
+
+    Args:
+        value: what would be sent to a fresh interpreter.
+        limit: bytes.
+    """
+    import cloudpickle  # 15 ms, and only large processes ask
+
+    budget = _Budget(limit)
+    try:
+        cloudpickle.Pickler(budget, PROTOCOL, buffer_callback=budget.take).dump(value)
+    except Exception:  # noqa: BLE001 - too large, or it cannot be sent at all
+        return False
+    return True
+
+
+class _Budget:
+    """A file that takes so many bytes and no more."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def write(self, data: bytes) -> int:
+        self._left -= len(data)
+        if self._left < 0:
+            raise OverflowError("larger than the limit")
+        return len(data)
+
+    def take(self, buffer: pickle.PickleBuffer) -> bool:
+        self._left -= buffer.raw().nbytes
+        return self._left < 0  # then it goes in, and is too much there
 
 
 def pack_results(
