@@ -1,8 +1,10 @@
 """The engine against Pool, ProcessPoolExecutor, joblib and mpire, in one run.
 
 Every way is timed in a fresh process, warm (one call is made first, the next ones are timed) but
-for the spawn workloads, whose first call is; the ways take turns. "Ideal" is the serial time over
-the CPUs; start-up is what a Pool of as many workers takes to come and go on an empty task.
+for the spawn workloads, whose first call is; the ways take turns. "Ideal" is what as many
+processes as there are CPUs take for equal shares of the items, started already and telling nothing:
+two CPUs at work are each slower than one alone. Start-up is what a Pool takes to come and go on an
+empty task.
 
     python benchmarks/engine.py [workload ...]
 """
@@ -22,7 +24,7 @@ from typing import Any
 
 from common import in_fresh_process, table, write
 
-ROUNDS = 5
+ROUNDS = 3
 CALLS = 2
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -120,8 +122,32 @@ def make_call(name: str, way: str) -> Callable[[], Any]:
     return mpire
 
 
+def ideal_seconds(name: str) -> float:
+    """Return how long processes take that share the items evenly and know nothing else."""
+    func, make, _, _ = WORKLOADS[name]
+    data = make()
+    fork = multiprocessing.get_context("fork")
+    barrier, times = fork.Barrier(CPUS), fork.SimpleQueue()
+
+    def share(first: int) -> None:
+        barrier.wait()
+        begun = time.perf_counter()
+        for item in data[first::CPUS]:
+            func(item)
+        times.put(time.perf_counter() - begun)
+
+    processes = [fork.Process(target=share, args=(first,)) for first in range(CPUS)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return max(times.get() for _ in processes)
+
+
 def child(name: str, way: str) -> list[float]:
     """Time one way of one workload in this process."""
+    if way == "ideal":
+        return [ideal_seconds(name) for _ in range(CALLS)]
     call = make_call(name, way)
     times = []
     for _ in range(1 if name in FIRST_CALLS else CALLS + 1):
@@ -156,7 +182,7 @@ def measure(name: str) -> dict[str, float]:
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as learned:
         for _ in range(ROUNDS):
-            for way in ("serial", "smart_map", "start-up", *OTHERS):
+            for way in ("serial", "ideal", "smart_map", "start-up", *OTHERS):
                 times.setdefault(way, []).extend(
                     in_fresh_process(__file__, name, way, cache=learned)
                 )
@@ -165,9 +191,10 @@ def measure(name: str) -> dict[str, float]:
 
 def main(names: list[str]) -> None:
     rows, found = [], {}
+    ways = ("serial", "ideal", "smart_map", *OTHERS)
     for name in names:
         medians = measure(name)
-        ideal = medians["serial"] / CPUS
+        ideal = medians["ideal"]
         with_start = ideal + medians["start-up"]
         ours = medians["smart_map"]
         found[name] = {
@@ -175,13 +202,13 @@ def main(names: list[str]) -> None:
             "share of the ideal speed-up": ideal / ours,
             "ratio to ideal and start-up": ours / with_start,
             "ratio to serial": ours / medians["serial"],
+            "ratio to the best other": ours / min(medians[way] for way in ("serial", *OTHERS)),
             "times as fast as Pool": medians["Pool"] / ours,
         }
-        ways = ("serial", "smart_map", *OTHERS)
         rows.append([name, *(f"{medians[way] * 1e3:,.0f}" for way in ways)])
         rows[-1] += [f"{ideal / ours:.2f}", f"{ours / with_start:.2f}"]
         print(rows[-1], flush=True)
-    header = ["workload (ms)", "serial", "smart_map", *OTHERS, "ideal/ours", "ours/(ideal+start)"]
+    header = ["workload (ms)", *ways, "ideal/ours", "ours/(ideal+start)"]
     print(table(header, rows))
     if names == list(WORKLOADS):
         memory = in_fresh_process(__file__, "growth", "")

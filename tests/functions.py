@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -247,3 +248,15 @@ def killed_once(marker, x):
     except FileExistsError:
         return x
     return os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_while_sending(marker, delay, x):
+    """Return 30 MB; the first to reach item 5 is killed so many seconds after it began to."""
+    if x == 5:
+        try:
+            os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            pass
+        else:
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return bytes([x]) * 30_000_000

@@ -3,11 +3,14 @@
 import os
 import signal
 import time
+from functools import partial
 
 import pytest
 
 from amorsize import smart_map
 from amorsize.decide.machine import default_start_method
+from amorsize.run import shared
+from tests import functions as f
 from tests import programs
 
 METHODS = ("fork", "spawn", "forkserver")
@@ -264,3 +267,24 @@ if __name__ == "__main__":
     ended = programs.run_source(source, tmp_path)
     assert ended.out.split() == ["0", "0", "0"], ended.err
     assert ended.err == ""
+
+
+@pytest.mark.parametrize("through", ["pipe", "memory"])
+@pytest.mark.parametrize("delay", [0.001, 0.004, 0.01, 0.03, 0.08])
+def test_a_worker_killed_while_it_sends_a_large_result(tmp_path, monkeypatch, through, delay):
+    """Half a result in the pipe, or half a segment, costs that chunk a second run and no more."""
+    if through == "pipe":
+        monkeypatch.setattr(shared, "SHARED_FOLDER", str(tmp_path / "nowhere"))
+    got = smart_map(
+        partial(f.killed_while_sending, str(tmp_path / "marker"), delay),
+        range(10),
+        n_jobs=2,
+        mp_context="fork",
+        chunksize=1,
+    )
+    assert got == [bytes([x]) * 30_000_000 for x in range(10)]
+    assert shared.make_prefix() == "" or not own_segments()
+
+
+def own_segments():
+    return [name for name in os.listdir("/dev/shm") if f"-{os.getpid()}-" in name]
