@@ -12,7 +12,16 @@ import importlib
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .api import smart_imap, smart_imap_unordered, smart_map, smart_starmap
-    from .cache import clear_cache, get_cache_dir, prune_expired_cache
+    from .cache import (
+        CacheStats,
+        cache_stats,
+        check_cache,
+        clear_cache,
+        export_cache,
+        get_cache_dir,
+        import_cache,
+        prune_expired_cache,
+    )
     from .decorator import ParallelFunction, parallelize
     from .errors import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
     from .optimizer import OptimizationResult, optimize
@@ -22,14 +31,19 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AmorsizeError",
+    "CacheStats",
     "OptimizationResult",
     "ParallelFunction",
     "RunReport",
     "SerializationError",
     "TaskTimeoutError",
     "WorkerLostError",
+    "cache_stats",
+    "check_cache",
     "clear_cache",
+    "export_cache",
     "get_cache_dir",
+    "import_cache",
     "optimize",
     "parallelize",
     "prune_expired_cache",
@@ -42,14 +56,19 @@ __all__ = [
 # Where each name lives: loaded when it is first used, so that an import costs next to nothing.
 _HOMES = {
     "AmorsizeError": "errors",
+    "CacheStats": "cache",
     "OptimizationResult": "optimizer",
     "ParallelFunction": "decorator",
     "RunReport": "show.report",
     "SerializationError": "errors",
     "TaskTimeoutError": "errors",
     "WorkerLostError": "errors",
+    "cache_stats": "cache",
+    "check_cache": "cache",
     "clear_cache": "cache",
+    "export_cache": "cache",
     "get_cache_dir": "cache",
+    "import_cache": "cache",
     "optimize": "optimizer",
     "parallelize": "decorator",
     "prune_expired_cache": "cache",

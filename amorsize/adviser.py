@@ -215,6 +215,7 @@ class Adviser:
             low = known.least_seconds / NEIGHBOURHOOD
             if not low <= item_seconds <= known.most_seconds * NEIGHBOURHOOD:
                 self.record = None
+                cache.note_contradiction()
         return None if self.record is None else self.record.profile
 
     def plan(
@@ -308,8 +309,10 @@ class Adviser:
         assert self.items is not None
         self._fingerprint = self._fingerprint or fingerprint(self.func)
         old = self.record
-        if old is not None and time_bucket(old.profile.item_seconds) == time_bucket(
-            profile.item_seconds
+        if (
+            old is not None
+            and not old.guess
+            and time_bucket(old.profile.item_seconds) == time_bucket(profile.item_seconds)
         ):
             profile = merged_profile(old.profile, profile)
         cache.remember(

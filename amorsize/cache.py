@@ -1,164 +1,79 @@
-"""Remembering: one small JSON record for each function, size and time bucket.
+"""Remembering: what is known of a function, from memory, from the folder, from the fleet.
 
 A record is advice. It is validated when it is used, and every kind of trouble with it (unreadable,
 corrupt, out of range, full disk, read-only home) is a miss: logged once at WARNING on the
 ``amorsize`` logger, never raised. Loading one can run no code.
 
-Two layers: a dictionary shared by the threads of the process, and the folder. What a run learned
-goes into the first at once. It is written to the folder at once when the run was long enough to
-pay for the write, and otherwise when the interpreter exits.
+Three levels: a dictionary shared by the threads of the process, the folder (``store``), and where
+``AMORSIZE_CACHE_URL`` says so a place shared by many machines (``remote``). What a run learned goes
+into the first at once. It is written to the others at once when the run was long enough to pay for
+the write, and otherwise when the interpreter exits.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import re
-import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, replace
 
-from .decide.machine import Machine
-from .decide.model import TIME_BUCKETS, Profile, size_bucket, time_bucket
+from . import remote, store
+from .decide.machine import this_machine
+from .decide.model import size_bucket
+from .records import (
+    FORMAT,
+    SIZES,
+    TIMES,
+    Environment,
+    Record,
+    environment_of,
+    from_bytes,
+    from_data,
+    record_key,
+    to_bytes,
+    to_data,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
 __all__ = [
-    "FORMAT",
     "TTL_SECONDS",
+    "CacheStats",
     "Environment",
     "Record",
+    "cache_stats",
+    "check_cache",
     "clear_cache",
     "enabled",
     "environment_of",
+    "export_cache",
     "get_cache_dir",
+    "import_cache",
     "look_up",
+    "note_contradiction",
     "prune_expired_cache",
-    "record_key",
     "remember",
 ]
 
-FORMAT = 1
 TTL_SECONDS = 7 * 24 * 60 * 60
-MEMORY_TOLERANCE = 0.2
 
 # A write takes about 0.2 ms (temporary file, rename): a run of ten times that can afford it.
 WRITE_AT_ONCE_SECONDS = 0.002
 # A remembered profile is written again when it moved by more than this.
 DRIFT = 0.25
+# The folder is kept within its limits at the exit, and after so many writes: it takes 3 ms.
+TIDY_AFTER_WRITES = 200
 
-LARGEST_RECORD_BYTES = 1 << 16  # a record takes 1 kB; more is not one
 MOST_REMEMBERED = 2_048  # keys in memory; a record takes about 1 kB
-
-_SIZES = ("tiny", "small", "medium", "large", "xlarge")
-_TIMES = tuple(name for name, _ in TIME_BUCKETS)
-_FILE_NAME = (  # compiled where it is used: 1 ms, which no hit needs
-    rf"func-[0-9a-f]{{16}}_size-(?:{'|'.join(_SIZES)})_time-(?:{'|'.join(_TIMES)})_v-\d+\.json"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """Where a record was measured, as far as its advice depends on it.
-
-    Attributes:
-        cores: physical cores.
-        cpus: usable CPUs.
-        method: start method.
-        python: major and minor version, as "3.11".
-        memory_bytes: memory the process may have.
-    """
-
-    cores: int
-    cpus: int
-    method: str
-    python: str
-    memory_bytes: int
-
-    def accepts(self, other: Environment) -> bool:
-        """Return whether advice measured in ``other`` holds here."""
-        return (
-            self.cores == other.cores
-            and self.cpus == other.cpus
-            and self.method == other.method
-            and self.python == other.python
-            and abs(self.memory_bytes - other.memory_bytes) <= MEMORY_TOLERANCE * self.memory_bytes
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is remembered of one function at one size.
-
-    Attributes:
-        func: fingerprint, 16 hexadecimal digits.
-        size: size bucket of the data it was measured with.
-        items: exact number of items then.
-        profile: what was measured.
-        executor, n_jobs, chunksize: the plan that was made of it.
-        environment: where it was measured.
-        updated: when, in seconds since the epoch.
-    """
-
-    func: str
-    size: str
-    items: int
-    profile: Profile
-    executor: str
-    n_jobs: int
-    chunksize: int
-    environment: Environment
-    updated: float
-
-    @property
-    def time(self) -> str:
-        """The time bucket of its items."""
-        return time_bucket(self.profile.item_seconds)
-
-    @property
-    def key(self) -> str:
-        """The contract's key."""
-        return record_key(self.func, self.size, self.time)
-
-
-def record_key(func: str, size: str, time_: str) -> str:
-    """Return the key of a record.
-
-    >>> record_key("00112233445566aa", "small", "fast")
-    'func:00112233445566aa_size:small_time:fast_v:1'
-    """
-    return f"func:{func}_size:{size}_time:{time_}_v:{FORMAT}"
-
-
-def environment_of(machine: Machine, method: str) -> Environment:
-    """Return the environment records made now belong to."""
-    return Environment(machine.cores, machine.cpus, method, _PYTHON, machine.memory_bytes)
-
-
-_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def enabled() -> bool:
     """Return whether the environment leaves the cache on (``AMORSIZE_CACHE=0`` turns it off)."""
     return os.environ.get("AMORSIZE_CACHE", "").strip().lower() not in ("0", "off", "no", "false")
-
-
-def get_cache_dir() -> Path:
-    """Return the folder the records are kept in; it may not exist yet.
-
-    It is ``amorsize/optimization_cache`` in the user's cache folder, or the folder that the
-    environment variable ``AMORSIZE_CACHE_DIR`` names.
-
-    Returns:
-        An absolute path.
-    """
-    from pathlib import Path  # 4 ms, which no hit needs
-
-    return Path(_folder())
 
 
 def look_up(
@@ -173,17 +88,42 @@ def look_up(
         only_memory: leave the folder alone.
     """
     size = size_bucket(items)
-    slot = (_told_folder(), func, size)
-    records = _memory.get(slot)
-    if records is None:
+    told = store.told_folder()
+    slot = (told, func, size)
+    known = _memory.get(slot)
+    if known is not None and not all(map(store.exists, known.paths.values())):
+        _memory.pop(slot, None)  # another process has cleared the folder
+        for record in known.records.values():
+            _written.pop((told, record.key), None)
+        known = None
+    if known is None:
         if only_memory:
             return None
-        records = {record.time: record for record in _load_all(_folder(), func, size)}
-        if records:  # a miss is not kept: another process may write the record meanwhile
-            _keep(slot, records)
+        known = _Known()
+        _load_all(known, told, func, size, environment)
+        if not known.records:
+            # Not kept as a miss: another process may write the record meanwhile.
+            _counts["nothing remembered"] += 1
+            return None
+        _keep(slot, known)
     now = time.time()
-    valid = [r for r in records.values() if _fresh(r, now) and environment.accepts(r.environment)]
-    return max(valid, key=lambda record: record.updated, default=None)
+    fresh = [record for record in known.records.values() if _fresh(record, now)]
+    valid = [record for record in fresh if environment.accepts(record.environment)]
+    if not valid:
+        _counts["another environment" if fresh else "too old"] += 1
+        return None
+    _counts["hit"] += 1
+    return max(valid, key=_age)
+
+
+def _age(record: Record) -> float:
+    return record.updated
+
+
+def note_contradiction() -> None:
+    """Count a record that was found and did not fit what the run showed."""
+    _counts["hit"] -= 1
+    _counts["contradicted by the run"] += 1
 
 
 def remember(record: Record, *, run_seconds: float, stable: bool) -> None:
@@ -194,11 +134,14 @@ def remember(record: Record, *, run_seconds: float, stable: bool) -> None:
         run_seconds: how long the run took that taught it.
         stable: False keeps it in this process (see ``Fingerprint.stable``).
     """
-    told = _told_folder()
+    told = store.told_folder()
     slot = (told, record.func, record.size)
-    records = dict(_memory.get(slot) or {})
-    records[record.time] = record
-    _keep(slot, records)
+    known = _memory.get(slot)
+    if known is None:
+        known = _Known()
+        _keep(slot, known)
+    # Replaced, not changed: another thread may be looking at it.
+    known.records = {**known.records, record.time: record}
     if not stable:
         return
     place = (told, record.key)
@@ -212,8 +155,27 @@ def remember(record: Record, *, run_seconds: float, stable: bool) -> None:
         _pending[place] = record
 
 
+# Managing it --------------------------------------------------------------------------------
+
+
+def get_cache_dir() -> Path:
+    """Return the folder the records are kept in; it may not exist yet.
+
+    It is ``amorsize/optimization_cache`` in the user's cache folder, or the folder that the
+    environment variable ``AMORSIZE_CACHE_DIR`` names.
+
+    Returns:
+        An absolute path.
+    """
+    from pathlib import Path  # 4 ms, which no hit needs
+
+    return Path(store.folder())
+
+
 def clear_cache() -> int:
-    """Forget everything that was learned, on disk and in this process.
+    """Forget everything that was learned, on disk, in this process and in others that run.
+
+    What is shared through ``AMORSIZE_CACHE_URL`` stays: it belongs to others as well.
 
     Returns:
         The number of records removed from the folder.
@@ -221,7 +183,8 @@ def clear_cache() -> int:
     _memory.clear()
     _pending.clear()
     _written.clear()
-    return sum(_remove(path) for path in _record_files(_folder()))
+    place = store.folder()
+    return sum(_remove(place, entry.name) for entry in _records(place))
 
 
 def prune_expired_cache(ttl_seconds: float = TTL_SECONDS) -> int:
@@ -240,35 +203,239 @@ def prune_expired_cache(ttl_seconds: float = TTL_SECONDS) -> int:
         raise TypeError(f"ttl_seconds={ttl_seconds!r} must be a number of seconds")
     if not ttl_seconds >= 0:
         raise ValueError(f"ttl_seconds={ttl_seconds!r} is out of range: it takes 0 or more seconds")
-    now = time.time()
-    removed = 0
-    for path in _record_files(_folder()):
-        record = _load(path)
+    now, place, removed = time.time(), store.folder(), 0
+    for entry in _records(place):
+        record = _load(place, entry.name)
         if record is None or not _fresh(record, now, ttl_seconds):
-            removed += _remove(path)
+            removed += _remove(place, entry.name)
     _memory.clear()
     _written.clear()
     return removed
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What the cache holds, and how it served this process.
+
+    Attributes:
+        folder: where the records are.
+        enabled: whether they are used (``AMORSIZE_CACHE``).
+        entries: number of records in the folder.
+        bytes: their size.
+        oldest_seconds, newest_seconds: ages of the records written longest ago and last, 0 when
+            there are none.
+        hits: look-ups of this process that found advice that held.
+        misses: the others, by reason.
+    """
+
+    folder: str
+    enabled: bool
+    entries: int
+    bytes: int
+    oldest_seconds: float
+    newest_seconds: float
+    hits: int
+    misses: dict[str, int] = field(default_factory=dict)
+
+
+def cache_stats() -> CacheStats:
+    """Return what the cache holds, and how it served this process."""
+    place, now = store.folder(), time.time()
+    files = list(_records(place))
+    records = [record for record in (_load(place, entry.name) for entry in files) if record]
+    ages = [max(0.0, now - record.updated) for record in records]
+    return CacheStats(
+        folder=place,
+        enabled=enabled(),
+        entries=len(files),
+        bytes=sum(entry.size for entry in files),
+        oldest_seconds=max(ages, default=0.0),
+        newest_seconds=min(ages, default=0.0),
+        hits=_counts["hit"],
+        misses={why: count for why, count in _counts.items() if why != "hit" and count},
+    )
+
+
+def check_cache(fix: bool = False) -> list[str]:
+    """Look for everything in the folder that is not as it should be.
+
+    Args:
+        fix: whether to remove what is wrong.
+
+    Returns:
+        A line for each trouble; none when all is well.
+    """
+    place, troubles = store.folder(), []
+    try:
+        found = list(store.entries(place))
+    except OSError as error:
+        return [f"{place} cannot be listed: {error}"]
+    for entry in found:
+        trouble = _trouble(place, entry)
+        if trouble:
+            troubles.append(f"{entry.name}: {trouble}")
+            if fix:
+                _remove(place, entry.name)
+    if fix and troubles:
+        _memory.clear()
+        _written.clear()
+    return troubles
+
+
+def _trouble(place: str, entry: store.Entry) -> str:
+    if not entry.regular:
+        return "not a plain file"
+    if entry.name.endswith(".tmp"):
+        return "left by a writer that was killed" if _is_stale(entry) else ""
+    if not _is_record_name(entry.name):
+        return "not a record's name"
+    try:
+        data = store.read(place, entry.name)
+        record = None if data is None else from_bytes(data)
+    except (OSError, ValueError) as error:
+        return f"not readable: {error}"
+    if record is not None and _file_name(record.key) != entry.name:
+        return f"it holds the record of {record.key}"
+    return ""
+
+
+def export_cache(path: str | os.PathLike[str]) -> int:
+    """Write all valid records to one JSON file, to be baked into an image or handed on.
+
+    Args:
+        path: the file to write.
+
+    Returns:
+        The number of records written.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    import json
+
+    _flush()
+    place, now = store.folder(), time.time()
+    records = [_load(place, entry.name) for entry in _records(place)]
+    data = [to_data(record) for record in records if record is not None and _fresh(record, now)]
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"amorsize": "cache", "format": FORMAT, "records": data}, file, indent=1)
+        file.write("\n")
+    return len(data)
+
+
+def import_cache(path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
+    """Take over records that ``export_cache`` wrote, here or elsewhere.
+
+    They are validated like any other. Those from another kind of machine are taken as a first
+    guess, until the first real run has confirmed or replaced them.
+
+    Args:
+        path: the file to read.
+        overwrite: whether they replace records of the same key; otherwise those stay.
+
+    Returns:
+        The number of records taken over.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it was not written by ``export_cache``.
+    """
+    import json
+
+    with open(path, encoding="utf-8") as file:
+        try:
+            data = json.load(file)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)} is not a file of export_cache: {error}") from error
+    if not isinstance(data, dict) or data.get("amorsize") != "cache" or "records" not in data:
+        raise ValueError(f"{os.fspath(path)} is not a file of export_cache")
+    told, now, taken = store.told_folder(), time.time(), 0
+    for entry in data["records"]:
+        try:
+            record = from_data(entry)
+        except ValueError as error:
+            _warn("import", f"a record of {os.fspath(path)} is not valid: {error}")
+            continue
+        here = environment_of(this_machine(), record.environment.method)
+        if not _fresh(record, now) or here.python != record.environment.python:
+            continue
+        if overwrite or _load(store.folder(), _file_name(record.key)) is None:
+            _write(told, _as_guess(record, here))
+            taken += 1
+    _memory.clear()
+    return taken
+
+
+def _as_guess(record: Record, here: Environment) -> Record:
+    """Return a record from elsewhere as it counts here."""
+    if here.accepts(record.environment):
+        return record
+    return replace(record, environment=here, guess=True)
 
 
 # In memory ----------------------------------------------------------------------------------
 
 # Slots are kept apart by what AMORSIZE_CACHE_DIR says: finding the real folder takes longer.
 _Slot = tuple[str, str, str]  # told folder, fingerprint, size bucket
-_memory: dict[_Slot, dict[str, Record]] = {}  # records by time bucket
+
+
+class _Known:
+    """What is in memory of one function at one size.
+
+    Attributes:
+        records: by time bucket.
+        paths: of those that are in the folder, too: they count as long as they are there.
+    """
+
+    __slots__ = ("paths", "records")
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.paths: dict[str, str] = {}
+
+
+_memory: dict[_Slot, _Known] = {}
 _pending: dict[tuple[str, str], Record] = {}  # by told folder and key: to be written at exit
 _written: dict[tuple[str, str], Record] = {}  # by told folder and key: as last written
+_counts: Counter[str] = Counter()
+_places: dict[str, str] = {}
+_writes = [0]
 
 
-def _keep(slot: _Slot, records: dict[str, Record]) -> None:
+def _place(told: str) -> str:
+    """Return the folder a told one is; an absolute one is always the same."""
+    place = _places.get(told)
+    if place is None:
+        place = store.folder(told)
+        if not told or os.path.isabs(told):
+            _places[told] = place
+    return place
+
+
+def _keep(slot: _Slot, known: _Known) -> None:
     while len(_memory) >= MOST_REMEMBERED:
-        _memory.pop(next(iter(_memory)), None)
-    _memory[slot] = records
+        try:
+            _memory.pop(next(iter(_memory)), None)
+        except (StopIteration, RuntimeError):  # another thread emptied or changed it
+            break
+    _memory[slot] = known
 
 
-def _fresh(record: Record, now: float, ttl: float = TTL_SECONDS) -> bool:
+def _fresh(record: Record, now: float, ttl: float | None = None) -> bool:
     # A record from the future was written before the clock was set back: its age is unknown.
-    return -60 <= now - record.updated < ttl
+    return -60 <= now - record.updated < (_ttl() if ttl is None else ttl)
+
+
+def _ttl() -> float:
+    """Return how long records live, s: a week, or what ``AMORSIZE_CACHE_TTL`` says."""
+    told = os.environ.get("AMORSIZE_CACHE_TTL")
+    if not told:
+        return TTL_SECONDS
+    try:
+        return float(told)
+    except ValueError:
+        _warn("ttl", f"AMORSIZE_CACHE_TTL={told!r} is no number of seconds")
+        return TTL_SECONDS
 
 
 def _drifted(old: Record, new: Record) -> bool:
@@ -276,6 +443,7 @@ def _drifted(old: Record, new: Record) -> bool:
     return (
         abs(after - before) > DRIFT * before
         or old.environment != new.environment
+        or old.guess != new.guess
         or new.updated - old.updated > TTL_SECONDS / 14
     )
 
@@ -288,7 +456,13 @@ def _flush() -> None:
         _write(told, record)
 
 
-atexit.register(_flush)
+def _at_exit() -> None:
+    _flush()
+    if _writes[0]:
+        _tidy(store.folder())
+
+
+atexit.register(_at_exit)
 # A forked child shares none of the parent's duty to write.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pending.clear)
@@ -297,197 +471,111 @@ if hasattr(os, "register_at_fork"):
 # On disk ------------------------------------------------------------------------------------
 
 
-def _told_folder() -> str:
-    return os.environ.get("AMORSIZE_CACHE_DIR", "")
-
-
-def _folder(told: str | None = None) -> str:
-    """Return the folder that ``told`` (by default the environment) names."""
-    told = _told_folder() if told is None else told
-    if told:
-        return os.path.abspath(os.path.expanduser(told))
-    if not _default_folder:
-        from platformdirs import user_cache_dir  # 10 ms, and only the first time
-
-        _default_folder.append(
-            os.path.join(user_cache_dir("amorsize", appauthor=False), "optimization_cache")
-        )
-    return _default_folder[0]
-
-
-_default_folder: list[str] = []
-
-
-def _path(folder: str, key: str) -> str:
+def _file_name(key: str) -> str:
     """Return the file of a key; a colon is not allowed in names on Windows."""
-    return os.path.join(folder, key.replace(":", "-") + ".json")
+    return key.replace(":", "-") + ".json"
 
 
-def _record_files(folder: str) -> Iterator[str]:
+def _is_record_name(name: str) -> bool:
+    parts = name.split("_")
+    return (
+        name.endswith(".json")
+        and len(parts) >= 4
+        and parts[0].startswith("func-")
+        and parts[1].removeprefix("size-") in SIZES
+        and "_".join(parts[2:-1]).removeprefix("time-") in TIMES
+        and parts[-1].startswith("v-")
+    )
+
+
+def _is_stale(entry: store.Entry) -> bool:
+    return time.time() - entry.used > store.STALE_SECONDS
+
+
+def _records(place: str) -> Iterator[store.Entry]:
     try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return
+        for entry in store.entries(place):
+            if _is_record_name(entry.name):
+                yield entry
     except OSError as error:
-        _warn("list", f"cannot list {folder}: {error}")
+        _warn("list", f"cannot list {place}: {error}")
+
+
+def _load_all(known: _Known, told: str, func: str, size: str, here: Environment) -> None:
+    """Take in the records of a function and size; those of the fleet if there are none here."""
+    place = _place(told)
+    keys = {record_key(func, size, bucket): bucket for bucket in TIMES}
+    for key, bucket in keys.items():
+        name = _file_name(key)
+        record = _load(place, name)
+        if record is not None and record.key == key:
+            known.records[bucket] = _written[told, key] = record
+            known.paths[bucket] = os.path.join(place, name)
+    if known.records or not os.environ.get("AMORSIZE_CACHE_URL"):
         return
-    for name in names:
-        if re.fullmatch(_FILE_NAME, name):
-            yield os.path.join(folder, name)
+    for found in _shared(list(keys)):
+        if found.environment.python == here.python and found.environment.method == here.method:
+            record = _as_guess(found, here)
+            known.records[record.time] = record
+            _pending[told, record.key] = record  # for the next process on this machine
 
 
-def _load_all(folder: str, func: str, size: str) -> Iterator[Record]:
-    for bucket in _TIMES:
-        record = _load(_path(folder, record_key(func, size, bucket)))
-        if record is not None and (record.func, record.size, record.time) == (func, size, bucket):
-            _written[_told_folder(), record.key] = record
-            yield record
+def _shared(keys: list[str]) -> Iterator[Record]:
+    try:
+        for data in remote.fetch([_file_name(key) for key in keys]):
+            record = from_bytes(data)
+            if record.key in keys:
+                yield record
+    except (OSError, ValueError) as error:
+        _warn("shared", f"the shared cache is of no use now: {error}")
 
 
-def _load(path: str) -> Record | None:
+def _load(place: str, name: str) -> Record | None:
     """Read one record; None when there is none or it is not to be trusted."""
     try:
-        # Without waiting: something odd in the folder (a pipe) must not stop the call.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        try:
-            text = os.read(descriptor, LARGEST_RECORD_BYTES)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        return None
+        data = store.read(place, name)
+        return None if data is None else from_bytes(data)
     except OSError as error:
-        _warn("read", f"cannot read {path}: {error}")
-        return None
-    import json  # 1 ms, and only a process that finds a record needs it
-
-    try:
-        return _parse(json.loads(text))
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
-        _warn("damaged", f"{path} is not a record: {type(error).__name__}: {error}")
-        return None
+        _warn("read", f"cannot read {os.path.join(place, name)}: {error}")
+    except (ValueError, RecursionError) as error:
+        _warn("damaged", f"{os.path.join(place, name)} is not a record: {error}")
+    return None
 
 
 def _write(told: str, record: Record) -> None:
-    """Write one record under a unique name and rename it: readers see all of it or nothing."""
-    import json
-
-    folder = _folder(told)
-    path = _path(folder, record.key)
-    temporary = f"{path}.{os.getpid()}-{os.urandom(6).hex()}.tmp"
-    data = json.dumps({"format": FORMAT, "key": record.key, **asdict(record)}).encode()
+    place, name, data = _place(told), _file_name(record.key), to_bytes(record)
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        store.write(place, name, data)
+    except OSError as error:
+        _warn("write", f"cannot write {os.path.join(place, name)}: {error}")
+    else:
+        known = _memory.get((told, record.func, record.size))
+        if known is not None:
+            known.paths = {**known.paths, record.time: os.path.join(place, name)}
+    if not record.guess and os.environ.get("AMORSIZE_CACHE_URL"):
         try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
-        except OSError:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        _warn("write", f"cannot write {path}: {error}")
+            remote.publish(name, data, _ttl())
+        except OSError as error:
+            _warn("shared", f"the shared cache is of no use now: {error}")
     _written[told, record.key] = record
+    _writes[0] += 1
+    if _writes[0] % TIDY_AFTER_WRITES == 0:
+        _tidy(place)
 
 
-def _remove(path: str) -> int:
+def _tidy(place: str) -> None:
     try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return 0
+        store.limit(place, _ttl())
     except OSError as error:
-        _warn("remove", f"cannot remove {path}: {error}")
+        _warn("limit", f"cannot keep {place} within its limits: {error}")
+
+
+def _remove(place: str, name: str) -> int:
+    try:
+        return int(store.remove(place, name))
+    except OSError as error:
+        _warn("remove", f"cannot remove {os.path.join(place, name)}: {error}")
         return 0
-    return 1
-
-
-# Reading what cannot be trusted -------------------------------------------------------------
-
-# The largest value believed for each number; anything beyond is a damaged or hostile record.
-_LIMITS = {
-    "item_seconds": 1e7,
-    "spread": 1e8,
-    "least_seconds": 1e7,
-    "most_seconds": 1e7,
-    "cpu_share": 1e4,
-    "arg_bytes": 1e12,
-    "result_bytes": 1e12,
-    "pickle_seconds": 1e5,
-    "memory_bytes": 1 << 50,
-    "items": 1 << 62,
-    "cores": 1 << 20,
-    "cpus": 1 << 20,
-    "n_jobs": 1 << 20,
-    "chunksize": 1 << 62,
-    "updated": 1e12,
-}
-
-
-def _parse(data: dict[str, Any]) -> Record:
-    """Build a record of decoded JSON, checking every field's type and range."""
-    if data["format"] != FORMAT:
-        raise ValueError(f"format {data['format']!r}, not {FORMAT}")
-    profile = Profile(**{f.name: _number(data["profile"], f.name, f.type) for f in _PROFILE})
-    environment = data["environment"]
-    record = Record(
-        func=_fingerprint(data["func"]),
-        size=_one_of(data["size"], _SIZES),
-        items=_number(data, "items", "int"),
-        profile=profile,
-        executor=_one_of(data["executor"], ("serial", "thread", "process")),
-        n_jobs=_number(data, "n_jobs", "int"),
-        chunksize=_number(data, "chunksize", "int"),
-        environment=Environment(
-            cores=_number(environment, "cores", "int"),
-            cpus=_number(environment, "cpus", "int"),
-            method=_one_of(environment["method"], ("fork", "spawn", "forkserver", "thread")),
-            python=_text(environment["python"]),
-            memory_bytes=_number(environment, "memory_bytes", "int"),
-        ),
-        updated=_number(data, "updated", "float"),
-    )
-    ordered = 0 < profile.least_seconds <= profile.most_seconds and profile.item_seconds > 0
-    if size_bucket(record.items) != record.size or not ordered:
-        raise ValueError("its parts contradict each other")
-    return record
-
-
-_PROFILE = fields(Profile)
-
-
-def _number(data: dict[str, Any], name: str, kind: Any) -> Any:
-    value = data[name]
-    if isinstance(value, bool) or not isinstance(value, int if kind == "int" else (int, float)):
-        raise TypeError(f"{name}={value!r} is not a number")
-    if not 0 <= value <= _LIMITS[name]:  # false for NaN, too
-        raise ValueError(f"{name}={value!r} is out of range")
-    return value
-
-
-def _one_of(value: Any, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(f"{value!r} is none of {', '.join(allowed)}")
-    return str(value)
-
-
-def _fingerprint(value: Any) -> str:
-    # Without a regular expression: compiling one takes 0.1 ms, a fifth of a first hit.
-    if not (isinstance(value, str) and len(value) == 16 and set(value) <= set("0123456789abcdef")):
-        raise ValueError(f"{value!r} is no fingerprint")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not (isinstance(value, str) and len(value) < 100):
-        raise ValueError(f"{value!r} is no short text")
-    return value
 
 
 def _warn(kind: str, message: str) -> None:

@@ -6,7 +6,7 @@ import threading
 import psutil
 import pytest
 
-from amorsize import cache
+from amorsize import cache, remote
 from amorsize.run import kept
 
 # A shell's background jobs ignore Ctrl-C, and so would every program the tests start from one.
@@ -18,7 +18,8 @@ def own_cache(tmp_path, monkeypatch):
     """Give the test a cache folder of its own; return it."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("AMORSIZE_CACHE_DIR", str(folder))
-    for name in ("AMORSIZE_CACHE", "AMORSIZE_N_JOBS", "PYTHON_CPU_COUNT"):
+    for name in ("AMORSIZE_CACHE", "AMORSIZE_CACHE_TTL", "AMORSIZE_CACHE_URL", "AMORSIZE_N_JOBS",
+                 "PYTHON_CPU_COUNT"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     forget()
     yield folder
@@ -44,6 +45,9 @@ def forget():
     cache._pending.clear()
     cache._written.clear()
     cache._warned.clear()
+    cache._counts.clear()
+    cache._places.clear()
+    remote._circuits.clear()
 
 
 def _is_servant(process):

@@ -21,6 +21,8 @@ LAYERS = [
     {"session"},
     {"adviser"},
     {"cache"},
+    {"remote"},
+    {"records", "store"},
     {"show.report", "show.progress"},
     {"run.engine"},
     {"run.kept"},

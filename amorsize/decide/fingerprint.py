@@ -38,7 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Fingerprint", "Uses", "fingerprint", "is_known", "uses"]
+__all__ = ["Fingerprint", "Uses", "digest_of", "fingerprint", "is_known", "uses"]
 
 MOST_NODES = 2_000  # about 2 ms of walking at the very most
 DEEPEST = 100  # levels of nesting; Python's own stack ends at about five times as many
@@ -48,6 +48,15 @@ SAMPLE_BYTES = 1_024  # at each end of a long buffer, and in strides between
 
 MOST_MEMO = 512
 MOST_CODES = 4_096
+
+
+def digest_of(data: bytes) -> str:
+    """Return 16 hexadecimal digits that tell bytes apart.
+
+    >>> digest_of(b"amorsize")
+    '965a18bf3d068528'
+    """
+    return blake2b(data, digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +149,7 @@ def _walked(func: Callable[..., Any]) -> Fingerprint:
         walk.value(func)
     except Exception:  # noqa: BLE001 - objects of the user's may raise anything when looked at
         walk.stable, walk.mutable = False, True
-    digest = blake2b(_HEADER + b"".join(walk.parts), digest_size=8).hexdigest()
+    digest = digest_of(_HEADER + b"".join(walk.parts))
     result = Fingerprint(digest, walk.stable)
     if type(func) is types.FunctionType:
         _memo.pop(func, None)

@@ -1,0 +1,235 @@
+"""The folder of records: small files, written whole or not at all, never trusted.
+
+Every function here raises OSError for what the operating system refuses; ``cache`` turns that into
+a miss and a warning.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+__all__ = [
+    "Entry",
+    "entries",
+    "exists",
+    "folder",
+    "limit",
+    "read",
+    "remove",
+    "told_folder",
+    "write",
+]
+
+LARGEST_BYTES = 1 << 16  # a record takes 1 kB; more is not one
+MOST_FILES = 1_000
+MOST_BYTES = 10_000_000
+# A temporary file this old belongs to a writer that was killed.
+STALE_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of the folder.
+
+    Attributes:
+        name: without the folder.
+        size: bytes.
+        used: when it was last used, in seconds since the epoch.
+        regular: whether it is a plain file (not a link, pipe or folder).
+    """
+
+    name: str
+    size: int
+    used: float
+    regular: bool
+
+
+def told_folder() -> str:
+    """Return what the environment says of the folder's place, "" for nothing."""
+    return os.environ.get("AMORSIZE_CACHE_DIR", "")
+
+
+def folder(told: str | None = None) -> str:
+    """Return the folder that ``told`` (by default the environment) names; it may not exist."""
+    told = told_folder() if told is None else told
+    if told:
+        return os.path.abspath(os.path.expanduser(told))
+    if not _default_folder:
+        from platformdirs import user_cache_dir  # 10 ms, and only the first time
+
+        _default_folder.append(
+            os.path.join(user_cache_dir("amorsize", appauthor=False), "optimization_cache")
+        )
+    return _default_folder[0]
+
+
+_default_folder: list[str] = []
+
+
+def exists(path: str) -> bool:
+    """Return whether there is a file at a path of this folder; a look of 2 us."""
+    try:
+        os.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def read(place: str, name: str, *, shared: bool = False) -> bytes | None:
+    """Return the content of a file and note its use; None when there is no such file.
+
+    Links are not followed, and nothing is waited for (a pipe in a file's place).
+
+    Args:
+        place: the folder.
+        name: the file.
+        shared: whether the folder is meant to be other users' as well.
+
+    Raises:
+        OSError: it cannot be read, or the folder is not to be trusted.
+    """
+    path = os.path.join(place, name)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        return None
+    try:
+        if not shared:
+            _check(place)
+            _note_use(descriptor)
+        return os.read(descriptor, LARGEST_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def write(place: str, name: str, data: bytes, *, shared: bool = False) -> None:
+    """Write a file under a unique name and rename it: readers see all of it or nothing.
+
+    Args:
+        place: the folder.
+        name: the file.
+        data: its content.
+        shared: whether the folder is meant to be other users' as well; then it must be there.
+
+    Raises:
+        OSError: it cannot be written, or the folder is not to be trusted.
+    """
+    if not shared:
+        _ensure(place)
+    _write_new(os.path.join(place, name), data)
+
+
+def remove(place: str, name: str) -> bool:
+    """Remove a file; return whether it was there.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    try:
+        os.unlink(os.path.join(place, name))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def entries(place: str) -> Iterator[Entry]:
+    """Yield the files of the folder; none when there is no folder.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    try:
+        found = os.scandir(place)
+    except FileNotFoundError:
+        return
+    with found:
+        for item in found:
+            try:
+                status = item.stat(follow_symlinks=False)
+            except FileNotFoundError:  # somebody was quicker
+                continue
+            regular = stat.S_ISREG(status.st_mode)
+            yield Entry(item.name, status.st_size, status.st_mtime, regular)
+
+
+def limit(place: str, ttl: float) -> int:
+    """Remove what is too old or too much, the least recently used first, and killed writers' rests.
+
+    Args:
+        place: the folder.
+        ttl: age in seconds from which a file is of no use.
+
+    Returns:
+        The number of files removed.
+
+    Raises:
+        OSError: the folder cannot be listed, or a file not be removed.
+    """
+    now = time.time()
+    files = sorted(entries(place), key=lambda entry: entry.used, reverse=True)
+    removed = count = size = 0
+    for entry in files:
+        if entry.name.endswith(".tmp"):
+            if now - entry.used > STALE_SECONDS:
+                removed += remove(place, entry.name)
+            continue
+        count, size = count + 1, size + entry.size
+        if count > MOST_FILES or size > MOST_BYTES or now - entry.used > ttl:
+            removed += remove(place, entry.name)
+    return removed
+
+
+def _ensure(place: str) -> None:
+    """Make the folder if there is none."""
+    if not os.path.lexists(place):
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        with suppress(FileExistsError):  # another process was quicker
+            os.mkdir(place, 0o700)
+    _check(place)
+
+
+def _check(place: str) -> None:
+    """Refuse a folder that others could have put records into.
+
+    Raises:
+        PermissionError: it is a link, another user's, or others may write to it.
+        NotADirectoryError: it is no folder.
+    """
+    status = os.lstat(place)
+    if stat.S_ISLNK(status.st_mode):
+        raise PermissionError(f"{place} is a symbolic link")
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(f"{place} is not a folder")
+    if hasattr(os, "getuid"):
+        if status.st_uid != os.geteuid():
+            raise PermissionError(f"{place} belongs to another user")
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PermissionError(f"others may write to {place}")
+
+
+def _write_new(path: str, data: bytes) -> None:
+    temporary = f"{path}.{os.getpid()}-{os.urandom(6).hex()}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(temporary, flags | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
+def _note_use(descriptor: int) -> None:
+    if os.utime not in os.supports_fd:
+        return
+    try:
+        os.utime(descriptor)
+    except OSError:  # a read-only home: then nothing is removed there either
+        return

@@ -1,0 +1,154 @@
+"""The second level: records a fleet shares, through a real server and a real folder."""
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from amorsize import cache, get_cache_dir, remote, smart_map
+from tests.conftest import forget
+from tests.functions import busy_ms
+
+
+@pytest.fixture
+def redis_url(tmp_path):
+    """Start a Redis server of our own; return its URL."""
+    redis = pytest.importorskip("redis", reason="the extra 'redis' is not installed")
+    if shutil.which("redis-server") is None:
+        pytest.skip("there is no redis-server on this machine (Debian: redis-server)")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--save", "", "--bind", "127.0.0.1"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
+    url = f"redis://127.0.0.1:{port}/0"
+    client = redis.Redis.from_url(url)
+    for _ in range(500):
+        try:
+            client.ping()
+            break
+        except redis.ConnectionError:
+            time.sleep(0.01)
+    client.close()
+    yield url
+    server.kill()
+    server.wait()
+
+
+@pytest.fixture
+def folder_url(tmp_path):
+    """Return the URL of an empty shared folder."""
+    (tmp_path / "shared folder").mkdir(mode=0o777)
+    return f"file://{tmp_path}/shared%20folder"
+
+
+@pytest.fixture(params=["redis_url", "folder_url"])
+def url(request):
+    """Both kinds of place."""
+    return request.getfixturevalue(request.param)
+
+
+def run(func=busy_ms, items=50):
+    """Run; return whether it was a hit."""
+    reports = []
+    got = smart_map(func, range(items), report=reports.append)
+    assert got == list(map(func, range(items)))
+    return reports[0].cache_hit
+
+
+def on_another_machine(monkeypatch, tmp_path, name="machine"):
+    """Have an empty local folder and an empty memory, as a fresh container has."""
+    monkeypatch.setenv("AMORSIZE_CACHE_DIR", str(tmp_path / name))
+    circuits = dict(remote._circuits)
+    forget()
+    remote._circuits.update(circuits)
+
+
+def test_what_one_learned_another_knows(url, monkeypatch, tmp_path):
+    """A record travels, and is written to the local folder of who asked."""
+    monkeypatch.setenv("AMORSIZE_CACHE_URL", url)
+    assert not run()
+    on_another_machine(monkeypatch, tmp_path)
+    assert run()
+    cache._flush()
+    assert len(list(get_cache_dir().iterdir())) == 1
+
+
+def test_a_damaged_shared_record_is_a_miss(folder_url, monkeypatch, tmp_path, caplog):
+    """It is checked like any other."""
+    monkeypatch.setenv("AMORSIZE_CACHE_URL", folder_url)
+    run()
+    (path,) = (tmp_path / "shared folder").iterdir()
+    path.write_bytes(path.read_bytes()[:-3])
+    on_another_machine(monkeypatch, tmp_path)
+    assert not run()
+    assert "shared cache" in caplog.text
+
+
+@pytest.fixture
+def deaf():
+    """A server that takes connections and never answers; returns its URL and their list."""
+    server = socket.create_server(("127.0.0.1", 0))
+    taken = []
+
+    def serve():
+        while True:
+            try:
+                taken.append(server.accept()[0])
+            except OSError:
+                return
+
+    thread = threading.Thread(target=serve, name="amorsize-idle-test")  # no hindrance to fork
+    thread.start()
+    yield f"redis://:secret@127.0.0.1:{server.getsockname()[1]}/0", taken
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+    thread.join(10)
+    for connection in taken:
+        connection.close()
+    for other in threading.enumerate():
+        if other.name == "amorsize-remote":
+            other.join(10)
+
+
+def test_a_server_that_does_not_answer_is_left_alone(deaf, monkeypatch, tmp_path, caplog):
+    """One warning without the password, one wait; the next calls do not ask again."""
+    pytest.importorskip("redis")
+    url, taken = deaf
+    monkeypatch.setenv("AMORSIZE_CACHE_URL", url)
+    assert not run()
+    asked = len(taken)
+    assert asked >= 1
+    on_another_machine(monkeypatch, tmp_path, "second")
+    assert not run()
+    assert len(taken) == asked
+    warnings = [record.getMessage() for record in caplog.records]
+    assert any("shared cache is of no use" in text for text in warnings)
+    assert "secret" not in caplog.text
+
+
+def test_a_hit_never_asks(deaf, monkeypatch):
+    """What is known here is not asked for elsewhere."""
+    url, taken = deaf
+    run()
+    monkeypatch.setenv("AMORSIZE_CACHE_URL", url)
+    assert run()
+    cache._memory.clear()
+    assert run()
+    assert taken == []
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:1/0", "file:///not/there", "ftp://x", "nonsense"]
+)
+def test_a_place_that_is_not_there_is_a_warning(url, monkeypatch, caplog):
+    """Never an error."""
+    monkeypatch.setenv("AMORSIZE_CACHE_URL", url)
+    assert not run()
+    assert "shared cache" in caplog.text or url.startswith("file")
