@@ -24,6 +24,7 @@ from .options import Options
 from .run.failure import MISSING
 from .run.feed import Feed
 from .run.transport import dumps, is_smaller
+from .units import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from .run.worker import Setup
     from .show.report import RunReport
 
-__all__ = ["Session"]
+__all__ = ["Session", "contradictions"]
 
 # Work that is over within this is not worth a look at the folder: about two look-ups on disk.
 LOOK_UP_SECONDS = 0.0002
@@ -54,6 +55,9 @@ LIGHT_BYTES = 100_000
 ASSUMED_SECONDS = 1.0
 # Workers are considered again when so many times as much work was done as at the last time.
 LOOK_AGAIN = 1.5
+# A run so many times as long or as short as forecast is worth a word, if it took a while.
+NOTEWORTHY = 2.0
+NOTEWORTHY_SECONDS = 0.02
 # In a lazy run, one of so many seconds' worth of tiny items is timed.
 TIMED_EVERY_SECONDS = 20e-6
 
@@ -592,6 +596,19 @@ class Session:
             worker_items=worker_items,
             workers=tuple(sorted({span.worker for span in spans if span.worker})),
             retried=engine.retried if engine is not None else 0,
-            warnings=tuple(self.warnings),
+            warnings=(*self.warnings, *contradictions(self._forecast, elapsed)),
             timeline=spans,
         )
+
+
+def contradictions(forecast: float | None, actual: float) -> list[str]:
+    """Return what is to be said of a run that went quite otherwise than forecast.
+
+    >>> contradictions(1.0, 1.2), contradictions(1.0, 2.5)
+    ([], ['it took 2.5 s; the forecast was 1 s'])
+    """
+    if forecast is None or max(forecast, actual) < NOTEWORTHY_SECONDS:
+        return []
+    if 1 / NOTEWORTHY <= actual / max(forecast, 1e-9) <= NOTEWORTHY:
+        return []
+    return [f"it took {duration(actual)}; the forecast was {duration(forecast)}"]

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 import types
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -112,6 +113,45 @@ DIFFERENT = {
     "enum": (
         "import enum\nclass E(enum.Enum):\n A = 1\ndef f(x): return E.A",
         "import enum\nclass E(enum.Enum):\n A = 2\ndef f(x): return E.A",
+    ),
+    "coroutine": ("def f(x): return x", "async def f(x): return x"),
+    "body of a coroutine": (
+        "async def h(x): return x\ndef f(x): return h(x)",
+        "async def h(x): return x + 1\ndef f(x): return h(x)",
+    ),
+    "body of a generator": (
+        "def h(x):\n yield x\ndef f(x): return list(h(x))",
+        "def h(x):\n yield x, x\ndef f(x): return list(h(x))",
+    ),
+    "property": (
+        "class A:\n @property\n def p(self): return 1\ndef f(x): return A().p",
+        "class A:\n @property\n def p(self): return 2\ndef f(x): return A().p",
+    ),
+    "class method": (
+        "class A:\n @classmethod\n def m(cls): return 1\ndef f(x): return A.m()",
+        "class A:\n @classmethod\n def m(cls): return 2\ndef f(x): return A.m()",
+    ),
+    "default of a data class": (
+        "import dataclasses\n@dataclasses.dataclass\nclass A:\n x: int = 1\ndef f(x): return A()",
+        "import dataclasses\n@dataclasses.dataclass\nclass A:\n x: int = 2\ndef f(x): return A()",
+    ),
+    "field of a data class": (
+        "import dataclasses\n@dataclasses.dataclass\nclass A:\n x: int\ndef f(x): return A(x)",
+        "import dataclasses\n@dataclasses.dataclass\nclass A:\n y: int\ndef f(x): return A(x)",
+    ),
+    "wrapped function": (
+        "import functools\ndef d(g):\n @functools.wraps(g)\n def w(x): return g(x)\n return w\n"
+        "@d\ndef f(x): return 1",
+        "import functools\ndef d(g):\n @functools.wraps(g)\n def w(x): return g(x)\n return w\n"
+        "@d\ndef f(x): return 2",
+    ),
+    "partial of a keyword": (
+        "import functools\ndef h(x, k=0): return x\nf = functools.partial(h, k=1)",
+        "import functools\ndef h(x, k=0): return x\nf = functools.partial(h, k=2)",
+    ),
+    "base class": (
+        "class A:\n def m(self): return 1\nclass B(A): pass\ndef f(x): return B().m()",
+        "class A:\n def m(self): return 2\nclass B(A): pass\ndef f(x): return B().m()",
     ),
 }
 
@@ -262,12 +302,55 @@ def test_the_memo_notices_a_changed_cell_and_a_mutated_list():
 
 
 def test_short_lived_functions_never_borrow_a_fingerprint():
-    """A new function at a freed one's address gets its own fingerprint."""
-    wanted = {}
-    for n in range(3_000):
-        func = eval(f"lambda x: x + {n % 50}")
-        assert wanted.setdefault(n % 50, digest(func)) == digest(func)
-    assert len(set(wanted.values())) == 50
+    """A new function at a freed one's address gets its own fingerprint, 100,000 times over."""
+    codes = [eval(f"lambda x: x + {n}").__code__ for n in range(50)]
+    wanted = [digest(FunctionType(code, {})) for code in codes]
+    assert len(set(wanted)) == 50
+    wrong = 0
+    for n in range(100_000):
+        place = n * 7 % 50
+        # Every other one of code that is new as well.
+        code = codes[place] if n % 2 else codes[place].replace(co_firstlineno=n)
+        wrong += digest(FunctionType(code, {})) != wanted[place]
+    assert wrong == 0
+
+
+class TestPandas:
+    """Frames, series and indexes by their labels, types and a sample of their rows."""
+
+    @staticmethod
+    def of(value):
+        return fingerprint(lambda: value)
+
+    def test_equal_ones_are_equal_and_stable(self):
+        """A copy is the same; what is known of it may be kept on disk."""
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame({"a": range(1_000), "b": ["x"] * 1_000})
+        assert self.of(frame) == self.of(frame.copy())
+        assert self.of(frame).stable
+        zoned = pandas.Series(pandas.date_range("2020", periods=3, tz="UTC"))
+        assert self.of(zoned) == self.of(zoned.copy())
+
+    def test_differences_show(self):
+        """Another value, name, type, order or length."""
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame({"a": range(1_000), "b": ["x"] * 1_000})
+        changed = frame.copy()
+        changed.loc[3, "b"] = "y"
+        others = [
+            frame,
+            changed,
+            frame.rename(columns={"a": "c"}),
+            frame.astype({"a": float}),
+            frame[::-1],
+            frame[:999],
+            frame["a"],
+            frame["b"],
+            frame.index,
+            frame.set_index("b"),
+            frame["a"].rename("c"),
+        ]
+        assert len({self.of(other).digest for other in others}) == len(others)
 
 
 def test_what_cannot_be_pinned_down_is_unstable(tmp_path):

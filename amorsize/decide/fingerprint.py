@@ -707,6 +707,29 @@ class _Walk:
             else:
                 self.parts.append(_framed(b"y", sample.tobytes()))
 
+    def pandas(self, value: Any) -> None:
+        """Encode a data frame, a series or an index by labels, types and a sample of its rows."""
+        self.mutable = True
+        self.value(type(value))
+        size = len(value)
+        rows = sorted({*range(min(size, 16)), *range(max(0, size - 16), size),
+                       *range(0, size, max(1, size // 32))})  # fmt: skip
+        self.parts.append(pack("<q", size))
+        sample = value.take(rows)
+        columns = [sample]
+        if value.ndim == 2:
+            self.values([str(name) for name in value.columns])
+            columns = [sample.iloc[:, place] for place in range(min(value.shape[1], MOST_ITEMS))]
+        if hasattr(sample, "index"):
+            columns.append(sample.index)
+        for column in columns:
+            self.tag(b"D", f"{column.dtype} {getattr(column, 'name', '')}")
+            cells = column.to_numpy()
+            if cells.dtype.hasobject:
+                self.values([c if type(c) in _ATOMS else repr(c) for c in cells.tolist()])
+            else:
+                self.parts.append(_framed(b"y", cells.tobytes()))
+
     def ndarray_scalar(self, value: Any) -> None:
         """Encode a NumPy scalar."""
         self.tag(b"D", value.dtype.str)
@@ -869,6 +892,13 @@ _NAMED: dict[tuple[str, str], Callable[[_Walk, Any], None]] = {
     ("numpy", "generic"): lambda walk, value: walk.ndarray_scalar(value),
     ("numpy", "dtype"): lambda walk, value: walk.tag(b"D", str(value)),
     ("numpy", "ufunc"): _Walk.named,
+    ("pandas.core.frame", "DataFrame"): _Walk.pandas,
+    ("pandas.core.series", "Series"): _Walk.pandas,
+    ("pandas.core.indexes.base", "Index"): _Walk.pandas,
+    # pandas 3 says that its classes live at the top.
+    ("pandas", "DataFrame"): _Walk.pandas,
+    ("pandas", "Series"): _Walk.pandas,
+    ("pandas", "Index"): _Walk.pandas,
     ("array", "array"): _Walk.raw,
     ("re", "Pattern"): _Walk.pattern,
     ("logging", "Logger"): _Walk.named,
