@@ -14,7 +14,6 @@ from . import cache
 from .decide.fingerprint import Fingerprint, fingerprint
 from .decide.machine import (
     ASKED,
-    Machine,
     choose_start_method,
     free_memory,
     resident_bytes,
@@ -37,6 +36,7 @@ from .decide.planner import (
     Plan,
     Situation,
     make_plan,
+    plan_for_little,
 )
 from .options import count_jobs, environment_cap
 from .units import duration
@@ -135,6 +135,7 @@ class Adviser:
         use_cache: whether to read and write what was learned.
 
     Attributes:
+        machine: the machine as it was when the call began.
         record: the valid record that was found, None on a miss.
         hit: whether a record was found and not contradicted by the run.
     """
@@ -155,6 +156,7 @@ class Adviser:
         self.method = method
         self.method_reason = method_reason
         self.record: cache.Record | None = None
+        self.machine = this_machine()
         self._remembered_under = method  # whatever is used instead this time
         self._cached = use_cache and items is not None and cache.enabled()
         self._fingerprint: Fingerprint | None = None
@@ -186,11 +188,6 @@ class Adviser:
     def hit(self) -> bool:
         """Whether a record was found, and the run has not contradicted it."""
         return self.record is not None
-
-    @property
-    def machine(self) -> Machine:
-        """The machine as it is now."""
-        return this_machine()
 
     def look_up(self, *, only_memory: bool = False) -> None:
         """Find the freshest valid record of the function at this size."""
@@ -237,6 +234,11 @@ class Adviser:
             jobs: workers to plan for; by default those asked for.
         """
         n_jobs = jobs or self.jobs
+        kept = _kept_workers(self.method)
+        if profile is not None and not must_run:
+            plan = plan_for_little(profile, left, machine_costs(), self.method, kept=bool(kept))
+            if plan is not None:
+                return plan
         return make_plan(
             profile or Profile(item_seconds=1e-3),
             Situation(
@@ -250,7 +252,7 @@ class Adviser:
                 free_bytes=self._scarce_memory(profile) if n_jobs is None else None,
                 inherited=inherited,
                 must_run=must_run,
-                kept=_kept_workers(self.method),
+                kept=kept,
             ),
         )
 
@@ -266,16 +268,16 @@ class Adviser:
             is_light: tells whether function and items are small enough to be sent instead of being
                 inherited.
         """
-        if self.method != "fork" or self.method_reason == ASKED or plan.executor == "serial":
+        if self.method != "fork" or self.method_reason == ASKED:
             return plan
         resident = resident_bytes()
         costs = machine_costs()
-        fork = start_seconds(costs.fork, plan.n_jobs, resident)
+        fork = start_seconds(costs.fork, max(2, plan.n_jobs), resident)
         if fork < LARGE_FORK_SECONDS or not is_light():
             return plan
         self.method = "forkserver"
-        other = self.plan(profile, left, inherited=False, must_run=True)
-        if other.seconds >= plan.seconds:
+        other = self.plan(profile, left, inherited=False)
+        if other.executor == "serial" or other.seconds >= plan.seconds:
             self.method = "fork"
             return plan
         self.method_reason = (

@@ -427,15 +427,18 @@ def _fresh(record: Record, now: float, ttl: float | None = None) -> bool:
 
 
 def _ttl() -> float:
-    """Return how long records live, s: a week, or what ``AMORSIZE_CACHE_TTL`` says."""
-    told = os.environ.get("AMORSIZE_CACHE_TTL")
-    if not told:
-        return TTL_SECONDS
-    try:
-        return float(told)
-    except ValueError:
-        _warn("ttl", f"AMORSIZE_CACHE_TTL={told!r} is no number of seconds")
-        return TTL_SECONDS
+    """Return how long records live, s: a week, or what ``AMORSIZE_CACHE_TTL`` said at first."""
+    if not _ttls:
+        told = os.environ.get("AMORSIZE_CACHE_TTL", "")
+        try:
+            _ttls.append(float(told) if told else TTL_SECONDS)
+        except ValueError:
+            _warn("ttl", f"AMORSIZE_CACHE_TTL={told!r} is no number of seconds")
+            _ttls.append(TTL_SECONDS)
+    return _ttls[0]
+
+
+_ttls: list[float] = []
 
 
 def _drifted(old: Record, new: Record) -> bool:

@@ -464,9 +464,7 @@ class Session:
         context = self.options.mp_context
         if context is None or isinstance(context, str):
             context = multiprocessing.get_context(method)
-        if method == "fork":
-            kept.end_all()  # a child of a process with threads, even idle ones, makes Python warn
-        elif self.options.initializer is None:
+        if method != "fork" and self.options.initializer is None:
             crew = kept.lease(context, workers, setup.call, setup.threads)
             if crew is not None:
                 return crew

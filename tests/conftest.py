@@ -47,6 +47,7 @@ def forget():
     cache._warned.clear()
     cache._counts.clear()
     cache._places.clear()
+    cache._ttls.clear()
     remote._circuits.clear()
 
 

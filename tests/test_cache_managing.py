@@ -173,6 +173,7 @@ class TestLimits:
         """AMORSIZE_CACHE_TTL, in seconds."""
         learn()
         monkeypatch.setenv("AMORSIZE_CACHE_TTL", "0")
+        forget()
         assert not is_hit()
         assert cache_stats().misses["too old"] == 1
         monkeypatch.setenv("AMORSIZE_CACHE_TTL", "soon")

@@ -16,9 +16,10 @@ from .model import (
     Profile,
     parallel_seconds,
     serial_seconds,
+    start_seconds,
 )
 
-__all__ = ["Plan", "Situation", "fixed_chunksize", "make_plan", "next_chunksize"]
+__all__ = ["Plan", "Situation", "fixed_chunksize", "make_plan", "next_chunksize", "plan_for_little"]
 
 # Parallel must be forecast to take at most this share of the serial time ...
 CLEARLY_BETTER = 0.9
@@ -128,6 +129,33 @@ def make_plan(profile: Profile, situation: Situation) -> Plan:
     return Plan(
         "serial", 1, serial, serial, _why_serial(profile, situation, serial, seconds), considered
     )
+
+
+def plan_for_little(
+    profile: Profile, items: int, costs: Costs, method: str, *, kept: bool
+) -> Plan | None:
+    """Return the plan for so little work that no search could find another; None for more.
+
+    Workers would have to save ``LEAST_GAIN_SECONDS``, having cost what it takes to start one.
+
+    Args:
+        profile: what an item costs.
+        items: items left.
+        costs: what the machine charges.
+        method: start method, or "thread".
+        kept: whether workers wait from earlier calls, and need no start.
+
+    >>> from amorsize.decide.model import FIRST_COSTS
+    >>> plan_for_little(Profile(item_seconds=1e-6), 100, FIRST_COSTS, "fork", kept=False).executor
+    'serial'
+    """
+    serial = serial_seconds(profile, items)
+    start = 0.0 if kept else start_seconds(costs.of(method), 1, 0)
+    if serial >= start + LEAST_GAIN_SECONDS:
+        return None
+    taking = f"the items left take {duration(serial)} in this process"
+    reason = f"{taking}, less than starting a worker and gaining by it"
+    return Plan("serial", 1, serial, serial, reason, ((0, serial),))
 
 
 def _forecast(profile: Profile, situation: Situation, workers: int) -> float:

@@ -5,8 +5,8 @@ makes keeping workers dangerous is what they remember. These remember nothing th
 call sends its function and the current values of the globals it uses (``current``), and a crew is
 not used again once the caller's folder, path, environment or code has changed.
 
-Idle crews are ended after a while by a thread that lives only as long as there are any, and at the
-exit of the interpreter. A forked child has none of them.
+Idle crews are ended after a while by a thread that lives only as long as there are any, before any
+fork, and at the exit of the interpreter.
 """
 
 from __future__ import annotations
@@ -78,7 +78,6 @@ class _Kept:
 _lock = threading.Condition()
 _idle: list[_Kept] = []  # the one that waits longest first
 _watchers: list[threading.Thread] = []
-_abandoned: list[_Kept] = []  # of the parent, in a forked child: not to be touched
 
 
 def lease(context: BaseContext, workers: int, call: Call, threads: Threads | None) -> Lease | None:
@@ -124,14 +123,18 @@ def idle_workers(method: str) -> tuple[int, ...]:
 
 
 def end_all() -> None:
-    """End all idle crews."""
+    """End all idle crews, and whoever watches them."""
     while True:
         with _lock:
-            if not _idle:
-                _lock.notify_all()
-                return
-            kept = _idle.pop()
+            watchers = list(_watchers)
+            kept = _idle.pop() if _idle else None
+            _lock.notify_all()
+        if kept is None:
+            break
         kept.crew.end()
+    for watcher in watchers:
+        if watcher is not threading.current_thread():
+            watcher.join()
 
 
 class Lease:
@@ -277,15 +280,13 @@ def _end_idle() -> None:
         kept.crew.end()
 
 
-def _forget() -> None:
-    """In a forked child: leave the parent's crews alone."""
-    for kept in _idle:
-        kept.crew.forget()
-    _abandoned.extend(_idle)
-    _idle.clear()
-    _watchers.clear()
-    _lock.release()
+def _before_fork() -> None:
+    """Leave nothing idle to a child that is being forked: no thread, and no lock that is held."""
+    end_all()
+    _lock.acquire()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forget)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release
+    )

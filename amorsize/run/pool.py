@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing.pool
-import multiprocessing.process
 import os
 import pickle
 import signal
@@ -410,12 +409,6 @@ class ProcessCrew:
     def sweep(self) -> None:
         """Free what replies that nobody opened left behind; after the crew has ended."""
         sweep(self.prefix)
-
-    def forget(self) -> None:
-        """In a forked child: leave the parent's workers alone, also at the exit."""
-        for process in self._pool.owned:
-            multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
-        self._pool._state = multiprocessing.pool.TERMINATE  # nothing to be said about it
 
     def _end_at_exit(self) -> None:
         """End kept workers, and those of a call that was never finished, with the interpreter."""
