@@ -175,7 +175,7 @@ multiprocessing.process.BaseProcess.start = limited
         (NO_THREAD, "wait_5ms", "", 'serial 1 ("the items run in the calling process'),
         (FEW_PROCESSES.format(limit=0), "double", "n_jobs=2", "serial 1 ('the items run in"),
         (FEW_PROCESSES.format(limit=3), "wait_5ms", "", "process"),
-        (FEW_PROCESSES.format(limit=1), "wait_5ms", "backend='process'", "process 1 ()"),
+        (FEW_PROCESSES.format(limit=1), "wait_5ms", "backend='process'", "process 1 ("),
     ],
 )
 def test_workers_that_cannot_be_had_are_done_without(tmp_path, patch, func, options, says):
