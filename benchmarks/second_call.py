@@ -23,7 +23,7 @@ from common import HERE, in_fresh_process, table, write
 
 sys.path.insert(0, str(HERE.parent / "examples"))
 
-ROUNDS = 5
+ROUNDS = 3
 CALLS = 2
 
 

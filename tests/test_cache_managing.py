@@ -23,6 +23,7 @@ from amorsize import (
     smart_map,
     store,
 )
+from tests import programs
 from tests.conftest import forget
 from tests.functions import busy_ms
 
@@ -275,3 +276,18 @@ def test_every_truncation_and_every_flipped_byte_is_a_miss():
             with pytest.raises(ValueError, match=r"."):
                 records.from_bytes(bytes(damaged))
     assert records.from_bytes(data).size == "small"
+
+
+def test_a_full_disk_costs_a_warning_and_no_record(tmp_path):
+    """The record that does not fit is not there at all, and the call is right."""
+    source = """
+import resource
+from amorsize import check_cache, get_cache_dir, smart_map
+from tests.functions import busy_ms
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+print(smart_map(busy_ms, range(5)) == list(map(busy_ms, range(5))))
+print(list(get_cache_dir().iterdir()), check_cache())
+"""
+    ended = programs.run_source(source, tmp_path)
+    assert (ended.out, ended.code) == ("True\n[] []\n", 0), ended.err
+    assert "cannot write" in ended.err

@@ -195,3 +195,17 @@ def test_large_arguments_and_bytes_travel_under_spawn():
     ]
     got = smart_map(bytes, [10**6, 3 * 10**6], n_jobs=2, mp_context="spawn")
     assert [len(b) for b in got] == [10**6, 3 * 10**6]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("options", [{}, {"n_jobs": 1}, {"n_jobs": 2}, {"backend": "thread"}])
+def test_whatever_the_input_raises_arrives(error, options):
+    """The data's own exception ends the call as it would end list(map()), whatever it is."""
+
+    def items():
+        yield from range(5)
+        raise error("from the data")
+
+    with pytest.raises(error, match="from the data"):
+        smart_map(abs, items(), **options)
+    assert smart_map(abs, range(3), **options) == [0, 1, 2]
