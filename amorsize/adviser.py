@@ -60,6 +60,10 @@ PLENTY = 0.1
 
 _costs = [FIRST_COSTS]
 
+# Read while the package loads, which takes a hundred times as long: every process that comes here
+# needs it, and the first look takes 0.2 ms, most of which is the kernel making up /proc/self.
+this_machine()
+
 
 def machine_costs() -> Costs:
     """Return what starting workers costs on this machine, as far as this process has learned."""

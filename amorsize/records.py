@@ -149,7 +149,8 @@ def from_bytes(data: bytes) -> Record:
         raise ValueError("its checksum is wrong")
     import json
 
-    return from_data(json.loads(body + b"}"))
+    # Text, not bytes: json would look for their encoding first.
+    return from_data(json.loads(body.decode() + "}"))
 
 
 _MARK = b', "checksum": "'

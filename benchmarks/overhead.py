@@ -20,15 +20,15 @@ from common import clock, in_fresh_process, summary, table, write
 PROCESSES = 15
 CALLS = 2_000
 
-# name -> (target in us of this stage, what it is)
+# name -> (target in us, what it is)
 TARGETS = {
-    "import amorsize": (35_000, "over the bare interpreter"),
-    "import of the three names": (35_000, "smart_map, optimize, parallelize; all they load"),
-    "hit": (40, "optimize, remembered in this process"),
-    "first hit": (500, "optimize, remembered on disk, first call of a process"),
+    "import amorsize": (25_000, "over the bare interpreter"),
+    "import of the three names": (25_000, "smart_map, optimize, parallelize; all they load"),
+    "hit": (20, "optimize, remembered in this process"),
+    "first hit": (300, "optimize, remembered on disk, first call of a process"),
     "miss beyond sample": (1_000, "optimize, nothing remembered, without the sample's own time"),
-    "20 trivial items": (60, "smart_map over list(map()), second and later calls"),
-    "1,000 trivial items": (60, "the same, with 1,000 items"),
+    "20 trivial items": (30, "smart_map over list(map()), second and later calls"),
+    "1,000 trivial items": (30, "the same, with 1,000 items"),
 }
 
 

@@ -156,8 +156,8 @@ class TestLimits:
         for number in range(5):
             other = path.with_name(f"func-{number:016x}{path.name[21:]}")
             other.write_bytes(path.read_bytes())
-            os.utime(other, (time.time() - 100 + number,) * 2)
-        os.utime(path, (time.time() - 1_000,) * 2)
+            os.utime(other, (time.time() - (100 - number) * 3_600,) * 2)
+        os.utime(path, (time.time() - 1_000 * 3_600,) * 2)
         forget()
         assert is_hit()  # which makes it the last used
         assert store.limit(str(path.parent), 1e9) == 3

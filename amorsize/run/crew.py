@@ -95,8 +95,12 @@ class Crew(Protocol):
         """Whether workers hold the whole input, so that tasks need no columns."""
         ...
 
-    def submit(self, task: Task) -> None:
-        """Hand out a task; it is run by whichever worker is free first."""
+    def submit(self, task: Task) -> int:
+        """Hand out a task; it is run by whichever worker is free first.
+
+        Returns:
+            The bytes its items took on the way, 0 when they took none.
+        """
         ...
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:

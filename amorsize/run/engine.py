@@ -177,6 +177,7 @@ class Engine:
         self._failure: tuple[int, BaseException] | None = None  # the earliest so far
         self._end: int | None = None  # results from here on do not count
         self._futile = 0  # crews lost since the last chunk that was finished
+        self._arg_bytes = 0.0  # that an item takes on the way
         self._pack_seconds = 0.0  # that pickling a result takes
         self._recent = (0.0, 0.0)  # (items, seconds) of late, older ones fading
         self._judged = (0.0, 0)  # (time, items done in workers) at the last judgement
@@ -237,7 +238,7 @@ class Engine:
                 return
             self._out[chunk.number] = chunk
             piece = chunk.piece
-            self.crew.submit(
+            sent = self.crew.submit(
                 Task(
                     chunk.number,
                     piece.start,
@@ -246,6 +247,7 @@ class Engine:
                     track=chunk.losses > 0 or self.policy.task_timeout is not None,
                 )
             )
+            self._arg_bytes = max(self._arg_bytes, sent / piece.size)
 
     def _window(self) -> int:
         """Return how many chunks may be out: one running and one waiting for each worker.
@@ -288,7 +290,8 @@ class Engine:
             self.feed.likely_remaining,
             workers=self.workers,
             item_seconds=self.item_seconds + self._pack_seconds,
-            result_bytes=self._result_bytes,
+            # Chunks are kept small for the sake of what is larger, items or results.
+            result_bytes=max(self._result_bytes, self._arg_bytes),
         )
         if self._rethought or self.item_seconds <= 0:
             return size

@@ -40,8 +40,8 @@ class InlineCrew:
         self._func = guarded(call.func) if call.return_exceptions else call.func
         self._done: list[tuple[int, Reply]] = []
 
-    def submit(self, task: Task) -> None:
-        """Run a task.
+    def submit(self, task: Task) -> int:
+        """Run a task; nothing has to travel.
 
         Raises:
             KeyboardInterrupt: the caller was interrupted.
@@ -56,6 +56,7 @@ class InlineCrew:
             raise failure.carried
         reply = Reply(out, len(out), failure, os.getpid(), begun, seconds, cpu)
         self._done.append((task.chunk, reply))
+        return 0
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Return (chunk, reply) of all that was run, at once."""

@@ -170,9 +170,9 @@ class Lease:
         """When the first was set up, on the monotonic clock, s; None before."""
         return self.started_at if self.reused else self._crew.ready_at
 
-    def submit(self, task: Task) -> None:
-        """Hand out a task; it is run by whichever worker is free first."""
-        self._crew.submit(task)
+    def submit(self, task: Task) -> int:
+        """Hand out a task; return the bytes its items took on the way."""
+        return self._crew.submit(task)
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""

@@ -308,8 +308,8 @@ class ProcessCrew:
         """Return whether no worker has died."""
         return not wait([process.sentinel for process in self._pool.owned], 0)
 
-    def submit(self, task: Task) -> None:
-        """Hand out a task; it is run by whichever worker is free first."""
+    def submit(self, task: Task) -> int:
+        """Hand out a task; return the bytes its items took on the way."""
         chunk = task.chunk
         columns = None if task.columns is None else pack_shipped(task.columns, self.prefix)
         self._pool.apply_async(
@@ -318,6 +318,7 @@ class ProcessCrew:
             callback=lambda fields: self._replies.put((chunk, fields)),
             error_callback=lambda error: self._replies.put((chunk, error)),
         )
+        return 0 if columns is None else columns.size
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""

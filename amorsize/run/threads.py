@@ -72,9 +72,10 @@ class ThreadCrew:
         """Number of workers that have been set up."""
         return self.workers
 
-    def submit(self, task: Task) -> None:
-        """Hand out a task; it is run by whichever worker is free first."""
+    def submit(self, task: Task) -> int:
+        """Hand out a task; nothing has to travel."""
         self._tasks.put(task)
+        return 0
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
