@@ -347,7 +347,8 @@ def import_cache(path: str | os.PathLike[str], *, overwrite: bool = False) -> in
             data = json.load(file)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)} is not a file of export_cache: {error}") from error
-    if not isinstance(data, dict) or data.get("amorsize") != "cache" or "records" not in data:
+    known = isinstance(data, dict) and data.get("amorsize") == "cache"
+    if not known or not isinstance(data.get("records"), list):
         raise ValueError(f"{os.fspath(path)} is not a file of export_cache")
     told, now, taken = store.told_folder(), time.time(), 0
     for entry in data["records"]:

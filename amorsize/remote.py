@@ -131,10 +131,14 @@ class _Redis:
     """A Redis server, or one that speaks its protocol."""
 
     def __init__(self, url: str) -> None:
-        import redis  # an extra
+        import redis.backoff  # an extra
+        import redis.retry
 
         self._client = redis.Redis.from_url(
-            url, socket_timeout=LIMIT_SECONDS, socket_connect_timeout=LIMIT_SECONDS
+            url,
+            socket_timeout=LIMIT_SECONDS,
+            socket_connect_timeout=LIMIT_SECONDS,
+            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),  # the next call is the retry
         )
 
     def get(self, names: list[str]) -> list[bytes | None]:

@@ -1,6 +1,7 @@
 """Kept workers: used again where that is safe, never stale, gone in the end."""
 
 import importlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -227,6 +228,41 @@ def busy(x):
     while time.process_time() < end:
         pass
     return x
+
+
+class Moody:
+    """An object that raises when it is looked at."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(f"do not ask for {name}")
+
+    def __reduce__(self):
+        return Moody, ()
+
+
+def test_objects_that_raise_when_looked_at_do_no_harm():
+    """A function that uses one runs in kept workers like any other."""
+    moody = Moody()
+    got = smart_map(lambda x: (x, type(moody).__name__), [1, 2], n_jobs=2, mp_context="spawn")
+    assert got == [(1, "Moody"), (2, "Moody")]
+
+
+class Interrupts:
+    """A callable whose pickling is interrupted by Ctrl-C."""
+
+    def __call__(self, x):
+        return x
+
+    def __reduce__(self):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_the_function_is_pickled_leaves_no_worker():
+    """The crew that was to run it ends."""
+    with pytest.raises(KeyboardInterrupt):
+        smart_map(Interrupts(), range(3), n_jobs=2, mp_context="spawn")
+    assert not multiprocessing.active_children()
+    assert kept.idle_workers("spawn") == ()
 
 
 class TestLargeCaller:

@@ -24,6 +24,7 @@ import functools
 import sys
 import types
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from opcode import hasconst, opmap
@@ -118,7 +119,8 @@ def uses(func: Callable[..., Any]) -> Uses:
     Uses(values=(), codes={})
     """
     walk = _Walk()
-    walk.value(func)
+    with suppress(Exception):  # objects of the user's may raise anything; what was seen counts
+        walk.value(func)
     values: dict[tuple[int, str], tuple[str | type, str, object]] = {}
     for namespace, name, value in walk.slots:
         owner = walk.classes.get(id(namespace)) or _module_of(namespace)

@@ -107,6 +107,9 @@ def lease(context: BaseContext, workers: int, call: Call, threads: Threads | Non
         parcel = _pack(call, current_values(used), kept.crew.prefix)
     except SerializationError:
         parcel = None
+    except BaseException:  # Ctrl-C while much is pickled
+        kept.crew.end()
+        raise
     if parcel is None:
         _keep(kept)
         return None
