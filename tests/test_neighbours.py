@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from amorsize import smart_map
+from amorsize import TaskTimeoutError, smart_map
 from amorsize.decide.machine import oom_kills, usable_cpus
 from amorsize.run import pool, worker
 from tests import functions as f
@@ -74,7 +74,7 @@ def test_what_workers_log_and_print_arrives_whole(tmp_path, method):
     """Lines of several workers do not mix, and none waits for its worker's end."""
     source = f"""
 import logging, sys, warnings
-from amorsize import smart_map
+from amorsize import TaskTimeoutError, smart_map
 def talk(x):
     logging.warning("log %d %s", x, "l" * 200)
     warnings.warn(f"warning {{x}} " + "w" * 200)
@@ -129,6 +129,18 @@ def test_the_caller_takes_over_when_workers_are_slower_than_it():
     assert got == list(map(dear_then_slow_to_pickle, range(4_000)))
     assert reports[0].worker_items > 0
     assert reports[0].caller_items > 1_000
+
+
+def test_a_time_limit_holds_for_the_caller_that_took_over():
+    """What is left does not run on beyond timeout."""
+    with pytest.raises(TaskTimeoutError, match="timeout=1 s"):
+        smart_map(dear_slow_to_pickle_then_long, range(100_000), timeout=1)
+
+
+def dear_slow_to_pickle_then_long(x):
+    if x > 1_000:
+        busy(0.001)
+    return dear_then_slow_to_pickle(x)
 
 
 def test_fewer_workers_go_on_after_a_death_for_want_of_memory(tmp_path, monkeypatch):

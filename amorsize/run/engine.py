@@ -203,6 +203,7 @@ class Engine:
                     self._judge()
                 elif self._retreated:
                     helped = self._help()
+                    self._check_time()
                 idle = not self._out and not helped
                 for pair in self._ripe():
                     idle = False
