@@ -24,13 +24,15 @@ from .decide.machine import this_machine
 from .decide.model import size_bucket
 from .records import (
     FORMAT,
-    SIZES,
     TIMES,
     Environment,
     Record,
     environment_of,
+    file_name,
     from_bytes,
     from_data,
+    is_leftover,
+    is_record_name,
     record_key,
     to_bytes,
     to_data,
@@ -39,6 +41,7 @@ from .records import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
 __all__ = [
     "TTL_SECONDS",
@@ -105,7 +108,7 @@ def look_up(
             # Not kept as a miss: another process may write the record meanwhile.
             _counts["nothing remembered"] += 1
             return None
-        _keep(slot, known)
+        _put(_memory, slot, known)
     now = time.time()
     fresh = [record for record in known.records.values() if _fresh(record, now)]
     valid = [record for record in fresh if environment.accepts(record.environment)]
@@ -139,7 +142,7 @@ def remember(record: Record, *, run_seconds: float, stable: bool) -> None:
     known = _memory.get(slot)
     if known is None:
         known = _Known()
-        _keep(slot, known)
+        _put(_memory, slot, known)
     # Replaced, not changed: another thread may be looking at it.
     known.records = {**known.records, record.time: record}
     if not stable:
@@ -152,7 +155,7 @@ def remember(record: Record, *, run_seconds: float, stable: bool) -> None:
         _pending.pop(place, None)
         _write(told, record)
     else:
-        _pending[place] = record
+        _put(_pending, place, record)
 
 
 # Managing it --------------------------------------------------------------------------------
@@ -260,7 +263,8 @@ def check_cache(fix: bool = False) -> list[str]:
     """Look for everything in the folder that is not as it should be.
 
     Args:
-        fix: whether to remove what is wrong.
+        fix: whether to remove what is wrong of the library's own files. What somebody else put
+            into the folder is told and left alone.
 
     Returns:
         A line for each trouble; none when all is well.
@@ -274,7 +278,7 @@ def check_cache(fix: bool = False) -> list[str]:
         trouble = _trouble(place, entry)
         if trouble:
             troubles.append(f"{entry.name}: {trouble}")
-            if fix:
+            if fix and entry.regular and (is_record_name(entry.name) or is_leftover(entry.name)):
                 _remove(place, entry.name)
     if fix and troubles:
         _memory.clear()
@@ -285,16 +289,16 @@ def check_cache(fix: bool = False) -> list[str]:
 def _trouble(place: str, entry: store.Entry) -> str:
     if not entry.regular:
         return "not a plain file"
-    if entry.name.endswith(".tmp"):
+    if is_leftover(entry.name):
         return "left by a writer that was killed" if _is_stale(entry) else ""
-    if not _is_record_name(entry.name):
+    if not is_record_name(entry.name):
         return "not a record's name"
     try:
         data = store.read(place, entry.name)
         record = None if data is None else from_bytes(data)
     except (OSError, ValueError) as error:
         return f"not readable: {error}"
-    if record is not None and _file_name(record.key) != entry.name:
+    if record is not None and file_name(record.key) != entry.name:
         return f"it holds the record of {record.key}"
     return ""
 
@@ -360,7 +364,7 @@ def import_cache(path: str | os.PathLike[str], *, overwrite: bool = False) -> in
         here = environment_of(this_machine(), record.environment.method)
         if not _fresh(record, now) or here.python != record.environment.python:
             continue
-        if overwrite or _load(store.folder(), _file_name(record.key)) is None:
+        if overwrite or _load(store.folder(), file_name(record.key)) is None:
             _write(told, _as_guess(record, here))
             taken += 1
     _memory.clear()
@@ -413,13 +417,14 @@ def _place(told: str) -> str:
     return place
 
 
-def _keep(slot: _Slot, known: _Known) -> None:
-    while len(_memory) >= MOST_REMEMBERED:
+def _put(table: dict[Any, Any], key: object, value: object) -> None:
+    """Keep a value, and drop the oldest where there are too many."""
+    while len(table) >= MOST_REMEMBERED and key not in table:
         try:
-            _memory.pop(next(iter(_memory)), None)
+            table.pop(next(iter(table)), None)
         except (StopIteration, RuntimeError):  # another thread emptied or changed it
             break
-    _memory[slot] = known
+    table[key] = value
 
 
 def _fresh(record: Record, now: float, ttl: float | None = None) -> bool:
@@ -463,7 +468,7 @@ def _flush() -> None:
 def _at_exit() -> None:
     _flush()
     if _writes[0]:
-        _tidy(store.folder())
+        _tidy(store.told_folder())
 
 
 atexit.register(_at_exit)
@@ -475,23 +480,6 @@ if hasattr(os, "register_at_fork"):
 # On disk ------------------------------------------------------------------------------------
 
 
-def _file_name(key: str) -> str:
-    """Return the file of a key; a colon is not allowed in names on Windows."""
-    return key.replace(":", "-") + ".json"
-
-
-def _is_record_name(name: str) -> bool:
-    parts = name.split("_")
-    return (
-        name.endswith(".json")
-        and len(parts) >= 4
-        and parts[0].startswith("func-")
-        and parts[1].removeprefix("size-") in SIZES
-        and "_".join(parts[2:-1]).removeprefix("time-") in TIMES
-        and parts[-1].startswith("v-")
-    )
-
-
 def _is_stale(entry: store.Entry) -> bool:
     return time.time() - entry.used > store.STALE_SECONDS
 
@@ -499,7 +487,7 @@ def _is_stale(entry: store.Entry) -> bool:
 def _records(place: str) -> Iterator[store.Entry]:
     try:
         for entry in store.entries(place):
-            if _is_record_name(entry.name):
+            if entry.regular and is_record_name(entry.name):
                 yield entry
     except OSError as error:
         _warn("list", f"cannot list {place}: {error}")
@@ -507,13 +495,18 @@ def _records(place: str) -> Iterator[store.Entry]:
 
 def _load_all(known: _Known, told: str, func: str, size: str, here: Environment) -> None:
     """Take in the records of a function and size; those of the fleet if there are none here."""
-    place = _place(told)
+    try:
+        place = _place(told)
+    except OSError as error:  # a relative one, and the working directory was removed
+        _warn("place", f"the folder {told!r} cannot be found: {error}")
+        return
     keys = {record_key(func, size, bucket): bucket for bucket in TIMES}
     for key, bucket in keys.items():
-        name = _file_name(key)
+        name = file_name(key)
         record = _load(place, name)
         if record is not None and record.key == key:
-            known.records[bucket] = _written[told, key] = record
+            known.records[bucket] = record
+            _put(_written, (told, key), record)
             known.paths[bucket] = os.path.join(place, name)
     if known.records or not os.environ.get("AMORSIZE_CACHE_URL"):
         return
@@ -521,17 +514,23 @@ def _load_all(known: _Known, told: str, func: str, size: str, here: Environment)
         if found.environment.python == here.python and found.environment.method == here.method:
             record = _as_guess(found, here)
             known.records[record.time] = record
-            _pending[told, record.key] = record  # for the next process on this machine
+            _put(_pending, (told, record.key), record)  # for the next process on this machine
 
 
 def _shared(keys: list[str]) -> Iterator[Record]:
     try:
-        for data in remote.fetch([_file_name(key) for key in keys]):
-            record = from_bytes(data)
-            if record.key in keys:
-                yield record
-    except (OSError, ValueError) as error:
+        found = remote.fetch([file_name(key) for key in keys])
+    except OSError as error:
         _warn("shared", f"the shared cache is of no use now: {error}")
+        return
+    for data in found:
+        try:
+            record = from_bytes(data)
+        except (ValueError, RecursionError) as error:
+            _warn("shared record", f"the shared cache holds what is not a record: {error}")
+            continue
+        if record.key in keys:
+            yield record
 
 
 def _load(place: str, name: str) -> Record | None:
@@ -547,11 +546,12 @@ def _load(place: str, name: str) -> Record | None:
 
 
 def _write(told: str, record: Record) -> None:
-    place, name, data = _place(told), _file_name(record.key), to_bytes(record)
+    name, data = file_name(record.key), to_bytes(record)
     try:
+        place = _place(told)
         store.write(place, name, data)
     except OSError as error:
-        _warn("write", f"cannot write {os.path.join(place, name)}: {error}")
+        _warn("write", f"cannot write {name}: {error}")
     else:
         known = _memory.get((told, record.func, record.size))
         if known is not None:
@@ -561,17 +561,17 @@ def _write(told: str, record: Record) -> None:
             remote.publish(name, data, _ttl())
         except OSError as error:
             _warn("shared", f"the shared cache is of no use now: {error}")
-    _written[told, record.key] = record
+    _put(_written, (told, record.key), record)
     _writes[0] += 1
     if _writes[0] % TIDY_AFTER_WRITES == 0:
-        _tidy(place)
+        _tidy(told)
 
 
-def _tidy(place: str) -> None:
+def _tidy(told: str) -> None:
     try:
-        store.limit(place, _ttl())
+        store.limit(_place(told), _ttl(), is_record_name, is_leftover)
     except OSError as error:
-        _warn("limit", f"cannot keep {place} within its limits: {error}")
+        _warn("limit", f"cannot keep the folder within its limits: {error}")
 
 
 def _remove(place: str, name: str) -> int:

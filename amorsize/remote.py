@@ -143,7 +143,8 @@ class _Redis:
 
     def get(self, names: list[str]) -> list[bytes | None]:
         found: Any = self._client.mget([self._key(name) for name in names])
-        return list(found)
+        # Text where the URL asks for decode_responses.
+        return [data.encode() if isinstance(data, str) else data for data in found]
 
     def put(self, name: str, data: bytes, seconds: float) -> None:
         self._client.set(self._key(name), data, ex=max(1, int(seconds)))
@@ -169,9 +170,13 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
             box.append((None, error))
 
     thread = threading.Thread(target=run, name="amorsize-remote", daemon=True)
-    thread.start()
-    # The first call also loads the client's package.
-    thread.join(seconds + 2.0 if not _loaded else seconds)
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is ending; from 3.12 on no thread can be started then
+        run()
+    else:
+        # The first call also loads the client's package.
+        thread.join(seconds + 2.0 if not _loaded else seconds)
     _loaded.append(True)
     if not box:
         raise TimeoutError(f"no answer within {seconds:g} s")

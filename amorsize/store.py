@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -162,12 +162,18 @@ def entries(place: str) -> Iterator[Entry]:
             yield Entry(item.name, status.st_size, status.st_mtime, regular)
 
 
-def limit(place: str, ttl: float) -> int:
+def limit(
+    place: str, ttl: float, is_ours: Callable[[str], bool], is_leftover: Callable[[str], bool]
+) -> int:
     """Remove what is too old or too much, the least recently used first, and killed writers' rests.
+
+    Whatever else somebody keeps in the folder is neither counted nor touched.
 
     Args:
         place: the folder.
         ttl: age in seconds from which a file is of no use.
+        is_ours: tells by its name whether a file is one that is kept here.
+        is_leftover: tells by its name whether it is one that a killed writer left.
 
     Returns:
         The number of files removed.
@@ -176,12 +182,13 @@ def limit(place: str, ttl: float) -> int:
         OSError: the folder cannot be listed, or a file not be removed.
     """
     now = time.time()
-    files = sorted(entries(place), key=lambda entry: entry.used, reverse=True)
+    files = [entry for entry in entries(place) if entry.regular]
+    files.sort(key=lambda entry: entry.used, reverse=True)
     removed = count = size = 0
     for entry in files:
-        if entry.name.endswith(".tmp"):
-            if now - entry.used > STALE_SECONDS:
-                removed += remove(place, entry.name)
+        if is_leftover(entry.name) and now - entry.used > STALE_SECONDS:
+            removed += remove(place, entry.name)
+        if not is_ours(entry.name):
             continue
         count, size = count + 1, size + entry.size
         if count > MOST_FILES or size > MOST_BYTES or now - entry.used > ttl:

@@ -19,6 +19,7 @@ from amorsize import (
     export_cache,
     get_cache_dir,
     import_cache,
+    prune_expired_cache,
     records,
     smart_map,
     store,
@@ -33,6 +34,10 @@ def learn(func=busy_ms, items=50, **options):
     smart_map(func, range(items), **options)
     cache._flush()
     return next(path for path in get_cache_dir().iterdir() if path.suffix == ".json")
+
+
+def limit(folder, ttl):
+    return store.limit(str(folder), ttl, records.is_record_name, records.is_leftover)
 
 
 def is_hit(func=busy_ms, items=50, **options):
@@ -89,8 +94,29 @@ class TestCheck:
         (folder / "link.json").symlink_to(path)
         assert len(check_cache()) == 5
         assert len(check_cache(fix=True)) == 5
-        assert check_cache() == []
-        assert [entry.name for entry in folder.iterdir()] == [path.name]
+        # What is not the library's own is told, and left alone.
+        assert len(check_cache()) == 3
+        left = {entry.name for entry in folder.iterdir()}
+        assert left == {path.name, "notes.txt", "link.json",
+                        "func-x_size-small_time-fast_v-1.json"}  # fmt: skip
+
+    def test_nobodys_files_are_removed(self, monkeypatch):
+        """A user may have named a folder with other things in it: not one of those ever goes."""
+        path = learn()
+        folder = get_cache_dir()
+        names = ["thesis.json", "func-notes_size-small_time-fast_v-1.json", "draft.tmp",
+                 f"{path.name}.bak", f"{path.name}.tmp", ".hidden"]  # fmt: skip
+        for name in names:
+            (folder / name).write_text("mine")
+            os.utime(folder / name, (0, 0))
+        (folder / "folder").mkdir()
+        monkeypatch.setattr(store, "MOST_FILES", 0)
+        os.utime(path, (0, 0))
+        cache._tidy(str(folder))
+        check_cache(fix=True)
+        prune_expired_cache(0)
+        clear_cache()
+        assert {entry.name for entry in folder.iterdir()} == {*names, "folder"}
 
 
 class TestFolder:
@@ -160,7 +186,7 @@ class TestLimits:
         os.utime(path, (time.time() - 1_000 * 3_600,) * 2)
         forget()
         assert is_hit()  # which makes it the last used
-        assert store.limit(str(path.parent), 1e9) == 3
+        assert limit(path.parent, 1e9) == 3
         left = sorted(entry.name[:21] for entry in path.parent.iterdir())
         assert left == sorted([f"func-{3:016x}", f"func-{4:016x}", path.name[:21]])
 
@@ -168,7 +194,7 @@ class TestLimits:
         """Nobody used it for longer than it would be valid."""
         path = learn()
         os.utime(path, (time.time() - 1_000,) * 2)
-        assert store.limit(str(path.parent), 999) == 1
+        assert limit(path.parent, 999) == 1
 
     def test_the_time_to_live_can_be_set(self, monkeypatch, caplog):
         """AMORSIZE_CACHE_TTL, in seconds."""
@@ -291,3 +317,20 @@ print(list(get_cache_dir().iterdir()), check_cache())
     ended = programs.run_source(source, tmp_path)
     assert (ended.out, ended.code) == ("True\n[] []\n", 0), ended.err
     assert "cannot write" in ended.err
+
+
+def test_a_relative_folder_whose_place_is_gone_is_a_miss(tmp_path):
+    """The working directory was removed: a warning, and the right results."""
+    source = """
+import os
+from amorsize import smart_map
+def work(x):
+    return x + 1
+os.mkdir("here")
+os.chdir("here")
+os.rmdir("../here")
+print(smart_map(work, range(50)) == list(range(1, 51)))
+"""
+    ended = programs.run_source(source, tmp_path, AMORSIZE_CACHE_DIR="relative")
+    assert (ended.code, ended.out) == (0, "True\n"), ended.err
+    assert ended.err.count("\n") <= 2

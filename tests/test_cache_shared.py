@@ -9,6 +9,7 @@ import time
 import pytest
 
 from amorsize import cache, get_cache_dir, remote, smart_map
+from tests import programs
 from tests.conftest import forget
 from tests.functions import busy_ms
 
@@ -152,3 +153,37 @@ def test_a_place_that_is_not_there_is_a_warning(url, monkeypatch, caplog):
     monkeypatch.setenv("AMORSIZE_CACHE_URL", url)
     assert not run()
     assert "shared cache" in caplog.text or url.startswith("file")
+
+
+@pytest.mark.parametrize("junk", [b"[" * 100_000, b"\xff\xfe", b"", b"null"])
+def test_junk_in_the_shared_place_is_a_miss(junk, folder_url, monkeypatch, tmp_path):
+    """Whatever somebody put there; the call goes on."""
+    monkeypatch.setenv("AMORSIZE_CACHE_URL", folder_url)
+    run()
+    cache._flush()
+    for path in (tmp_path / "shared folder").iterdir():
+        path.write_bytes(junk)
+    on_another_machine(monkeypatch, tmp_path)
+    assert not run()
+
+
+def test_a_client_that_decodes_answers_is_served(redis_url, monkeypatch, tmp_path):
+    """A URL may ask for text instead of bytes."""
+    monkeypatch.setenv("AMORSIZE_CACHE_URL", f"{redis_url}?decode_responses=True")
+    run()
+    cache._flush()
+    on_another_machine(monkeypatch, tmp_path)
+    assert run()
+
+
+def test_what_short_runs_learned_is_published_at_the_exit(folder_url, tmp_path):
+    """Also where no thread can be started any more."""
+    source = """
+from amorsize import smart_map
+def work(x):
+    return x + 1
+smart_map(work, range(50))
+"""
+    ended = programs.run_source(source, tmp_path, AMORSIZE_CACHE_URL=folder_url)
+    assert (ended.code, ended.err) == (0, "")
+    assert len(list((tmp_path / "shared folder").iterdir())) == 1
