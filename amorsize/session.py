@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .run.crew import Crew
     from .run.engine import Engine
-    from .run.worker import Setup
+    from .run.worker import Call, Threads
     from .show.report import RunReport
 
 __all__ = ["Session", "contradictions"]
@@ -413,7 +413,6 @@ class Session:
         return plan.n_jobs
 
     def _make_crew(self, workers: int) -> Crew:
-        from .run.current import current_values  # heavy, and only workers need it
         from .run.inline import InlineCrew  # now: later there may be no descriptor to open it with
         from .run.worker import BUSY_SHARE, Call, Setup, Threads
 
@@ -425,13 +424,11 @@ class Session:
             columns=feed.columns if self._inherits() else (),
             return_exceptions=options.return_exceptions,
         )
-        values = () if inherited else current_values(uses(call.func))
         share = max(1, usable_cpus() // workers)
         known = self.engine.cpu_share if self.engine is not None else 0.0
         threads = None if method == "thread" else Threads.shared(share, busy=known > BUSY_SHARE)
-        setup = Setup(call, options.initializer, options.initargs, values=values, threads=threads)
         try:
-            return self._start_crew(method, workers, setup)
+            return self._start_crew(method, workers, call, threads)
         except (OSError, ImportError) as error:
             if isinstance(error, OSError) and workers > 1:
                 raise  # the engine asks again for fewer
@@ -445,13 +442,16 @@ class Session:
         call = replace(call, func=self.func, columns=feed.columns)
         return InlineCrew(Setup(call, options.initializer, options.initargs))
 
-    def _start_crew(self, method: str, workers: int, setup: Setup) -> Crew:
+    def _start_crew(self, method: str, workers: int, call: Call, threads: Threads | None) -> Crew:
         """Start workers.
 
         Raises:
             OSError, ImportError: they cannot be had.
             SerializationError: what they are to run cannot be sent.
         """
+        from .run.worker import Setup
+
+        setup = Setup(call, self.options.initializer, self.options.initargs, threads=threads)
         if method == "thread":
             from .run.threads import ThreadCrew
 
@@ -459,15 +459,19 @@ class Session:
         import multiprocessing  # 25 ms: only when a crew really starts
 
         from .run import kept
+        from .run.current import current_values
         from .run.pool import ProcessCrew
 
         context = self.options.mp_context
         if context is None or isinstance(context, str):
             context = multiprocessing.get_context(method)
-        if method != "fork" and self.options.initializer is None:
-            crew = kept.lease(context, workers, setup.call, setup.threads)
-            if crew is not None:
-                return crew
+        if method != "fork":
+            used = uses(call.func)
+            if self.options.initializer is None:
+                crew = kept.lease(context, workers, call, used, threads)
+                if crew is not None:
+                    return crew
+            setup = setup.of_caller(current_values(used), kept.current_environ(context))
         return ProcessCrew(context, workers, setup, inherits=self._inherits())
 
     # The end --------------------------------------------------------------------------------

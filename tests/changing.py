@@ -1,7 +1,9 @@
 """A user's module whose values change while the program runs."""
 
+import functools
 import os
 import threading
+import time
 
 SCALE = 1
 TABLE = {"plus": 0}
@@ -38,3 +40,120 @@ class Counted:
     def __reduce__(self):
         Counted.pickled += 1
         return Counted, ()
+
+
+# What tests of kept workers change and ask about ------------------------------------------
+
+NOTHING = object()
+LIMITS = [1, 2, 3]
+SAME_LIMITS = LIMITS
+FACTOR = 2
+OPTIONAL = "there"
+
+
+def or_nothing(x, default=NOTHING):
+    """Ask about identity, as much code does."""
+    return default is NOTHING, NOTHING is or_nothing.__defaults__[0]
+
+
+def limits(_):
+    SAME_LIMITS.append(0)
+    try:
+        return list(LIMITS), LIMITS is SAME_LIMITS
+    finally:
+        SAME_LIMITS.pop()
+
+
+def step(x):
+    return x + 1
+
+
+def stepped(x):
+    return step(x)
+
+
+def logged(function):
+    @functools.wraps(function)
+    def wrapper(x):
+        return function(x)
+
+    return wrapper
+
+
+@logged
+def wrapped(x):
+    return x + 1
+
+
+def calls_wrapped(x):
+    return wrapped(x)
+
+
+class Shape:
+    """Methods of every kind."""
+
+    @property
+    def side(self):
+        return 1
+
+    @staticmethod
+    def scale(x):
+        return x
+
+    @classmethod
+    def name(cls):
+        return cls.__name__
+
+    def __len__(self):
+        return 1
+
+
+def shape(x):
+    return Shape().side, Shape.scale(x), Shape.name(), len(Shape())
+
+
+def optional(_):
+    try:
+        return OPTIONAL
+    except NameError:
+        return "gone"
+
+
+@functools.lru_cache
+def remembered(x):
+    return x * FACTOR
+
+
+def remembers(x):
+    return remembered(x)
+
+
+def with_default(x, plus=1):
+    return x + plus
+
+
+class Moody:
+    """An object that raises when it is looked at."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(f"do not ask for {name}")
+
+    def __reduce__(self):
+        return Moody, ()
+
+
+MOODY = Moody()
+AFTER_MOODY = "as imported"
+
+
+def uses_moody(_):
+    return type(MOODY).__name__, AFTER_MOODY
+
+
+def environment(name):
+    return os.environ.get(name)
+
+
+def slow_pid(_):
+    time.sleep(0.005)
+    return os.getpid()

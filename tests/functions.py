@@ -260,3 +260,10 @@ def killed_while_sending(marker, delay, x):
         else:
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
     return bytes([x]) * 30_000_000
+
+
+def imports_late(x):
+    from tests import changing
+    from tests.changing import FACTOR
+
+    return x * FACTOR, changing.OPTIONAL

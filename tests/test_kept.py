@@ -1,5 +1,6 @@
 """Kept workers: used again where that is safe, never stale, gone in the end."""
 
+import functools
 import importlib
 import multiprocessing
 import os
@@ -13,20 +14,24 @@ import pytest
 
 from amorsize import adviser, smart_map
 from amorsize.decide.machine import ASKED
-from amorsize.run import kept
+from amorsize.run import kept, shared
 from tests import changing, programs
+from tests.functions import imports_late
 
 LASTING = ["spawn", "forkserver"]
 
 
 def pids(method, n_jobs=2):
     # Slow enough that both workers get some.
-    return set(smart_map(slow_pid, range(40), n_jobs=n_jobs, mp_context=method, chunksize=1))
+    return set(
+        smart_map(changing.slow_pid, range(40), n_jobs=n_jobs, mp_context=method, chunksize=1)
+    )
 
 
-def slow_pid(_):
-    time.sleep(0.005)
-    return os.getpid()
+def same_as_map(func, method="spawn", items=range(4)):
+    """Check the law: the workers give what ``map`` gives here."""
+    got = smart_map(func, items, n_jobs=2, mp_context=method, chunksize=1)
+    assert got == list(map(func, items))
 
 
 def is_dead(pid):
@@ -95,6 +100,212 @@ def test_changed_surroundings_count(change, monkeypatch, tmp_path):
     else:
         monkeypatch.syspath_prepend(tmp_path)
     assert not first & pids("spawn")
+
+
+class TestTheCallersState:
+    """What workers have imported must behave as what the caller has now, call after call."""
+
+    @pytest.mark.parametrize("method", LASTING)
+    def test_objects_stay_themselves(self, method):
+        """A default that is compared by identity is still the module's own."""
+        same_as_map(changing.or_nothing, method)
+        assert changing.or_nothing(1) == (True, True)
+
+    def test_two_names_of_one_list_stay_one_list(self, monkeypatch):
+        """Also when its content has changed, or the list itself."""
+        same_as_map(changing.limits)
+        changing.LIMITS.append(4)
+        try:
+            same_as_map(changing.limits)
+        finally:
+            changing.LIMITS.pop()
+        other = [7]
+        monkeypatch.setattr(changing, "LIMITS", other)
+        monkeypatch.setattr(changing, "SAME_LIMITS", other)
+        same_as_map(changing.limits)
+        assert changing.limits(0) == ([7, 0], True)
+
+    def test_a_replaced_function_counts_until_it_is_put_back(self, monkeypatch):
+        """Another function under its name, for one call and not for the next."""
+        same_as_map(changing.stepped)
+        with monkeypatch.context() as patch:
+            patch.setattr(changing, "step", lambda x: x + 100)
+            same_as_map(changing.stepped)
+        same_as_map(changing.stepped)
+
+    def test_a_wrapped_function_counts_until_it_is_put_back(self, monkeypatch):
+        """Also where the wrapper bears the name of what it wraps."""
+        same_as_map(changing.calls_wrapped)
+        original = changing.wrapped
+
+        @functools.wraps(original)
+        def tripled(x):
+            return 3 * original(x)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(changing, "wrapped", tripled)
+            same_as_map(changing.calls_wrapped)
+        same_as_map(changing.calls_wrapped)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("side", property(lambda self: 2)),
+            ("scale", staticmethod(lambda x: 10 * x)),
+            ("name", classmethod(lambda cls: cls.__name__.lower())),
+            ("__len__", lambda self: 5),
+        ],
+    )
+    def test_patched_methods_of_every_kind_count(self, name, value, monkeypatch):
+        """For one call and not for the next."""
+        with monkeypatch.context() as patch:
+            patch.setattr(changing.Shape, name, value)
+            same_as_map(changing.shape)
+        same_as_map(changing.shape)
+
+    def test_a_deleted_global_is_gone(self, monkeypatch):
+        """And there again when it is set again."""
+        with monkeypatch.context() as patch:
+            patch.delattr(changing, "OPTIONAL")
+            same_as_map(changing.optional)
+            assert changing.optional(0) == "gone"
+        same_as_map(changing.optional)
+
+    def test_kept_results_are_forgotten(self, monkeypatch):
+        """A worker's lru_cache may hold what was true in another call."""
+        same_as_map(changing.remembers)
+        monkeypatch.setattr(changing, "FACTOR", 1_000)
+        changing.remembered.cache_clear()
+        try:
+            same_as_map(changing.remembers)
+        finally:
+            changing.remembered.cache_clear()
+
+    def test_what_is_imported_late_counts(self, monkeypatch):
+        """Globals of modules that the function imports as it runs."""
+        monkeypatch.setattr(changing, "FACTOR", 7)
+        monkeypatch.setattr(changing, "OPTIONAL", "other")
+        same_as_map(imports_late)
+        assert imports_late(2) == (14, "other")
+
+    def test_changed_defaults_count(self, monkeypatch):
+        """Of a function that travels by name."""
+        monkeypatch.setattr(changing.with_default, "__defaults__", (50,))
+        same_as_map(changing.with_default)
+        assert changing.with_default(1) == 51
+
+    def test_the_environment_is_the_callers(self, monkeypatch):
+        """A fork server has that of when it was started; its workers have the caller's."""
+        same_as_map(changing.environment, "forkserver", ["PATH"])
+        monkeypatch.setenv("AMORSIZE_TEST_TOLD_LATER", "yes")
+        monkeypatch.delenv("PATH")
+        names = ["AMORSIZE_TEST_TOLD_LATER", "PATH"]
+        same_as_map(changing.environment, "forkserver", names)
+        got = smart_map(
+            changing.environment,
+            names,
+            n_jobs=2,
+            mp_context="forkserver",
+            initializer=time.monotonic,
+        )
+        assert got == ["yes", None]
+
+
+@pytest.mark.parametrize("method", LASTING)
+def test_a_module_reloaded_before_its_function_is_used_counts(method, tmp_path, monkeypatch):
+    """Workers may have imported it for another function's sake."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    path = tmp_path / "two_functions.py"
+    source = "def first(x):\n    return x\ndef second(x):\n    return x + {}\n"
+    path.write_text(source.format(1))
+    module = importlib.import_module("two_functions")
+    try:
+        same_as_map(module.first, method)
+        path.write_text(source.format(100))
+        importlib.invalidate_caches()
+        importlib.reload(module)
+        same_as_map(module.second, method)
+        assert module.second(0) == 100
+    finally:
+        del sys.modules["two_functions"]
+
+
+@pytest.mark.parametrize("room", ["none", "too little"])
+def test_without_shared_memory_one_crew_serves_a_call(room, monkeypatch, tmp_path):
+    """Small calls travel by the pipe to kept workers, large ones with the start of others."""
+    if room == "none":
+        monkeypatch.setattr(shared, "SHARED_FOLDER", str(tmp_path / "nowhere"))
+    else:
+        monkeypatch.setattr(shared, "write", lambda prefix, parts: "")
+    same_as_map(changing.compute)
+    assert kept.idle_workers("spawn") == (2,)
+    reports = []
+    table = bytes(100_000)
+    got = smart_map(
+        lambda x: (len(table), os.getpid()),
+        range(40),
+        n_jobs=2,
+        mp_context="spawn",
+        report=reports.append,
+    )
+    assert {length for length, _ in got} == {100_000}
+    assert set(reports[0].workers) >= {pid for _, pid in got}
+    assert len(reports[0].workers) <= 2
+
+
+def test_a_forked_child_leaves_the_parents_workers_alone(tmp_path):
+    """A child that ends with an unfinished imap in its memory ends nothing of its parent's."""
+    source = """
+import os
+from amorsize import smart_imap
+def work(x):
+    return x
+if __name__ == "__main__":
+    results = smart_imap(
+        work, range(2_000), n_jobs=2, mp_context="spawn", chunksize=1, retries=0
+    )
+    first = next(results)
+    child = os.fork()
+    if child == 0:
+        del results
+        raise SystemExit(0)
+    _, status = os.waitpid(child, 0)
+    print(status, [first, *results] == list(range(2_000)), flush=True)
+"""
+    ended = programs.run_source(source, tmp_path, PYTHONWARNINGS="ignore::DeprecationWarning")
+    assert (ended.code, ended.out) == (0, "0 True\n"), ended.err
+
+
+def test_forks_beside_threads_that_use_kept_workers(tmp_path):
+    """Forking ends promptly whatever other threads give back meanwhile, and children can work."""
+    source = """
+import os, threading
+from amorsize import smart_map
+from amorsize.run import kept
+def work(x):
+    return x
+def use():
+    for _ in range(20):
+        assert smart_map(work, range(20), n_jobs=2, mp_context="spawn") == list(range(20))
+if __name__ == "__main__":
+    thread = threading.Thread(target=use)
+    thread.start()
+    forks = 0
+    while thread.is_alive():
+        child = os.fork()
+        if child == 0:
+            ok = kept.idle_workers("spawn") == ()
+            os._exit(0 if ok else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        forks += 1
+    thread.join()
+    print("done", forks > 5)
+"""
+    ended = programs.run_source(
+        source, tmp_path, deadline=100, PYTHONWARNINGS="ignore::DeprecationWarning"
+    )
+    assert (ended.code, ended.out) == (0, "done True\n"), ended.err
 
 
 def test_a_function_is_pickled_once_a_call():
@@ -230,21 +441,13 @@ def busy(x):
     return x
 
 
-class Moody:
-    """An object that raises when it is looked at."""
-
-    def __getattr__(self, name):
-        raise RuntimeError(f"do not ask for {name}")
-
-    def __reduce__(self):
-        return Moody, ()
-
-
-def test_objects_that_raise_when_looked_at_do_no_harm():
-    """A function that uses one runs in kept workers like any other."""
-    moody = Moody()
+def test_objects_that_raise_when_looked_at_do_no_harm(monkeypatch):
+    """A function that uses one runs in kept workers like any other, with its other values."""
+    moody = changing.MOODY
     got = smart_map(lambda x: (x, type(moody).__name__), [1, 2], n_jobs=2, mp_context="spawn")
     assert got == [(1, "Moody"), (2, "Moody")]
+    monkeypatch.setattr(changing, "AFTER_MOODY", "as it is now")
+    same_as_map(changing.uses_moody, "spawn")
 
 
 class Interrupts:

@@ -20,13 +20,13 @@ each time, since no guard can see inside those; only their code objects are reme
 
 from __future__ import annotations
 
+import builtins
 import functools
+import itertools
 import sys
 import types
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from opcode import hasconst, opmap
 from struct import pack
 
@@ -39,9 +39,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Fingerprint", "Uses", "digest_of", "fingerprint", "is_known", "uses"]
+__all__ = [
+    "MISSING",
+    "Fingerprint",
+    "Owner",
+    "Uses",
+    "code_digest",
+    "digest_of",
+    "fingerprint",
+    "is_known",
+    "is_users",
+    "uses",
+]
 
 MOST_NODES = 2_000  # about 2 ms of walking at the very most
+# Where the walk is not for a digest but to find all that a function uses.
+MOST_USED_NODES = 20_000
 DEEPEST = 100  # levels of nesting; Python's own stack ends at about five times as many
 MOST_ITEMS = 64  # of one container; its length always counts
 MOST_SET_ITEMS = 512  # sets have no ends to sample from: they are sorted whole, or not at all
@@ -99,41 +112,71 @@ def is_known(func: Callable[..., Any]) -> bool:
     return memo is not None and memo.holds()
 
 
+Owner = str | type | types.FunctionType  # a module's name, a class, a function
+
+
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """What a function uses of its user's modules and classes.
+    """What a function uses of its user's modules, classes and functions.
 
     Attributes:
-        values: (module's name or class, attribute, value) of everything reached by name.
+        values: (owner, attribute, value) of everything reached by name; ``MISSING`` for a value
+            that is looked for and not there.
         codes: digests of the code of each function of a module, by (module, qualified name).
+        caches: (module, qualified name) of functions that keep results (``functools.lru_cache``).
+        whole: False when there was too much to look through.
     """
 
-    values: tuple[tuple[str | type, str, object], ...]
+    values: tuple[tuple[Owner, str, object], ...]
     codes: dict[tuple[str, str], frozenset[bytes]]
+    caches: frozenset[tuple[str, str]]
+    whole: bool
 
 
 def uses(func: Callable[..., Any]) -> Uses:
     """Return what ``func`` uses, transitively, of the modules and classes of its user.
 
     >>> uses(len)
-    Uses(values=(), codes={})
+    Uses(values=(), codes={}, caches=frozenset(), whole=True)
     """
-    walk = _Walk()
-    with suppress(Exception):  # objects of the user's may raise anything; what was seen counts
-        walk.value(func)
-    values: dict[tuple[int, str], tuple[str | type, str, object]] = {}
+    walk = _Walk(MOST_USED_NODES, follow_imports=True)
+    walk.value(func)
+    values: dict[tuple[int, str], tuple[Owner, str, object]] = {}
     for namespace, name, value in walk.slots:
         owner = walk.classes.get(id(namespace)) or _module_of(namespace)
-        if owner is not None and value is not _MISSING:
-            values[id(owner) if isinstance(owner, type) else id(namespace), name] = (
-                owner, name, value)  # fmt: skip
+        if owner is not None and (value is not MISSING or name not in vars(builtins)):
+            values[id(namespace), name] = (owner, name, value)
     codes: dict[tuple[str, str], frozenset[bytes]] = {}
-    for function, *_ in walk.functions:
+    for function, _, defaults, _, keywords in walk.functions:
         key = (function.__module__, function.__qualname__)
-        if "<" not in key[1]:
-            digest = _describe(function.__code__).digest
-            codes[key] = codes.get(key, frozenset()) | {digest}
-    return Uses(tuple(values.values()), codes)
+        if "<" in key[1]:
+            continue
+        codes[key] = codes.get(key, frozenset()) | {_describe(function.__code__).digest}
+        for name, value in (("__defaults__", defaults), ("__kwdefaults__", keywords)):
+            if value is not None:
+                values[id(function), name] = (function, name, value)
+    caches = frozenset((str(c.__module__), str(c.__qualname__)) for c in walk.caches)
+    return Uses(tuple(values.values()), codes, caches, not walk.cut)
+
+
+def code_digest(function: types.FunctionType) -> bytes:
+    """Return what tells the code of a function, and of those it is wrapped around, from others'.
+
+    Args:
+        function: the function.
+    """
+    digests, todo, seen = [], [function], set()
+    while todo:
+        found = todo.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        digests.append(_describe(found.__code__).digest)
+        for cell in found.__closure__ or ():
+            inner = _content(cell)
+            if type(inner) is types.FunctionType:
+                todo.append(inner)
+    return blake2b(b"".join(digests), digest_size=16).digest()
 
 
 def _module_of(namespace: Any) -> str | None:
@@ -147,10 +190,7 @@ def _module_of(namespace: Any) -> str | None:
 
 def _walked(func: Callable[..., Any]) -> Fingerprint:
     walk = _Walk()
-    try:
-        walk.value(func)
-    except Exception:  # noqa: BLE001 - objects of the user's may raise anything when looked at
-        walk.stable, walk.mutable = False, True
+    walk.value(func)
     digest = digest_of(_HEADER + b"".join(walk.parts))
     result = Fingerprint(digest, walk.stable)
     if type(func) is types.FunctionType:
@@ -162,7 +202,7 @@ def _walked(func: Callable[..., Any]) -> Fingerprint:
 
 
 _HEADER = b"amorsize 1 python %d.%d " % sys.version_info[:2]
-_MISSING: Any = object()
+MISSING: Any = object()
 
 
 class _Memo:
@@ -187,7 +227,7 @@ class _Memo:
             ):
                 return False
         for namespace, name, value in self.slots:
-            if namespace.get(name, _MISSING) is not value:
+            if namespace.get(name, MISSING) is not value:
                 return False
         for cell, value in self.cells:
             if _content(cell) is not value:
@@ -220,9 +260,10 @@ class _Code:
         digest: of all that it does.
         globals: names it loads from the module or the builtins.
         names: all its names, attributes among them.
+        imports: names of modules it imports as it runs; relative ones without their dots.
     """
 
-    __slots__ = ("code", "digest", "globals", "names")
+    __slots__ = ("code", "digest", "globals", "imports", "names")
 
     def __init__(
         self,
@@ -230,11 +271,13 @@ class _Code:
         digest: bytes,
         globals_: tuple[str, ...],
         names: tuple[str, ...],
+        imports: tuple[str, ...],
     ) -> None:
         self.code = code
         self.digest = digest
         self.globals = globals_
         self.names = names
+        self.imports = imports
 
 
 _codes: dict[int, _Code] = {}
@@ -242,6 +285,7 @@ _codes: dict[int, _Code] = {}
 _LOADS = {opmap[name] for name in ("LOAD_NAME", "LOAD_GLOBAL") if name in opmap}
 _LOADS |= {opmap[n] for n in ("LOAD_FROM_DICT_OR_GLOBALS",) if n in opmap}
 _LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
+_IMPORT_NAME = opmap["IMPORT_NAME"]
 _EXTENDED = opmap["EXTENDED_ARG"]
 _CONSTS = frozenset(hasconst)
 _OPTIMIZED_FUNCTION = 0x3  # CO_OPTIMIZED | CO_NEWLOCALS: a def or a lambda, not a class body
@@ -253,7 +297,7 @@ def _describe(code: types.CodeType) -> _Code:
     known = _codes.get(id(code))
     if known is not None:
         return known
-    loaded, uses_first_constant = _scan(code)
+    loaded, imports, uses_first_constant = _scan(code)
     consts: tuple[object, ...] = code.co_consts
     if _docstring(code) and not uses_first_constant:
         consts = consts[1:]
@@ -277,19 +321,21 @@ def _describe(code: types.CodeType) -> _Code:
             nested = _describe(const)
             parts.append(_framed(b"c", nested.digest))
             loaded += nested.globals
+            imports += nested.imports
             names += nested.names
         else:
             parts.append(_constant(const))
     digest = blake2b(b"".join(parts), digest_size=16).digest()
-    described = _Code(code, digest, _unique(loaded), _unique(names))
+    described = _Code(code, digest, _unique(loaded), _unique(names), _unique(imports))
     _make_room(_codes, MOST_CODES)
     _codes[id(code)] = described
     return described
 
 
-def _scan(code: types.CodeType) -> tuple[tuple[str, ...], bool]:
-    """Return (global names the bytecode loads, whether it loads its first constant)."""
+def _scan(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+    """Return (global names loaded, modules imported, whether the first constant is loaded)."""
     loaded: list[str] = []
+    imported: list[str] = []
     first = False
     extended = 0
     raw = code.co_code
@@ -302,9 +348,11 @@ def _scan(code: types.CodeType) -> tuple[tuple[str, ...], bool]:
         if op in _LOADS:
             # The lowest bit of LOAD_GLOBAL says whether to push a NULL for a coming call.
             loaded.append(code.co_names[arg >> 1 if op == _LOAD_GLOBAL else arg])
+        elif op == _IMPORT_NAME:
+            imported.append(code.co_names[arg])
         elif op in _CONSTS and arg == 0:
             first = True
-    return tuple(loaded), first
+    return tuple(loaded), tuple(imported), first
 
 
 def _docstring(code: types.CodeType) -> bool:
@@ -379,23 +427,34 @@ _ATOMS: dict[type, Callable[[Any], bytes]] = {
 class _Walk:
     """One walk through everything a function uses.
 
+    Args:
+        most_nodes: how many objects to look at.
+        follow_imports: whether modules count that are imported as the function runs. Not for a
+            digest: whether they are loaded yet must make no difference to that.
+
     Attributes:
         parts: the encoding so far.
         slots, cells, functions, sizes: guards, see ``_Memo``.
         classes: of which class a namespace among the slots is, by its id.
+        caches: functions that keep results.
         mutable: whether something was met that can change behind every guard.
         stable: False once something could not be pinned down.
+        cut: whether there was more than the walk may look at.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_nodes: int = MOST_NODES, *, follow_imports: bool = False) -> None:
         self.parts: list[bytes] = []
         self.slots: list[tuple[Any, str, object]] = []
         self.cells: list[tuple[types.CellType, object]] = []
         self.functions: list[tuple[types.FunctionType, object, object, object, object]] = []
         self.sizes: list[tuple[Any, int]] = []
         self.classes: dict[int, type] = {}
+        self.caches: list[Any] = []
         self.mutable = False
         self.stable = True
+        self.cut = False
+        self._most_nodes = most_nodes
+        self._follow_imports = follow_imports
         self._seen: dict[int, int] = {}
         self._expanded: set[tuple[int, tuple[str, ...]]] = set()
         self._depth = 0
@@ -415,14 +474,18 @@ class _Walk:
         if known is not None:
             self.parts.append(b"@" + pack("<q", known))
             return
-        if len(self._seen) >= MOST_NODES or self._depth >= DEEPEST:
+        if len(self._seen) >= self._most_nodes or self._depth >= DEEPEST:
             self.parts.append(b"#")
-            self.mutable = True
+            self.mutable = self.cut = True
             return
         self._seen[id(value)] = len(self._seen)
         self._alive.append(value)
         self._depth += 1
-        self._encoder(kind)(self, value)
+        try:
+            self._encoder(kind)(self, value)
+        except Exception:  # noqa: BLE001 - objects of the user's may raise anything when looked at
+            self.parts.append(b"!")
+            self.stable, self.mutable = False, True
         self._depth -= 1
 
     @staticmethod
@@ -442,7 +505,7 @@ class _Walk:
 
     def function(self, function: types.FunctionType) -> None:
         inner = function.__closure__ is not None or "<" in function.__qualname__
-        if not inner and not _is_users(function.__module__):
+        if not inner and not is_users(function.__module__):
             self.library(function)
             return
         described = _describe(function.__code__)
@@ -462,7 +525,7 @@ class _Walk:
         for cell in closure:
             content = _content(cell)
             self.cells.append((cell, content))
-            if content is _MISSING:
+            if content is MISSING:
                 self.parts.append(b"?")
             else:
                 self.value(content)
@@ -482,33 +545,46 @@ class _Walk:
     def globals(self, namespace: dict[str, Any], described: _Code) -> None:
         """Encode the globals the code names; of a user's module only the attributes it names."""
         for name in described.globals:
-            value = namespace.get(name, _MISSING)
+            value = namespace.get(name, MISSING)
             self.slots.append((namespace, name, value))
-            if value is _MISSING:  # a builtin, or not defined yet: its name is in the code
+            if value is MISSING:  # a builtin, or not defined yet: its name is in the code
                 continue
             self.tag(b"g", name)
             self.value(value)
             self.attributes(value, described.names)
+        if self._follow_imports:
+            for name in described.imports:
+                self.imported(namespace, name, described.names)
+
+    def imported(self, namespace: dict[str, Any], name: str, names: tuple[str, ...]) -> None:
+        """Look at a module, and those it is in, that the code imports as it runs."""
+        packages = ["", *itertools.accumulate(str(namespace.get("__package__") or "").split("."),
+                                              "{}.{}".format)]  # fmt: skip
+        parts = list(itertools.accumulate(filter(None, name.split(".")), "{}.{}".format))
+        for package in packages:
+            for part in parts or [""]:
+                full = f"{package}.{part}".strip(".")
+                self.attributes(sys.modules.get(full), names)
 
     def attributes(self, module: object, names: tuple[str, ...]) -> None:
         """Encode those attributes of a user's module, and of its submodules, that are named."""
-        if type(module) is not types.ModuleType or not _is_users(module.__name__):
+        if type(module) is not types.ModuleType or not is_users(module.__name__):
             return
         if (id(module), names) in self._expanded:
             return
         self._expanded.add((id(module), names))
         namespace = vars(module)
         for name in names:
-            value = namespace.get(name, _MISSING)
+            value = namespace.get(name, MISSING)
             self.slots.append((namespace, name, value))
-            if value is not _MISSING:
+            if value is not MISSING:
                 self.tag(b"a", name)
                 self.value(value)
                 self.attributes(value, names)
 
     def module(self, module: types.ModuleType) -> None:
         self.tag(b"m", module.__name__)
-        if not _is_users(module.__name__):
+        if not is_users(module.__name__):
             self.tag(b"v", _version(module.__name__))
 
     def library(self, value: Any) -> None:
@@ -537,7 +613,7 @@ class _Walk:
         self.value(partial.keywords)
 
     def cls(self, cls: type) -> None:
-        if not _is_users(cls.__module__):
+        if not is_users(cls.__module__):
             self.library(cls)
             return
         self.tag(b"K", cls.__qualname__)
@@ -554,6 +630,8 @@ class _Walk:
     def wrapped(self, value: Any) -> None:
         """Encode a descriptor or cache around a function by what it wraps."""
         self.tag(b"W", type(value).__qualname__)
+        if type(value) is _CACHE:
+            self.caches.append(value)
         for name in ("__func__", "__wrapped__", "fget", "fset", "fdel", "func"):
             inner = getattr(value, name, None)
             if inner is not None:
@@ -594,7 +672,7 @@ class _Walk:
         self.mutable = True
         self.subclass(value, dict)
         self.parts.append(b"d" + pack("<q", len(value)))
-        for key, item in islice(dict.items(value), 2 * MOST_ITEMS):
+        for key, item in itertools.islice(dict.items(value), 2 * MOST_ITEMS):
             self.value(key)
             self.value(item)
 
@@ -610,13 +688,15 @@ class _Walk:
 
     def apart(self, value: Any) -> bytes:
         """Encode a member of a set on its own, so that its place in the set leaves no trace."""
-        inner = _Walk()
+        inner = _Walk(self._most_nodes, follow_imports=self._follow_imports)
         inner.value(value)
         self.slots += inner.slots
         self.cells += inner.cells
         self.functions += inner.functions
         self.sizes += inner.sizes
         self.classes |= inner.classes
+        self.caches += inner.caches
+        self.cut = self.cut or inner.cut
         self.mutable = self.mutable or inner.mutable
         self.stable = self.stable and inner.stable
         self._alive += inner._alive
@@ -656,7 +736,7 @@ class _Walk:
 
     def attributes_of(self, state: dict[str, Any]) -> None:
         self.parts.append(b"A" + pack("<q", len(state)))
-        for name, item in islice(state.items(), 2 * MOST_ITEMS):
+        for name, item in itertools.islice(state.items(), 2 * MOST_ITEMS):
             self.tag(b"a", str(name))
             self.value(item)
 
@@ -675,7 +755,11 @@ class _Walk:
                 self.tag(b"R", reduced)
                 return
             for part in reduced:
-                items = part if not hasattr(part, "__next__") else list(islice(part, MOST_ITEMS))
+                items = (
+                    part
+                    if not hasattr(part, "__next__")
+                    else list(itertools.islice(part, MOST_ITEMS))
+                )
                 self.value(items)
             return
         self.stable = False
@@ -742,7 +826,7 @@ def _content(cell: types.CellType) -> object:
     try:
         return cell.cell_contents
     except ValueError:  # the cell is still empty
-        return _MISSING
+        return MISSING
 
 
 def _slots(cls: type) -> tuple[str, ...]:
@@ -773,6 +857,7 @@ def _hides_state(kind: type) -> bool:
     return False
 
 
+_CACHE: type = type(functools.lru_cache(len))
 _POINTER = object.__basicsize__ // 2  # an object is a reference count and a type
 
 
@@ -790,7 +875,8 @@ def _is_installed(module: str, file: str | None) -> bool:
     return "site-packages" in file or "dist-packages" in file
 
 
-def _is_users(module: str | None) -> bool:
+def is_users(module: str | None) -> bool:
+    """Return whether a module is the user's own: neither Python's nor an installed package's."""
     if module is None:
         return True
     if module in ("__main__", "__mp_main__"):
@@ -867,7 +953,7 @@ _ENCODERS: dict[Any, Callable[[_Walk, Any], None]] = {
     types.MemberDescriptorType: _Walk.named,
     functools.partial: _Walk.partial,
     functools.cached_property: _Walk.wrapped,
-    type(functools.lru_cache(len)): _Walk.wrapped,
+    _CACHE: _Walk.wrapped,
     staticmethod: _Walk.wrapped,
     classmethod: _Walk.wrapped,
     property: _Walk.wrapped,

@@ -3,6 +3,10 @@
 A function of a module travels by name. A worker that imports the module sees the values its source
 gives, and a worker kept from an earlier call those of that call; ``map`` in the caller would use
 what is there now. So the values a function uses are sent along, and set before it runs.
+
+What is equal already is left alone: much code asks whether a value *is* some other (``x is
+_MISSING``), and a copy is none of them. Equal means here that both are pickled to the same bytes.
+For the same reason contents are replaced rather than containers.
 """
 
 from __future__ import annotations
@@ -10,82 +14,277 @@ from __future__ import annotations
 import importlib
 import sys
 import types
+from dataclasses import dataclass
+from functools import cached_property
 
-from ..decide.fingerprint import Uses
+from ..decide.fingerprint import MISSING, Owner, Uses, code_digest
 from ..errors import SerializationError
-from .transport import dumps_by_value
+from .transport import dumps_by_value, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Value", "adopt", "current_values", "those_that_travel"]
-
-Value = tuple["str | type", str, object]
-
-# Parts of a class that its statement makes and nobody assigns to.
-_MADE = (
-    property,
-    staticmethod,
-    classmethod,
-    types.GetSetDescriptorType,
-    types.MemberDescriptorType,
-    types.ModuleType,
-)
+__all__ = ["Current", "Value", "adopt", "current_values", "forget_results", "restore"]
 
 
-def current_values(uses: Uses) -> tuple[Value, ...]:
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value as the caller has it.
+
+    Attributes:
+        places: (owner, attribute) of all that hold it.
+        blob: the value, pickled; None when it is not there.
+        code: digest of its code where it is a function whose name says too little, else empty.
+    """
+
+    places: tuple[tuple[Owner, str], ...]
+    blob: bytes | None
+    code: bytes = b""
+
+
+@dataclass(frozen=True)
+class Current:
+    """What a worker must know of the caller before it runs a function.
+
+    Attributes:
+        values: current values of what the function uses.
+        caches: (module, qualified name) of functions that keep results, which must be forgotten.
+    """
+
+    values: tuple[Value, ...] = ()
+    caches: frozenset[tuple[str, str]] = frozenset()
+
+
+def current_values(uses: Uses) -> Current:
     """Return those values a function uses that an import need not give as they are now.
+
+    What cannot be pickled is left out: of a lock or a file a worker keeps its own.
 
     Args:
         uses: what the function uses.
     """
-    return tuple(value for value in uses.values if _may_differ(*value))
-
-
-def those_that_travel(values: tuple[Value, ...]) -> tuple[Value, ...]:
-    """Return the values that can be pickled; of a lock or a file a worker keeps its own."""
+    places: dict[int, list[tuple[Owner, str]]] = {}
+    values: dict[int, object] = {}
+    for owner, name, value in uses.values:
+        if _may_differ(owner, name, value):
+            places.setdefault(id(value), []).append((owner, name))
+            values[id(value)] = value
     found = []
-    for value in values:
+    for key, value in values.items():
+        where = tuple(places[key])
+        if value is MISSING:
+            found.append(Value(where, None))
+            continue
         try:
-            dumps_by_value(value, [])
+            found.append(Value(where, *_pickled(value)))
         except SerializationError:
             continue
-        found.append(value)
-    return tuple(found)
+    return Current(tuple(found), uses.caches)
 
 
-def adopt(values: tuple[Value, ...]) -> None:
-    """Set the values in this process.
+# Undoing: what a worker's own copy had in a place before it was replaced.
+Undo = list[tuple[Owner, str, object]]
+
+
+def adopt(current: Current, undo: Undo) -> None:
+    """Set the caller's values in this process.
+
+    Args:
+        current: the values.
+        undo: takes what ``restore`` needs.
 
     Raises:
         ImportError: a module that is the caller's cannot be imported here.
     """
-    for owner, name, value in values:
-        if isinstance(owner, type):
-            setattr(owner, name, value)
+    for value in current.values:
+        new = None
+        for owner, name in value.places:
+            own = _get(owner, name)
+            if value.blob is None:
+                # Submodules are attributes as soon as anybody has imported them.
+                if own is not MISSING and type(own) is not types.ModuleType:
+                    undo.append((owner, name, own))
+                    _set(owner, name, MISSING)
+                continue
+            if own is not MISSING and _is_same(own, value):
+                continue
+            if new is None:
+                new = loads(value.blob)
+            if own is new or _refill(own, new):
+                continue
+            undo.append((owner, name, own))
+            _set(owner, name, new)
+    forget_results(current.caches)
+
+
+def restore(undo: Undo) -> None:
+    """Put back what was there before ``adopt``: what another call sends need not replace it."""
+    while undo:
+        _set(*undo.pop())
+
+
+def forget_results(caches: frozenset[tuple[str, str]]) -> None:
+    """Empty the caches of functions: they may hold what was true in another call."""
+    for module, path in caches:
+        cache = _named(module, path)
+        if hasattr(cache, "cache_clear"):
+            cache.cache_clear()
+
+
+# The caller's side --------------------------------------------------------------------------
+
+
+def _may_differ(owner: Owner, name: str, value: object) -> bool:
+    """Return whether a place need not hold the same in a process that imports its owner."""
+    if not isinstance(owner, str) and not _is_importable(owner):  # then it travels whole
+        return False
+    if isinstance(owner, types.FunctionType):
+        return True
+    special = name.startswith("__") and name.endswith("__")
+    if isinstance(owner, str):
+        return not special and _is_other(value, owner, name)
+    made = type(value) in (types.GetSetDescriptorType, types.MemberDescriptorType)
+    if made or (special and not _functions_of(value)):
+        return False
+    return _is_other(value, owner.__module__, f"{owner.__qualname__}.{name}")
+
+
+def _is_other(value: object, home: str, path: str) -> bool:
+    """Return whether a value is more than the function or class its place gets at the import."""
+    functions = _functions_of(value)
+    if functions:
+        return not all(
+            found.__module__ == home
+            and found.__qualname__ == path
+            and _defined_as(found) == found.__qualname__
+            for found in functions
+        )
+    if isinstance(value, type):
+        return (value.__module__, value.__qualname__) != (home, path)
+    return True
+
+
+def _functions_of(value: Any) -> list[types.FunctionType]:
+    """Return the functions that a function, or a class's descriptor around some, consists of."""
+    kind = type(value)
+    inner: tuple[object, ...] = ()
+    if kind is types.FunctionType:
+        inner = (value,)
+    elif kind in (staticmethod, classmethod):
+        inner = (value.__func__,)
+    elif kind is property:
+        inner = (value.fget, value.fset, value.fdel)
+    elif kind is cached_property:
+        inner = (value.func,)
+    return [found for found in inner if type(found) is types.FunctionType]
+
+
+def _defined_as(function: types.FunctionType) -> str:
+    """Return the name a function had where it was defined: a wrapper bears another's."""
+    return function.__code__.co_qualname
+
+
+def _pickled(value: Any) -> tuple[bytes, bytes]:
+    """Return a value pickled, and the digest of its code where a pickle would only name it."""
+    if type(value) is not types.FunctionType or _defined_as(value) == value.__qualname__:
+        return dumps_by_value(value), b""
+    # Under the name it was defined with it is not to be found, and so goes by value.
+    copy = types.FunctionType(
+        value.__code__,
+        value.__globals__,
+        value.__name__,
+        value.__defaults__,
+        value.__closure__,
+    )
+    copy.__kwdefaults__ = value.__kwdefaults__
+    copy.__dict__.update(vars(value))
+    copy.__module__ = value.__module__
+    copy.__qualname__ = _defined_as(value)
+    return dumps_by_value(copy), code_digest(value)
+
+
+def _is_importable(value: type | types.FunctionType) -> bool:
+    home = value.__module__
+    return home != "__main__" and _named(home, value.__qualname__) is value
+
+
+def _named(module: str, path: str) -> Any:
+    """Return what a loaded module holds under a qualified name, ``MISSING`` for nothing."""
+    value: Any = sys.modules.get(module, MISSING)
+    for part in path.split("."):
+        value = vars(value).get(part, MISSING) if hasattr(value, "__dict__") else MISSING
+    return value
+
+
+# The worker's side --------------------------------------------------------------------------
+
+
+def _get(owner: Owner, name: str) -> Any:
+    if isinstance(owner, types.FunctionType):
+        return getattr(owner, name)
+    return _namespace(owner).get(name, MISSING)
+
+
+def _set(owner: Owner, name: str, value: object) -> None:
+    if isinstance(owner, str):
+        namespace = _namespace(owner)
+        if value is MISSING:
+            namespace.pop(name, None)
         else:
-            vars(sys.modules.get(owner) or importlib.import_module(owner))[name] = value
-
-
-def _may_differ(owner: str | type, name: str, value: Any) -> bool:
-    if isinstance(value, _MADE) or (name.startswith("__") and name.endswith("__")):
-        return False
-    if isinstance(owner, type):
-        # Metaclasses (of enums, say) have their own idea of assigning; other classes travel whole.
-        if type(owner) is not type or not _is_importable(owner):
-            return False
-        home, path = owner.__module__, f"{owner.__qualname__}.{name}"
+            namespace[name] = value
+    elif isinstance(owner, types.FunctionType):
+        setattr(owner, name, value)
+    elif value is MISSING:
+        if name in vars(owner):
+            type.__delattr__(owner, name)
     else:
-        home, path = owner, name
-    own = (getattr(value, "__module__", None), getattr(value, "__qualname__", None))
-    return own != (home, path)
+        type.__setattr__(owner, name, value)  # past metaclasses with ideas of their own
 
 
-def _is_importable(cls: type) -> bool:
-    value: Any = sys.modules.get(cls.__module__)
-    if cls.__module__ == "__main__" or value is None:
+def _namespace(owner: str | type) -> Any:
+    if isinstance(owner, type):
+        return vars(owner)
+    return vars(sys.modules.get(owner) or importlib.import_module(owner))
+
+
+def _is_same(own: Any, value: Value) -> bool:
+    """Return whether the worker's own value is as good as the caller's."""
+    if value.code:
+        return type(own) is types.FunctionType and code_digest(own) == value.code
+    try:
+        return dumps_by_value(own) == value.blob
+    except SerializationError:
         return False
-    for part in cls.__qualname__.split("."):
-        value = getattr(value, part, None)
-    return value is cls
+
+
+def _refill(own: Any, new: Any) -> bool:
+    """Give a container or plain object the contents of another; return whether that is possible."""
+    kind = type(own)
+    if kind is not type(new):
+        return False
+    if kind is list:
+        own[:] = new
+    elif kind in (dict, set):
+        own.clear()
+        own.update(new)
+    elif _is_plain(kind) and type(getattr(own, "__dict__", None)) is dict:
+        own.__dict__.clear()
+        own.__dict__.update(new.__dict__)
+    else:
+        return False
+    return True
+
+
+def _is_plain(kind: type) -> bool:
+    """Return whether instances are nothing but their ``__dict__``."""
+    own = any(
+        name in vars(base)
+        for base in kind.__mro__[:-1]
+        for name in ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__")
+    )
+    return not own and kind.__basicsize__ == _Plain.__basicsize__
+
+
+class _Plain:
+    """A class whose instances are."""

@@ -41,8 +41,10 @@ HELP_SECONDS = 0.01
 # Whether workers keep up with what the caller could do alone is judged over so many seconds: some
 # dozens of chunks, and little to lose.
 JUDGE_SECONDS = 0.05
-# Below this share of what it could do alone the caller takes over.
+# Below this share of what it could do alone, so many times in a row, the caller takes over. Once
+# may be a few items that take much longer than most.
 RETREAT_SHARE = 0.7
+RETREAT_TIMES = 3
 # How much of what was known of an item's time is still believed after one more chunk.
 MEMORY = 0.7
 
@@ -181,6 +183,7 @@ class Engine:
         self._pack_seconds = 0.0  # that pickling a result takes
         self._recent = (0.0, 0.0)  # (items, seconds) of late, older ones fading
         self._judged = (0.0, 0)  # (time, items done in workers) at the last judgement
+        self._slow_times = 0  # judgements against the workers, one after the other
         self._retreated = False  # whether the caller does what is left
         self._holding = False  # whether running items are waited for before a late one is ended
 
@@ -376,8 +379,10 @@ class Engine:
         elif now - since >= JUDGE_SECONDS:
             alone = (now - since) / max(self.item_seconds, 1e-9)
             # At least a chunk must have come back: one long item says nothing.
-            if before < self.tally.items < before + RETREAT_SHARE * alone:
-                self._retreated = True
+            if self.tally.items > before:
+                slow = self.tally.items < before + RETREAT_SHARE * alone
+                self._slow_times = self._slow_times + 1 if slow else 0
+                self._retreated = self._slow_times >= RETREAT_TIMES
             self._judged = (now, self.tally.items)
 
     def _patience(self) -> float:

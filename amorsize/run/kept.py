@@ -16,25 +16,28 @@ import sys
 import threading
 import time
 
-from ..decide.fingerprint import uses
+from ..decide.fingerprint import Uses, is_users
 from ..decide.machine import IDLE_THREAD
 from ..errors import SerializationError
 from .crew import Lost, Running, Task
-from .current import current_values, those_that_travel
+from .current import Current, current_values
 from .pool import ProcessCrew
-from .transport import Parcel, pack_common
+from .shared import make_prefix, sweep
+from .transport import pack_common
 from .worker import Call, Reply, Setup, Shipment, Threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
-    from typing import Any
 
-__all__ = ["end_all", "idle_workers", "lease"]
+__all__ = ["current_environ", "end_all", "idle_workers", "lease"]
 
 # Long enough for the next cell of a notebook, short enough not to be found in a list of processes
 # and wondered about. Pulled out of the air.
 IDLE_SECONDS = 60.0
+
+# Ending an idle crew takes some ms, and GRACE_SECONDS of ``pool`` at most.
+JOIN_SECONDS = 1.0
 
 # Of each number of workers there is one at most; a third kind sends the oldest away.
 MOST_CREWS = 2
@@ -49,19 +52,17 @@ class _Kept:
         surroundings: of the caller when it was started.
     """
 
-    def __init__(self, crew: ProcessCrew, context: BaseContext, surroundings: object) -> None:
+    def __init__(
+        self, crew: ProcessCrew, context: BaseContext, surroundings: _Surroundings
+    ) -> None:
         self.crew = crew
         self.context = context
         self.surroundings = surroundings
         self.codes: dict[tuple[str, str], frozenset[bytes]] = {}
         self.idle_since = 0.0
 
-    def fits(self, context: BaseContext, workers: int, surroundings: object) -> bool:
-        return (
-            self.crew.workers == workers
-            and type(self.context) is type(context)
-            and self.surroundings == surroundings
-        )
+    def fits(self, context: BaseContext, workers: int) -> bool:
+        return self.crew.workers == workers and type(self.context) is type(context)
 
     def set_idle(self, idle: bool) -> None:
         """Note that the crew waits for a call, or serves one."""
@@ -75,46 +76,82 @@ class _Kept:
         return any(self.codes.get(key, digests) != digests for key, digests in codes.items())
 
 
-_lock = threading.Condition()
+class _Surroundings:
+    """What a worker started now would take over from this process."""
+
+    def __init__(self) -> None:
+        try:
+            folder = os.getcwd()
+        except OSError:  # it was removed
+            folder = ""
+        self.place = folder, tuple(sys.path), dict(os.environ)
+        # A module that was loaded again has a new spec.
+        self.specs = {
+            name: getattr(module, "__spec__", None)
+            for name, module in list(sys.modules.items())
+            if is_users(name)
+        }
+
+    def still_hold(self, now: _Surroundings) -> bool:
+        """Return whether nothing has changed that was there already."""
+        return self.place == now.place and all(
+            self.specs[name] is now.specs[name] for name in self.specs.keys() & now.specs.keys()
+        )
+
+
+_lock = threading.Condition()  # read at each use: a forked child gets another
 _idle: list[_Kept] = []  # the one that waits longest first
-_watchers: list[threading.Thread] = []
+_watchers: list[threading.Thread] = []  # the one that is to go on; none or one
 
 
-def lease(context: BaseContext, workers: int, call: Call, threads: Threads | None) -> Lease | None:
+def lease(
+    context: BaseContext, workers: int, call: Call, used: Uses, threads: Threads | None
+) -> Lease | None:
     """Return a crew for one call: a kept one, or a new one that will be kept.
 
     Args:
         context: the multiprocessing context; not for fork.
         workers: how many.
         call: the call.
+        used: what its function uses.
         threads: as in ``Setup``.
 
     Returns:
-        The crew; None where the function can only travel while a worker is started, or there is
-        no room for it to lie.
+        The crew; None where a crew cannot be kept for this function: it can only travel while a
+        worker is started, there is no room for it to lie, or it uses too much to look through.
 
     Raises:
         OSError: a process, pipe or semaphore cannot be had.
     """
-    used = uses(call.func)
-    surroundings = _surroundings()
-    kept = _take(context, workers, surroundings, used.codes)
-    reused = kept is not None
-    if kept is None:
-        blank = Setup(None, None, (), threads=threads)
-        kept = _Kept(ProcessCrew(context, workers, blank, inherits=False), context, surroundings)
-    try:
-        parcel = _pack(call, current_values(used), kept.crew.prefix)
-    except SerializationError:
-        parcel = None
-    except BaseException:  # Ctrl-C while much is pickled
-        kept.crew.end()
-        raise
-    if parcel is None:
-        _keep(kept)
+    if not used.whole:
         return None
+    prefix = make_prefix()
+    shipment = None
+    try:
+        shipment = _pack(call, current_values(used), prefix)
+        if shipment is None:
+            return None
+        surroundings = _Surroundings()
+        kept = _take(context, workers, surroundings, used.codes)
+        reused = kept is not None
+        if kept is None:
+            blank = Setup(None, None, (), environ=current_environ(context), threads=threads)
+            crew = ProcessCrew(context, workers, blank, inherits=False)
+            kept = _Kept(crew, context, surroundings)
+    except BaseException:  # no process to be had, or Ctrl-C
+        sweep(prefix)
+        raise
     kept.codes |= used.codes
-    return Lease(kept, parcel, reused=reused)
+    kept.surroundings.specs = surroundings.specs | kept.surroundings.specs
+    return Lease(kept, shipment, prefix, reused=reused)
+
+
+def current_environ(context: BaseContext) -> dict[str, str] | None:
+    """Return the environment to send to new workers; None where they inherit it.
+
+    Those of a fork server have the one it was started with.
+    """
+    return dict(os.environ) if context.get_start_method() == "forkserver" else None
 
 
 def idle_workers(method: str) -> tuple[int, ...]:
@@ -127,17 +164,16 @@ def idle_workers(method: str) -> tuple[int, ...]:
 
 def end_all() -> None:
     """End all idle crews, and whoever watches them."""
-    while True:
-        with _lock:
-            watchers = list(_watchers)
-            kept = _idle.pop() if _idle else None
-            _lock.notify_all()
-        if kept is None:
-            break
+    with _lock:
+        ending, watchers = list(_idle), list(_watchers)
+        _idle.clear()
+        _watchers.clear()
+        _lock.notify_all()
+    for kept in ending:
         kept.crew.end()
     for watcher in watchers:
-        if watcher is not threading.current_thread():
-            watcher.join()
+        # Not for ever: this may be called in the middle of anything, at a fork.
+        watcher.join(JOIN_SECONDS)
 
 
 class Lease:
@@ -145,13 +181,14 @@ class Lease:
 
     Args:
         kept: the crew.
-        parcel: the call.
+        shipment: the call.
+        prefix: of the segments it lies in.
         reused: whether the crew served another call before.
     """
 
     inherited = False
 
-    def __init__(self, kept: _Kept, parcel: Parcel, *, reused: bool) -> None:
+    def __init__(self, kept: _Kept, shipment: Shipment, prefix: str, *, reused: bool) -> None:
         crew = kept.crew
         self.workers = crew.workers
         self.reused = reused
@@ -160,8 +197,8 @@ class Lease:
         self.end_seconds = 0.0
         self._kept: _Kept | None = kept
         self._crew = crew
-        self._parcel = parcel
-        crew.begin(Shipment(parcel.segment, parcel))
+        self._prefix = prefix
+        crew.begin(shipment)
 
     @property
     def ready(self) -> int:
@@ -194,6 +231,7 @@ class Lease:
         if self._kept is not None:
             kept, self._kept = self._kept, None
             self._crew.sweep()
+            self.sweep()
             _keep(kept)
 
     def abandon(self) -> list[tuple[int, Reply]]:
@@ -204,29 +242,40 @@ class Lease:
         return self._crew.abandon()
 
     def sweep(self) -> None:
-        """Free what replies that nobody opened left behind; after the crew has ended."""
+        """Free the call and, once the crew has ended, replies that nobody opened."""
         if self._crew.ended:
             self._crew.sweep()
+        if not self._crew.is_inherited():
+            sweep(self._prefix)
 
 
-def _pack(call: Call, values: tuple[Any, ...], prefix: str) -> Parcel | None:
+def _pack(call: Call, current: Current, prefix: str) -> Shipment | None:
+    """Return a call ready to be sent to workers that are there; None where it cannot be."""
     try:
-        return pack_common((call, values), prefix)
+        values, parcel = pack_common(current, prefix), pack_common(call, prefix)
     except SerializationError:
-        return pack_common((call, those_that_travel(values)), prefix)
+        values = None
+    if values is None or parcel is None:
+        sweep(prefix)
+        return None
+    return Shipment(os.urandom(8).hex(), values, parcel)
 
 
 def _take(
     context: BaseContext,
     workers: int,
-    surroundings: object,
+    surroundings: _Surroundings,
     codes: dict[tuple[str, str], frozenset[bytes]],
 ) -> _Kept | None:
     """Take a fitting crew out of those that wait; end what fits no more."""
     with _lock:
-        found = [kept for kept in _idle if kept.fits(context, workers, surroundings)]
-        stale = [kept for kept in _idle if kept.surroundings != surroundings]
-        stale += [kept for kept in found if kept.knows_other(codes) or not kept.crew.is_well()]
+        found = [kept for kept in _idle if kept.fits(context, workers)]
+        stale = [kept for kept in _idle if not kept.surroundings.still_hold(surroundings)]
+        stale += [
+            kept
+            for kept in found
+            if kept not in stale and (kept.knows_other(codes) or not kept.crew.is_well())
+        ]
         found = [kept for kept in found if kept not in stale]
         taken = found[-1] if found else None
         for kept in (*stale, *([taken] if taken else [])):
@@ -251,15 +300,6 @@ def _keep(kept: _Kept) -> None:
         other.crew.end()
 
 
-def _surroundings() -> object:
-    """Return what a worker started now would take over from this process."""
-    try:
-        folder = os.getcwd()
-    except OSError:  # it was removed
-        folder = ""
-    return folder, tuple(sys.path), dict(os.environ)
-
-
 def _watch() -> None:
     """Have somebody look at the time; called with the lock held."""
     if not _watchers:
@@ -272,6 +312,8 @@ def _end_idle() -> None:
     """End crews as they have waited long enough; return when there are none."""
     while True:
         with _lock:
+            if threading.current_thread() not in _watchers:  # told to end
+                return
             if not _idle:
                 _watchers.clear()
                 return
@@ -283,13 +325,14 @@ def _end_idle() -> None:
         kept.crew.end()
 
 
-def _before_fork() -> None:
-    """Leave nothing idle to a child that is being forked: no thread, and no lock that is held."""
-    end_all()
-    _lock.acquire()
+def _forget_all() -> None:
+    """Know nothing of the parent's crews in a child: they are not its own."""
+    global _lock  # noqa: PLW0603 - the old one may be held by a thread that is not here
+    _lock = threading.Condition()
+    _idle.clear()
+    _watchers.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_lock.release, after_in_child=_lock.release
-    )
+    # Nothing idle is left to a child that is forked: fork copies locks, but not who holds them.
+    os.register_at_fork(before=end_all, after_in_child=_forget_all)

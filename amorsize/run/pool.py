@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing.pool
+import multiprocessing.process
 import os
 import pickle
 import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from multiprocessing import resource_tracker, util
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import BaseContext
     from multiprocessing.process import BaseProcess
+    from types import FrameType
 
 __all__ = ["ProcessCrew"]
 
@@ -45,6 +48,9 @@ LOOK_SECONDS = 0.02
 # An idle worker ends within a few ms of being told. One that does not (an atexit hook of the
 # user's, a lock that died with another worker) is killed after this.
 GRACE_SECONDS = 0.5
+
+_WINDOWS = sys.platform == "win32"
+_KILLED = -9  # the exit code after SIGKILL, which Windows has no name for
 
 # Starting a worker takes four to six descriptors for a moment, depending on the start method.
 START_DESCRIPTORS = 8
@@ -68,6 +74,9 @@ class _OwnedPool(multiprocessing.pool.Pool):
             if isinstance(error, RuntimeError):  # can't start new thread
                 raise OSError(str(error)) from error
             raise
+
+    def __del__(self) -> None:
+        """Its owner ends it; a copy in a forked child is nothing to warn of or to wake."""
 
     def _undo(self) -> None:
         """Take back as much of a pool as there is: without all of its parts there is none."""
@@ -138,6 +147,8 @@ class Frames:
         while (frame := self._take()) is None:
             if self._reader not in wait([self._reader, self._stop_reader]):
                 raise EOFError
+            if _WINDOWS:  # pipes of messages: what is there is there whole
+                return self._reader.recv()
             data = os.read(self._reader.fileno(), 1 << 20)
             if not data:
                 raise EOFError
@@ -257,6 +268,7 @@ class ProcessCrew:
         self._looked = 0.0
         self._oom_kills = oom_kills()
         self._ended = False
+        self._owner = os.getpid()
         self.prefix = make_prefix()
         self._shipment: Shipment | None = None
         self._pool: Any = None
@@ -278,6 +290,7 @@ class ProcessCrew:
             raise
         # The Pool's own finalizer would wait for a lock that an idle worker holds.
         self._pool._terminate.cancel()
+        _crews.add(self)
         self._finalizer = util.Finalize(None, self._end_at_exit, exitpriority=15)
         self.start_seconds = time.monotonic() - self.started_at
 
@@ -344,12 +357,14 @@ class ProcessCrew:
                 self._listen()
                 assert process.pid is not None
                 assert process.exitcode is not None
-                starved = process.exitcode == -signal.SIGKILL and oom_kills() > self._oom_kills
+                starved = process.exitcode == _KILLED and oom_kills() > self._oom_kills
                 return Lost(process.pid, process.exitcode, self._ready > 0, starved)
         return None
 
     def close(self) -> None:
         """End the workers, all of which are idle, and wait for them."""
+        if self.is_inherited():
+            return
         begun = time.monotonic()
         self._ended = True
         pool = self._pool
@@ -372,7 +387,7 @@ class ProcessCrew:
         pipe. It may also be stuck in a full task pipe that nobody reads any more, which is read
         empty here. The result handler reads what is there, and stops.
         """
-        if self._ended:
+        if self._ended or self.is_inherited():
             return []
         self._ended = True
         pool = self._pool
@@ -390,7 +405,7 @@ class ProcessCrew:
             tasks = pool._inqueue._reader
             while pool._task_handler.is_alive():
                 if tasks.poll(0):
-                    os.read(tasks.fileno(), 1 << 16)
+                    _discard(tasks)
                 pool._task_handler.join(0.001)
             pool._frames.stop()
             pool._result_handler.join()
@@ -401,6 +416,8 @@ class ProcessCrew:
 
     def end(self) -> None:
         """End the workers: kindly if all are well and known to wait, else at once."""
+        if self.is_inherited():
+            return
         if self.idle and self.is_well() and self.ready == self.workers:
             self.close()
         else:
@@ -409,7 +426,12 @@ class ProcessCrew:
 
     def sweep(self) -> None:
         """Free what replies that nobody opened left behind; after the crew has ended."""
-        sweep(self.prefix)
+        if not self.is_inherited():
+            sweep(self.prefix)
+
+    def is_inherited(self) -> bool:
+        """Return whether this is a copy in a forked child, whose parent goes on with the crew."""
+        return os.getpid() != self._owner
 
     def _end_at_exit(self) -> None:
         """End kept workers, and those of a call that was never finished, with the interpreter."""
@@ -445,6 +467,30 @@ class ProcessCrew:
             util.debug("notes ended: %s", error)
 
 
+_crews: weakref.WeakSet[ProcessCrew] = weakref.WeakSet()
+
+
+def _disown() -> None:
+    """Let a forked child not take the parent's workers for its own: it would end them at its exit.
+
+    multiprocessing's own children forget that list; those of ``os.fork`` do not.
+    """
+    for crew in list(_crews):
+        multiprocessing.process._children.difference_update(crew._pool.owned)  # type: ignore[attr-defined]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown)
+
+
+def _discard(tasks: Connection) -> None:
+    """Read away some of what is in a pipe; there is some."""
+    if _WINDOWS:
+        tasks.recv_bytes()
+    else:
+        os.read(tasks.fileno(), 1 << 16)
+
+
 def _reply(fields: Any) -> Reply:
     if isinstance(fields, BaseException):  # the machinery's own failure, not the user's
         raise fields
@@ -455,13 +501,24 @@ def _reply(fields: Any) -> Reply:
 def _interrupts_held() -> Iterator[None]:
     """Hold back Ctrl-C: half a pool cannot be ended, and children must not die half started.
 
-    The mask is inherited by what is started meanwhile; workers lift it once they are set up.
+    A mask holds it back from this thread and from what is started meanwhile; workers lift it once
+    they are set up. But the system may hand the signal to any other thread that does not mask it,
+    and Python would then run the handler in the main thread all the same. So that handler only
+    takes note meanwhile.
     """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held: list[tuple[int, FrameType | None]] = []
+    handler = signal.getsignal(signal.SIGINT)
+    deferred = callable(handler) and threading.current_thread() is threading.main_thread()
+    if deferred:
+        signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    masks = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else ()
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if deferred:
+            signal.signal(signal.SIGINT, handler)
+        if held and callable(handler):
+            handler(*held[0])

@@ -8,9 +8,12 @@ is swept by prefix when the crew ends.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import mmap
 import os
+import sys
+import weakref
 from contextlib import suppress
 
 TYPE_CHECKING = False
@@ -118,14 +121,45 @@ def receive(name: str, sizes: tuple[int, ...], *, others: bool = False) -> list[
     path = os.path.join(SHARED_FOLDER, name)
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        access = mmap.ACCESS_COPY if others else mmap.ACCESS_WRITE
-        view = memoryview(mmap.mmap(descriptor, 0, access=access))
+        if not others and len(_mappings) >= _most_mappings():
+            view = memoryview(_read_all(descriptor))
+        else:
+            view = memoryview(_map(descriptor, mmap.ACCESS_COPY if others else mmap.ACCESS_WRITE))
     finally:
         os.close(descriptor)
         if not others:
             os.unlink(path)
     starts = itertools.accumulate(map(_aligned, sizes), initial=0)
     return [view[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+
+
+# Before 3.13 each mapping keeps a descriptor of its file: those alive are counted, and beyond a
+# quarter of what the process may have, contents are copied instead.
+_mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+
+def _map(descriptor: int, access: int) -> mmap.mmap:
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(descriptor, 0, access=access, trackfd=False)
+    mapping = mmap.mmap(descriptor, 0, access=access)
+    _mappings.add(mapping)
+    return mapping
+
+
+@functools.cache
+def _most_mappings() -> int:
+    import resource  # not on Windows, where there are no segments either
+
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if most == resource.RLIM_INFINITY else most // 4
+
+
+def _read_all(descriptor: int) -> bytearray:
+    data = bytearray(os.fstat(descriptor).st_size)
+    view = memoryview(data)
+    while view.nbytes:
+        view = view[os.readv(descriptor, [view]) :]
+    return data
 
 
 def sweep(prefix: str) -> None:

@@ -35,6 +35,10 @@ __all__ = [
 
 PROTOCOL = 5  # the first with buffers outside the pickle
 
+# What goes with every task rather than once through a segment: 16 kB more take a task 10 us, 64 kB
+# 160, and a segment each worker 30 (two cores, November 2026).
+INLINE_BYTES = 1 << 14
+
 loads = pickle.loads
 
 
@@ -206,6 +210,8 @@ def pack_results(
 def pack_common(value: Any, prefix: str) -> Parcel | None:
     """Make a parcel that several workers open; None when there is no room for it to lie.
 
+    What is small goes with every task instead, which is quicker than a segment.
+
     Args:
         value: what to send.
         prefix: of the crew's segments, "" for none.
@@ -213,10 +219,12 @@ def pack_common(value: Any, prefix: str) -> Parcel | None:
     Raises:
         SerializationError: it cannot be pickled.
     """
-    if not prefix:
-        return None
-    buffers: list[pickle.PickleBuffer] = []
+    buffers: list[pickle.PickleBuffer] | None = [] if prefix else None
     head = dumps_by_value(value, buffers)
+    if not buffers and len(head) <= INLINE_BYTES:
+        return Parcel(head)
+    if buffers is None:
+        return None
     parts = [*(buffer.raw() for buffer in buffers), head]
     segment = shared.write(prefix, parts)
     return Parcel(b"", segment, tuple(len(part) for part in parts)) if segment else None

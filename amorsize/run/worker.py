@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from itertools import count
 from struct import Struct
 
-from ..errors import SerializationError
-from .current import Value, adopt, those_that_travel
+from .current import Current, Undo, adopt, restore
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
-from .transport import Parcel, dumps_inherited, loads, pack_results, unpack
+from .transport import Parcel, dumps_by_value, dumps_inherited, loads, pack_results, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,11 +66,14 @@ class Shipment:
 
     Attributes:
         name: of the call, different for each.
-        parcel: the call and the current values of the globals it uses.
+        current: the caller's values of what the call uses. They are set before the call is opened:
+            what that names is looked up then.
+        call: the call.
     """
 
     name: str
-    parcel: Parcel
+    current: Parcel
+    call: Parcel
 
 
 # What numerical libraries read when they are loaded, to know how many threads to start.
@@ -144,7 +146,8 @@ class Setup:
         initargs: its arguments.
         notes: where the worker says what it is doing, None for a thread.
         prefix: of the names of shared segments, "" for none.
-        values: current globals for workers that import the caller's modules.
+        current: the caller's globals, for workers that import its modules.
+        environ: the caller's environment variables, for workers that do not inherit them.
         threads: for numerical libraries in the worker; None leaves those alone.
     """
 
@@ -155,14 +158,16 @@ class Setup:
         initargs: tuple[Any, ...],
         notes: Connection | None = None,
         prefix: str = "",
-        values: tuple[Value, ...] = (),
+        current: Current | None = None,
+        environ: dict[str, str] | None = None,
         threads: Threads | None = None,
     ) -> None:
         self.notes = notes
         self.prefix = prefix
         self.threads = threads
+        self.environ = environ
         self._content = (call, initializer, initargs)
-        self._values = values
+        self._current = current
 
     @property
     def call(self) -> Call:
@@ -173,38 +178,51 @@ class Setup:
     def prepare(self) -> Call | None:
         """Run the initializer and return the call."""
         call, initializer, initargs = self._content
-        adopt(self._values)
         if initializer is not None:
             initializer(*initargs)
         return call
 
+    def of_caller(self, current: Current, environ: dict[str, str] | None) -> Setup:
+        """Return the same setup for workers that do not inherit the caller's state."""
+        return Setup(*self._content, self.notes, self.prefix, current, environ, self.threads)
+
     def for_crew(self, notes: Connection, prefix: str) -> Setup:
         """Return the same setup with a place for notes and a prefix for segments."""
-        return Setup(*self._content, notes, prefix, self._values, self.threads)
+        return Setup(*self._content, notes, prefix, self._current, self.environ, self.threads)
 
     def __reduce__(self) -> tuple[object, ...]:
-        try:
-            blob = dumps_inherited((*self._content, None, "", self._values))
-        except SerializationError:
-            values = those_that_travel(self._values)
-            blob = dumps_inherited((*self._content, None, "", values))
-        return _Pickled, (blob, self.notes, self.prefix, self.threads)
+        blob = dumps_inherited(self._content)
+        current = None if self._current is None else dumps_by_value(self._current)
+        return _Pickled, (blob, self.notes, self.prefix, current, self.environ, self.threads)
 
 
 class _Pickled(Setup):
     """A setup that has travelled; it is unpickled where an error can be told."""
 
     def __init__(
-        self, blob: bytes, notes: Connection, prefix: str, threads: Threads | None
+        self,
+        blob: bytes,
+        notes: Connection,
+        prefix: str,
+        current: bytes | None,
+        environ: dict[str, str] | None,
+        threads: Threads | None,
     ) -> None:
         self.notes = notes
         self.prefix = prefix
         self.threads = threads
-        self._blob = blob
+        self.environ = environ
+        self._blobs = (current, blob)
 
     def prepare(self) -> Call | None:
-        """Unpickle, run the initializer and return the call."""
-        return Setup(*loads(self._blob)).prepare()
+        """Unpickle, run the initializer and return the call.
+
+        The caller's values come first: what the call names is looked up as it is unpickled.
+        """
+        current, blob = self._blobs
+        if current is not None:
+            adopt(loads(current), [])
+        return Setup(*loads(blob)).prepare()
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +280,10 @@ class _Worker:
     broken: Failure | None = None
     threads: Threads | None = None  # None once they are limited, or need not be
     shipment: str = ""  # name of the call it was given last
+    undo: Undo  # what this call replaced in the modules
+
+    def __init__(self) -> None:
+        self.undo = []
 
     def take(self, call: Call) -> None:
         """Make this the call whose chunks it runs."""
@@ -272,9 +294,9 @@ class _Worker:
         """Take the call of a shipment; what goes wrong is told with each of its chunks."""
         self.shipment, self.broken = shipment.name, None
         try:
-            call, values = unpack(shipment.parcel, common=True)
-            adopt(values)
-            self.take(call)
+            restore(self.undo)
+            adopt(unpack(shipment.current, common=True), self.undo)
+            self.take(unpack(shipment.call, common=True))
         except BaseException as error:  # noqa: BLE001 - told with the chunk
             self.broken = pack(error, None)
 
@@ -296,6 +318,9 @@ def start(setup: Setup) -> None:
     try:
         _reseed()
         _worker.threads = setup.threads
+        if setup.environ is not None:
+            os.environ.clear()
+            os.environ.update(setup.environ)
         if setup.threads is not None:
             setup.threads.apply()
         call = setup.prepare()

@@ -383,3 +383,52 @@ if __name__ == "__main__":
 """
     ended = programs.run_source(source, tmp_path, deadline=30)
     assert (ended.out, ended.code) == ("interrupted []\n[0, 1, 2]\n", 0), ended.err
+
+
+def test_ctrl_c_that_another_thread_receives_is_held_back_as_well(tmp_path):
+    """The system may hand the signal to any thread; half a pool is not ended by it."""
+    source = """
+import os, signal, threading
+from amorsize import smart_map
+ready, over = threading.Event(), threading.Event()
+def receive():
+    ready.set()
+    over.wait()
+threading.Thread(target=receive, daemon=True).start()
+ready.wait()
+def work(x):
+    return x
+hits = []
+def interrupt():
+    if not hits:
+        hits.append(os.kill(os.getpid(), signal.SIGINT))
+os.register_at_fork(before=interrupt)
+try:
+    smart_map(work, [0, 1, 2], n_jobs=2, mp_context="fork")
+except KeyboardInterrupt:
+    print("interrupted")
+over.set()
+print(smart_map(work, [0, 1, 2], n_jobs=2, mp_context="fork"))
+"""
+    ended = programs.run_source(source, tmp_path, PYTHONWARNINGS="ignore::DeprecationWarning")
+    assert ended.out == "interrupted\n[0, 1, 2]\n", ended.err
+
+
+def test_many_large_results_do_not_use_up_descriptors(tmp_path):
+    """Each is mapped from memory of its own, and all are alive at the end."""
+    pytest.importorskip("numpy")
+    source = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+import numpy
+from amorsize import smart_map
+def full(i):
+    return numpy.full(20_000, i, dtype=float)
+found = smart_map(full, range(300), n_jobs=2, chunksize=1)
+for i, array in enumerate(found):
+    array += 1
+    assert (array == i + 1).all()
+print(len(found))
+"""
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out == "300\n", ended.err
