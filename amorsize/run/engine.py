@@ -42,9 +42,9 @@ HELP_SECONDS = 0.01
 # dozens of chunks, and little to lose.
 JUDGE_SECONDS = 0.05
 # Below this share of what it could do alone, so many times in a row, the caller takes over. Once
-# may be a few items that take much longer than most.
+# may be a few items that take much longer than most and are not over yet.
 RETREAT_SHARE = 0.7
-RETREAT_TIMES = 3
+RETREAT_TIMES = 2
 # How much of what was known of an item's time is still believed after one more chunk.
 MEMORY = 0.7
 
@@ -182,7 +182,7 @@ class Engine:
         self._arg_bytes = 0.0  # that an item takes on the way
         self._pack_seconds = 0.0  # that pickling a result takes
         self._recent = (0.0, 0.0)  # (items, seconds) of late, older ones fading
-        self._judged = (0.0, 0)  # (time, items done in workers) at the last judgement
+        self._judged = (0.0, 0, 0.0)  # (time, items and their seconds) at the last judgement
         self._slow_times = 0  # judgements against the workers, one after the other
         self._retreated = False  # whether the caller does what is left
         self._holding = False  # whether running items are waited for before a late one is ended
@@ -373,17 +373,15 @@ class Engine:
         if not self.policy.retreat or self._retreated or not self._rethought:
             return
         assert self.crew is not None
-        now, (since, before) = time.monotonic(), self._judged
+        now, (since, items, seconds) = time.monotonic(), self._judged
         if self.crew.ready < self.workers or since == 0.0:
-            self._judged = (now, self.tally.items)
-        elif now - since >= JUDGE_SECONDS:
-            alone = (now - since) / max(self.item_seconds, 1e-9)
-            # At least a chunk must have come back: one long item says nothing.
-            if self.tally.items > before:
-                slow = self.tally.items < before + RETREAT_SHARE * alone
-                self._slow_times = self._slow_times + 1 if slow else 0
-                self._retreated = self._slow_times >= RETREAT_TIMES
-            self._judged = (now, self.tally.items)
+            self._judged = (now, self.tally.items, self.tally.seconds)
+        # At least a chunk must have come back: one long item says nothing.
+        elif now - since >= JUDGE_SECONDS and self.tally.items > items:
+            slow = self.tally.seconds - seconds < RETREAT_SHARE * (now - since)
+            self._slow_times = self._slow_times + 1 if slow else 0
+            self._retreated = self._slow_times >= RETREAT_TIMES
+            self._judged = (now, self.tally.items, self.tally.seconds)
 
     def _patience(self) -> float:
         """Return how long to wait for a reply before looking at deaths and limits again."""

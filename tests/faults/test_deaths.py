@@ -134,7 +134,7 @@ ORPHANS = """
 import os, time
 from amorsize import smart_map
 
-def work(x):
+def work(x, table=bytes(100_000)):
     os.write(1, b"working" + bytes([10]))
     time.sleep(0.05)
     return x
