@@ -17,7 +17,7 @@ from .adviser import NEIGHBOURHOOD, Adviser, count_workers, hindrance, learn_cos
 from .decide.fingerprint import is_known, uses
 from .decide.machine import resident_bytes, usable_cpus
 from .decide.model import Profile
-from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
+from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, evenness, next_chunksize
 from .decide.probe import Probe, Stopwatch, Tally, peak_memory_bytes, pickling, profile_of
 from .errors import SerializationError, TaskTimeoutError
 from .options import Options
@@ -30,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .run.crew import Crew
+    from .run.crew import Crew, Task
     from .run.engine import Engine
     from .run.worker import Call, Threads
     from .show.report import RunReport
@@ -364,7 +364,7 @@ class Session:
             self.feed,
             Policy(
                 workers=plan.n_jobs,
-                size=self._sizes(lazy=lazy),
+                size=self._sizes(profile, lazy=lazy),
                 ordered=ordered,
                 bounded=lazy,
                 buffersize=options.buffersize,
@@ -385,7 +385,7 @@ class Session:
         )
         yield from self.engine.run()
 
-    def _sizes(self, *, lazy: bool) -> Callable[..., int]:
+    def _sizes(self, profile: Profile | None, *, lazy: bool) -> Callable[..., int]:
         """Return the chunk policy."""
         fixed = self.options.chunksize
         if fixed is None and self.options.task_timeout is not None:
@@ -393,13 +393,15 @@ class Session:
         if fixed is not None:
             size: int = fixed
             return lambda left, **_: size
+        even = 0.0 if profile is None else evenness(profile)
         if lazy or self.feed.remaining is None:
             return partial(
                 next_chunksize,
+                evenness=even,
                 longest_seconds=STREAM_CHUNK_SECONDS,
                 most_items=STREAM_CHUNK_ITEMS,
             )
-        return next_chunksize
+        return partial(next_chunksize, evenness=even)
 
     def _rethink(self, left: int | None, item_seconds: float, cpu_share: float) -> int:
         """Return how many workers to go on with, now that one has shown what an item costs."""
@@ -412,7 +414,7 @@ class Session:
         self._commit(plan, known=left is not None)
         return plan.n_jobs
 
-    def _make_crew(self, workers: int) -> Crew:
+    def _make_crew(self, workers: int, first: Callable[[int], list[Task]] | None) -> Crew:
         from .run.inline import InlineCrew  # now: later there may be no descriptor to open it with
         from .run.worker import BUSY_SHARE, Call, Setup, Threads
 
@@ -428,7 +430,7 @@ class Session:
         known = self.engine.cpu_share if self.engine is not None else 0.0
         threads = None if method == "thread" else Threads.shared(share, busy=known > BUSY_SHARE)
         try:
-            return self._start_crew(method, workers, call, threads)
+            return self._start_crew(method, workers, call, threads, first)
         except (OSError, ImportError) as error:
             if isinstance(error, OSError) and workers > 1:
                 raise  # the engine asks again for fewer
@@ -442,7 +444,14 @@ class Session:
         call = replace(call, func=self.func, columns=feed.columns)
         return InlineCrew(Setup(call, options.initializer, options.initargs))
 
-    def _start_crew(self, method: str, workers: int, call: Call, threads: Threads | None) -> Crew:
+    def _start_crew(
+        self,
+        method: str,
+        workers: int,
+        call: Call,
+        threads: Threads | None,
+        first: Callable[[int], list[Task]] | None,
+    ) -> Crew:
         """Start workers.
 
         Raises:
@@ -472,7 +481,10 @@ class Session:
                 if crew is not None:
                     return crew
             setup = setup.of_caller(current_values(used), kept.current_environ(context))
-        return ProcessCrew(context, workers, setup, inherits=self._inherits())
+        inherits = self._inherits()
+        return ProcessCrew(
+            context, workers, setup, inherits=inherits, first=first if inherits else None
+        )
 
     # The end --------------------------------------------------------------------------------
 

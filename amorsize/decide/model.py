@@ -142,8 +142,8 @@ TIME_BUCKETS = (
 
 _SIZE_BUCKETS = (("tiny", 10), ("small", 100), ("medium", 1_000), ("large", 10_000))
 
-# A chunk below this is not worth its dispatch: 0.15 ms of dispatch is 10 % of it.
-SMALLEST_CHUNK_SECONDS = 0.0015
+# A chunk below this is not worth its dispatch: 0.25 ms of dispatch is 10 % of it.
+SMALLEST_CHUNK_SECONDS = 0.0025
 
 
 def time_bucket(item_seconds: float) -> str:

@@ -19,7 +19,15 @@ from .model import (
     start_seconds,
 )
 
-__all__ = ["Plan", "Situation", "fixed_chunksize", "make_plan", "next_chunksize", "plan_for_little"]
+__all__ = [
+    "Plan",
+    "Situation",
+    "evenness",
+    "fixed_chunksize",
+    "make_plan",
+    "next_chunksize",
+    "plan_for_little",
+]
 
 # Parallel must be forecast to take at most this share of the serial time ...
 CLEARLY_BETTER = 0.9
@@ -219,6 +227,8 @@ def next_chunksize(
     workers: int,
     item_seconds: float,
     *,
+    done: int = 0,
+    evenness: float = 0.0,
     result_bytes: float = 0.0,
     longest_seconds: float = LONGEST_CHUNK_SECONDS,
     most_items: int | None = None,
@@ -228,13 +238,18 @@ def next_chunksize(
     Half of what remains is dealt out in equal chunks to all workers, again and again: chunks of
     ``ceil(remaining / 2 workers)`` (Hummel, Schonberg and Flynn 1992). They shrink towards the
     end, so that workers finish together whatever the items cost, and need no estimate of the
-    spread. A chunk is at least ``SMALLEST_CHUNK_SECONDS`` long, at most ``longest_seconds``, and
-    its results at most ``LARGEST_CHUNK_BYTES``.
+    spread. Of items that are known to cost the same, up to four fifths are dealt out at a time. A
+    chunk is at least ``SMALLEST_CHUNK_SECONDS`` long, at most ``longest_seconds``, and its results
+    at most ``LARGEST_CHUNK_BYTES``.
+
+    Of an input of unknown length, as much is assumed to remain as was handed out.
 
     Args:
         remaining: items not handed out yet, None when unknown.
         workers: workers that share them.
         item_seconds: an item's time; 0 when not known yet, which gives chunks of one item.
+        done: items handed out so far; counts where ``remaining`` is unknown.
+        evenness: how sure it is that items cost the same, 0 to 1.
         result_bytes: a result's size.
         longest_seconds: longest chunk wanted, s.
         most_items: largest chunk wanted, None for no such limit.
@@ -251,10 +266,20 @@ def next_chunksize(
     if most_items is not None:
         most = min(most, most_items)
     if remaining is None:
-        return most
+        remaining = max(done, workers * least)
+    share = 0.5 + 0.3 * evenness
     # Tiny items: the smallest worthwhile chunk must still leave one for each worker.
     fair = ceil(remaining / workers)
-    return max(1, min(most, fair, max(least, ceil(remaining / (2 * workers)))))
+    return max(1, min(most, fair, max(least, ceil(share * remaining / workers))))
+
+
+def evenness(profile: Profile) -> float:
+    """Return how sure it is that items cost the same: 1 for no spread, 0 from a quarter of it on.
+
+    >>> evenness(Profile(item_seconds=0.01)), evenness(Profile(item_seconds=0.01, spread=0.01))
+    (1.0, 0.0)
+    """
+    return max(0.0, 1.0 - 4 * profile.spread / profile.item_seconds)
 
 
 def fixed_chunksize(

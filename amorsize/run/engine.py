@@ -57,8 +57,8 @@ class Policy:
         workers: number of workers to start with.
         rethink: called once, with (items left or None, seconds an item takes, CPU share), when the
             first chunks are back; returns the number of workers to go on with. None keeps it.
-        size: called with (items left or None, workers=, item_seconds=, result_bytes=); returns
-            the size of the next chunk.
+        size: called with (items left or None, done=, workers=, item_seconds=, result_bytes=);
+            returns the size of the next chunk.
         ordered: whether results are yielded in the order of the items.
         bounded: whether to stop handing out chunks while results wait to be consumed.
         buffersize: items handed out but not consumed at most, None for no such limit.
@@ -128,7 +128,8 @@ class Engine:
     Args:
         feed: the items.
         policy: how to run them.
-        make_crew: starts a crew of so many workers.
+        make_crew: starts a crew of so many workers; calls back, if it can, for the tasks to begin
+            with (at most so many) before it does, if the workers inherit the whole input.
         item_seconds: an item's time as far as known, 0 when unknown.
         result_bytes: a result's size as far as known.
         cpu_share: CPU time of an item over its wall time, 0 when unknown.
@@ -148,7 +149,7 @@ class Engine:
         self,
         feed: Feed,
         policy: Policy,
-        make_crew: Callable[[int], Crew],
+        make_crew: Callable[[int, Callable[[int], list[Task]] | None], Crew],
         *,
         item_seconds: float = 0.0,
         result_bytes: float = 0.0,
@@ -222,36 +223,47 @@ class Engine:
 
     def _start(self, workers: int) -> None:
         """Start a crew, of fewer workers if so many cannot be had."""
+        # A start that fails half way may have begun items; they may not always run again.
+        first = self._first_tasks if self.policy.retries else None
         while True:
+            self.workers = workers
             try:
-                self.crew = self._make_crew(workers)
+                self.crew = self._make_crew(workers, first)
             except OSError:
                 if workers == 1:
                     raise
+                self._take_back()
                 workers = max(1, workers // 2)
             else:
                 self.workers = self.crew.workers
                 return
 
+    def _first_tasks(self, most: int) -> list[Task]:
+        """Return the tasks for workers that inherit the whole input and are about to be started."""
+        tasks: list[Task] = []
+        while len(self._out) < min(most, self._window()):
+            chunk = self._next_chunk(inherited=True)
+            if chunk is None:
+                break
+            self._out[chunk.number] = chunk
+            tasks.append(self._task(chunk))
+        return tasks
+
     def _hand_out(self) -> None:
         """Submit chunks until the window is full."""
         assert self.crew is not None
         while len(self._out) < self._window():
-            chunk = self._next_chunk()
+            chunk = self._next_chunk(inherited=self.crew.inherited)
             if chunk is None:
                 return
             self._out[chunk.number] = chunk
-            piece = chunk.piece
-            sent = self.crew.submit(
-                Task(
-                    chunk.number,
-                    piece.start,
-                    piece.size,
-                    piece.columns,
-                    track=chunk.losses > 0 or self.policy.task_timeout is not None,
-                )
-            )
-            self._arg_bytes = max(self._arg_bytes, sent / piece.size)
+            sent = self.crew.submit(self._task(chunk))
+            self._arg_bytes = max(self._arg_bytes, sent / chunk.piece.size)
+
+    def _task(self, chunk: Chunk) -> Task:
+        track = chunk.losses > 0 or self.policy.task_timeout is not None
+        piece = chunk.piece
+        return Task(chunk.number, piece.start, piece.size, piece.columns, track)
 
     def _window(self) -> int:
         """Return how many chunks may be out: one running and one waiting for each worker.
@@ -265,7 +277,7 @@ class Engine:
             return self.workers
         return 2 * self.workers
 
-    def _next_chunk(self) -> Chunk | None:
+    def _next_chunk(self, *, inherited: bool) -> Chunk | None:
         while self._again:
             chunk = heappop(self._again)[2]
             if self._counts(chunk.piece.start):
@@ -273,15 +285,14 @@ class Engine:
             self._waiting -= chunk.piece.size
         if self._failure is not None or self._end is not None or self._retreated:
             return None
-        return self._fresh_chunk()
+        return self._fresh_chunk(inherited=inherited)
 
-    def _fresh_chunk(self) -> Chunk | None:
+    def _fresh_chunk(self, *, inherited: bool) -> Chunk | None:
         """Cut the next chunk off the feed, None when there is none or no room for it."""
-        assert self.crew is not None
         size = self._room(self._wanted())
         if size < 1:
             return None
-        piece = self.feed.take(size, inherited=self.crew.inherited)
+        piece = self.feed.take(size, inherited=inherited)
         if piece is None:
             return None
         self._waiting += piece.size
@@ -292,6 +303,7 @@ class Engine:
         """Return the size of the next chunk as the policy has it."""
         size = self.policy.size(
             self.feed.likely_remaining,
+            done=self.feed.position,
             workers=self.workers,
             item_seconds=self.item_seconds + self._pack_seconds,
             # Chunks are kept small for the sake of what is larger, items or results.
@@ -599,11 +611,15 @@ class Engine:
         """Hand out again what was out, in a new crew."""
         if not self._out and self._failure is not None:
             return  # the loop ends here
+        self.retried += sum(chunk.piece.size for chunk in self._out.values())
+        self._take_back()
+        self._start(self.workers)
+
+    def _take_back(self) -> None:
+        """Have what was out handed out again."""
         for chunk in self._out.values():
             heappush(self._again, (chunk.piece.start, chunk.number, chunk))
-            self.retried += chunk.piece.size
         self._out = {}
-        self._start(self.workers)
 
     # Ends -----------------------------------------------------------------------------------
 

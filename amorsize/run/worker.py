@@ -285,6 +285,13 @@ class _Worker:
     def __init__(self) -> None:
         self.undo = []
 
+    def tell(self, note: bytes) -> None:
+        """Send a note to the caller."""
+        if sys.platform == "win32":
+            self.notes.send_bytes(note)
+        else:
+            os.write(self.notes.fileno(), note)  # without the length that Connection adds
+
     def take(self, call: Call) -> None:
         """Make this the call whose chunks it runs."""
         self.call = call
@@ -428,7 +435,7 @@ def _tracked(func: Callable[..., Any], begin: int) -> Callable[..., Any]:
 
 def _note(kind: bytes, subject: int) -> None:
     try:
-        _worker.notes.send_bytes(NOTE.pack(kind, os.getpid(), subject, time.monotonic()))
+        _worker.tell(NOTE.pack(kind, os.getpid(), subject, time.monotonic()))
     except BrokenPipeError:  # the caller is gone: nobody waits for this worker, or hears it
         os._exit(1)
 

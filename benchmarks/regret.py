@@ -1,0 +1,263 @@
+"""What choosing amorsize costs against the best choice by hand, and against other packages.
+
+For each workload: the serial loop, ``smart_map``, Pools over a grid of worker counts and chunk
+sizes, Pool's own defaults, ProcessPoolExecutor, joblib and mpire. Each way runs in a fresh process,
+the ways take turns, and what counts are ratios inside one run.
+
+First call: importing the package and the first call of a process, with nothing remembered. Later
+calls: the next ones in that process. A Pool is opened, mapped and closed for each call, as people
+do it; the packages get what they keep (joblib its workers).
+
+    python benchmarks/regret.py [workload ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from math import exp, log
+from typing import Any
+
+from common import HERE, RESULTS, in_fresh_process, table, write
+from workloads import WORKLOADS, Workload
+
+ROUNDS = 2
+CALLS = 4
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+PACKAGES = ("ProcessPoolExecutor", "joblib", "mpire")
+
+
+def grid(workload: Workload) -> list[str]:
+    """Return the Pools worth trying by hand, as "pool workers chunksize"."""
+    counts = (8 * CPUS, 32 * CPUS) if workload.waiting else (CPUS,)
+    found = []
+    for workers in counts:
+        for share in (1, 4, 16, 64):
+            size = max(1, workload.items // (share * workers))
+            found.append(f"pool {workers} {size}")
+    return list(dict.fromkeys(found))
+
+
+def ways(name: str) -> list[str]:
+    return ["serial", "smart_map", *grid(WORKLOADS[name]), "pool default", *PACKAGES]
+
+
+def make_call(workload: Workload, way: str) -> Callable[[], list[Any]]:
+    """Return one call of a way, with its imports done."""
+    func, make = workload.func, workload.data
+    data = None if workload.lazy else make()
+
+    def items() -> Any:
+        return make() if data is None else data
+
+    if way == "serial":
+        return lambda: list(map(func, items()))
+    if way == "smart_map":
+        from amorsize import smart_map
+
+        return lambda: smart_map(func, items())
+    if way == "pool default":
+
+        def default() -> list[Any]:
+            with multiprocessing.Pool() as pool:
+                return pool.map(func, items())
+
+        return default
+    if way.startswith("pool"):
+        workers, size = map(int, way.split()[1:])
+
+        def pool() -> list[Any]:
+            with multiprocessing.Pool(workers) as opened:
+                if workload.lazy:
+                    return list(opened.imap(func, items(), size))
+                return opened.map(func, items(), size)
+
+        return pool
+    return package_call(func, items, way)
+
+
+def package_call(func: Callable[[Any], Any], items: Any, way: str) -> Callable[[], list[Any]]:
+    """Return one call of another package, used as its documentation's first example does."""
+    if way == "ProcessPoolExecutor":
+        from concurrent.futures import ProcessPoolExecutor
+
+        def executor() -> list[Any]:
+            with ProcessPoolExecutor() as opened:
+                return list(opened.map(func, items()))
+
+        return executor
+    if way == "joblib":
+        from joblib import Parallel, delayed
+
+        return lambda: Parallel(n_jobs=-1)(delayed(func)(x) for x in items())
+    from mpire import WorkerPool
+
+    def mpire() -> list[Any]:
+        with WorkerPool() as opened:
+            return opened.map(func, items())
+
+    return mpire
+
+
+def child(name: str, way: str) -> dict[str, Any]:
+    """Time one way of one workload in this process."""
+    workload = WORKLOADS[name]
+    if not workload.lazy:
+        workload.data()  # what making the data imports is nobody's cost
+    begun = time.perf_counter()
+    call = make_call(workload, way)
+    made = time.perf_counter() - begun
+    begun = time.perf_counter()
+    call()
+    first = time.perf_counter() - begun
+    later = []
+    for _ in range(CALLS):
+        begun = time.perf_counter()
+        call()
+        later.append(time.perf_counter() - begun)
+    found: dict[str, Any] = {"first": made + first, "later": later}
+    if way == "smart_map":
+        found["forecasts"] = forecasts(workload)
+    return found
+
+
+def forecasts(workload: Workload) -> list[tuple[float, float, str]]:
+    """Return (forecast, actual, how) of some more calls."""
+    from amorsize import smart_map
+
+    reports: list[Any] = []
+    for _ in range(2):
+        smart_map(workload.func, workload.data(), report=reports.append)
+    return [
+        (r.forecast_seconds, r.actual_seconds, f"{r.backend} {r.n_jobs}")
+        for r in reports
+        if r.forecast_seconds is not None
+    ]
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Time all ways of one workload, taking turns."""
+    first: dict[str, list[float]] = {}
+    later: dict[str, list[float]] = {}
+    told: list[list[Any]] = []
+    for _ in range(ROUNDS):
+        for way in ways(name):
+            got = in_fresh_process(__file__, name, way)
+            first.setdefault(way, []).append(got["first"])
+            later.setdefault(way, []).extend(got["later"])
+            told += got.get("forecasts", [])
+    return {
+        "first": {way: statistics.median(times) for way, times in first.items()},
+        "later": {way: statistics.median(times) for way, times in later.items()},
+        "forecasts": told,
+    }
+
+
+def best_by_hand(times: dict[str, float]) -> str:
+    """Return the quickest of the serial loop and all Pools."""
+    return min((w for w in times if w == "serial" or w.startswith("pool")), key=times.__getitem__)
+
+
+def row(name: str, found: dict[str, Any], when: str) -> list[str]:
+    times = found[when]
+    best = best_by_hand(times)
+    ours = times["smart_map"]
+    return [
+        name,
+        f"{times['serial'] * 1e3:,.2f}",
+        f"{ours * 1e3:,.2f}",
+        f"{times[best] * 1e3:,.2f} ({best})",
+        f"{ours / times[best]:.3f}",
+        *(f"{times[way] / ours:.2f}" for way in ("pool default", *PACKAGES)),
+    ]
+
+
+HEADER = ["workload", "serial ms", "smart_map ms", "best by hand ms", "ratio to it",
+          "Pool default", *PACKAGES]  # fmt: skip
+
+
+def verdict(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what the targets ask for."""
+    later = {name: f["later"] for name, f in found.items()}
+    ratios = {n: t["smart_map"] / t[best_by_hand(t)] for n, t in later.items()}
+    errors = sorted(
+        abs(forecast - actual) / actual
+        for f in found.values()
+        for forecast, actual, _ in f["forecasts"]
+    )
+    over_serial = {n: t["smart_map"] - 1.02 * t["serial"] for n, t in later.items()}
+    first_over = {
+        n: f["first"]["smart_map"] - 1.05 * f["first"]["serial"] for n, f in found.items()
+    }
+    slower = [
+        f"{n}: {way} ({when})"
+        for n, f in found.items()
+        for when in ("first", "later")
+        for way in PACKAGES
+        if f[when][way] < f[when]["smart_map"]
+    ]
+    return {
+        "geometric mean of ratios": exp(sum(map(log, ratios.values())) / len(ratios)),
+        "worst ratio": max(ratios.items(), key=lambda pair: pair[1]),
+        "most over 1.02 serial, us": max(over_serial.values()) * 1e6,
+        "first call: most over 1.05 serial, ms": max(first_over.values()) * 1e3,
+        "a package was faster": slower,
+        "forecast error, median": statistics.median(errors) if errors else None,
+        "forecast error, P90": errors[int(0.9 * len(errors))] if errors else None,
+    }
+
+
+def draw(found: dict[str, dict[str, Any]]) -> None:
+    """Draw the ratios to the best choice by hand, later calls."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(found)[::-1]
+    figure, axes = pyplot.subplots(figsize=(9, 0.42 * len(names) + 1.2))
+    for way, mark in (("smart_map", "o"), ("pool default", "|"), ("ProcessPoolExecutor", "x"),
+                      ("joblib", "+"), ("mpire", "2")):  # fmt: skip
+        later = [found[name]["later"] for name in names]
+        ratios = [times[way] / times[best_by_hand(times)] for times in later]
+        axes.plot(ratios, range(len(names)), mark, label=way, markersize=8)
+    axes.set_xscale("log")
+    axes.axvline(1.0, color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("time, as a multiple of the best choice by hand (serial or any Pool)")
+    axes.legend(loc="lower right")
+    figure.tight_layout()
+    figure.savefig(RESULTS / "regret.svg")
+
+
+def main(names: list[str]) -> None:
+    found = {}
+    for name in names:
+        found[name] = measure(name)
+        print(" | ".join(row(name, found[name], "later")), flush=True)
+    for when in ("first", "later"):
+        print(f"\n{when} calls; the last columns are multiples of smart_map's time\n")
+        print(table(HEADER, [row(name, found[name], when) for name in names]))
+    judged = verdict(found)
+    print(json.dumps(judged, indent=1))
+    if names == list(WORKLOADS):
+        draw(found)
+        print(f"written to {write('regret', {'workloads': found, 'verdict': judged})}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workloads", nargs="*", default=list(WORKLOADS), metavar="workload")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    sys.path.insert(0, str(HERE))
+    if given.child:
+        json.dump(child(*given.child), sys.stdout)
+    else:
+        main(given.workloads)
