@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import astuple, replace
 
 from . import cache
 from .decide.fingerprint import Fingerprint, fingerprint
@@ -23,7 +24,8 @@ from .decide.model import (
     FIRST_COSTS,
     Costs,
     Profile,
-    corrected_costs,
+    Seen,
+    learned_costs,
     merged_profile,
     size_bucket,
     start_seconds,
@@ -35,6 +37,7 @@ from .decide.planner import (
     WAITING_SHARE,
     Plan,
     Situation,
+    Way,
     make_plan,
     plan_for_little,
 )
@@ -46,7 +49,14 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from typing import Any
 
-__all__ = ["Adviser", "count_workers", "hindrance", "learn_costs", "machine_costs"]
+__all__ = [
+    "Adviser",
+    "count_workers",
+    "forget_costs",
+    "hindrance",
+    "learn_costs",
+    "machine_costs",
+]
 
 # A remembered time of the first items is believed while today's is within this factor of it: the
 # width of one time bucket to each side.
@@ -58,31 +68,59 @@ LARGE_FORK_SECONDS = 0.05
 # Workers that could take no more than this share of all memory need no look at what is free.
 PLENTY = 0.1
 
-_costs = [FIRST_COSTS]
+# What was learned of the machine is written again when a figure moved by more than this.
+COSTS_DRIFT = 0.25
+
+_costs: dict[str, Costs] = {}  # by told folder: as known now
+_saved: dict[str, Costs] = {}  # by told folder: as last read or written
 
 # Read while the package loads, which takes a hundred times as long: every process that comes here
 # needs it, and the first look takes 0.2 ms, most of which is the kernel making up /proc/self.
 this_machine()
 
 
-def machine_costs() -> Costs:
-    """Return what starting workers costs on this machine, as far as this process has learned."""
-    return _costs[0]
+def machine_costs(*, use_cache: bool = True) -> Costs:
+    """Return what running workers costs on this machine, as far as known.
+
+    Args:
+        use_cache: whether to read what other processes have learned.
+    """
+    told = cache.told_folder()
+    costs = _costs.get(told)
+    if costs is None:
+        if not use_cache or not cache.enabled():
+            return FIRST_COSTS
+        costs = _costs[told] = _saved[told] = cache.load_costs() or FIRST_COSTS
+    return costs
 
 
-def learn_costs(
-    method: str, workers: int, *, resident: int, started: float, latency: float | None, ended: float
-) -> None:
-    """Correct the start costs by one real start and end of a crew, see ``corrected_costs``."""
-    _costs[0] = corrected_costs(
-        _costs[0],
-        method,
-        workers,
-        resident_bytes=resident,
-        started=started,
-        latency=latency,
-        ended=ended,
+def learn_costs(seen: Seen) -> None:
+    """Correct what is known of the machine by one real run, see ``learned_costs``."""
+    told = cache.told_folder()
+    _costs[told] = costs = learned_costs(machine_costs(), seen)
+    if cache.enabled() and _drifted(_saved.get(told, FIRST_COSTS), costs):
+        _saved[told] = costs
+        cache.save_costs(costs)
+
+
+def forget_costs() -> None:
+    """Know nothing of the machine."""
+    _costs.clear()
+    _saved.clear()
+
+
+def _drifted(old: Costs, new: Costs) -> bool:
+    return any(
+        abs(after - before) > COSTS_DRIFT * before
+        for before, after in zip(_numbers(old), _numbers(new), strict=True)
     )
+
+
+def _numbers(costs: Costs) -> list[float]:
+    found: list[float] = []
+    for part in astuple(costs):
+        found += part if isinstance(part, tuple) else (part,)
+    return found
 
 
 def count_workers(n_jobs: int | None) -> int | None:
@@ -117,6 +155,12 @@ def _kept_workers(method: str) -> tuple[int, ...]:
         return ()
     found: tuple[int, ...] = kept.idle_workers(method)
     return found
+
+
+def _threads_run_at_once(profile: Profile) -> bool:
+    """Return whether threads would run items at the same time, as far as one can tell."""
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return profile.cpu_share < WAITING_SHARE or not has_gil
 
 
 def _cap() -> int | None:
@@ -162,6 +206,7 @@ class Adviser:
         self.record: cache.Record | None = None
         self.machine = this_machine()
         self._remembered_under = method  # whatever is used instead this time
+        self.use_cache = use_cache
         self._cached = use_cache and items is not None and cache.enabled()
         self._fingerprint: Fingerprint | None = None
 
@@ -224,70 +269,92 @@ class Adviser:
         profile: Profile | None,
         left: int,
         *,
-        inherited: bool,
+        sliceable: bool,
         must_run: bool = False,
         jobs: int | None = None,
+        is_light: Callable[[], bool] | None = None,
     ) -> Plan:
         """Return the plan for the items left.
 
         Args:
             profile: what an item costs, None when that is not known yet.
             left: number of items, 1 or more; an assumption when the length is unknown.
-            inherited: whether arguments reach workers without travelling.
+            sliceable: whether workers that inherit the input need not be sent the items.
             must_run: whether they must run in workers.
             jobs: workers to plan for; by default those asked for.
+            is_light: tells whether function and items are small enough to be sent instead of being
+                inherited, where forking so large a process costs more than it saves; None for no.
         """
         n_jobs = jobs or self.jobs
-        kept = _kept_workers(self.method)
-        if profile is not None and not must_run:
-            plan = plan_for_little(profile, left, machine_costs(), self.method, kept=bool(kept))
+        costs = machine_costs(use_cache=self.use_cache)
+        situation = Situation(
+            items=left,
+            cpus=self.machine.cpus,
+            costs=costs,
+            ways=(self._way(self.method, sliceable=sliceable),),
+            most_workers=_cap(),
+            n_jobs=None if n_jobs is None else min(n_jobs, left),
+            must_run=must_run,
+        )
+        if profile is not None:
+            plan = plan_for_little(profile, situation)
             if plan is not None:
                 return plan
+        profile = profile or Profile(item_seconds=1e-3)
+        resident = resident_bytes()
+        ways = situation.ways
+        if self._is_dear_to_fork(costs, resident) and is_light is not None and is_light():
+            ways = (*ways, self._way("forkserver", sliceable=sliceable))
         return make_plan(
-            profile or Profile(item_seconds=1e-3),
-            Situation(
-                items=left,
-                cpus=self.machine.cpus,
-                costs=machine_costs(),
-                method=self.method,
-                most_workers=_cap(),
-                n_jobs=None if n_jobs is None else min(n_jobs, left),
-                resident_bytes=resident_bytes(),
+            profile,
+            replace(
+                situation,
+                ways=ways,
+                resident_bytes=resident,
                 free_bytes=self._scarce_memory(profile) if n_jobs is None else None,
-                inherited=inherited,
-                must_run=must_run,
-                kept=kept,
             ),
         )
 
-    def spare_the_fork(
-        self, plan: Plan, profile: Profile, left: int, is_light: Callable[[], bool]
-    ) -> Plan:
-        """Return a plan with kept workers if forking so large a process costs more than it saves.
+    def adopt(self, plan: Plan) -> None:
+        """Run things as a plan has it."""
+        if plan.method and plan.method != self.method:
+            resident = resident_bytes()
+            cost = start_seconds(machine_costs(use_cache=self.use_cache).fork, 2, resident)
+            self.method = plan.method
+            self.method_reason = (
+                f"forking a process of {resident / 1e9:.1f} GB would take {duration(cost)}"
+            )
+
+    def threads_hint(self, profile: Profile, items: int, seconds: float) -> str:
+        """Return what is to be said where threads are forecast to be quicker, else "".
 
         Args:
-            plan: the plan with the start method chosen so far.
             profile: what an item costs.
-            left: number of items.
-            is_light: tells whether function and items are small enough to be sent instead of being
-                inherited.
+            items: number of items of the call.
+            seconds: what the call took.
         """
-        if self.method != "fork" or self.method_reason == ASKED:
-            return plan
-        resident = resident_bytes()
-        costs = machine_costs()
-        fork = start_seconds(costs.fork, max(2, plan.n_jobs), resident)
-        if fork < LARGE_FORK_SECONDS or not is_light():
-            return plan
-        self.method = "forkserver"
-        other = self.plan(profile, left, inherited=False)
-        if other.executor == "serial" or other.seconds >= plan.seconds:
-            self.method = "fork"
-            return plan
-        self.method_reason = (
-            f"forking a process of {resident / 1e9:.1f} GB would take {duration(fork)} each time"
+        if self.method == "thread" or not _threads_run_at_once(profile):
+            return ""
+        costs = machine_costs(use_cache=self.use_cache)
+        ways = (Way("thread"),)
+        plan = make_plan(profile, Situation(items, self.machine.cpus, costs, ways, _cap()))
+        if plan.executor != "thread" or plan.high >= seconds:
+            return ""
+        why = "the items wait" if profile.cpu_share < WAITING_SHARE else "there is no GIL here"
+        return (
+            f'backend="thread" is forecast to take {duration(plan.seconds)}, as {why}; it needs a '
+            f"function that may run in threads"
         )
-        return other
+
+    def _way(self, method: str, *, sliceable: bool) -> Way:
+        inherited = sliceable and method in ("fork", "thread")
+        return Way(method, inherited, _kept_workers(method))
+
+    def _is_dear_to_fork(self, costs: Costs, resident: int) -> bool:
+        """Return whether to ask if a fork costs more than it saves."""
+        if self.method != "fork" or self.method_reason == ASKED:
+            return False
+        return start_seconds(costs.fork, 2, resident) >= LARGE_FORK_SECONDS
 
     def _scarce_memory(self, profile: Profile | None) -> int | None:
         """Return the free memory where it could limit the workers; reading it takes 0.2 ms."""

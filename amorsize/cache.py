@@ -21,16 +21,20 @@ from dataclasses import dataclass, field, replace
 
 from . import remote, store
 from .decide.machine import this_machine
-from .decide.model import size_bucket
+from .decide.model import Costs, size_bucket
 from .records import (
     FORMAT,
     TIMES,
     Environment,
     Record,
+    costs_from_bytes,
+    costs_name,
+    costs_to_bytes,
     environment_of,
     file_name,
     from_bytes,
     from_data,
+    is_costs_name,
     is_leftover,
     is_record_name,
     record_key,
@@ -56,10 +60,13 @@ __all__ = [
     "export_cache",
     "get_cache_dir",
     "import_cache",
+    "load_costs",
     "look_up",
     "note_contradiction",
     "prune_expired_cache",
     "remember",
+    "save_costs",
+    "told_folder",
 ]
 
 TTL_SECONDS = 7 * 24 * 60 * 60
@@ -72,6 +79,9 @@ DRIFT = 0.25
 TIDY_AFTER_WRITES = 200
 
 MOST_REMEMBERED = 2_048  # keys in memory; a record takes about 1 kB
+
+
+told_folder = store.told_folder
 
 
 def enabled() -> bool:
@@ -158,6 +168,28 @@ def remember(record: Record, *, run_seconds: float, stable: bool) -> None:
         _put(_pending, place, record)
 
 
+def load_costs() -> Costs | None:
+    """Return what was learned of this machine, None when nothing was, or it cannot be read."""
+    name = costs_name(this_machine())
+    try:
+        data = store.read(_place(store.told_folder()), name)
+        return None if data is None else costs_from_bytes(data)
+    except OSError as error:
+        _warn("read", f"cannot read {name}: {error}")
+    except (ValueError, RecursionError) as error:
+        _warn("damaged", f"{name} is damaged: {error}")
+    return None
+
+
+def save_costs(costs: Costs) -> None:
+    """Keep what was learned of this machine for other processes."""
+    name = costs_name(this_machine())
+    try:
+        store.write(_place(store.told_folder()), name, costs_to_bytes(costs))
+    except OSError as error:
+        _warn("write", f"cannot write {name}: {error}")
+
+
 # Managing it --------------------------------------------------------------------------------
 
 
@@ -187,6 +219,8 @@ def clear_cache() -> int:
     _pending.clear()
     _written.clear()
     place = store.folder()
+    for entry in _costs_files(place):
+        _remove(place, entry.name)
     return sum(_remove(place, entry.name) for entry in _records(place))
 
 
@@ -278,7 +312,7 @@ def check_cache(fix: bool = False) -> list[str]:
         trouble = _trouble(place, entry)
         if trouble:
             troubles.append(f"{entry.name}: {trouble}")
-            if fix and entry.regular and (is_record_name(entry.name) or is_leftover(entry.name)):
+            if fix and entry.regular and _is_ours(entry.name):
                 _remove(place, entry.name)
     if fix and troubles:
         _memory.clear()
@@ -286,21 +320,31 @@ def check_cache(fix: bool = False) -> list[str]:
     return troubles
 
 
+def _is_ours(name: str) -> bool:
+    return is_record_name(name) or is_costs_name(name) or is_leftover(name)
+
+
 def _trouble(place: str, entry: store.Entry) -> str:
     if not entry.regular:
         return "not a plain file"
     if is_leftover(entry.name):
         return "left by a writer that was killed" if _is_stale(entry) else ""
-    if not is_record_name(entry.name):
+    if not _is_ours(entry.name):
         return "not a record's name"
     try:
-        data = store.read(place, entry.name)
-        record = None if data is None else from_bytes(data)
-    except (OSError, ValueError) as error:
+        return _look_into(entry.name, store.read(place, entry.name))
+    except (OSError, ValueError, RecursionError) as error:
         return f"not readable: {error}"
-    if record is not None and file_name(record.key) != entry.name:
-        return f"it holds the record of {record.key}"
-    return ""
+
+
+def _look_into(name: str, data: bytes | None) -> str:
+    if data is None:  # somebody was quicker
+        return ""
+    if is_costs_name(name):
+        costs_from_bytes(data)
+        return ""
+    key = from_bytes(data).key
+    return "" if file_name(key) == name else f"it holds the record of {key}"
 
 
 def export_cache(path: str | os.PathLike[str]) -> int:
@@ -493,6 +537,13 @@ def _records(place: str) -> Iterator[store.Entry]:
         _warn("list", f"cannot list {place}: {error}")
 
 
+def _costs_files(place: str) -> Iterator[store.Entry]:
+    try:
+        yield from (e for e in store.entries(place) if e.regular and is_costs_name(e.name))
+    except OSError as error:
+        _warn("list", f"cannot list {place}: {error}")
+
+
 def _load_all(known: _Known, told: str, func: str, size: str, here: Environment) -> None:
     """Take in the records of a function and size; those of the fleet if there are none here."""
     try:
@@ -569,7 +620,7 @@ def _write(told: str, record: Record) -> None:
 
 def _tidy(told: str) -> None:
     try:
-        store.limit(_place(told), _ttl(), is_record_name, is_leftover)
+        store.limit(_place(told), _ttl(), _is_ours, is_leftover)
     except OSError as error:
         _warn("limit", f"cannot keep the folder within its limits: {error}")
 

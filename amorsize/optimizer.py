@@ -233,7 +233,7 @@ def _advise(
         reason, speedup, n_jobs = "items or results cannot be sent between processes", 1.0, 1
     else:
         # Pool.map sends every argument, whatever the start method.
-        plan = adviser.plan(profile, items, inherited=False, must_run=adviser.jobs is not None)
+        plan = adviser.plan(profile, items, sliceable=False, must_run=adviser.jobs is not None)
         reason, n_jobs = plan.reason, plan.n_jobs
         speedup = plan.serial_seconds / max(plan.seconds, 1e-9)
         if plan.executor == "process" and speedup < 1:

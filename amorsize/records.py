@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 
 from .decide.fingerprint import digest_of
 from .decide.machine import Machine
-from .decide.model import TIME_BUCKETS, Profile, size_bucket, time_bucket
+from .decide.model import TIME_BUCKETS, Costs, Profile, StartCost, size_bucket, time_bucket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +24,14 @@ __all__ = [
     "TIMES",
     "Environment",
     "Record",
+    "costs_from_bytes",
+    "costs_name",
+    "costs_to_bytes",
     "environment_of",
     "file_name",
     "from_bytes",
     "from_data",
+    "is_costs_name",
     "is_leftover",
     "is_record_name",
     "record_key",
@@ -35,7 +39,7 @@ __all__ = [
     "to_data",
 ]
 
-FORMAT = 1
+FORMAT = 2
 MEMORY_TOLERANCE = 0.2
 
 SIZES = ("tiny", "small", "medium", "large", "xlarge")
@@ -112,7 +116,7 @@ def record_key(func: str, size: str, time_: str) -> str:
     """Return the key of a record.
 
     >>> record_key("00112233445566aa", "small", "fast")
-    'func:00112233445566aa_size:small_time:fast_v:1'
+    'func:00112233445566aa_size:small_time:fast_v:2'
     """
     return f"func:{func}_size:{size}_time:{time_}_v:{FORMAT}"
 
@@ -121,7 +125,7 @@ def file_name(key: str) -> str:
     """Return the file of a key; a colon is not allowed in names on Windows.
 
     >>> file_name(record_key("00112233445566aa", "small", "fast"))
-    'func-00112233445566aa_size-small_time-fast_v-1.json'
+    'func-00112233445566aa_size-small_time-fast_v-2.json'
     """
     return key.replace(":", "-") + _SUFFIX
 
@@ -162,7 +166,7 @@ def is_leftover(name: str) -> bool:
     pid, _, random = unique.partition("-")
     return (
         name.endswith(".tmp")
-        and is_record_name(rest)
+        and (is_record_name(rest) or is_costs_name(rest))
         and pid.isdecimal()
         and len(random) > 0
         and set(random) <= _HEX
@@ -196,10 +200,7 @@ def to_data(record: Record) -> dict[str, Any]:
 
 def to_bytes(record: Record) -> bytes:
     """Return a record as JSON whose last member is a checksum of all before it."""
-    import json  # 1 ms, and only a process that writes or finds a record needs it
-
-    body = json.dumps(to_data(record)).encode()[:-1]
-    return body + _seal(body)
+    return _sealed(to_data(record))
 
 
 def from_bytes(data: bytes) -> Record:
@@ -208,13 +209,24 @@ def from_bytes(data: bytes) -> Record:
     Raises:
         ValueError: they are no record of this format, or damaged.
     """
+    return from_data(_unsealed(data))
+
+
+def _sealed(content: dict[str, Any]) -> bytes:
+    import json  # 1 ms, and only a process that writes or finds a record needs it
+
+    body = json.dumps(content).encode()[:-1]
+    return body + _seal(body)
+
+
+def _unsealed(data: bytes) -> Any:
     body, mark, _ = data.rpartition(_MARK)
     if not mark or data != body + _seal(body):
         raise ValueError("its checksum is wrong")
     import json
 
     # Text, not bytes: json would look for their encoding first.
-    return from_data(json.loads(body.decode() + "}"))
+    return json.loads(body.decode() + "}")
 
 
 _MARK = b', "checksum": "'
@@ -234,6 +246,8 @@ _LIMITS = {
     "arg_bytes": 1e12,
     "result_bytes": 1e12,
     "pickle_seconds": 1e5,
+    "send_seconds": 1e5,
+    "crowding": 1e4,
     "memory_bytes": 1 << 50,
     "items": 1 << 62,
     "cores": 1 << 20,
@@ -295,6 +309,68 @@ def _number(data: dict[str, Any], name: str, kind: Any) -> Any:
     if not 0 <= value <= _LIMITS[name]:  # false for NaN, too
         raise ValueError(f"{name}={value!r} is out of range")
     return value
+
+
+# What the machine charges ---------------------------------------------------------------------
+
+
+def costs_name(machine: Machine) -> str:
+    """Return the file of what was learned of a machine.
+
+    >>> costs_name(Machine(cpus=2, cores=2, memory_bytes=10**9, reason=""))[:20]
+    'costs_cores-2_cpus-2'
+    """
+    return f"costs_cores-{machine.cores}_cpus-{machine.cpus}_py-{_PYTHON}_v-{FORMAT}{_SUFFIX}"
+
+
+def is_costs_name(name: str) -> bool:
+    """Return whether a file of this name holds what was learned of a machine."""
+    parts = name.removesuffix(_SUFFIX).split("_")
+    starts = ("costs", "cores-", "cpus-", "py-", "v-")
+    return (
+        name.endswith(_SUFFIX)
+        and len(parts) == len(starts)
+        and all(part.startswith(start) for part, start in zip(parts, starts, strict=True))
+        and all(part.partition("-")[2].replace(".", "").isdecimal() for part in parts[1:])
+    )
+
+
+def costs_to_bytes(costs: Costs) -> bytes:
+    """Return what was learned of a machine as sealed JSON."""
+    return _sealed({"format": FORMAT, **asdict(costs)})
+
+
+def costs_from_bytes(data: bytes) -> Costs:
+    """Return what was learned of a machine, every number checked.
+
+    Raises:
+        ValueError: the bytes hold none of this format, or are damaged.
+    """
+    content = _unsealed(data)
+    try:
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r}, not {FORMAT}")
+        found: dict[str, Any] = {}
+        for field in fields(Costs):
+            value = content[field.name]
+            if field.name in _START_METHODS:
+                value = StartCost(**{part: _cost(value[part]) for part in _START_PARTS})
+            else:
+                value = _cost(value)
+            found[field.name] = value
+        return Costs(**found)
+    except (TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+_START_METHODS = ("fork", "spawn", "forkserver", "thread")
+_START_PARTS = tuple(field.name for field in fields(StartCost))
+
+
+def _cost(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1e3:
+        raise ValueError(f"{value!r} is no cost in seconds")
+    return float(value)
 
 
 def _one_of(value: Any, allowed: tuple[str, ...]) -> str:

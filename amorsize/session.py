@@ -13,11 +13,18 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 
-from .adviser import NEIGHBOURHOOD, Adviser, count_workers, hindrance, learn_costs
+from .adviser import (
+    NEIGHBOURHOOD,
+    Adviser,
+    count_workers,
+    hindrance,
+    learn_costs,
+    machine_costs,
+)
 from .decide.fingerprint import is_known, uses
 from .decide.machine import resident_bytes, usable_cpus
-from .decide.model import Profile
-from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, evenness, next_chunksize
+from .decide.model import SHARED_FROM_BYTES, Profile, Seen, chunk_share, slowdown
+from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
 from .decide.probe import Probe, Stopwatch, Tally, peak_memory_bytes, pickling, profile_of
 from .errors import SerializationError, TaskTimeoutError
 from .options import Options
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .run.crew import Crew, Task
-    from .run.engine import Engine
+    from .run.engine import Engine, Span
     from .run.worker import Call, Threads
     from .show.report import RunReport
 
@@ -54,10 +61,20 @@ LIGHT_BYTES = 100_000
 # What is assumed to be left of an input of unknown length, for choosing a number of workers.
 ASSUMED_SECONDS = 1.0
 # Workers are considered again when so many times as much work was done as at the last time.
-LOOK_AGAIN = 1.5
+LOOK_AGAIN = 1.3
 # A run so many times as long or as short as forecast is worth a word, if it took a while.
 NOTEWORTHY = 2.0
 NOTEWORTHY_SECONDS = 0.02
+# Pickling that takes less for each is measured on more.
+LIGHT_PICKLE_SECONDS = 20e-6
+# An integer of a long list.
+LEAST_PICKLE_SECONDS = 20e-9
+# Items are compared, alone and in workers, when they differ by no more than this share, and those
+# that ran alone took so long.
+COMPARABLE_SPREAD = 0.2
+COMPARABLE_SECONDS = 0.005
+# The time between two chunks of up to so many bytes is that of dispatching one.
+LIGHT_CHUNK_BYTES = 4_096
 # In a lazy run, one of so many seconds' worth of tiny items is timed.
 TIMED_EVERY_SECONDS = 20e-6
 
@@ -87,6 +104,7 @@ class Session:
         self.jobs = count_workers(options.n_jobs)
         self.probe = Probe()
         self.plan: Plan | None = None  # of what was handed to workers
+        self._serial_plan: Plan | None = None  # the last that said to go on here
         self.engine: Engine | None = None
         self.warnings: list[str] = []
         self.produced = 0
@@ -169,7 +187,7 @@ class Session:
         left = self.feed.likely_remaining or max(2, self.jobs or 2)
         # One worker's timing decides about more of them when nothing is known.
         jobs = 1 if profile is None and self.jobs is None else None
-        plan = adviser.plan(profile, left, inherited=self._inherits(), must_run=True, jobs=jobs)
+        plan = adviser.plan(profile, left, sliceable=self.feed.sliceable, must_run=True, jobs=jobs)
         self._commit(plan, known=profile is not None)
         return plan
 
@@ -292,12 +310,13 @@ class Session:
             reason = self._measure_travel(out)
             profile = self._profile(None)
         if not reason:
-            plan = adviser.plan(profile, left, inherited=self._inherits())
-            plan = adviser.spare_the_fork(plan, profile, left, self._is_light)
+            plan = adviser.plan(profile, left, sliceable=feed.sliceable, is_light=self._is_light)
             if plan.executor != "serial":
+                adviser.adopt(plan)
                 self._commit(plan, known=known)
                 return plan
             reason = plan.reason
+            self._serial_plan = plan
         self._reason = reason
         if remembered is not None and known:
             # Nothing to be learned from looking again, unless it takes longer than remembered.
@@ -329,14 +348,25 @@ class Session:
     def _measure_travel(self, out: list[Any]) -> str:
         """Measure what sending items and results costs; return why they cannot be sent, or ""."""
         item = MISSING if self._inherits() else self.feed.sample
+        sent = sending = 0.0
         try:
             size, seconds = pickling(out[-16:], dumps)
-            sent = 0.0 if item is MISSING else pickling([item], dumps)[0]
+            if seconds < LIGHT_PICKLE_SECONDS and len(out) > 16:
+                # Of so few small results the time is that of beginning to pickle.
+                size, seconds = pickling(out[-512:], dumps)
+            if item is not MISSING:
+                sent, sending = pickling([item], dumps)
+                if sending < LIGHT_PICKLE_SECONDS:  # most of which was beginning to pickle
+                    sending = max(sending - pickling([None], dumps)[1], LEAST_PICKLE_SECONDS)
         except SerializationError as error:
             self._confined = f"items or results cannot be pickled ({error})"
             return self._confined
         self._travel = Profile(
-            item_seconds=1.0, arg_bytes=sent, result_bytes=size, pickle_seconds=seconds
+            item_seconds=1.0,
+            arg_bytes=sent,
+            result_bytes=size,
+            pickle_seconds=seconds,
+            send_seconds=sending,
         )
         return ""
 
@@ -393,15 +423,15 @@ class Session:
         if fixed is not None:
             size: int = fixed
             return lambda left, **_: size
-        even = 0.0 if profile is None else evenness(profile)
+        share = 0.5 if profile is None else chunk_share(profile)
         if lazy or self.feed.remaining is None:
             return partial(
                 next_chunksize,
-                evenness=even,
+                share=share,
                 longest_seconds=STREAM_CHUNK_SECONDS,
                 most_items=STREAM_CHUNK_ITEMS,
             )
-        return partial(next_chunksize, evenness=even)
+        return partial(next_chunksize, share=share)
 
     def _rethink(self, left: int | None, item_seconds: float, cpu_share: float) -> int:
         """Return how many workers to go on with, now that one has shown what an item costs."""
@@ -410,11 +440,11 @@ class Session:
         likely = max(2, int(ASSUMED_SECONDS / item_seconds)) if left is None else left
         if likely == 0:
             return 1
-        plan = self._advised().plan(profile, likely, inherited=self._inherits(), must_run=True)
+        plan = self._advised().plan(profile, likely, sliceable=self.feed.sliceable, must_run=True)
         self._commit(plan, known=left is not None)
         return plan.n_jobs
 
-    def _make_crew(self, workers: int, first: Callable[[int], list[Task]] | None) -> Crew:
+    def _make_crew(self, workers: int, first: Callable[[bool], Iterator[Task]] | None) -> Crew:
         from .run.inline import InlineCrew  # now: later there may be no descriptor to open it with
         from .run.worker import BUSY_SHARE, Call, Setup, Threads
 
@@ -450,7 +480,7 @@ class Session:
         workers: int,
         call: Call,
         threads: Threads | None,
-        first: Callable[[int], list[Task]] | None,
+        first: Callable[[bool], Iterator[Task]] | None,
     ) -> Crew:
         """Start workers.
 
@@ -482,9 +512,8 @@ class Session:
                     return crew
             setup = setup.of_caller(current_values(used), kept.current_environ(context))
         inherits = self._inherits()
-        return ProcessCrew(
-            context, workers, setup, inherits=inherits, first=first if inherits else None
-        )
+        tasks = first(inherits) if first is not None and method == "fork" else None
+        return ProcessCrew(context, workers, setup, inherits=inherits, first=tasks)
 
     # The end --------------------------------------------------------------------------------
 
@@ -532,23 +561,8 @@ class Session:
         engine, adviser = self.engine, self._adviser
         if engine is None and elapsed < WORTH_LEARNING_SECONDS and self._went_as_remembered():
             return
-        if (
-            engine is not None
-            and engine.crew is not None
-            and not engine.crew.reused
-            and not engine.retried
-            and not self._gave_up
-        ):
-            crew = engine.crew
-            ready = crew.ready_at
-            learn_costs(
-                adviser.method,
-                crew.workers,
-                resident=resident_bytes(),
-                started=crew.start_seconds,
-                latency=None if ready is None else ready - crew.started_at - crew.start_seconds,
-                ended=crew.end_seconds,
-            )
+        if engine is not None and not engine.retried and not self._gave_up:
+            learn_costs(self._seen(engine, adviser, elapsed))
         profile = self._observed()
         if profile is not None:
             plan = self.plan
@@ -576,10 +590,65 @@ class Session:
             tally.merge(engine.tally)
         if not tally.items:
             return None
-        mean = self.probe.mean if engine is None else tally.seconds / tally.items
         grown = max(0, peak_memory_bytes() - self._peak) if self._peak else 0
         travel = self._travel or (adviser.remembered() if adviser is not None else None)
-        return profile_of(tally, mean, memory_bytes=grown, travel=travel)
+        if engine is None or adviser is None:
+            return profile_of(tally, self.probe.mean, memory_bytes=grown, travel=travel)
+        # Items that ran in workers took longer than they take alone.
+        known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
+        crowding = self._crowding(engine) or (travel.crowding if travel is not None else 0.0)
+        known = replace(known, crowding=max(0.0, crowding))
+        costs = machine_costs(use_cache=self.options.use_cache)
+        slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
+        alone = tally.seconds - engine.tally.seconds * (1 - 1 / slow)
+        profile = replace(known, item_seconds=max(1e-9, alone / tally.items))
+        if engine.packed and profile.result_bytes < SHARED_FROM_BYTES:
+            profile = replace(profile, pickle_seconds=engine.packed / engine.tally.items)
+        return profile
+
+    def _crowding(self, engine: Engine) -> float | None:
+        """Return how much longer items took in workers than here, None where nobody can tell.
+
+        Only items that cost the same can be compared: of others those that ran here may have been
+        the light ones.
+        """
+        probe, tally, adviser = self.probe, engine.tally, self._advised()
+        if probe.items < 2 or probe.seconds < COMPARABLE_SECONDS or not tally.items:
+            return None
+        mean = tally.seconds / tally.items
+        share = min(1.0, tally.cpu_seconds / tally.seconds)
+        busy = min(engine.workers * share, adviser.machine.cpus)
+        if tally.spread > COMPARABLE_SPREAD * mean or busy < 2:
+            return None
+        return (mean / probe.mean - 1) * (adviser.machine.cpus - 1) / (busy - 1)
+
+    def _seen(self, engine: Engine, adviser: Adviser, elapsed: float) -> Seen:
+        """Return what the run showed of the machine."""
+        crew, spans = engine.crew, engine.spans
+        assert crew is not None
+        seen = Seen(adviser.method, crew.workers, resident_bytes())
+        if not crew.reused and crew.start_seconds:
+            ready = crew.ready_at
+            seen = replace(
+                seen,
+                started=crew.start_seconds,
+                latency=None if ready is None else ready - crew.started_at - crew.start_seconds,
+                ended=crew.end_seconds or None,
+            )
+        if self._forecast is not None:
+            error = abs(elapsed - self._forecast) / max(self._forecast, 1e-9)
+            seen = replace(seen, error=error)
+        size, gap = chunk_gaps(spans)
+        if gap is not None and adviser.method != "thread":
+            moving = gap - machine_costs(use_cache=self.options.use_cache).chunk_seconds
+            if size < LIGHT_CHUNK_BYTES:
+                seen = replace(seen, chunk_seconds=gap)
+            elif size < SHARED_FROM_BYTES and moving > 0:
+                seen = replace(seen, byte_seconds=moving / size)
+        moved = sum(span.bytes for span in spans)
+        if moved >= SHARED_FROM_BYTES * max(1, engine.tally.items):
+            seen = replace(seen, shared_seconds=engine.packed / moved)
+        return replace(seen, crowding=self._crowding(engine))
 
     def _report(self, elapsed: float) -> RunReport:
         from .show.report import RunReport  # few calls want to see it
@@ -613,6 +682,30 @@ class Session:
             warnings=(*self.warnings, *contradictions(self._forecast, elapsed)),
             timeline=spans,
         )
+
+
+def chunk_gaps(spans: list[Span]) -> tuple[float, float | None]:
+    """Return (bytes of results, s) of the median chunk's way home and the next one's there.
+
+    Args:
+        spans: chunks in any order; those of the calling process do not count.
+    """
+    last: dict[int, Span] = {}
+    found: list[tuple[float, float]] = []
+    for span in sorted(spans[:MOST_GAPS], key=lambda span: span.begun):
+        before = last.get(span.worker)
+        if before is not None and span.worker:
+            found.append((span.begun - before.begun - before.seconds, before.bytes))
+        last[span.worker] = span
+    if len(found) < LEAST_GAPS:
+        return 0.0, None
+    gap, size = sorted(found)[len(found) // 2]
+    return size, max(gap, 0.0)
+
+
+# Enough for a median, and no more than a run of some ms can afford.
+LEAST_GAPS = 4
+MOST_GAPS = 200
 
 
 def contradictions(forecast: float | None, actual: float) -> list[str]:

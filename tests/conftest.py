@@ -6,7 +6,7 @@ import threading
 import psutil
 import pytest
 
-from amorsize import cache, remote
+from amorsize import adviser, cache, remote
 from amorsize.run import kept
 
 # A shell's background jobs ignore Ctrl-C, and so would every program the tests start from one.
@@ -39,6 +39,13 @@ def nothing_left_behind():
     assert set(threading.enumerate()) <= threads, "threads left behind"
 
 
+def record_files():
+    """Return the files of records; what was learned of the machine lies beside them."""
+    folder = cache.get_cache_dir()
+    found = folder.iterdir() if folder.exists() else ()
+    return sorted(path for path in found if path.name.startswith("func-"))
+
+
 def forget():
     """Drop the in-memory layer, as a new process would have none."""
     cache._memory.clear()
@@ -48,6 +55,7 @@ def forget():
     cache._counts.clear()
     cache._places.clear()
     cache._ttls.clear()
+    adviser.forget_costs()
     remote._circuits.clear()
 
 

@@ -20,14 +20,14 @@ from amorsize import (
 )
 from amorsize.decide.machine import this_machine
 from tests import programs
-from tests.conftest import forget
+from tests.conftest import forget, record_files
 from tests.functions import busy_ms, double
 
 
 def learn(func=busy_ms, items=50, **options):
     """Run once so that a record is written; return its file."""
     smart_map(func, range(items), **options)
-    (path,) = get_cache_dir().iterdir()
+    (path,) = record_files()
     return path
 
 
@@ -169,7 +169,8 @@ def test_the_folder_is_private():
 def test_no_temporary_file_stays():
     """After a write there is nothing but the record."""
     path = learn()
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert record_files() == [path]
+    assert all(cache._is_ours(p.name) for p in path.parent.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["file in its place", "folder in a file"])
@@ -268,7 +269,7 @@ def test_a_fingerprint_that_is_not_stable_stays_in_memory(tmp_path):
             return file.closed
 
         smart_map(work, range(50))
-    assert not get_cache_dir().exists()
+    assert record_files() == []
 
 
 def test_memory_tolerance():

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from amorsize import cache, get_cache_dir, remote, smart_map
+from amorsize import cache, remote, smart_map
 from tests import programs
-from tests.conftest import forget
+from tests.conftest import forget, record_files
 from tests.functions import busy_ms
 
 
@@ -78,7 +78,7 @@ def test_what_one_learned_another_knows(url, monkeypatch, tmp_path):
     on_another_machine(monkeypatch, tmp_path)
     assert run()
     cache._flush()
-    assert len(list(get_cache_dir().iterdir())) == 1
+    assert len(record_files()) == 1
 
 
 def test_a_damaged_shared_record_is_a_miss(folder_url, monkeypatch, tmp_path, caplog):

@@ -1,27 +1,14 @@
 """The cost model: what a run would take, from what was measured. Pure functions of frozen values.
 
 Nothing here reads a clock, a file or the machine, so every forecast can be repeated on paper.
-Times are in seconds, sizes in bytes, rates per item.
-
-The formulas, with R items left, w workers, t seconds an item, share the CPU part of t::
-
-    serial    R t
-    start     base + each w + per_gb w (resident GB)         the caller is busy with it
-    travel    pickling + bytes (pipe)                        one item's result, and its argument
-    workers   latency + ceil(R / w) (t + travel)             if the workers are the bottleneck
-    cpus      latency + R (t share + 2 travel) / c           if the CPUs are
-    caller    latency + R travel                             if unpickling in the caller is
-    tail      max(t, smallest chunk) (1 - 1/w)               the last chunk, while the others idle
-    end       base_end + each_end w
-    parallel  start + max(workers, cpus, caller) + tail + dispatch w + end
-
-While the latency of a spawned worker lasts, the calling process computes items itself, so those
-``latency / t`` items are taken off R first.
+Times are in seconds, sizes in bytes, rates per item. docs/model.md derives the formulas and tells
+where each constant was measured.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from math import log, sqrt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,14 +19,18 @@ __all__ = [
     "TIME_BUCKETS",
     "Costs",
     "Profile",
+    "Seen",
     "StartCost",
-    "corrected_costs",
+    "chunk_share",
+    "learned_costs",
     "merged_profile",
     "parallel_seconds",
     "serial_seconds",
     "size_bucket",
+    "slowdown",
     "start_seconds",
     "time_bucket",
+    "uncertainty",
 ]
 
 
@@ -48,7 +39,7 @@ class Profile:
     """What was measured of a function's items.
 
     Attributes:
-        item_seconds: mean wall time of an item in the calling process, s.
+        item_seconds: mean wall time of an item that runs alone, s.
         spread: standard deviation of item times (of blocks of them, for tiny items), s.
         least_seconds, most_seconds: wall time of an item in the fastest and slowest block of them,
             s: the range in which a later call's first items are no surprise.
@@ -56,6 +47,9 @@ class Profile:
         arg_bytes: pickled size of an argument; 0 when not measured.
         result_bytes: pickled size of a result; 0 when not measured.
         pickle_seconds: time to pickle one result, about that to unpickle it, s.
+        send_seconds: time to pickle one argument, about that to unpickle it, s.
+        crowding: how much longer an item takes while all CPUs are at work, as a share of its time;
+            0 when not measured.
         memory_bytes: growth of the peak resident memory while items ran.
         items: number of items measured.
     """
@@ -68,6 +62,8 @@ class Profile:
     arg_bytes: float = 0.0
     result_bytes: float = 0.0
     pickle_seconds: float = 0.0
+    send_seconds: float = 0.0
+    crowding: float = 0.0
     memory_bytes: int = 0
     items: int = 1
 
@@ -100,8 +96,12 @@ class Costs:
     Attributes:
         fork, spawn, forkserver, thread: start costs by start method (threads have none to start
             but themselves).
-        chunk_seconds: dispatching one chunk and collecting its result.
+        chunk_seconds: CPU time of dispatching one chunk and collecting its result.
         byte_seconds: moving one byte through a pipe.
+        shared_seconds: moving one byte through shared memory.
+        crowding: how much longer an item takes while all CPUs are at work, as a share of its time,
+            where that is not known of the function.
+        error: by what share forecasts have been wrong of late.
     """
 
     fork: StartCost
@@ -110,6 +110,9 @@ class Costs:
     thread: StartCost
     chunk_seconds: float
     byte_seconds: float
+    shared_seconds: float
+    crowding: float
+    error: float
 
     def of(self, method: str) -> StartCost:
         """Return the start cost of a start method."""
@@ -117,15 +120,18 @@ class Costs:
         return cost
 
 
-# Measured in November 2026 on a quiet two-core x86-64 machine, Linux 6, Python 3.11, with
-# benchmarks/start.py; every real run corrects them (corrected_costs).
+# Measured in November 2026 on a quiet two-core x86-64 machine, Linux 6, Python 3.11; every real run
+# corrects them (learned_costs), so they matter on the first day only.
 FIRST_COSTS = Costs(
-    fork=StartCost(0.0010, 0.0010, 0.025, 0.0005, 0.0004, 0.0003),
+    fork=StartCost(0.0015, 0.0010, 0.025, 0.0005, 0.0010, 0.0004),
     spawn=StartCost(0.0010, 0.0030, 0.0, 0.0900, 0.0020, 0.0030),
     forkserver=StartCost(0.0200, 0.0020, 0.0, 0.0900, 0.0010, 0.0020),
     thread=StartCost(0.0002, 0.0001, 0.0, 0.0, 0.0001, 0.0000),
-    chunk_seconds=0.000_15,
+    chunk_seconds=0.000_25,
     byte_seconds=1.5e-9,
+    shared_seconds=0.5e-9,
+    crowding=0.05,
+    error=0.1,
 )
 
 # Of workers that are there already.
@@ -144,6 +150,10 @@ _SIZE_BUCKETS = (("tiny", 10), ("small", 100), ("medium", 1_000), ("large", 10_0
 
 # A chunk below this is not worth its dispatch: 0.25 ms of dispatch is 10 % of it.
 SMALLEST_CHUNK_SECONDS = 0.0025
+# A chunk's result comes back at once: longer chunks make a run blind (progress, deaths, surprises).
+LONGEST_CHUNK_SECONDS = 0.5
+# From here on a buffer goes through shared memory (``run.shared``).
+SHARED_FROM_BYTES = 1 << 17
 
 
 def time_bucket(item_seconds: float) -> str:
@@ -201,25 +211,115 @@ def parallel_seconds(
     """
     cost = NO_START if kept else costs.of(method)
     start = start_seconds(cost, workers, resident_bytes)
-    end = cost.end + cost.end_each * workers
-    t = profile.item_seconds
-    if method == "thread":
-        travel = 0.0
-    else:
-        sent = profile.result_bytes + (0.0 if inherited else profile.arg_bytes)
-        travel = profile.pickle_seconds + sent * costs.byte_seconds
-    if t > 0:
-        items = max(0, items - int(cost.latency / t))  # the caller computes while workers start
+    # The first worker runs while the others are being started.
+    begun = cost.base + (start - cost.base) * (workers + 1) / (2 * workers) + cost.latency
+    alone, share = profile.item_seconds, profile.cpu_share
+    slow = slowdown(profile, costs, workers, cpus)
+    t = alone * (1 + (slow - 1) * min(share, 1.0))
+    out = back = sent = 0.0
+    if method != "thread":
+        out = profile.pickle_seconds + _moved(profile.result_bytes, costs)
+        back = profile.pickle_seconds
+        if profile.result_bytes >= SHARED_FROM_BYTES:
+            back = MAP_SECONDS
+        if not inherited:
+            sent = profile.send_seconds + _moved(profile.arg_bytes, costs)
+    if alone > 0:
+        items = max(0, items - int(cost.latency / alone))  # the caller computes meanwhile
     rounds = -(-items // workers)
-    busy_workers = rounds * (t + travel)
-    busy_cpus = items * (t * profile.cpu_share + 2 * travel) / cpus
-    busy_caller = items * travel
-    tail = max(t, SMALLEST_CHUNK_SECONDS) * (1 - 1 / workers) if rounds > 1 else 0.0
-    span = cost.latency + max(busy_workers, busy_cpus, busy_caller) + tail
-    return start + span + costs.chunk_seconds * workers + end
+    chunks = _chunk_count(profile, items, t + out + sent, workers)
+    dispatch = costs.chunk_seconds
+    busy_workers = rounds * (t + out + sent) + -(-chunks // workers) * dispatch
+    busy_caller = items * (back + sent) + chunks * dispatch
+    busy_cpus = (items * (t * share + out + sent) + busy_caller) / cpus
+    span = max(busy_workers, busy_cpus, busy_caller) + _tail(profile, t, items, workers)
+    return max(begun + span, start) + cost.end + cost.end_each * workers
 
 
-def merged_profile(old: Profile, new: Profile, weight: float = 0.3) -> Profile:
+# Mapping a segment and removing its name.
+MAP_SECONDS = 0.000_05
+
+
+def slowdown(profile: Profile, costs: Costs, workers: int, cpus: int) -> float:
+    """Return how many times as long an item computes while so many workers do.
+
+    CPUs share caches, memory and, as hardware threads, parts of a core: an item takes
+    ``1 + k (b - 1) / (c - 1)`` times as long with b of c CPUs at work.
+
+    Args:
+        profile: what an item costs; its ``crowding`` is k, where measured.
+        costs: what the machine charges; has k for other functions.
+        workers: how many.
+        cpus: usable CPUs.
+    """
+    busy = min(workers * min(profile.cpu_share, 1.0), float(cpus))
+    if busy <= 1 or cpus < 2:
+        return 1.0
+    return 1 + (profile.crowding or costs.crowding) * (busy - 1) / (cpus - 1)
+
+
+def chunk_share(profile: Profile) -> float:
+    """Return which share of what remains is dealt out at a time.
+
+    Half of it, as factoring has it, where nothing is known of how items differ; up to four fifths
+    where they cost the same: with a spread of less than a quarter of the mean.
+
+    >>> chunk_share(Profile(item_seconds=0.01, spread=0.01)), chunk_share(Profile(0.01))
+    (0.5, 0.8)
+    """
+    return 0.5 + 0.3 * max(0.0, 1.0 - 4 * profile.spread / profile.item_seconds)
+
+
+def uncertainty(profile: Profile, costs: Costs) -> float:
+    """Return by what share a forecast may be wrong.
+
+    What forecasts have been off by of late, and the standard error of the mean.
+    """
+    known = max(1, profile.items)
+    return min(0.9, costs.error + profile.spread / profile.item_seconds / sqrt(known))
+
+
+def _moved(size: float, costs: Costs) -> float:
+    """Return the time to move so many bytes from one process to another."""
+    return size * (costs.shared_seconds if size >= SHARED_FROM_BYTES else costs.byte_seconds)
+
+
+def _chunk_count(profile: Profile, items: int, item_seconds: float, workers: int) -> int:
+    """Return about how many chunks the policy of ``planner.next_chunksize`` makes.
+
+    Each chunk takes the share f / w of what remains, down to the smallest: from ``f R / w`` to
+    ``s`` items that is ``(w / f) ln(f R / (w s))`` chunks, and ``w / f`` of the smallest.
+    """
+    if items <= workers:
+        return items
+    share = chunk_share(profile)
+    least = max(1.0, SMALLEST_CHUNK_SECONDS / max(item_seconds, 1e-12))
+    first = share * items / workers
+    count = workers / share * (1 + max(0.0, log(max(first / least, 1.0))))
+    count = max(count, items * item_seconds / LONGEST_CHUNK_SECONDS)
+    return int(min(items, max(workers, count)))
+
+
+def _tail(profile: Profile, item_seconds: float, items: int, workers: int) -> float:
+    """Return how much later than on average the last worker ends.
+
+    Half of the last chunk, which is an item or the smallest chunk worth its dispatch; and where
+    every worker has but one item, the expected excess of the longest of them: ``s sqrt(2 ln n)``
+    for n items of spread s, at most what the slowest took.
+    """
+    if workers < 2 or items < 1:
+        return 0.0
+    together = min(items, workers)
+    excess = profile.spread * sqrt(2 * log(together)) if together > 1 else 0.0
+    if profile.most_seconds:
+        excess = min(excess, max(0.0, profile.most_seconds - profile.item_seconds))
+    if items <= workers:
+        return excess
+    last = min(max(item_seconds, SMALLEST_CHUNK_SECONDS), items * item_seconds / workers)
+    return (last + excess) / 2 * (1 - 1 / workers)
+
+
+def merged_profile(old: Profile, new: Profile, weight: float = 0.5) -> Profile:
     """Return the running estimate after one more measurement.
 
     The new measurement counts ``weight``, and is held within a factor of 4 of the old one, so that
@@ -237,63 +337,103 @@ def merged_profile(old: Profile, new: Profile, weight: float = 0.3) -> Profile:
             return now if before <= 0 else before
         return before + weight * (min(max(now, before / 4), before * 4) - before)
 
+    changed: dict[str, Any] = {
+        field.name: blend(getattr(old, field.name), getattr(new, field.name))
+        for field in fields(Profile)
+        if field.name not in ("memory_bytes", "items")
+    }
     return replace(
         new,
-        item_seconds=blend(old.item_seconds, new.item_seconds),
-        spread=blend(old.spread, new.spread),
-        least_seconds=blend(old.least_seconds, new.least_seconds),
-        most_seconds=blend(old.most_seconds, new.most_seconds),
-        cpu_share=blend(old.cpu_share, new.cpu_share),
-        arg_bytes=blend(old.arg_bytes, new.arg_bytes),
-        result_bytes=blend(old.result_bytes, new.result_bytes),
-        pickle_seconds=blend(old.pickle_seconds, new.pickle_seconds),
+        **changed,
         memory_bytes=max(old.memory_bytes, new.memory_bytes),
         items=old.items + new.items,
     )
 
 
-def corrected_costs(
-    costs: Costs,
-    method: str,
-    workers: int,
-    *,
-    resident_bytes: int,
-    started: float,
-    latency: float | None,
-    ended: float,
-    weight: float = 0.3,
-) -> Costs:
-    """Return the costs after one more real start and end of a crew.
+# Learning what the machine charges ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one run showed of the machine. None stands for what it did not show.
+
+    Attributes:
+        method: start method, or "thread".
+        workers: workers it started.
+        resident_bytes: the caller's resident memory then.
+        started: how long the caller was busy starting them, s; None where they were there already.
+        latency: how long it took from then until the first worker was ready, s.
+        ended: how long it took to end them, s.
+        chunk_seconds: time a worker spent between two chunks, s.
+        byte_seconds, shared_seconds: time to move a byte through a pipe, through shared memory, s.
+        crowding: see ``Profile``.
+        error: by what share the forecast was wrong.
+    """
+
+    method: str
+    workers: int
+    resident_bytes: int = 0
+    started: float | None = None
+    latency: float | None = None
+    ended: float | None = None
+    chunk_seconds: float | None = None
+    byte_seconds: float | None = None
+    shared_seconds: float | None = None
+    crowding: float | None = None
+    error: float | None = None
+
+
+# No figure leaves this range around what it was on the first day: a machine that seems to be a
+# hundred times slower than it was is disturbed, not slow.
+MOST_CHANGE = 20.0
+LEAST_ERROR, MOST_ERROR = 0.03, 0.3
+MOST_CROWDING = 1.0
+
+
+def learned_costs(costs: Costs, seen: Seen, weight: float = 0.3) -> Costs:
+    """Return the costs after one more real run.
+
+    Each figure moves towards what was seen, by ``weight`` of the difference, a single run counting
+    as at most four times as slow or as fast; and none moves further than ``MOST_CHANGE`` times from
+    ``FIRST_COSTS``.
 
     Args:
         costs: the estimate so far.
-        method: start method of the run.
-        workers: workers it started.
-        resident_bytes: the caller's resident memory then.
-        started: how long the caller was busy starting them, s.
-        latency: how long it took from then until the first worker was ready, s; None if no worker
-            came to it.
-        ended: how long it took to end them, s.
+        seen: what the run showed.
         weight: share of the new measurement, 0 to 1.
     """
-    cost = costs.of(method)
-    begin = _ratio(started, start_seconds(cost, workers, resident_bytes), weight)
-    end = _ratio(ended, cost.end + cost.end_each * workers, weight)
-    waited = 1.0 if latency is None else _ratio(latency, cost.latency, weight)
-    corrected = StartCost(
-        base=cost.base * begin,
-        each=cost.each * begin,
-        per_gb=cost.per_gb * begin,
-        latency=cost.latency * waited,
-        end=cost.end * end,
-        end_each=cost.end_each * end,
+    cost, first = costs.of(seen.method), FIRST_COSTS.of(seen.method)
+    begin = _ratio(seen.started, start_seconds(cost, seen.workers, seen.resident_bytes), weight)
+    end = _ratio(seen.ended, cost.end + cost.end_each * seen.workers, weight)
+    waited = _ratio(seen.latency, cost.latency, weight)
+    started = StartCost(
+        base=_bounded(cost.base * begin, first.base),
+        each=_bounded(cost.each * begin, first.each),
+        per_gb=_bounded(cost.per_gb * begin, first.per_gb),
+        latency=_bounded(cost.latency * waited, first.latency),
+        end=_bounded(cost.end * end, first.end),
+        end_each=_bounded(cost.end_each * end, first.end_each),
     )
-    changed: dict[str, Any] = {method: corrected}
+    changed: dict[str, Any] = {seen.method: started}
+    for name in ("chunk_seconds", "byte_seconds", "shared_seconds"):
+        before = getattr(costs, name)
+        scaled = before * _ratio(getattr(seen, name), before, weight)
+        changed[name] = _bounded(scaled, getattr(FIRST_COSTS, name))
+    if seen.crowding is not None:
+        towards = min(max(seen.crowding, 0.0), MOST_CROWDING)
+        changed["crowding"] = costs.crowding + weight * (towards - costs.crowding)
+    if seen.error is not None:
+        towards = min(max(seen.error, LEAST_ERROR), MOST_ERROR)
+        changed["error"] = costs.error + weight * (towards - costs.error)
     return replace(costs, **changed)
 
 
-def _ratio(actual: float, forecast: float, weight: float) -> float:
+def _ratio(actual: float | None, forecast: float, weight: float) -> float:
     """Return by how much to scale a forecast: towards the actual, held within a factor of 4."""
-    if forecast <= 0 or actual <= 0:
+    if actual is None or forecast <= 0 or actual <= 0:
         return 1.0
     return 1 + weight * (min(max(actual / forecast, 0.25), 4.0) - 1)
+
+
+def _bounded(value: float, first: float) -> float:
+    return min(max(value, first / MOST_CHANGE), first * MOST_CHANGE)

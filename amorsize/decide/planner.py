@@ -1,7 +1,7 @@
 """The planner: searches the cost model for the plan with the shortest forecast. Pure functions.
 
-Serial wins unless parallel is clearly better: a forecast is only a forecast, and a call that was
-not made slower is worth more than one that might have become faster.
+Serial wins unless parallel is better by more than forecasts are wrong: a call that was not made
+slower is worth more than one that might have become faster.
 """
 
 from __future__ import annotations
@@ -11,28 +11,26 @@ from math import ceil, log, sqrt
 
 from ..units import duration
 from .model import (
+    LONGEST_CHUNK_SECONDS,
     SMALLEST_CHUNK_SECONDS,
     Costs,
     Profile,
     parallel_seconds,
     serial_seconds,
     start_seconds,
+    uncertainty,
 )
 
 __all__ = [
+    "Candidate",
     "Plan",
     "Situation",
-    "evenness",
+    "Way",
     "fixed_chunksize",
     "make_plan",
     "next_chunksize",
     "plan_for_little",
 ]
-
-# Parallel must be forecast to take at most this share of the serial time ...
-CLEARLY_BETTER = 0.9
-# ... and to save at least this much: below it, the noise of one fork decides.
-LEAST_GAIN_SECONDS = 0.001
 
 # More processes than this hide no more waiting: their start costs 1 ms each.
 MOST_WAITING_WORKERS = 256
@@ -40,19 +38,35 @@ MOST_WAITING_WORKERS = 256
 # An item that uses less than this share of a CPU is waiting for something.
 WAITING_SHARE = 0.5
 
+# Numbers of workers closer together than this share of them make no difference.
+FLAT = 8
+
 # Each worker's own memory under fork (its interpreter's touched pages) and under the others.
 FORKED_WORKER_BYTES = 15_000_000
 SPAWNED_WORKER_BYTES = 40_000_000
 USABLE_MEMORY = 0.8  # of what is free; the rest is for everybody else
 
-# A chunk's result comes back at once: longer chunks make a run blind (progress, deaths, surprises),
-# larger ones double the memory.
-LONGEST_CHUNK_SECONDS = 0.5
+# Results of a chunk are in memory twice for a moment.
 LARGEST_CHUNK_BYTES = 32_000_000
 # Chunks of a stream whose length is unknown, and of results someone waits for one by one.
 STREAM_CHUNK_SECONDS = 0.05
 # And of tiny items so many, which take less than 1 MB as they wait.
 STREAM_CHUNK_ITEMS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to run items in workers.
+
+    Attributes:
+        method: start method, or "thread".
+        inherited: whether arguments reach workers without travelling.
+        kept: numbers of workers that wait from earlier calls.
+    """
+
+    method: str
+    inherited: bool = True
+    kept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +77,46 @@ class Situation:
         items: items left to do; assumed as many as were done when the length is unknown.
         cpus: usable CPUs.
         costs: what the machine charges.
-        method: start method, or "thread".
+        ways: the ways to choose from, the preferred one first.
         most_workers: cap on workers (``AMORSIZE_N_JOBS``), None for none.
         n_jobs: workers the caller asked for, None to search.
         resident_bytes: the caller's resident memory.
         free_bytes: memory left on the machine, None when unknown.
-        inherited: whether arguments reach workers without travelling.
         must_run: whether the items must run in workers, whatever it costs.
-        kept: numbers of workers that wait from earlier calls.
     """
 
     items: int
     cpus: int
     costs: Costs
-    method: str
+    ways: tuple[Way, ...]
     most_workers: int | None = None
     n_jobs: int | None = None
     resident_bytes: int = 0
     free_bytes: int | None = None
-    inherited: bool = True
     must_run: bool = False
-    kept: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Something that was considered.
+
+    Attributes:
+        method: start method, "thread" or "serial".
+        workers: how many, 1 for serial.
+        kept: whether they wait from an earlier call.
+        seconds: forecast.
+    """
+
+    method: str
+    workers: int
+    kept: bool
+    seconds: float
+
+    def __str__(self) -> str:
+        if self.method == "serial":
+            return "serial"
+        kind = "threads" if self.method == "thread" else f"processes ({self.method})"
+        return f"{self.workers} {'kept ' if self.kept else ''}{kind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,122 +125,200 @@ class Plan:
 
     Attributes:
         executor: "serial", "thread" or "process".
+        method: start method, "thread", or "" for serial.
         n_jobs: workers; 1 for serial.
         seconds: forecast of the time from now on.
+        low, high: the range the forecast is expected to be right within.
         serial_seconds: forecast of the same items in the calling process.
         reason: why, in words.
-        candidates: (workers, forecast seconds) of everything considered; 0 workers is serial.
+        candidates: everything considered.
     """
 
     executor: str
+    method: str
     n_jobs: int
     seconds: float
+    low: float
+    high: float
     serial_seconds: float
     reason: str
-    candidates: tuple[tuple[int, float], ...] = ()
+    candidates: tuple[Candidate, ...] = ()
 
 
 def make_plan(profile: Profile, situation: Situation) -> Plan:
     """Return the plan with the shortest forecast.
+
+    Serial is left only for what is forecast to be quicker by more than forecasts are wrong.
 
     Args:
         profile: what an item costs.
         situation: what the plan must fit.
 
     >>> from amorsize.decide.model import FIRST_COSTS
-    >>> room = Situation(items=1000, cpus=4, costs=FIRST_COSTS, method="fork")
+    >>> room = Situation(items=1000, cpus=4, costs=FIRST_COSTS, ways=(Way("fork"),))
     >>> make_plan(Profile(item_seconds=3e-8), room).executor
     'serial'
     >>> make_plan(Profile(item_seconds=0.01), room).n_jobs
     4
     """
     serial = serial_seconds(profile, situation.items)
-    candidates = tuple(
-        (workers, _forecast(profile, situation, workers))
-        for workers in _worker_counts(profile, situation)
-    )
-    workers, seconds = min(candidates, key=lambda pair: (pair[1], pair[0]))
-    considered = ((0, serial), *candidates)
-    executor = "thread" if situation.method == "thread" else "process"
+    found: list[Candidate] = []
+    for way in situation.ways:
+        found += _search(profile, situation, way)
+    # Of equals the way that was named first, and the fewest workers.
+    best = min(found, key=_seconds)
+    wrong = uncertainty(profile, situation.costs)
+    considered = (Candidate("serial", 1, False, serial), *found)
     if situation.must_run:
-        return Plan(executor, workers, seconds, serial, "workers were asked for", considered)
-    if seconds <= CLEARLY_BETTER * serial and serial - seconds >= LEAST_GAIN_SECONDS:
-        reason = f"{workers} workers are forecast to take {seconds / serial:.0%} of the serial time"
-        return Plan(executor, workers, seconds, serial, reason, considered)
+        reason = "workers were asked for"
+    elif best.seconds * (1 + wrong) <= serial:
+        reason = f"{best} are forecast to take {best.seconds / serial:.0%} of the serial time"
+    else:
+        why = _why_serial(profile, situation.costs, serial, best.seconds)
+        return _serial_plan(serial, wrong, why, considered)
     return Plan(
-        "serial", 1, serial, serial, _why_serial(profile, situation, serial, seconds), considered
+        executor="thread" if best.method == "thread" else "process",
+        method=best.method,
+        n_jobs=best.workers,
+        seconds=best.seconds,
+        low=best.seconds * (1 - wrong),
+        high=best.seconds * (1 + wrong),
+        serial_seconds=serial,
+        reason=reason,
+        candidates=considered,
     )
 
 
-def plan_for_little(
-    profile: Profile, items: int, costs: Costs, method: str, *, kept: bool
-) -> Plan | None:
+def plan_for_little(profile: Profile, situation: Situation) -> Plan | None:
     """Return the plan for so little work that no search could find another; None for more.
 
-    Workers would have to save ``LEAST_GAIN_SECONDS``, having cost what it takes to start one.
+    Workers would have to save what it takes to start and end one.
 
     Args:
         profile: what an item costs.
-        items: items left.
-        costs: what the machine charges.
-        method: start method, or "thread".
-        kept: whether workers wait from earlier calls, and need no start.
+        situation: what the plan must fit.
 
     >>> from amorsize.decide.model import FIRST_COSTS
-    >>> plan_for_little(Profile(item_seconds=1e-6), 100, FIRST_COSTS, "fork", kept=False).executor
+    >>> room = Situation(items=100, cpus=4, costs=FIRST_COSTS, ways=(Way("fork"),))
+    >>> plan_for_little(Profile(item_seconds=1e-6), room).executor
     'serial'
     """
-    serial = serial_seconds(profile, items)
-    start = 0.0 if kept else start_seconds(costs.of(method), 1, 0)
-    if serial >= start + LEAST_GAIN_SECONDS:
+    if situation.must_run:
+        return None
+    serial = serial_seconds(profile, situation.items)
+    costs = situation.costs
+    least = min(
+        2 * costs.chunk_seconds if way.kept else _coming_and_going(costs, way)
+        for way in situation.ways
+    )
+    if serial >= least:
         return None
     taking = f"the items left take {duration(serial)} in this process"
     reason = f"{taking}, less than starting a worker and gaining by it"
-    return Plan("serial", 1, serial, serial, reason, ((0, serial),))
-
-
-def _forecast(profile: Profile, situation: Situation, workers: int) -> float:
-    return parallel_seconds(
-        profile,
-        situation.costs,
-        situation.method,
-        situation.items,
-        workers,
-        cpus=situation.cpus,
-        resident_bytes=situation.resident_bytes,
-        inherited=situation.inherited,
-        kept=workers in situation.kept,
+    return _serial_plan(
+        serial, uncertainty(profile, costs), reason, (Candidate("serial", 1, False, serial),)
     )
 
 
-def _worker_counts(profile: Profile, situation: Situation) -> list[int]:
-    """Return the numbers of workers worth a forecast: all of a few, a growing grid of many."""
+def _coming_and_going(costs: Costs, way: Way) -> float:
+    cost = costs.of(way.method)
+    return start_seconds(cost, 1, 0) + cost.end + cost.end_each
+
+
+def _serial_plan(
+    serial: float, wrong: float, reason: str, considered: tuple[Candidate, ...]
+) -> Plan:
+    low, high = serial * (1 - wrong), serial * (1 + wrong)
+    return Plan("serial", "", 1, serial, low, high, serial, reason, considered)
+
+
+def _seconds(candidate: Candidate) -> float:
+    return candidate.seconds
+
+
+def _search(profile: Profile, situation: Situation, way: Way) -> list[Candidate]:
+    """Return what was considered of one way, the best number of workers among it.
+
+    The forecast falls with the number of workers until starting one more costs more than it saves,
+    and rises from there on, but for steps where the rounds of items change: powers of two bracket
+    the best, halves narrow the bracket down, and the steps next to it are looked at.
+    """
+    known: dict[int, Candidate] = {}
+
+    def seconds(workers: int) -> float:
+        if workers not in known:
+            kept = workers in way.kept
+            known[workers] = Candidate(
+                way.method,
+                workers,
+                kept,
+                parallel_seconds(
+                    profile,
+                    situation.costs,
+                    way.method,
+                    situation.items,
+                    workers,
+                    cpus=situation.cpus,
+                    resident_bytes=situation.resident_bytes,
+                    inherited=way.inherited,
+                    kept=kept,
+                ),
+            )
+        return known[workers].seconds
+
     if situation.n_jobs is not None:
-        return [situation.n_jobs]
+        seconds(situation.n_jobs)
+        return list(known.values())
+    most = _most_workers(profile, situation, way)
+    tried = [1]
+    while tried[-1] < most:
+        tried.append(min(2 * tried[-1], most))
+    if situation.cpus < most:
+        tried = sorted({*tried, situation.cpus})
+    place = min(range(len(tried)), key=lambda i: seconds(tried[i]))
+    low = tried[max(0, place - 1)]
+    high = tried[min(len(tried) - 1, place + 1)]
+    best = tried[place]
+    while high - low > max(2, best // FLAT):
+        left, right = (low + best) // 2, (best + high + 1) // 2
+        better = min((best, left, right), key=seconds)
+        if better == best:
+            low, high = left, right
+        elif better == left:
+            high = best
+        else:
+            low = best
+        best = better
+    rounds = -(-situation.items // best)
+    for count in (rounds, rounds + 1):
+        seconds(min(most, max(1, -(-situation.items // count))))
+    for workers in way.kept:
+        if workers <= most:
+            seconds(workers)
+    return sorted(known.values(), key=lambda candidate: candidate.workers)
+
+
+def _most_workers(profile: Profile, situation: Situation, way: Way) -> int:
+    """Return how many workers make any sense."""
     most = situation.cpus
     if profile.cpu_share < WAITING_SHARE:
-        hidden = situation.cpus / max(profile.cpu_share, 1e-3)
-        most = max(most, min(MOST_WAITING_WORKERS, ceil(hidden)))
+        most = max(most, MOST_WAITING_WORKERS)
     if situation.most_workers is not None:
         most = min(most, situation.most_workers)
-    most = max(1, min(most, situation.items, _fitting_workers(profile, situation)))
-    counts = list(range(1, min(most, 16) + 1))
-    while counts[-1] < most:
-        counts.append(min(most, ceil(counts[-1] * 1.15)))
-    return counts
+    return max(1, min(most, situation.items, _fitting_workers(profile, situation, way)))
 
 
-def _fitting_workers(profile: Profile, situation: Situation) -> int:
+def _fitting_workers(profile: Profile, situation: Situation, way: Way) -> int:
     """Return how many workers the free memory has room for."""
-    if situation.free_bytes is None or situation.method == "thread":
+    if situation.free_bytes is None or way.method == "thread":
         return MOST_WAITING_WORKERS + situation.cpus
-    own = FORKED_WORKER_BYTES if situation.method == "fork" else SPAWNED_WORKER_BYTES
+    own = FORKED_WORKER_BYTES if way.method == "fork" else SPAWNED_WORKER_BYTES
     each = own + profile.memory_bytes
     return max(1, int(situation.free_bytes * USABLE_MEMORY / each))
 
 
-def _why_serial(profile: Profile, situation: Situation, serial: float, parallel: float) -> str:
-    travel = profile.pickle_seconds + profile.result_bytes * situation.costs.byte_seconds
+def _why_serial(profile: Profile, costs: Costs, serial: float, parallel: float) -> str:
+    travel = profile.pickle_seconds + profile.result_bytes * costs.byte_seconds
     if travel > profile.item_seconds:
         return (
             f"moving a result between processes ({duration(travel)}) costs more than computing it "
@@ -228,28 +339,29 @@ def next_chunksize(
     item_seconds: float,
     *,
     done: int = 0,
-    evenness: float = 0.0,
+    share: float = 0.5,
     result_bytes: float = 0.0,
     longest_seconds: float = LONGEST_CHUNK_SECONDS,
     most_items: int | None = None,
 ) -> int:
     """Return the size of the next chunk to hand out, by factoring.
 
-    Half of what remains is dealt out in equal chunks to all workers, again and again: chunks of
+    Half of what remains is dealt out to all workers, again and again: chunks of
     ``ceil(remaining / 2 workers)`` (Hummel, Schonberg and Flynn 1992). They shrink towards the
     end, so that workers finish together whatever the items cost, and need no estimate of the
-    spread. Of items that are known to cost the same, up to four fifths are dealt out at a time. A
+    spread. Of items that are known to cost the same, more is dealt out at a time. A
     chunk is at least ``SMALLEST_CHUNK_SECONDS`` long, at most ``longest_seconds``, and its results
     at most ``LARGEST_CHUNK_BYTES``.
 
-    Of an input of unknown length, as much is assumed to remain as was handed out.
+    Of an input of unknown length, as much is assumed to remain as was handed out, and dealt out in
+    chunks a quarter as large: it may be less.
 
     Args:
         remaining: items not handed out yet, None when unknown.
         workers: workers that share them.
         item_seconds: an item's time; 0 when not known yet, which gives chunks of one item.
         done: items handed out so far; counts where ``remaining`` is unknown.
-        evenness: how sure it is that items cost the same, 0 to 1.
+        share: which share of what remains is dealt out at a time, see ``model.chunk_share``.
         result_bytes: a result's size.
         longest_seconds: longest chunk wanted, s.
         most_items: largest chunk wanted, None for no such limit.
@@ -266,20 +378,10 @@ def next_chunksize(
     if most_items is not None:
         most = min(most, most_items)
     if remaining is None:
-        remaining = max(done, workers * least)
-    share = 0.5 + 0.3 * evenness
+        remaining, share = max(done, workers * least), share / 4
     # Tiny items: the smallest worthwhile chunk must still leave one for each worker.
     fair = ceil(remaining / workers)
     return max(1, min(most, fair, max(least, ceil(share * remaining / workers))))
-
-
-def evenness(profile: Profile) -> float:
-    """Return how sure it is that items cost the same: 1 for no spread, 0 from a quarter of it on.
-
-    >>> evenness(Profile(item_seconds=0.01)), evenness(Profile(item_seconds=0.01, spread=0.01))
-    (1.0, 0.0)
-    """
-    return max(0.0, 1.0 - 4 * profile.spread / profile.item_seconds)
 
 
 def fixed_chunksize(

@@ -23,6 +23,7 @@ GROWTH = 4
 FIRST_GROWTH = 16
 # ... and no longer than what was run so far, but at least this ...
 SHORTEST_BLOCK_SECONDS = 20e-6
+UNKNOWN_GROWTH = 0.3
 # ... and at most this, so that a long serial run looks up often enough.
 LONGEST_BLOCK_SECONDS = 0.05
 
@@ -124,7 +125,9 @@ class Probe:
         """Return the number of items to time next, 1 or more."""
         if self.first is None:
             return 1
-        span = min(max(self.seconds, SHORTEST_BLOCK_SECONDS), LONGEST_BLOCK_SECONDS)
+        # Of unknown length, every item more that runs here may be one too many.
+        spent = self.seconds if remaining is not None else self.seconds * UNKNOWN_GROWTH
+        span = min(max(spent, SHORTEST_BLOCK_SECONDS), LONGEST_BLOCK_SECONDS)
         fitting = ceil(span / max(self.mean, 1e-9))
         growth = FIRST_GROWTH if self.seconds < SHORTEST_BLOCK_SECONDS else GROWTH
         size = max(1, min(fitting, growth * self.last_size))
@@ -162,6 +165,8 @@ def profile_of(
         arg_bytes=travel.arg_bytes if travel else 0.0,
         result_bytes=travel.result_bytes if travel else 0.0,
         pickle_seconds=travel.pickle_seconds if travel else 0.0,
+        send_seconds=travel.send_seconds if travel else 0.0,
+        crowding=travel.crowding if travel else 0.0,
         memory_bytes=memory_bytes,
         items=tally.items,
     )
@@ -237,7 +242,8 @@ else:
 def pickling(values: list[Any], dumps: Callable[[Any], bytes]) -> tuple[float, float]:
     """Return (bytes, seconds) that pickling one of ``values`` takes, pickled together.
 
-    Large buffers are copied at memory speed; they are not copied just to measure that.
+    Large buffers are not copied just to measure that: an array's content is never pickled, only
+    moved, and bytes are copied into the pickle at memory speed.
 
     Args:
         values: one value or a few of a kind.
@@ -248,7 +254,7 @@ def pickling(values: list[Any], dumps: Callable[[Any], bytes]) -> tuple[float, f
     """
     size = _buffer_size(values[-1])
     if size is not None:
-        return size, size * COPY_SECONDS
+        return size, size * COPY_SECONDS if isinstance(values[-1], (bytes, bytearray)) else 0.0
     begun = time.perf_counter()
     data = dumps(values)
     return len(data) / len(values), (time.perf_counter() - begun) / len(values)

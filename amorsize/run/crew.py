@@ -72,6 +72,7 @@ class Crew(Protocol):
         start_seconds: how long starting them kept the caller busy.
         end_seconds: how long ``close`` took; 0 when the workers were kept.
         reused: whether the workers served another call before.
+        has_first: whether it has taken the first tasks, as it was made.
     """
 
     workers: int
@@ -79,6 +80,7 @@ class Crew(Protocol):
     start_seconds: float
     end_seconds: float
     reused: bool
+    has_first: bool
 
     @property
     def ready_at(self) -> float | None:

@@ -97,6 +97,7 @@ class Span:
         begun: when it began, on the monotonic clock, s.
         seconds: wall time its items took.
         cpu_seconds: CPU time they took.
+        bytes: that their results took on the way.
     """
 
     worker: int
@@ -105,6 +106,7 @@ class Span:
     begun: float
     seconds: float
     cpu_seconds: float = 0.0
+    bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -129,7 +131,7 @@ class Engine:
         feed: the items.
         policy: how to run them.
         make_crew: starts a crew of so many workers; calls back, if it can, for the tasks to begin
-            with (at most so many) before it does, if the workers inherit the whole input.
+            with before it does, saying whether the workers inherit the whole input.
         item_seconds: an item's time as far as known, 0 when unknown.
         result_bytes: a result's size as far as known.
         cpu_share: CPU time of an item over its wall time, 0 when unknown.
@@ -143,13 +145,15 @@ class Engine:
         chunks: number of chunks that came back.
         retried: items that were handed out again after a worker was lost.
         workers: number of workers now.
+        pack_seconds: that pickling a result took of late.
+        packed: that pickling all results took, s.
     """
 
     def __init__(
         self,
         feed: Feed,
         policy: Policy,
-        make_crew: Callable[[int, Callable[[int], list[Task]] | None], Crew],
+        make_crew: Callable[[int, Callable[[bool], Iterator[Task]] | None], Crew],
         *,
         item_seconds: float = 0.0,
         result_bytes: float = 0.0,
@@ -181,7 +185,8 @@ class Engine:
         self._end: int | None = None  # results from here on do not count
         self._futile = 0  # crews lost since the last chunk that was finished
         self._arg_bytes = 0.0  # that an item takes on the way
-        self._pack_seconds = 0.0  # that pickling a result takes
+        self.pack_seconds = 0.0
+        self.packed = 0.0
         self._recent = (0.0, 0.0)  # (items, seconds) of late, older ones fading
         self._judged = (0.0, 0, 0.0)  # (time, items and their seconds) at the last judgement
         self._slow_times = 0  # judgements against the workers, one after the other
@@ -236,18 +241,18 @@ class Engine:
                 workers = max(1, workers // 2)
             else:
                 self.workers = self.crew.workers
+                if not self.crew.has_first:
+                    self._take_back()
                 return
 
-    def _first_tasks(self, most: int) -> list[Task]:
-        """Return the tasks for workers that inherit the whole input and are about to be started."""
-        tasks: list[Task] = []
-        while len(self._out) < min(most, self._window()):
-            chunk = self._next_chunk(inherited=True)
+    def _first_tasks(self, inherited: bool) -> Iterator[Task]:
+        """Yield tasks for workers that are about to be started."""
+        while len(self._out) < self._window():
+            chunk = self._next_chunk(inherited=inherited)
             if chunk is None:
-                break
+                return
             self._out[chunk.number] = chunk
-            tasks.append(self._task(chunk))
-        return tasks
+            yield self._task(chunk)
 
     def _hand_out(self) -> None:
         """Submit chunks until the window is full."""
@@ -305,7 +310,7 @@ class Engine:
             self.feed.likely_remaining,
             done=self.feed.position,
             workers=self.workers,
-            item_seconds=self.item_seconds + self._pack_seconds,
+            item_seconds=self.item_seconds + self.pack_seconds,
             # Chunks are kept small for the sake of what is larger, items or results.
             result_bytes=max(self._result_bytes, self._arg_bytes),
         )
@@ -419,8 +424,9 @@ class Engine:
         self._waiting -= piece.size - reply.done
         if reply.done and self._open(piece, reply):
             self._result_bytes = max(self._result_bytes, reply.size / reply.done)
-            self._pack_seconds += (1 - MEMORY) * (
-                reply.pack_seconds / reply.done - self._pack_seconds
+            self.packed += reply.pack_seconds
+            self.pack_seconds += (1 - MEMORY) * (
+                reply.pack_seconds / reply.done - self.pack_seconds
             )
             self._note(
                 Span(
@@ -430,6 +436,7 @@ class Engine:
                     reply.begun,
                     reply.seconds,
                     reply.cpu_seconds,
+                    reply.size,
                 )
             )
         if reply.failure is not None:

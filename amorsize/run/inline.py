@@ -27,6 +27,7 @@ class InlineCrew:
     """
 
     reused = False
+    has_first = False
 
     def __init__(self, setup: Setup) -> None:
         self.workers = self.ready = 1

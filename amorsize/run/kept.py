@@ -187,6 +187,7 @@ class Lease:
     """
 
     inherited = False
+    has_first = False
 
     def __init__(self, kept: _Kept, shipment: Shipment, prefix: str, *, reused: bool) -> None:
         crew = kept.crew

@@ -29,10 +29,11 @@ from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
 from ..decide.machine import oom_kills
+from ..errors import SerializationError
 from . import worker
 from .crew import Lost, Running, Task, take_all
 from .shared import make_prefix, sweep
-from .transport import pack_shipped
+from .transport import pack_forked, pack_shipped
 from .worker import CHUNK, ITEM, NOTE, READY, Reply, Setup, Shipment
 
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ _KILLED = -9  # the exit code after SIGKILL, which Windows has no name for
 # some must be left to work with.
 START_DESCRIPTORS = 12
 
-# Tasks that are put into the pipe before anybody reads it: it takes 64 kB, a task 150 bytes.
-MOST_FIRST_TASKS = 200
+# What is put into the pipe of tasks before anybody reads it, which takes 64 kB; a task without its
+# items takes 150 bytes.
+FIRST_BYTES = 40_000
+TASK_BYTES = 200
 
 
 class _OwnedPool(multiprocessing.pool.Pool):
@@ -291,8 +294,8 @@ class ProcessCrew:
         workers: how many.
         setup: what each starts with.
         inherits: whether that includes the whole input.
-        first: returns the tasks to begin with, at most so many; they are there when the first
-            worker comes up. None for none.
+        first: gives the tasks to begin with; they are there when the first worker comes up. None
+            for none.
 
     Raises:
         OSError: a process, pipe or semaphore cannot be had.
@@ -308,10 +311,11 @@ class ProcessCrew:
         setup: Setup,
         *,
         inherits: bool,
-        first: Callable[[int], list[Task]] | None = None,
+        first: Iterator[Task] | None = None,
     ) -> None:
         self.workers = workers
         self._first = first
+        self._pack = pack_shipped if context.get_start_method() != "fork" else pack_forked
         self.inherited = inherits
         self.idle = False  # whether it waits for a call
         self.started_at = time.monotonic()
@@ -341,6 +345,7 @@ class ProcessCrew:
                 )
         except BaseException:  # Ctrl-C that was held back comes here, with a whole pool
             if self._pool is not None:
+                self._pool._terminate.cancel()
                 self.abandon()
                 self.sweep()
             else:
@@ -350,6 +355,7 @@ class ProcessCrew:
         # The Pool's own finalizer would wait for a lock that an idle worker holds.
         self._pool._terminate.cancel()
         self.workers = len(self._pool.owned)
+        self.has_first = first is not None
         _crews.add(self)
         self._finalizer = util.Finalize(None, self._end_at_exit, exitpriority=15)
         self.start_seconds = time.monotonic() - self.started_at
@@ -384,7 +390,7 @@ class ProcessCrew:
     def submit(self, task: Task) -> int:
         """Hand out a task; return the bytes its items took on the way."""
         chunk = task.chunk
-        columns = None if task.columns is None else pack_shipped(task.columns, self.prefix)
+        columns = None if task.columns is None else self._pack(task.columns, self.prefix)
         self._pool.apply_async(
             worker.run_chunk,
             (chunk, task.start, task.size, columns, task.track, self._shipment),
@@ -399,11 +405,22 @@ class ProcessCrew:
 
     def _submit_first(self, pool: _OwnedPool) -> None:
         """Put the first tasks into the pipe, as the Pool's task handler would when it is there."""
-        for task in self._first(MOST_FIRST_TASKS) if self._first is not None else ():
+        room = FIRST_BYTES
+        for task in self._first or ():
             bring = partial(self._bring, task.chunk)
+            try:
+                columns = None if task.columns is None else self._pack(task.columns, self.prefix)
+            except SerializationError as error:
+                bring(error)
+                break
             result = multiprocessing.pool.ApplyResult(pool, bring, bring)
-            args = (task.chunk, task.start, task.size, None, task.track, None)
-            pool._quick_put((result._job, 0, worker.run_chunk, args, {}))  # type: ignore[attr-defined]
+            args = (task.chunk, task.start, task.size, columns, task.track, None)
+            message: tuple[object, ...] = (result._job, 0, worker.run_chunk, args, {})  # type: ignore[attr-defined]
+            room -= TASK_BYTES + (0 if columns is None else len(columns.head))
+            if room < 0:
+                pool._taskqueue.put(([message], None))  # type: ignore[attr-defined]
+                break
+            pool._quick_put(message)  # type: ignore[attr-defined]
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""

@@ -41,6 +41,7 @@ class ThreadCrew:
     """
 
     reused = False
+    has_first = False
 
     def __init__(self, workers: int, setup: Setup) -> None:
         self.workers = workers

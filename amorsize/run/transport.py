@@ -28,6 +28,7 @@ __all__ = [
     "is_smaller",
     "loads",
     "pack_common",
+    "pack_forked",
     "pack_results",
     "pack_shipped",
     "unpack",
@@ -192,7 +193,7 @@ def pack_results(
         is none.
     """
     try:
-        return _pack(results, prefix), None
+        return pack_forked(results, prefix), None
     except BaseException:  # noqa: BLE001 - looked into below, result by result
         pass
     for offset, result in enumerate(results):
@@ -201,10 +202,10 @@ def pack_results(
         except BaseException as error:  # noqa: BLE001 - a reduction may also call sys.exit()
             refusal = error if isinstance(error, SerializationError) else _refusal(result, error)
             refusal.index = start + offset
-            return _pack(results[:offset], prefix), refusal
+            return pack_forked(results[:offset], prefix), refusal
     # Each alone can be pickled, only the list cannot (too deep, too large).
     refusal = SerializationError("the results of a chunk cannot be pickled together", index=start)
-    return _pack([], prefix), refusal
+    return pack_forked([], prefix), refusal
 
 
 def pack_common(value: Any, prefix: str) -> Parcel | None:
@@ -247,7 +248,18 @@ def unpack(parcel: Parcel, *, common: bool = False) -> Any:
     return pickle.loads(head, buffers=parts)
 
 
-def _pack(value: Any, prefix: str) -> Parcel:
+def pack_forked(value: Any, prefix: str) -> Parcel:
+    """Make a parcel for a process that was forked from this one, or that this one was forked from.
+
+    What is pickled by name is found under its name there.
+
+    Args:
+        value: what to send.
+        prefix: of the crew's segments, "" for none.
+
+    Raises:
+        SerializationError: it cannot be pickled.
+    """
     buffers: list[pickle.PickleBuffer] | None = [] if prefix else None
     return _parcel(dumps(value, buffers), buffers, prefix) or Parcel(dumps(value))
 

@@ -6,8 +6,14 @@ from math import ceil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amorsize.decide.model import FIRST_COSTS, Profile, merged_profile, parallel_seconds
-from amorsize.decide.planner import Situation, fixed_chunksize, make_plan, next_chunksize
+from amorsize.decide.model import (
+    FIRST_COSTS,
+    Profile,
+    merged_profile,
+    parallel_seconds,
+    uncertainty,
+)
+from amorsize.decide.planner import Situation, Way, fixed_chunksize, make_plan, next_chunksize
 
 seconds = st.floats(1e-8, 100.0)
 profiles = st.builds(
@@ -20,26 +26,33 @@ profiles = st.builds(
     pickle_seconds=st.floats(0, 1),
     memory_bytes=st.integers(0, 10**10),
 )
+ways = st.builds(
+    Way,
+    method=st.sampled_from(["fork", "spawn", "forkserver", "thread"]),
+    inherited=st.booleans(),
+    kept=st.sampled_from([(), (2,), (1, 8)]),
+)
 situations = st.builds(
     Situation,
     items=st.integers(1, 10**7),
     cpus=st.integers(1, 1024),
     costs=st.just(FIRST_COSTS),
-    method=st.sampled_from(["fork", "spawn", "forkserver", "thread"]),
+    ways=st.lists(ways, min_size=1, max_size=3).map(tuple),
     most_workers=st.none() | st.integers(1, 64),
     resident_bytes=st.integers(0, 10**11),
     free_bytes=st.none() | st.integers(10**7, 10**12),
-    inherited=st.booleans(),
 )
 
 
 @given(profiles, situations)
 def test_a_plan_is_the_best_of_its_candidates(profile, situation):
-    """No candidate that was considered would have been forecast to be clearly quicker."""
+    """Nothing considered would be quicker by more than forecasts are wrong; never below serial."""
     plan = make_plan(profile, situation)
-    best = min(seconds for _, seconds in plan.candidates)
-    assert plan.seconds <= best / 0.9 + 0.001 + 1e-9
+    best = min(candidate.seconds for candidate in plan.candidates)
+    wrong = uncertainty(profile, situation.costs)
+    assert plan.seconds <= best * (1 + wrong) * (1 + 1e-9)
     assert plan.seconds <= plan.serial_seconds
+    assert plan.low <= plan.seconds <= plan.high
 
 
 @given(profiles, situations)
@@ -60,7 +73,7 @@ def test_more_items_take_no_less_time(profile, situation, more):
     """Forecasts grow with the items."""
 
     def forecast(items):
-        return parallel_seconds(profile, FIRST_COSTS, situation.method, items, 4, cpus=4)
+        return parallel_seconds(profile, FIRST_COSTS, situation.ways[0].method, items, 4, cpus=4)
 
     assert forecast(situation.items) <= forecast(situation.items + more) * (1 + 1e-9) + max(
         profile.item_seconds, 0.0015
@@ -99,11 +112,11 @@ def test_a_fixed_chunk_size_is_between_one_and_a_fair_share(profile, items, work
 
 @given(profiles, profiles)
 def test_a_merged_profile_lies_between_and_moves_by_a_bounded_factor(old, new):
-    """One run, however wild, moves the estimate by less than a factor of two."""
+    """One run, however wild, moves the estimate by a bounded factor."""
     merged = merged_profile(old, new).item_seconds
     low, high = sorted((old.item_seconds, new.item_seconds))
     assert low * (1 - 1e-9) <= merged <= high * (1 + 1e-9)
-    assert old.item_seconds / 2 < merged < old.item_seconds * 2
+    assert old.item_seconds / 2 <= merged <= old.item_seconds * 2.5 * (1 + 1e-9)
 
 
 @given(profiles, situations)
