@@ -12,11 +12,11 @@ from typing import Any
 
 from .adviser import Adviser, count_workers, machine_costs
 from .api import plain_function
-from .decide.model import Profile
-from .decide.planner import fixed_chunksize
+from .decide.machine import Machine
+from .decide.model import Costs, Profile
+from .decide.planner import Plan, fixed_chunksize
 from .decide.probe import Probe, Stopwatch, peak_memory_bytes, pickling, profile_of
 from .options import check_context, check_flag, check_jobs, check_seconds, check_whole
-from .units import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class OptimizationResult:
         cache_hit: whether the advice comes from what was remembered, without a sample.
         executor_type: "process", or "serial" when no pool pays.
         profile: what was measured, when ``profile=True`` was passed; None otherwise.
+        basis: what the advice rests on; ``explain`` shows it.
     """
 
     n_jobs: int
@@ -53,22 +54,55 @@ class OptimizationResult:
     cache_hit: bool = False
     executor_type: str = "process"
     profile: Profile | None = None
+    basis: Basis | None = field(default=None, repr=False, compare=False)
 
     def explain(self) -> str:
-        """Return the advice as a few lines of text."""
+        """Return the advice, what it rests on and what else was considered, as one screen of text.
+
+        >>> print(optimize(abs, [], use_cache=False).explain())
+        use n_jobs=1, chunksize=1 (serial)
+          because   there is no data
+          speed-up  1.00 times the serial loop, by forecast
+        """
+        from .show.hints import hints_for_items  # few want to see it
+        from .show.report import describe, describe_candidates
+
         lines = [
             f"use n_jobs={self.n_jobs}, chunksize={self.chunksize} ({self.executor_type})",
             f"  because   {self.reason}",
             f"  speed-up  {self.estimated_speedup:.2f} times the serial loop, by forecast",
-            "  measured  " + ("earlier, and remembered" if self.cache_hit else "on a sample, now"),
         ]
-        if self.profile is not None:
-            item = self.profile
-            lines.append(
-                f"  an item   {duration(item.item_seconds)} +- {duration(item.spread)}, "
-                f"{item.cpu_share:.0%} CPU, results of {item.result_bytes:,.0f} bytes"
-            )
-        return "\n".join(lines + [f"  warning   {text}" for text in self.warnings])
+        hints: list[str] = []
+        basis = self.basis
+        if basis is not None:
+            when = "earlier, and remembered" if self.cache_hit else "on a sample, now"
+            lines.append(f"  measured  {when}")
+            lines.append(f"  an item   {describe(basis.profile)}")
+            lines.append(f"  machine   {basis.machine}")
+            if basis.plan is not None:
+                lines += describe_candidates(basis.plan)
+            hints = hints_for_items(basis.profile, basis.items, basis.costs)
+        lines += [f"  warning   {text}" for text in self.warnings]
+        return "\n".join(lines + [f"  faster    {text}" for text in hints])
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What advice rests on.
+
+    Attributes:
+        profile: what was measured of an item, now or earlier.
+        machine: what the process may use, and why no more.
+        costs: what the machine charges, as far as learned.
+        items: number of items.
+        plan: the forecasts; None where nothing can be sent to workers.
+    """
+
+    profile: Profile
+    machine: Machine
+    costs: Costs
+    items: int
+    plan: Plan | None
 
 
 def optimize(
@@ -229,6 +263,7 @@ def _advise(
     if items is None:
         items = max(2, int(ASSUMED_SECONDS / profile.item_seconds))
         notes.append(f"the length of the data is unknown; {items:,} items were assumed")
+    plan = None
     if notes and adviser.items is not None:  # nothing can be sent
         reason, speedup, n_jobs = "items or results cannot be sent between processes", 1.0, 1
     else:
@@ -240,11 +275,12 @@ def _advise(
             notes.append(
                 f"n_jobs={n_jobs} is forecast to take {1 / speedup:.1f} times the serial time"
             )
+    costs = machine_costs(use_cache=adviser.use_cache)
     size = fixed_chunksize(
         profile,
         items,
         n_jobs,
-        chunk_seconds=machine_costs().chunk_seconds,
+        chunk_seconds=costs.chunk_seconds,
         longest_seconds=target_chunk_duration,
     )
     return OptimizationResult(
@@ -257,4 +293,5 @@ def _advise(
         cache_hit=adviser.hit,
         executor_type="serial" if n_jobs == 1 else "process",
         profile=profile if keep else None,
+        basis=Basis(profile, adviser.machine, costs, items, plan),
     )

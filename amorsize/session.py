@@ -22,10 +22,10 @@ from .adviser import (
     machine_costs,
 )
 from .decide.fingerprint import is_known, uses
-from .decide.machine import resident_bytes, usable_cpus
-from .decide.model import SHARED_FROM_BYTES, Profile, Seen, chunk_share, slowdown
+from .decide.machine import resident_bytes, this_machine, usable_cpus
+from .decide.model import SHARED_FROM_BYTES, Chunking, Profile, Seen, slowdown
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
-from .decide.probe import Probe, Stopwatch, Tally, peak_memory_bytes, pickling, profile_of
+from .decide.probe import Block, Probe, Stopwatch, Tally, peak_memory_bytes, pickling, profile_of
 from .errors import SerializationError, TaskTimeoutError
 from .options import Options
 from .run.failure import MISSING
@@ -69,6 +69,13 @@ NOTEWORTHY_SECONDS = 0.02
 LIGHT_PICKLE_SECONDS = 20e-6
 # An integer of a long list.
 LEAST_PICKLE_SECONDS = 20e-9
+# So many items, if they took PROBE_SECONDS, are believed against what is remembered, when they are
+# so far out of its range.
+SURE_ITEMS = 3
+SURPRISE = 1.5
+# A worker's first chunk is left out when its items took so many times as long as later ones: it
+# paid for imports and first touches of memory.
+WARM_UP = 2.0
 # Items are compared, alone and in workers, when they differ by no more than this share, and those
 # that ran alone took so long.
 COMPARABLE_SPREAD = 0.2
@@ -338,12 +345,22 @@ class Session:
 
     def _profile(self, remembered: Profile | None) -> Profile:
         """Return what is known of an item: remembered, unless this run says otherwise."""
-        if remembered is not None and self.probe.mean < NEIGHBOURHOOD * remembered.item_seconds:
+        if remembered is not None and not self._surprises(remembered):
             return remembered
         grown = max(0, peak_memory_bytes() - self._peak)
         probe = self.probe
         travel = self._travel or remembered
         return profile_of(probe.tally, probe.mean, memory_bytes=grown, travel=travel)
+
+    def _surprises(self, remembered: Profile) -> bool:
+        """Return whether today's items are outside the range of those that are remembered."""
+        probe = self.probe
+        if probe.mean >= NEIGHBOURHOOD * remembered.item_seconds:
+            return True
+        if probe.items < SURE_ITEMS or probe.seconds < PROBE_SECONDS:
+            return False
+        low, high = remembered.least_seconds / SURPRISE, remembered.most_seconds * SURPRISE
+        return not low <= probe.mean <= high
 
     def _measure_travel(self, out: list[Any]) -> str:
         """Measure what sending items and results costs; return why they cannot be sent, or ""."""
@@ -394,7 +411,8 @@ class Session:
             self.feed,
             Policy(
                 workers=plan.n_jobs,
-                size=self._sizes(profile, lazy=lazy),
+                size=self._sizes(plan.chunking, lazy=lazy),
+                ahead_seconds=plan.chunking.ramp_seconds,
                 ordered=ordered,
                 bounded=lazy,
                 buffersize=options.buffersize,
@@ -415,7 +433,7 @@ class Session:
         )
         yield from self.engine.run()
 
-    def _sizes(self, profile: Profile | None, *, lazy: bool) -> Callable[..., int]:
+    def _sizes(self, chunking: Chunking, *, lazy: bool) -> Callable[..., int]:
         """Return the chunk policy."""
         fixed = self.options.chunksize
         if fixed is None and self.options.task_timeout is not None:
@@ -423,15 +441,14 @@ class Session:
         if fixed is not None:
             size: int = fixed
             return lambda left, **_: size
-        share = 0.5 if profile is None else chunk_share(profile)
         if lazy or self.feed.remaining is None:
             return partial(
                 next_chunksize,
-                share=share,
+                chunking=chunking,
                 longest_seconds=STREAM_CHUNK_SECONDS,
                 most_items=STREAM_CHUNK_ITEMS,
             )
-        return partial(next_chunksize, share=share)
+        return partial(next_chunksize, chunking=chunking)
 
     def _rethink(self, left: int | None, item_seconds: float, cpu_share: float) -> int:
         """Return how many workers to go on with, now that one has shown what an item costs."""
@@ -584,23 +601,26 @@ class Session:
     def _observed(self) -> Profile | None:
         """Return what this run has shown of its items, wherever they ran."""
         tally, adviser, engine = Tally(), self._adviser, self.engine
-        tally.merge(self.probe.tally)
-        if engine is not None:
-            tally.merge(engine.own)
-            tally.merge(engine.tally)
-        if not tally.items:
-            return None
         grown = max(0, peak_memory_bytes() - self._peak) if self._peak else 0
         travel = self._travel or (adviser.remembered() if adviser is not None else None)
-        if engine is None or adviser is None:
-            return profile_of(tally, self.probe.mean, memory_bytes=grown, travel=travel)
+        if engine is None or adviser is None or not engine.tally.items:
+            tally.merge(self.probe.tally)
+            if engine is not None:
+                tally.merge(engine.own)
+            if not tally.items:
+                return None
+            mean = self.probe.mean if engine is None else tally.seconds / tally.items
+            return profile_of(tally, mean, memory_bytes=grown, travel=travel)
+        in_workers = warmed_up(engine.spans) or engine.tally
+        for part in (self.probe.rest, engine.own, in_workers):
+            tally.merge(part)
         # Items that ran in workers took longer than they take alone.
         known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
         crowding = self._crowding(engine) or (travel.crowding if travel is not None else 0.0)
         known = replace(known, crowding=max(0.0, crowding))
         costs = machine_costs(use_cache=self.options.use_cache)
         slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
-        alone = tally.seconds - engine.tally.seconds * (1 - 1 / slow)
+        alone = tally.seconds - in_workers.seconds * (1 - 1 / slow)
         profile = replace(known, item_seconds=max(1e-9, alone / tally.items))
         if engine.packed and profile.result_bytes < SHARED_FROM_BYTES:
             profile = replace(profile, pickle_seconds=engine.packed / engine.tally.items)
@@ -669,7 +689,7 @@ class Session:
             start_reason=adviser.method_reason if used and adviser is not None else "",
             reason=self._reason,
             cache_hit=adviser is not None and adviser.hit,
-            plan=plan,
+            plan=plan or self._serial_plan,
             profile=profile,
             forecast_seconds=self._forecast,
             actual_seconds=elapsed,
@@ -681,7 +701,52 @@ class Session:
             retried=engine.retried if engine is not None else 0,
             warnings=(*self.warnings, *contradictions(self._forecast, elapsed)),
             timeline=spans,
+            machine=this_machine(),
+            hints=() if profile is None else tuple(self._hints(profile, elapsed, used=used)),
         )
+
+    def _hints(self, profile: Profile, elapsed: float, *, used: bool) -> list[str]:
+        """Return what would make the call faster."""
+        from .show.hints import hints_for_run
+
+        crew = self.engine.crew if self.engine is not None else None
+        started = crew is not None and not crew.reused
+        found = hints_for_run(
+            profile,
+            self.produced,
+            machine_costs(use_cache=self.options.use_cache),
+            self.plan if used else None,
+            jobs=self.jobs,
+            chunksize=self.options.chunksize,
+            cpus=usable_cpus(),
+            seconds=elapsed,
+            start_seconds=crew.start_seconds + crew.end_seconds if crew and started else 0.0,
+            shipped_bytes=crew.shipped_bytes if crew is not None else 0,
+        )
+        adviser = self._adviser
+        if adviser is not None and self.options.backend is None:
+            hint = adviser.threads_hint(profile, self.produced, elapsed)
+            found += [hint] if hint else []
+        return found
+
+
+def warmed_up(spans: list[Span]) -> Tally | None:
+    """Return the tally of workers' chunks but for the first of each; None where those are no other.
+
+    Args:
+        spans: chunks in any order; those of the calling process do not count.
+    """
+    first, later = Tally(), Tally()
+    seen: set[int] = set()
+    for span in sorted(spans, key=lambda span: span.begun):
+        if span.worker:
+            tally = later if span.worker in seen else first
+            tally.add(Block(span.items, span.seconds, span.cpu_seconds))
+            seen.add(span.worker)
+    if not later.items or later.seconds < PROBE_SECONDS:
+        return None
+    warm = first.seconds / first.items < WARM_UP * later.seconds / later.items
+    return None if warm else later
 
 
 def chunk_gaps(spans: list[Span]) -> tuple[float, float | None]:

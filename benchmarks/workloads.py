@@ -156,7 +156,5 @@ WORKLOADS: dict[str, Workload] = {
     "8 MB arrays out": Workload(make_array, lambda: list(range(24)), 24),
     "1 MB arrays in and out": Workload(transform, lambda: arrays(150, 125_000), 150),
     "400 waits of 5 ms": Workload(wait_5ms, lambda: list(range(400)), 400, waiting=True),
-    "waiting and computing": Workload(
-        fetch_and_parse, lambda: list(range(200)), 200, waiting=True
-    ),
+    "waiting and computing": Workload(fetch_and_parse, lambda: list(range(200)), 200, waiting=True),
 }

@@ -23,7 +23,7 @@ LAYERS = [
     {"cache"},
     {"remote"},
     {"records", "store"},
-    {"show.report", "show.progress"},
+    {"show.report", "show.progress", "show.hints"},
     {"run.engine"},
     {"run.kept"},
     {"run.pool", "run.threads", "run.inline"},

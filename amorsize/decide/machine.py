@@ -48,12 +48,20 @@ class Machine:
         cores: physical cores among the CPUs of the affinity mask; a hint, at least 1.
         memory_bytes: memory the process may have in all: the machine's, or its cgroup's limit.
         reason: what limited ``cpus``, for people.
+        memory_reason: what limited ``memory_bytes``, for people.
     """
 
     cpus: int
     cores: int
     memory_bytes: int
     reason: str
+    memory_reason: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cpus} usable CPUs ({self.reason}), {self.cores} physical cores, "
+            f"{self.memory_bytes / 1e9:.1f} GB ({self.memory_reason})"
+        )
 
 
 def this_machine() -> Machine:
@@ -85,11 +93,13 @@ def read_machine(root: str = "/") -> Machine:
     """
     groups = _read(f"{root}/proc/self/cgroup")
     cpus, reason = _count_cpus(root, groups)
+    memory, memory_reason = _memory_limit(root, groups)
     return Machine(
         cpus=cpus,
         cores=_physical_cores(root),
-        memory_bytes=_memory_limit(root, groups),
+        memory_bytes=memory,
         reason=reason,
+        memory_reason=memory_reason,
     )
 
 
@@ -206,15 +216,16 @@ def _cgroup_quota(root: str, groups: str) -> float | None:
 # Memory -------------------------------------------------------------------------------------
 
 
-def _memory_limit(root: str, groups: str) -> int:
-    """Return all the memory this process may have, in bytes."""
+def _memory_limit(root: str, groups: str) -> tuple[int, str]:
+    """Return all the memory this process may have, in bytes, and what says so."""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     else:
         import psutil  # only where the C library does not say
 
         total = psutil.virtual_memory().total
-    return min([total, *(limit for _, limit in _memory_groups(root, groups))])
+    limits = [(limit, "a cgroup limit") for _, limit in _memory_groups(root, groups)]
+    return min([(total, "of the machine"), *limits], key=lambda pair: pair[0])
 
 
 def free_memory(root: str = "/") -> int:

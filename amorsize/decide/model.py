@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "DEFAULT_CHUNKING",
     "FIRST_COSTS",
     "TIME_BUCKETS",
+    "Chunking",
     "Costs",
+    "Crowd",
     "Profile",
     "Seen",
     "StartCost",
     "chunk_share",
+    "chunking",
+    "evenness",
     "learned_costs",
     "merged_profile",
     "parallel_seconds",
@@ -184,37 +189,124 @@ def start_seconds(cost: StartCost, workers: int, resident_bytes: int) -> float:
     return cost.base + workers * (cost.each + cost.per_gb * resident_bytes / 1e9)
 
 
-def parallel_seconds(
-    profile: Profile,
-    costs: Costs,
-    method: str,
-    items: int,
-    workers: int,
-    *,
-    cpus: int,
-    resident_bytes: int = 0,
-    inherited: bool = True,
-    kept: bool = False,
-) -> float:
-    """Return the time ``items`` would take in ``workers`` workers, start and end included.
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """So many workers, and what they start from.
 
-    Args:
-        profile: what an item costs.
-        costs: what the machine charges.
+    Attributes:
         method: start method, or "thread".
-        items: items left.
-        workers: workers to start, 1 or more.
+        workers: how many, 1 or more.
         cpus: usable CPUs.
         resident_bytes: the caller's resident memory, which a fork has to map.
         inherited: whether arguments need not travel.
         kept: whether that many workers are there already, and stay.
     """
-    cost = NO_START if kept else costs.of(method)
-    start = start_seconds(cost, workers, resident_bytes)
+
+    method: str
+    workers: int
+    cpus: int
+    resident_bytes: int = 0
+    inherited: bool = True
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How to cut the items into chunks.
+
+    Attributes:
+        share: which share of a worker's part of what remains is dealt out at a time.
+        least_seconds: the shortest chunk, s.
+        ramp_seconds: how long the last worker starts after the first, s: so much work for each must
+            wait for those that are there while the caller is busy starting others.
+    """
+
+    share: float = 0.5
+    least_seconds: float = SMALLEST_CHUNK_SECONDS
+    ramp_seconds: float = 0.0
+
+
+# Where nothing is known.
+DEFAULT_CHUNKING = Chunking()
+
+
+def parallel_seconds(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> float:
+    """Return the time ``items`` would take in workers, start and end included.
+
+    Args:
+        profile: what an item costs.
+        costs: what the machine charges.
+        items: items left.
+        crowd: the workers.
+    """
+    return _forecast(profile, costs, items, crowd)[0]
+
+
+def chunking(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> Chunking:
+    """Return how to cut the items of such a run into chunks.
+
+    Of what remains less is dealt out at a time where workers come up so late that they would find
+    nothing left, and where the caller has so much to do with results that it must not wait for the
+    first of them: less by the share of the run that each of the two takes.
+
+    Args:
+        profile: what an item costs.
+        costs: what the machine charges.
+        items: items left.
+        crowd: the workers.
+    """
+    seconds, late, caller = _forecast(profile, costs, items, crowd)
+    left = max(0.0, 1 - late / seconds) * max(0.0, 1 - caller / seconds)
+    share = max(LEAST_SHARE, chunk_share(profile, items, crowd.workers) * left)
+    return Chunking(share, _least_seconds(profile, costs, items, crowd.workers, late), late)
+
+
+# No less is dealt out at a time: a twentieth of what a worker would get of the rest.
+LEAST_SHARE = 0.05
+
+
+def _both(one: float, other: float) -> float:
+    """Return how long two take that work on each other's output at the same time.
+
+    The longer of them, and some more where they are close: then now the one waits, now the other.
+    The power is pulled out of the air; it adds 9 % where both take equally long.
+    """
+    longer, shorter = max(one, other), min(one, other)
+    return longer * sqrt(sqrt(sqrt(1 + (shorter / longer) ** 8)))
+
+
+# How much more time the caller has than it needs to dispatch chunks.
+CALLER_ROOM = 1.2
+LEAST_AVAILABLE = 0.2
+
+
+def _least_seconds(profile: Profile, costs: Costs, items: int, workers: int, ramp: float) -> float:
+    """Return the shortest chunk worth its dispatch.
+
+    With T for a worker's part of the work, chunks of d seconds cost ``(T / d) h`` for dispatch, and
+    ``d / 2`` at the end, on average: least where ``d = sqrt(2 T h)``. No longer than ten times its
+    dispatch; and so long that the caller, who has half of the dispatch of every chunk, but no time
+    for it while workers start, is not busy all the time.
+    """
+    part = items * profile.item_seconds / workers
+    dispatch = costs.chunk_seconds
+    best = min(sqrt(2 * part * dispatch), max(SMALLEST_CHUNK_SECONDS, 10 * dispatch))
+    available = max(part - ramp / 2, LEAST_AVAILABLE * part)
+    return max(best, CALLER_ROOM * workers * dispatch / 2 * part / max(available, 1e-12), 1e-6)
+
+
+def _forecast(
+    profile: Profile, costs: Costs, items: int, crowd: Crowd
+) -> tuple[float, float, float]:
+    """Return (seconds, of which until the last worker is up, seconds of the caller's work)."""
+    workers, method = crowd.workers, crowd.method
+    cost = NO_START if crowd.kept else costs.of(method)
+    start = start_seconds(cost, workers, crowd.resident_bytes)
+    ramp = start - cost.base
     # The first worker runs while the others are being started.
-    begun = cost.base + (start - cost.base) * (workers + 1) / (2 * workers) + cost.latency
+    begun = cost.base + ramp * (workers + 1) / (2 * workers) + cost.latency
     alone, share = profile.item_seconds, profile.cpu_share
-    slow = slowdown(profile, costs, workers, cpus)
+    slow = slowdown(profile, costs, workers, crowd.cpus)
     t = alone * (1 + (slow - 1) * min(share, 1.0))
     out = back = sent = 0.0
     if method != "thread":
@@ -222,18 +314,22 @@ def parallel_seconds(
         back = profile.pickle_seconds
         if profile.result_bytes >= SHARED_FROM_BYTES:
             back = MAP_SECONDS
-        if not inherited:
+        if not crowd.inherited:
             sent = profile.send_seconds + _moved(profile.arg_bytes, costs)
     if alone > 0:
         items = max(0, items - int(cost.latency / alone))  # the caller computes meanwhile
-    rounds = -(-items // workers)
-    chunks = _chunk_count(profile, items, t + out + sent, workers)
-    dispatch = costs.chunk_seconds
+    # Items that cost the same come in rounds; others fill the gaps.
+    rounds = items / workers
+    rounds += evenness(profile) * (-(-items // workers) - rounds)
+    least = _least_seconds(profile, costs, items, workers, ramp)
+    chunks = _chunk_count(profile, items, t + out + sent, workers, least)
+    dispatch = costs.chunk_seconds / 2  # the caller's part, and a worker's
     busy_workers = rounds * (t + out + sent) + -(-chunks // workers) * dispatch
     busy_caller = items * (back + sent) + chunks * dispatch
-    busy_cpus = (items * (t * share + out + sent) + busy_caller) / cpus
-    span = max(busy_workers, busy_cpus, busy_caller) + _tail(profile, t, items, workers)
-    return max(begun + span, start) + cost.end + cost.end_each * workers
+    busy_cpus = (items * (t * share + out + sent) + chunks * dispatch + busy_caller) / crowd.cpus
+    span = max(busy_workers, busy_cpus) + _tail(profile, t, items, workers, least)
+    seconds = _both(begun + span, start + busy_caller) + cost.end + cost.end_each * workers
+    return seconds, ramp, busy_caller
 
 
 # Mapping a segment and removing its name.
@@ -258,16 +354,28 @@ def slowdown(profile: Profile, costs: Costs, workers: int, cpus: int) -> float:
     return 1 + (profile.crowding or costs.crowding) * (busy - 1) / (cpus - 1)
 
 
-def chunk_share(profile: Profile) -> float:
-    """Return which share of what remains is dealt out at a time.
+def evenness(profile: Profile) -> float:
+    """Return how sure it is that items cost the same: 1 for no spread, 0 from a quarter of it on.
 
-    Half of it, as factoring has it, where nothing is known of how items differ; up to four fifths
-    where they cost the same: with a spread of less than a quarter of the mean.
+    >>> evenness(Profile(item_seconds=0.01)), evenness(Profile(item_seconds=0.01, spread=0.01))
+    (1.0, 0.0)
+    """
+    return max(0.0, 1.0 - 4 * profile.spread / profile.item_seconds)
 
-    >>> chunk_share(Profile(item_seconds=0.01, spread=0.01)), chunk_share(Profile(0.01))
+
+def chunk_share(profile: Profile, items: int, workers: int) -> float:
+    """Return which share of what remains is dealt out at a time, as far as the items go.
+
+    Half of it, as factoring has it; up to four fifths where items cost the same; and less where
+    they differ so much, and are so few for each worker, that factoring's own rule says so: 1 / x of
+    it, with ``x = 1 + b^2 + b sqrt(b^2 + 2)`` and ``b = w s / (2 t sqrt(R))`` (Hummel, Schonberg
+    and Flynn 1992).
+
+    >>> chunk_share(Profile(0.01, spread=0.01), 1_000, 2), chunk_share(Profile(0.01), 1_000, 2)
     (0.5, 0.8)
     """
-    return 0.5 + 0.3 * max(0.0, 1.0 - 4 * profile.spread / profile.item_seconds)
+    b = workers * profile.spread / (2 * profile.item_seconds * sqrt(max(1, items)))
+    return min(0.5 + 0.3 * evenness(profile), 1 / (1 + b * b + b * sqrt(b * b + 2)))
 
 
 def uncertainty(profile: Profile, costs: Costs) -> float:
@@ -284,7 +392,9 @@ def _moved(size: float, costs: Costs) -> float:
     return size * (costs.shared_seconds if size >= SHARED_FROM_BYTES else costs.byte_seconds)
 
 
-def _chunk_count(profile: Profile, items: int, item_seconds: float, workers: int) -> int:
+def _chunk_count(
+    profile: Profile, items: int, item_seconds: float, workers: int, least_seconds: float
+) -> int:
     """Return about how many chunks the policy of ``planner.next_chunksize`` makes.
 
     Each chunk takes the share f / w of what remains, down to the smallest: from ``f R / w`` to
@@ -292,15 +402,17 @@ def _chunk_count(profile: Profile, items: int, item_seconds: float, workers: int
     """
     if items <= workers:
         return items
-    share = chunk_share(profile)
-    least = max(1.0, SMALLEST_CHUNK_SECONDS / max(item_seconds, 1e-12))
+    share = max(LEAST_SHARE, chunk_share(profile, items, workers))
+    least = max(1.0, least_seconds / max(item_seconds, 1e-12))
     first = share * items / workers
     count = workers / share * (1 + max(0.0, log(max(first / least, 1.0))))
     count = max(count, items * item_seconds / LONGEST_CHUNK_SECONDS)
     return int(min(items, max(workers, count)))
 
 
-def _tail(profile: Profile, item_seconds: float, items: int, workers: int) -> float:
+def _tail(
+    profile: Profile, item_seconds: float, items: int, workers: int, least_seconds: float
+) -> float:
     """Return how much later than on average the last worker ends.
 
     Half of the last chunk, which is an item or the smallest chunk worth its dispatch; and where
@@ -315,7 +427,7 @@ def _tail(profile: Profile, item_seconds: float, items: int, workers: int) -> fl
         excess = min(excess, max(0.0, profile.most_seconds - profile.item_seconds))
     if items <= workers:
         return excess
-    last = min(max(item_seconds, SMALLEST_CHUNK_SECONDS), items * item_seconds / workers)
+    last = min(max(item_seconds, least_seconds), items * item_seconds / workers)
     return (last + excess) / 2 * (1 - 1 / workers)
 
 

@@ -11,10 +11,13 @@ from math import ceil, log, sqrt
 
 from ..units import duration
 from .model import (
+    DEFAULT_CHUNKING,
     LONGEST_CHUNK_SECONDS,
-    SMALLEST_CHUNK_SECONDS,
+    Chunking,
     Costs,
+    Crowd,
     Profile,
+    chunking,
     parallel_seconds,
     serial_seconds,
     start_seconds,
@@ -132,6 +135,7 @@ class Plan:
         serial_seconds: forecast of the same items in the calling process.
         reason: why, in words.
         candidates: everything considered.
+        chunking: how to cut the items into chunks, see ``next_chunksize``.
     """
 
     executor: str
@@ -143,6 +147,7 @@ class Plan:
     serial_seconds: float
     reason: str
     candidates: tuple[Candidate, ...] = ()
+    chunking: Chunking = DEFAULT_CHUNKING
 
 
 def make_plan(profile: Profile, situation: Situation) -> Plan:
@@ -176,6 +181,8 @@ def make_plan(profile: Profile, situation: Situation) -> Plan:
     else:
         why = _why_serial(profile, situation.costs, serial, best.seconds)
         return _serial_plan(serial, wrong, why, considered)
+    way = next(way for way in situation.ways if way.method == best.method)
+    crowd = _crowd(situation, way, best.workers)
     return Plan(
         executor="thread" if best.method == "thread" else "process",
         method=best.method,
@@ -186,6 +193,18 @@ def make_plan(profile: Profile, situation: Situation) -> Plan:
         serial_seconds=serial,
         reason=reason,
         candidates=considered,
+        chunking=chunking(profile, situation.costs, situation.items, crowd),
+    )
+
+
+def _crowd(situation: Situation, way: Way, workers: int) -> Crowd:
+    return Crowd(
+        way.method,
+        workers,
+        situation.cpus,
+        situation.resident_bytes,
+        way.inherited,
+        workers in way.kept,
     )
 
 
@@ -247,23 +266,9 @@ def _search(profile: Profile, situation: Situation, way: Way) -> list[Candidate]
 
     def seconds(workers: int) -> float:
         if workers not in known:
-            kept = workers in way.kept
-            known[workers] = Candidate(
-                way.method,
-                workers,
-                kept,
-                parallel_seconds(
-                    profile,
-                    situation.costs,
-                    way.method,
-                    situation.items,
-                    workers,
-                    cpus=situation.cpus,
-                    resident_bytes=situation.resident_bytes,
-                    inherited=way.inherited,
-                    kept=kept,
-                ),
-            )
+            crowd = _crowd(situation, way, workers)
+            forecast = parallel_seconds(profile, situation.costs, situation.items, crowd)
+            known[workers] = Candidate(way.method, workers, crowd.kept, forecast)
         return known[workers].seconds
 
     if situation.n_jobs is not None:
@@ -338,8 +343,8 @@ def next_chunksize(
     workers: int,
     item_seconds: float,
     *,
+    chunking: Chunking = DEFAULT_CHUNKING,
     done: int = 0,
-    share: float = 0.5,
     result_bytes: float = 0.0,
     longest_seconds: float = LONGEST_CHUNK_SECONDS,
     most_items: int | None = None,
@@ -349,9 +354,10 @@ def next_chunksize(
     Half of what remains is dealt out to all workers, again and again: chunks of
     ``ceil(remaining / 2 workers)`` (Hummel, Schonberg and Flynn 1992). They shrink towards the
     end, so that workers finish together whatever the items cost, and need no estimate of the
-    spread. Of items that are known to cost the same, more is dealt out at a time. A
-    chunk is at least ``SMALLEST_CHUNK_SECONDS`` long, at most ``longest_seconds``, and its results
-    at most ``LARGEST_CHUNK_BYTES``.
+    spread. Of items that are known to cost the same, more is dealt out at a time; less where
+    workers or the caller come late (``model.chunking``). A chunk is at least as long as its
+    dispatch makes sense, at most ``longest_seconds``, and its results at most
+    ``LARGEST_CHUNK_BYTES``.
 
     Of an input of unknown length, as much is assumed to remain as was handed out, and dealt out in
     chunks a quarter as large: it may be less.
@@ -360,8 +366,8 @@ def next_chunksize(
         remaining: items not handed out yet, None when unknown.
         workers: workers that share them.
         item_seconds: an item's time; 0 when not known yet, which gives chunks of one item.
+        chunking: the share to deal out at a time, and the shortest chunk.
         done: items handed out so far; counts where ``remaining`` is unknown.
-        share: which share of what remains is dealt out at a time, see ``model.chunk_share``.
         result_bytes: a result's size.
         longest_seconds: longest chunk wanted, s.
         most_items: largest chunk wanted, None for no such limit.
@@ -371,7 +377,8 @@ def next_chunksize(
     """
     if item_seconds <= 0:
         return 1
-    least = ceil(SMALLEST_CHUNK_SECONDS / item_seconds)
+    share = chunking.share
+    least = ceil(chunking.least_seconds / item_seconds)
     most = max(1, int(longest_seconds / item_seconds))
     if result_bytes >= 1:
         most = min(most, max(1, int(LARGEST_CHUNK_BYTES / result_bytes)))
@@ -379,9 +386,7 @@ def next_chunksize(
         most = min(most, most_items)
     if remaining is None:
         remaining, share = max(done, workers * least), share / 4
-    # Tiny items: the smallest worthwhile chunk must still leave one for each worker.
-    fair = ceil(remaining / workers)
-    return max(1, min(most, fair, max(least, ceil(share * remaining / workers))))
+    return max(1, min(most, max(least, ceil(share * remaining / workers))))
 
 
 def fixed_chunksize(

@@ -97,11 +97,13 @@ class Probe:
 
     Attributes:
         tally: of all blocks.
+        rest: of all but the first, which may have paid for imports.
         first: the first block, None before it.
         last_size: number of items in the last block.
     """
 
     tally: Tally = field(default_factory=Tally)
+    rest: Tally = field(default_factory=Tally)
     first: Block | None = None
     last_size: int = 0
 
@@ -117,7 +119,10 @@ class Probe:
 
     def add(self, block: Block) -> None:
         """Book one block."""
-        self.first = self.first or block
+        if self.first is None:
+            self.first = block
+        else:
+            self.rest.add(block)
         self.last_size = block.items
         self.tally.add(block)
 

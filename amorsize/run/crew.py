@@ -72,6 +72,8 @@ class Crew(Protocol):
         start_seconds: how long starting them kept the caller busy.
         end_seconds: how long ``close`` took; 0 when the workers were kept.
         reused: whether the workers served another call before.
+        shipped_bytes: size of the function and all it captures, as it was sent; 0 where workers
+            inherited it.
         has_first: whether it has taken the first tasks, as it was made.
     """
 
@@ -81,6 +83,7 @@ class Crew(Protocol):
     end_seconds: float
     reused: bool
     has_first: bool
+    shipped_bytes: int
 
     @property
     def ready_at(self) -> float | None:

@@ -67,6 +67,8 @@ class Policy:
         deadline: when the call must end, on the monotonic clock, None for no limit.
         timeout: the limit that made the deadline, for the message.
         return_exceptions: whether an exception is a result.
+        ahead_seconds: work of so many seconds waits for each worker as they start, because the
+            caller is busy starting others.
         help: whether the caller computes items while workers start.
         retreat: whether the caller computes what is left when workers turn out slower than it.
     """
@@ -81,6 +83,7 @@ class Policy:
     deadline: float | None = None
     timeout: float | None = None
     return_exceptions: bool = False
+    ahead_seconds: float = 0.0
     help: bool = False
     retreat: bool = False
     rethink: Callable[[int | None, float, float], int] | None = None
@@ -247,10 +250,13 @@ class Engine:
 
     def _first_tasks(self, inherited: bool) -> Iterator[Task]:
         """Yield tasks for workers that are about to be started."""
-        while len(self._out) < self._window():
+        window, ahead = self._window(), 0.0
+        plenty = self.policy.ahead_seconds * self.workers
+        while len(self._out) < window or (window > self.workers and ahead < plenty):
             chunk = self._next_chunk(inherited=inherited)
             if chunk is None:
                 return
+            ahead += chunk.piece.size * self.item_seconds
             self._out[chunk.number] = chunk
             yield self._task(chunk)
 

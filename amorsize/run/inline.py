@@ -28,6 +28,7 @@ class InlineCrew:
 
     reused = False
     has_first = False
+    shipped_bytes = 0
 
     def __init__(self, setup: Setup) -> None:
         self.workers = self.ready = 1

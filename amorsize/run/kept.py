@@ -199,6 +199,7 @@ class Lease:
         self._kept: _Kept | None = kept
         self._crew = crew
         self._prefix = prefix
+        self.shipped_bytes = shipment.call.size + shipment.current.size
         crew.begin(shipment)
 
     @property

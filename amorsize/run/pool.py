@@ -59,10 +59,12 @@ _KILLED = -9  # the exit code after SIGKILL, which Windows has no name for
 # some must be left to work with.
 START_DESCRIPTORS = 12
 
-# What is put into the pipe of tasks before anybody reads it, which takes 64 kB; a task without its
-# items takes 150 bytes.
-FIRST_BYTES = 40_000
-TASK_BYTES = 200
+# What is put into the pipe of tasks before anybody reads it, which takes 64 kB, or a megabyte where
+# the system can be asked for it; a task without its items takes 80 bytes.
+FIRST_BYTES = 50_000
+MORE_BYTES = 1 << 20
+TASK_BYTES = 100
+MANY_WORKERS = 100
 
 
 class _OwnedPool(multiprocessing.pool.Pool):
@@ -303,6 +305,7 @@ class ProcessCrew:
     """
 
     reused = False
+    shipped_bytes = 0
 
     def __init__(
         self,
@@ -406,6 +409,8 @@ class ProcessCrew:
     def _submit_first(self, pool: _OwnedPool) -> None:
         """Put the first tasks into the pipe, as the Pool's task handler would when it is there."""
         room = FIRST_BYTES
+        if self.workers > MANY_WORKERS:
+            room = max(room, _widened(pool._inqueue._writer) - FIRST_BYTES)  # type: ignore[attr-defined]
         for task in self._first or ():
             bring = partial(self._bring, task.chunk)
             try:
@@ -550,6 +555,16 @@ class ProcessCrew:
                 self._running[pid] = Running(subject, None, when)
             elif kind == ITEM:
                 self._running[pid] = Running(self._running[pid].chunk, subject, when)
+
+
+def _widened(pipe: Connection) -> int:
+    """Make a pipe hold more before anybody reads it; return how many bytes it may hold."""
+    try:
+        import fcntl
+
+        return fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, MORE_BYTES)
+    except (ImportError, AttributeError, OSError):  # not Linux, or not allowed
+        return 0
 
 
 _crews: weakref.WeakSet[ProcessCrew] = weakref.WeakSet()

@@ -42,6 +42,7 @@ class ThreadCrew:
 
     reused = False
     has_first = False
+    shipped_bytes = 0
 
     def __init__(self, workers: int, setup: Setup) -> None:
         self.workers = workers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..decide.machine import Machine
 from ..decide.model import Profile
 from ..decide.planner import Plan
 from ..units import duration
@@ -12,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..run.engine import Span
 
-__all__ = ["RunReport"]
+__all__ = ["RunReport", "describe", "describe_candidates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class RunReport:
         start_reason: why that way.
         reason: why this backend and number of workers.
         cache_hit: whether a remembered profile was used.
-        plan: the plan that was carried out, None when the call was over before one was needed, or
-            nothing was left to decide.
+        plan: the plan that was carried out (the last one made, where it said serial), None when the
+            call was over before one was needed, or nothing was left to decide.
         profile: what was measured of the items, None when nothing was.
         forecast_seconds: what the whole call was forecast to take, None without a forecast.
         actual_seconds: what it took.
@@ -44,6 +45,8 @@ class RunReport:
         retried: items handed out again after a worker was lost.
         warnings: what the caller should know.
         timeline: every chunk, where and when it ran.
+        machine: what the process may use, as it was when the call began; None when nobody asked.
+        hints: what would make it faster.
     """
 
     function: str
@@ -68,6 +71,8 @@ class RunReport:
     retried: int
     warnings: tuple[str, ...]
     timeline: tuple[Span, ...]
+    machine: Machine | None = None
+    hints: tuple[str, ...] = ()
 
     def explain(self) -> str:
         """Return what happened and why, as a few lines of text."""
@@ -79,10 +84,10 @@ class RunReport:
             + ("from what was remembered" if self.cache_hit else "from what was measured"),
         ]
         if self.profile is not None:
-            lines.append(f"  an item   {_describe(self.profile)}")
+            lines.append(f"  an item   {describe(self.profile)}")
         if self.forecast_seconds is not None:
             lines.append(
-                f"  forecast  {duration(self.forecast_seconds)}, "
+                f"  forecast  {duration(self.forecast_seconds)}{self._range()}, "
                 f"actual {duration(self.actual_seconds)}"
             )
         if self.serial_seconds is not None and self.backend != "serial":
@@ -93,8 +98,20 @@ class RunReport:
             )
         if self.retried:
             lines.append(f"  retried   {self.retried:,} items of lost workers")
+        if self.machine is not None:
+            lines.append(f"  machine   {self.machine}")
+        if self.plan is not None:
+            lines += describe_candidates(self.plan)
         lines += [f"  warning   {text}" for text in self.warnings]
+        lines += [f"  faster    {text}" for text in self.hints]
         return "\n".join(lines)
+
+    def _range(self) -> str:
+        plan = self.plan
+        if plan is None or self.forecast_seconds is None:
+            return ""
+        low, high = (self.decided_seconds + part for part in (plan.low, plan.high))
+        return f" ({duration(low)} to {duration(high)})"
 
     def _where(self) -> str:
         if self.backend == "serial":
@@ -106,7 +123,29 @@ class RunReport:
         )
 
 
-def _describe(profile: Profile) -> str:
+# One screen: the best of what was considered.
+MOST_SHOWN = 6
+
+
+def describe_candidates(plan: Plan) -> list[str]:
+    """Return a line for each of the best candidates of a plan, what was chosen marked.
+
+    Args:
+        plan: the plan.
+    """
+    serial = [candidate for candidate in plan.candidates if candidate.method == "serial"]
+    others = [candidate for candidate in plan.candidates if candidate.method != "serial"]
+    best = sorted(others, key=lambda candidate: candidate.seconds)[: MOST_SHOWN - 1]
+    chosen = (plan.method or "serial", plan.n_jobs)
+    lines = []
+    for candidate in sorted([*serial, *best], key=lambda candidate: candidate.seconds):
+        mark = "<- chosen" if (candidate.method, candidate.workers) == chosen else ""
+        lines.append(f"  forecast  {duration(candidate.seconds):>8}  {candidate}  {mark}".rstrip())
+    return lines
+
+
+def describe(profile: Profile) -> str:
+    """Return what an item costs in a few words."""
     parts = [f"{duration(profile.item_seconds)} +- {duration(profile.spread)}"]
     parts.append(f"{min(profile.cpu_share, 99.0):.0%} CPU")
     if profile.result_bytes:

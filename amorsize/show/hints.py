@@ -1,0 +1,122 @@
+"""What would make a call faster: findings of one run, in words a user can act on."""
+
+from __future__ import annotations
+
+from ..decide.model import Costs, Profile
+from ..decide.planner import Plan
+from ..units import duration
+
+__all__ = ["hints_for_items", "hints_for_run"]
+
+# Below this an item costs less than Python's own call of it.
+TINY_SECONDS = 1e-6
+# That many tiny items are worth a word.
+MANY = 10_000
+# A part of the whole this large is worth a word.
+LARGE_SHARE = 0.25
+# And so is a run of this length at least.
+WORTH_SECONDS = 0.05
+# What is sent with a function beside its code.
+LARGE_CAPTURE = 1_000_000
+# Chunks so many times as long as their dispatch are not what slows a run down.
+FEW_DISPATCHES = 5
+
+
+def hints_for_items(profile: Profile, items: int, costs: Costs) -> list[str]:
+    """Return what could be changed about the items, whoever runs them.
+
+    Args:
+        profile: what an item costs.
+        items: how many there are.
+        costs: what the machine charges.
+    """
+    found = []
+    moved = profile.pickle_seconds + profile.result_bytes * costs.byte_seconds
+    if profile.result_bytes >= LARGE_CAPTURE / 100 and moved > profile.item_seconds:
+        found.append(
+            f"moving a result ({profile.result_bytes:,.0f} bytes, {duration(moved)}) costs more "
+            f"than computing it ({duration(profile.item_seconds)}): return less, or compute more "
+            "at a time"
+        )
+    elif profile.item_seconds < TINY_SECONDS and items >= MANY:
+        found.append(
+            f"an item takes {duration(profile.item_seconds)}, of which most is Python's call of "
+            "it: let the function work on many values at a time"
+        )
+    if profile.arg_bytes >= LARGE_CAPTURE:
+        found.append(
+            f"an argument of {profile.arg_bytes:,.0f} bytes is sent for each item: pass a path or "
+            "an index, and load it in the function"
+        )
+    return found
+
+
+def hints_for_run(
+    profile: Profile,
+    items: int,
+    costs: Costs,
+    plan: Plan | None,
+    *,
+    jobs: int | None,
+    chunksize: int | None,
+    cpus: int,
+    seconds: float,
+    start_seconds: float,
+    shipped_bytes: int,
+) -> list[str]:
+    """Return what could be changed about a call.
+
+    Args:
+        profile: what an item costs.
+        items: how many there were.
+        costs: what the machine charges.
+        plan: what was carried out, None when all ran in the calling process.
+        jobs: workers the caller asked for.
+        chunksize: chunk size the caller asked for.
+        cpus: usable CPUs.
+        seconds: what the call took.
+        start_seconds: of that, starting and ending workers.
+        shipped_bytes: size of the function and what it captures, as it was sent; 0 where it was
+            inherited.
+    """
+    found = hints_for_items(profile, items, costs)
+    serial = profile.item_seconds * items
+    if plan is None:
+        if jobs == 1 and cpus > 1 and serial > WORTH_SECONDS and profile.cpu_share < 1.1:
+            found.append(f"n_jobs=1 keeps {cpus - 1} of {cpus} CPUs idle: leave it out")
+        return found
+    if jobs is not None and seconds > 1.1 * serial > 0:
+        found.append(
+            f"n_jobs={jobs} took {seconds / serial:.1f} times as long as the serial loop: "
+            "leave it out"
+        )
+    elif jobs is not None and jobs > 2 * cpus and profile.cpu_share > 0.5:
+        found.append(
+            f"n_jobs={jobs} for {cpus} CPUs and items that compute: more than {cpus} gain nothing"
+        )
+    if chunksize is not None:
+        found += _about_chunksize(profile, items, costs, plan, chunksize)
+    if start_seconds > LARGE_SHARE * seconds and seconds > WORTH_SECONDS:
+        found.append(
+            f"starting and ending workers took {duration(start_seconds)} of {duration(seconds)}: "
+            "give one call more items"
+        )
+    if shipped_bytes >= LARGE_CAPTURE:
+        found.append(
+            f"the function carries {shipped_bytes / 1e6:,.0f} MB with it to the workers of each "
+            "call: load that in the function, once, or use the start method fork"
+        )
+    return found
+
+
+def _about_chunksize(
+    profile: Profile, items: int, costs: Costs, plan: Plan, chunksize: int
+) -> list[str]:
+    if chunksize * profile.item_seconds < FEW_DISPATCHES * costs.chunk_seconds and items > 100:
+        return [
+            f"chunksize={chunksize} makes chunks of {duration(chunksize * profile.item_seconds)}, "
+            f"and dispatching one takes {duration(costs.chunk_seconds)}: leave it out"
+        ]
+    if plan.n_jobs > 1 and chunksize * plan.n_jobs > items:
+        return [f"chunksize={chunksize} leaves workers without work: leave it out"]
+    return []

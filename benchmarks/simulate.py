@@ -1,0 +1,347 @@
+"""The planner against exhaustive search, in a simulation of workers, dispatch, pipes and costs.
+
+A discrete-event model of a run, which shares no formula with the planner: workers come up one after
+the other, take chunks from a queue, compute item after item and send their results; the caller
+unpickles them, one chunk at a time, and hands out the next. Workloads are drawn at random: 30 ns to
+10 s an item, 1 to 10 million items, up to 100 MB a result, constant, random, heavy-tailed, sorted
+costs and one giant, computing or waiting, on machines of 2 to 1,024 CPUs.
+
+The planner knows what a remembered profile and a machine that was learned would tell it: means,
+spread, sizes, the machine's charges; not the sequence. Searched are the serial run and numbers of
+workers (powers of two, their neighbours in between, all of a few, and the planner's own) times ways
+to cut chunks (the engine's own, one for each worker, fixed sizes, halves). Regret is the time of what
+the planner chose over the best found, less one.
+
+    python benchmarks/simulate.py [--count 10000] [--seed 1] [--workload NUMBER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from typing import Any
+
+import numpy as np
+from common import write
+
+from amorsize import smart_map
+from amorsize.decide.model import SHARED_FROM_BYTES, Chunking, Costs, Profile, StartCost
+from amorsize.decide.planner import Situation, Way, make_plan, next_chunksize
+
+# No workload takes longer than this serially: five hours.
+LONGEST_SECONDS = 20_000.0
+# With so many items for each worker fewer workers than CPUs cannot be best by much.
+PLENTY = 200
+
+# Tasks that the pipe holds before anybody reads it.
+PIPE_TASKS = 9_000
+
+SHAPES = ("constant", "random", "heavy-tailed", "rising", "falling", "giant", "two kinds")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a simulated machine charges, in seconds."""
+
+    cpus: int
+    base: float  # to begin to start workers
+    each: float  # to start one
+    end: float
+    end_each: float
+    dispatch: float  # the caller's and a worker's part, for each chunk
+    byte_pipe: float
+    byte_shared: float
+    crowding: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """A simulated workload: the cost of each item as a running sum, and sizes."""
+
+    shape: str
+    sums: np.ndarray  # of item costs, one longer than there are items
+    share: float  # of a CPU that an item uses
+    pickling: float
+    size: float  # bytes of a result
+
+
+def draw(seed: int) -> tuple[Machine, Work]:
+    """Return a random machine and workload."""
+    rng = random.Random(seed)
+    machine = Machine(
+        cpus=round(2 ** rng.uniform(1, 10)),
+        base=rng.uniform(0.0005, 0.003),
+        each=rng.uniform(0.0004, 0.003),
+        end=rng.uniform(0.0005, 0.002),
+        end_each=rng.uniform(0.0001, 0.0006),
+        dispatch=rng.uniform(0.00005, 0.0003),
+        byte_pipe=rng.uniform(0.5e-9, 2e-9),
+        byte_shared=rng.uniform(0.2e-9, 0.8e-9),
+        crowding=rng.uniform(0.0, 0.3),
+    )
+    items = round(10 ** rng.uniform(0, 7))
+    mean = 10 ** rng.uniform(-7.5, 1)
+    items = max(1, min(items, int(LONGEST_SECONDS / mean)))
+    shape = rng.choice(SHAPES)
+    costs = mean * draw_costs(shape, items, np.random.default_rng(seed))
+    # All results together fit on a large machine.
+    size = 0.0 if rng.random() < 0.5 else min(10 ** rng.uniform(0, 8), 5e10 / items)
+    pickling = 0.0 if size >= SHARED_FROM_BYTES else 3e-8 + 0.4e-9 * size
+    share = 0.01 if rng.random() < 0.15 and mean > 1e-4 else 1.0
+    sums = np.concatenate(([0.0], np.cumsum(costs)))
+    return machine, Work(shape, sums, share, pickling, size)
+
+
+def draw_costs(shape: str, items: int, rng: np.random.Generator) -> np.ndarray:
+    """Return item costs with a mean of about one."""
+    if shape == "constant":
+        return np.ones(items)
+    if shape == "random":
+        return rng.uniform(0.2, 1.8, items)
+    if shape == "heavy-tailed":
+        return np.minimum(rng.pareto(1.8, items) * 0.8, 1_000.0) + 1e-3
+    if shape == "rising":
+        return np.linspace(0.01, 2, items)
+    if shape == "falling":
+        return np.linspace(2, 0.01, items)
+    costs = np.ones(items)
+    if shape == "giant":
+        costs[rng.integers(items)] = max(1.0, 0.3 * items)
+        return costs
+    return np.where(rng.random(items) < 0.05, 10.0, 0.5)
+
+
+# One run -------------------------------------------------------------------------------------
+
+
+def simulate(machine: Machine, work: Work, workers: int, sizes: Iterator[int]) -> float:
+    """Return how long a run takes, s.
+
+    Args:
+        machine: what things take.
+        work: the items.
+        workers: how many.
+        sizes: of the chunks, one after the other; the last may be too large.
+    """
+    total = len(work.sums) - 1
+    mean = float(work.sums[-1]) / total
+    active = min(workers * work.share, machine.cpus)
+    # A giant runs while the others have nothing left to do, and so nobody crowds it.
+    crowding = 0.0 if work.shape == "giant" else machine.crowding
+    crowded = 1 + crowding * max(0.0, active - 1) / (machine.cpus - 1)
+    byte = machine.byte_shared if work.size >= SHARED_FROM_BYTES else machine.byte_pipe
+    out = work.pickling + work.size * byte
+    slow = 1 - work.share + work.share * crowded
+    # All CPUs together can compute and pickle so many items a second, and no more.
+    back = 0.00005 if work.size >= SHARED_FROM_BYTES else work.pickling
+    computing = work.share * mean * crowded + out + back
+    overload = max(1.0, workers * computing / machine.cpus / (mean * slow + out))
+    slow, out = slow * overload, out * overload
+    started = machine.base + workers * machine.each
+    free = [(machine.base + (k + 1) * machine.each, k) for k in range(workers)]
+    queue: list[tuple[float, int, int]] = []  # (there at, first, last)
+    running: list[tuple[float, int, int]] = []  # (done at, worker, items)
+    position, caller, head, over = 0, 0.0, 0, 0.0
+
+    def submit(when: float) -> None:
+        nonlocal position
+        if position < total:
+            size = min(next(sizes), total - position)
+            queue.append((when, position, position + size))
+            position += size
+
+    # Handed out before the first worker starts: two for each, and what they do while the others
+    # start; more than the pipe holds must wait until the caller is free.
+    waiting = workers * workers * machine.each / slow
+    while position < total and (len(queue) < 2 * workers or float(work.sums[position]) < waiting):
+        submit(0.0 if len(queue) < PIPE_TASKS else started)
+    caller = started
+    while True:
+        while head < len(queue) and free:
+            there, first, last = queue[head]
+            head += 1
+            ready, worker = heapq.heappop(free)
+            begun = max(there, ready)
+            seconds = float(work.sums[last] - work.sums[first]) * slow + (last - first) * out
+            heapq.heappush(running, (begun + seconds + machine.dispatch / 2, worker, last - first))
+        if not running:
+            break
+        done, worker, items = heapq.heappop(running)
+        heapq.heappush(free, (done, worker))
+        caller = max(caller, done) + machine.dispatch / 2 + items * back
+        over = max(over, caller)
+        submit(caller)
+    return max(over, started) + machine.end + workers * machine.end_each
+
+
+# Ways to cut chunks ---------------------------------------------------------------------------
+
+
+def engines(work: Work, workers: int, chunking: Chunking) -> Iterator[int]:
+    """Yield the sizes the engine would choose."""
+    total = len(work.sums) - 1
+    mean = float(work.sums[-1]) / total + work.pickling
+    left = total
+    while True:
+        size = next_chunksize(
+            max(1, left), workers, mean, chunking=chunking, result_bytes=work.size
+        )
+        left -= size
+        yield size
+
+
+def fixed(size: int) -> Iterator[int]:
+    while True:
+        yield size
+
+
+def chunkings(work: Work, workers: int) -> dict[str, Callable[[], Iterator[int]]]:
+    """Return ways to cut the items into chunks, by name."""
+    total = len(work.sums) - 1
+    mean = float(work.sums[-1]) / total
+    found: dict[str, Callable[[], Iterator[int]]] = {
+        "engine, halves": partial(engines, work, workers, Chunking(0.5)),
+        "engine, more": partial(engines, work, workers, Chunking(0.8)),
+        "one each": partial(fixed, ceil(total / workers)),
+        "Pool": partial(fixed, ceil(total / (4 * workers))),
+        "sixteen each": partial(fixed, ceil(total / (16 * workers))),
+    }
+    if total * mean < 2_000 * 0.01:
+        found["10 ms"] = partial(fixed, max(1, int(0.01 / max(mean, 1e-9))))
+    return found
+
+
+# Planner against search -----------------------------------------------------------------------
+
+
+def costs_of(machine: Machine) -> Costs:
+    """Return what would have been learned of the machine."""
+    fork = StartCost(machine.base, machine.each, 0.0, 0.0, machine.end, machine.end_each)
+    return Costs(
+        fork=fork,
+        spawn=fork,
+        forkserver=fork,
+        thread=fork,
+        chunk_seconds=machine.dispatch,
+        byte_seconds=machine.byte_pipe,
+        shared_seconds=machine.byte_shared,
+        crowding=max(machine.crowding, 1e-9),
+        error=0.03,
+    )
+
+
+def profile_of(work: Work) -> Profile:
+    """Return what would be remembered of the function."""
+    costs = np.diff(work.sums)
+    return Profile(
+        item_seconds=max(float(costs.mean()), 1e-9),
+        spread=float(costs.std()),
+        least_seconds=max(float(costs.min()), 1e-9),
+        most_seconds=max(float(costs.max()), 1e-9),
+        cpu_share=work.share,
+        result_bytes=work.size,
+        pickle_seconds=work.pickling,
+        items=len(costs) * 1_000,  # of many runs: the mean is known
+    )
+
+
+def one(seed: int) -> dict[str, Any]:
+    """Return the regret of one drawn workload, with what was chosen and what was best."""
+    machine, work = draw(seed)
+    total, serial = len(work.sums) - 1, float(work.sums[-1])
+    profile = profile_of(work)
+    begun = time.perf_counter()
+    plan = make_plan(profile, Situation(total, machine.cpus, costs_of(machine), (Way("fork"),)))
+    planning = time.perf_counter() - begun
+    most = min(total, max(machine.cpus, 256 if work.share < 0.5 else 1))
+    counts = {2**k for k in range(11)} | {3 * 2**k for k in range(9)} | {machine.cpus}
+    if total > PLENTY * most and serial > most:
+        counts = {most // 2, 3 * most // 4}
+    counts = {count for count in counts if 1 <= count <= most} | {most}
+    best, how = serial, "serial"
+    for workers in sorted(counts):
+        for name, make in chunkings(work, workers).items():
+            seconds = simulate(machine, work, workers, make())
+            if seconds < best:
+                best, how = seconds, f"{workers} workers, {name}"
+    chosen = serial
+    if plan.executor != "serial":
+        sizes = engines(work, plan.n_jobs, plan.chunking)
+        chosen = simulate(machine, work, plan.n_jobs, sizes)
+        best = min(best, chosen)
+    return {
+        "seed": seed,
+        "regret": chosen / best - 1,
+        "forecast": plan.seconds / chosen,
+        "shape": work.shape,
+        "cpus": machine.cpus,
+        "items": total,
+        "mean": serial / total,
+        "waiting": work.share < 0.5,
+        "bytes": work.size,
+        "chosen": plan.executor if plan.executor == "serial" else f"{plan.n_jobs} workers",
+        "seconds": chosen,
+        "best": how,
+        "best seconds": best,
+        "planning": planning,
+    }
+
+
+def quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def main(count: int, seed: int) -> None:
+    found = smart_map(one, range(seed, seed + count), progress=False)
+    regrets = [result["regret"] for result in found]
+    worst = sorted(found, key=lambda result: -result["regret"])[:10]
+    errors = [abs(result["forecast"] - 1) for result in found]
+    told = {
+        "workloads": count,
+        "first seed": seed,
+        "regret": {
+            "median": statistics.median(regrets),
+            "mean": statistics.mean(regrets),
+            "P90": quantile(regrets, 0.9),
+            "P99": quantile(regrets, 0.99),
+            "worst": max(regrets),
+        },
+        "forecast error": {"median": statistics.median(errors), "P90": quantile(errors, 0.9)},
+        "planning, us": {
+            "median": statistics.median(r["planning"] for r in found) * 1e6,
+            "P99": quantile([r["planning"] for r in found], 0.99) * 1e6,
+        },
+        "by CPUs": {
+            f"{low} to {2 * low - 1 if low < 512 else 1024}": {
+                "workloads": len(some),
+                "P99": quantile(some, 0.99),
+                "worst": max(some),
+            }
+            for low in (2, 4, 8, 16, 32, 64, 128, 256, 512)
+            if (some := [r["regret"] for r in found if low <= r["cpus"] < 2 * low + (low == 512)])
+        },
+        "worst": worst,
+    }
+    print(json.dumps(told, indent=1))
+    if count >= 10_000:
+        print(f"written to {write('simulate', told)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workload", type=int, help="tell all about the workload of one seed")
+    given = parser.parse_args()
+    if given.workload is not None:
+        print(json.dumps(one(given.workload), indent=1))
+    else:
+        main(given.count, given.seed)
