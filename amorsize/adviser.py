@@ -17,6 +17,7 @@ from .decide.machine import (
     ASKED,
     choose_start_method,
     free_memory,
+    most_children,
     resident_bytes,
     this_machine,
 )
@@ -292,7 +293,7 @@ class Adviser:
             cpus=self.machine.cpus,
             costs=costs,
             ways=(self._way(self.method, sliceable=sliceable),),
-            most_workers=_cap(),
+            most_workers=self._most_workers(),
             n_jobs=None if n_jobs is None else min(n_jobs, left),
             must_run=must_run,
         )
@@ -345,6 +346,12 @@ class Adviser:
             f'backend="thread" is forecast to take {duration(plan.seconds)}, as {why}; it needs a '
             f"function that may run in threads"
         )
+
+    def _most_workers(self) -> int | None:
+        """Return the most workers the environment and the limit of open files allow."""
+        caps = [cap for cap in (_cap(), None if self.method == "thread" else most_children())
+                if cap is not None]  # fmt: skip
+        return min(caps, default=None)
 
     def _way(self, method: str, *, sliceable: bool) -> Way:
         inherited = sliceable and method in ("fork", "thread")

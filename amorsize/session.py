@@ -25,7 +25,15 @@ from .decide.fingerprint import is_known, uses
 from .decide.machine import resident_bytes, this_machine, usable_cpus
 from .decide.model import SHARED_FROM_BYTES, Chunking, Profile, Seen, slowdown
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
-from .decide.probe import Block, Probe, Stopwatch, Tally, peak_memory_bytes, pickling, profile_of
+from .decide.probe import (
+    LONGEST_BLOCK_SECONDS,
+    Probe,
+    Stopwatch,
+    Tally,
+    peak_memory_bytes,
+    pickling,
+    profile_of,
+)
 from .errors import SerializationError, TaskTimeoutError
 from .options import Options
 from .run.failure import MISSING
@@ -73,9 +81,6 @@ LEAST_PICKLE_SECONDS = 20e-9
 # so far out of its range.
 SURE_ITEMS = 3
 SURPRISE = 1.5
-# A worker's first chunk is left out when its items took so many times as long as later ones: it
-# paid for imports and first touches of memory.
-WARM_UP = 2.0
 # Items are compared, alone and in workers, when they differ by no more than this share, and those
 # that ran alone took so long.
 COMPARABLE_SPREAD = 0.2
@@ -252,7 +257,8 @@ class Session:
         feed, probe = self.feed, self.probe
         size = probe.next_size(feed.remaining)
         if self._settled and feed.remaining is not None:
-            size = max(size, feed.remaining // 2)
+            brief = feed.remaining * probe.mean < LONGEST_BLOCK_SECONDS
+            size = max(size, feed.remaining if brief else feed.remaining // 2)
         short = probe.first is not None and size * probe.mean < SHORT_BLOCK_SECONDS
         watch = Stopwatch(wall_only=short)
         done = feed.run(size, out)
@@ -355,12 +361,12 @@ class Session:
     def _surprises(self, remembered: Profile) -> bool:
         """Return whether today's items are outside the range of those that are remembered."""
         probe = self.probe
+        low, high = remembered.least_seconds / SURPRISE, remembered.most_seconds * SURPRISE
+        if low <= probe.mean <= high:
+            return False
         if probe.mean >= NEIGHBOURHOOD * remembered.item_seconds:
             return True
-        if probe.items < SURE_ITEMS or probe.seconds < PROBE_SECONDS:
-            return False
-        low, high = remembered.least_seconds / SURPRISE, remembered.most_seconds * SURPRISE
-        return not low <= probe.mean <= high
+        return probe.items >= SURE_ITEMS and probe.seconds >= PROBE_SECONDS
 
     def _measure_travel(self, out: list[Any]) -> str:
         """Measure what sending items and results costs; return why they cannot be sent, or ""."""
@@ -611,8 +617,7 @@ class Session:
                 return None
             mean = self.probe.mean if engine is None else tally.seconds / tally.items
             return profile_of(tally, mean, memory_bytes=grown, travel=travel)
-        in_workers = warmed_up(engine.spans) or engine.tally
-        for part in (self.probe.rest, engine.own, in_workers):
+        for part in (self.probe.rest, engine.own, engine.tally):
             tally.merge(part)
         # Items that ran in workers took longer than they take alone.
         known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
@@ -620,7 +625,7 @@ class Session:
         known = replace(known, crowding=max(0.0, crowding))
         costs = machine_costs(use_cache=self.options.use_cache)
         slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
-        alone = tally.seconds - in_workers.seconds * (1 - 1 / slow)
+        alone = tally.seconds - engine.tally.seconds * (1 - 1 / slow)
         profile = replace(known, item_seconds=max(1e-9, alone / tally.items))
         if engine.packed and profile.result_bytes < SHARED_FROM_BYTES:
             profile = replace(profile, pickle_seconds=engine.packed / engine.tally.items)
@@ -728,25 +733,6 @@ class Session:
             hint = adviser.threads_hint(profile, self.produced, elapsed)
             found += [hint] if hint else []
         return found
-
-
-def warmed_up(spans: list[Span]) -> Tally | None:
-    """Return the tally of workers' chunks but for the first of each; None where those are no other.
-
-    Args:
-        spans: chunks in any order; those of the calling process do not count.
-    """
-    first, later = Tally(), Tally()
-    seen: set[int] = set()
-    for span in sorted(spans, key=lambda span: span.begun):
-        if span.worker:
-            tally = later if span.worker in seen else first
-            tally.add(Block(span.items, span.seconds, span.cpu_seconds))
-            seen.add(span.worker)
-    if not later.items or later.seconds < PROBE_SECONDS:
-        return None
-    warm = first.seconds / first.items < WARM_UP * later.seconds / later.items
-    return None if warm else later
 
 
 def chunk_gaps(spans: list[Span]) -> tuple[float, float | None]:

@@ -8,9 +8,10 @@ costs and one giant, computing or waiting, on machines of 2 to 1,024 CPUs.
 
 The planner knows what a remembered profile and a machine that was learned would tell it: means,
 spread, sizes, the machine's charges; not the sequence. Searched are the serial run and numbers of
-workers (powers of two, their neighbours in between, all of a few, and the planner's own) times ways
-to cut chunks (the engine's own, one for each worker, fixed sizes, halves). Regret is the time of what
-the planner chose over the best found, less one.
+workers (powers of two, one between each two of them, and all CPUs; for long runs all, three
+quarters and half of the CPUs) times ways to cut chunks (the engine's own with two shares, one for
+each worker, four, sixteen, chunks of 10 ms). Regret is the time of what the planner chose over the
+best found, less one.
 
     python benchmarks/simulate.py [--count 10000] [--seed 1] [--workload NUMBER]
 """
@@ -331,7 +332,7 @@ def main(count: int, seed: int) -> None:
         "worst": worst,
     }
     print(json.dumps(told, indent=1))
-    if count >= 10_000:
+    if count >= 1_000:
         print(f"written to {write('simulate', told)}")
 
 

@@ -68,6 +68,18 @@ def heavy_tail(x: int) -> int:
     return count(400_000 if x % 100 == 37 else 4_000)
 
 
+def cheap_then_dear(x: int) -> int:
+    return count(50 if x < 1_000 else 10_000)
+
+
+def dear_then_cheap(x: int) -> int:
+    return count(10_000 if x < 30 else 20)
+
+
+def one_giant(x: int) -> int:
+    return count(4_000_000 if x == 700 else 2_000)
+
+
 def is_prime(n: int) -> bool:
     return n > 1 and all(n % k for k in range(2, int(n**0.5) + 1))
 
@@ -148,6 +160,9 @@ WORKLOADS: dict[str, Workload] = {
     "cost rising with the index": Workload(rising, lambda: list(range(1_500)), 1_500),
     "cost falling with the index": Workload(falling, lambda: list(range(1_500)), 1_500),
     "one in a hundred heavy": Workload(heavy_tail, lambda: list(range(1_000)), 1_000),
+    "cheap, then dear": Workload(cheap_then_dear, lambda: list(range(2_000)), 2_000),
+    "dear, then cheap": Workload(dear_then_cheap, lambda: list(range(2_000)), 2_000),
+    "one giant": Workload(one_giant, lambda: list(range(2_000)), 2_000),
     "primes": Workload(is_prime, lambda: list(range(10_000_001, 10_004_001, 2)), 2_000),
     "parsing JSON": Workload(parse, texts, 5_000),
     "compressing": Workload(compress, blocks, 200),

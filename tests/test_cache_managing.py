@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from amorsize import (
+    adviser,
     cache,
     cache_stats,
     check_cache,
@@ -24,6 +25,7 @@ from amorsize import (
     smart_map,
     store,
 )
+from amorsize.decide.model import FIRST_COSTS, Seen
 from tests import programs
 from tests.conftest import forget, record_files
 from tests.functions import busy_ms
@@ -334,3 +336,45 @@ print(smart_map(work, range(50)) == list(range(1, 51)))
     ended = programs.run_source(source, tmp_path, AMORSIZE_CACHE_DIR="relative")
     assert (ended.code, ended.out) == (0, "True\n"), ended.err
     assert ended.err.count("\n") <= 2
+
+
+class TestCosts:
+    """What was learned of the machine lies beside the records."""
+
+    def test_another_process_knows_what_one_learned(self, tmp_path):
+        """Start-up and dispatch of this machine, not the constants of the first day."""
+        adviser.learn_costs(Seen("fork", 2, started=1.0))
+        learned = adviser.machine_costs()
+        assert learned != FIRST_COSTS
+        (path,) = get_cache_dir().glob("costs_*.json")
+        source = "from amorsize import adviser; print(adviser.machine_costs().fork.base)"
+        ended = programs.run_source(source, tmp_path)
+        assert float(ended.out) == pytest.approx(learned.fork.base, rel=adviser.COSTS_DRIFT + 0.01)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": 2}'])
+    def test_a_damaged_file_is_none(self, text, caplog):
+        """The first day's constants, and a warning."""
+        adviser.learn_costs(Seen("fork", 2, started=1.0))
+        (path,) = get_cache_dir().glob("costs_*.json")
+        path.write_text(text)
+        forget()
+        assert adviser.machine_costs() == FIRST_COSTS
+        assert "damaged" in caplog.text
+        assert len(check_cache()) == 1
+        check_cache(fix=True)
+        assert check_cache() == []
+
+    @pytest.mark.parametrize("value", [-1.0, 1e9, float("nan"), "1", None, True])
+    def test_no_number_is_believed_without_a_look(self, value):
+        """Also with a right checksum."""
+        data = {"format": records.FORMAT, **asdict(FIRST_COSTS)}
+        data["fork"] = {**data["fork"], "base": value}
+        with pytest.raises(ValueError):
+            records.costs_from_bytes(records._sealed(data))
+
+    def test_who_asks_for_no_cache_learns_and_reads_nothing(self):
+        """use_cache=False."""
+        smart_map(busy_ms, range(200), mp_context="fork", use_cache=False)
+        assert not get_cache_dir().exists()
+        assert adviser.machine_costs() == FIRST_COSTS

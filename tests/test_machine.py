@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -108,6 +110,32 @@ def test_taskset_is_seen():
     assert done.stdout.strip() == "1"
 
 
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="there is no taskset here")
+def test_a_call_under_taskset_stays_serial_and_says_why(tmp_path):
+    """One CPU: nothing is gained by workers, and the reason for one CPU is told."""
+    source = """
+from amorsize import smart_map
+def work(x):
+    return sum(range(20_000)) + x
+reports = []
+smart_map(work, range(100), report=reports.append)
+print(reports[0].backend)
+print(reports[0].explain())
+"""
+    path = tmp_path / "program.py"
+    path.write_text(source)
+    done = subprocess.run(
+        ["taskset", "-c", str(min(os.sched_getaffinity(0))), sys.executable, str(path)],
+        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith("serial\n")
+    assert "1 usable CPUs (CPUs of the affinity mask)" in done.stdout
+
+
 def test_resident_memory_is_read():
     """This process has a resident size that makes sense."""
     assert 1e6 < m.resident_bytes() < 1e12
@@ -143,3 +171,66 @@ def test_the_default_start_method_is_known_without_multiprocessing():
         "assert a == multiprocessing.get_start_method(), a"
     )
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
+@pytest.fixture
+def real_group():
+    """Make a control group of our own with half a CPU, where the machine lets us; return it."""
+    name = f"amorsize-test-{os.getpid()}"
+    for base, quota in (
+        ("/sys/fs/cgroup/cpu", ("cpu.cfs_quota_us", "50000")),
+        ("/sys/fs/cgroup", ("cpu.max", "50000 100000")),
+    ):
+        folder = pathlib.Path(base, name)
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        try:
+            (folder / quota[0]).write_text(quota[1])
+        except OSError:
+            folder.rmdir()
+            continue
+        yield folder
+        folder.rmdir()
+        return
+    pytest.skip("this machine lets nobody here make control groups with a CPU quota")
+
+
+def test_a_real_quota_is_seen(real_group):
+    """A process in a group with half a CPU may use one, and says why."""
+    source = (
+        "import os, sys\n"
+        "open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
+        "from amorsize.decide.machine import read_machine\n"
+        "print(read_machine())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source, str(real_group)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.startswith("1 usable CPUs (")
+    assert "quota of 0.5" in done.stdout or CPUS == 1
+
+
+def test_the_reason_for_the_memory_is_told(tmp_path):
+    """The machine's, or a group's limit."""
+    assert m.read_machine(tree(tmp_path / "a")).memory_reason == "of the machine"
+    root = tree(
+        tmp_path / "b",
+        proc__self__cgroup="0::/a\n",
+        sys__fs__cgroup__cgroup_DOT_controllers="memory",
+        sys__fs__cgroup__a__memory_DOT_max="1000000",
+    )
+    assert m.read_machine(root).memory_reason == "a cgroup limit"
+
+
+def test_windows_most_workers_bind(tmp_path, monkeypatch):
+    """A Pool there cannot wait for more than 61."""
+    monkeypatch.setattr(m.sys, "platform", "win32")
+    monkeypatch.setattr(m, "_affinity", lambda: frozenset(range(128)))
+    read = m.read_machine(tree(tmp_path))
+    assert (read.cpus, "Windows" in read.reason) == (61, True)

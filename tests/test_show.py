@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
-from amorsize import smart_imap, smart_map
+from amorsize import optimize, smart_imap, smart_map
+from amorsize.decide.model import FIRST_COSTS, Profile
+from amorsize.decide.planner import Situation, Way, make_plan
+from amorsize.show.hints import hints_for_run
 from amorsize.units import duration
 from tests import functions as f
 
@@ -119,3 +122,76 @@ def test_durations_have_suitable_units():
         "500 ms",
         "90 s",
     ]
+
+
+class TestExplain:
+    """One screen: what was measured, considered, chosen, and what happened."""
+
+    def test_a_run_shows_machine_candidates_and_what_happened(self):
+        """Forecasts with a range, the chosen one marked, the machine with its reasons."""
+        report_of(f.busy_ms, range(200))
+        text = report_of(f.busy_ms, range(200)).explain()
+        assert "usable CPUs (" in text
+        assert "physical cores" in text
+        assert " GB (" in text
+        assert "serial" in text
+        assert " to " in text.partition("forecast  ")[2].partition("\n")[0]
+        assert len(text.splitlines()) <= 24
+        (chosen,) = [line for line in text.splitlines() if "<- chosen" in line]
+        assert "forecast" in chosen
+
+    def test_advice_shows_what_it_rests_on(self):
+        """optimize's explain: measurement, machine, candidates."""
+        text = optimize(f.busy_ms, range(1_000)).explain()
+        for part in ("measured", "an item", "usable CPUs", "<- chosen", "serial"):
+            assert part in text
+
+    def test_small_chunks_that_were_asked_for_are_told(self):
+        """An explicit option that hurts is named, with what it costs."""
+        report = report_of(f.double, range(2_000), n_jobs=2, chunksize=1)
+        assert any("chunksize=1" in hint and "leave it out" in hint for hint in report.hints)
+        assert any("n_jobs=2" in hint for hint in report.hints)
+        assert "faster    " in report.explain()
+
+    def test_a_large_captured_object_is_told(self):
+        """What travels with the function of each call."""
+        table = bytes(3_000_000)
+        report = report_of(lambda x: f.busy_ms(x) + table[0], range(40), n_jobs=2,
+                           mp_context="spawn")  # fmt: skip
+        assert any("carries 3 MB" in hint for hint in report.hints)
+
+    def test_waiting_functions_are_told_of_threads(self):
+        """With the forecast, and the condition."""
+        report_of(f.wait_5ms, range(200))
+        report = report_of(f.wait_5ms, range(200))
+        assert any('backend="thread"' in hint for hint in report.hints)
+        assert not any("thread" in h for h in report_of(f.busy_ms, range(100)).hints)
+
+
+COSTS = FIRST_COSTS
+NOTHING = {"jobs": None, "chunksize": None, "cpus": 4, "seconds": 1.0, "start_seconds": 0.0,
+           "shipped_bytes": 0}  # fmt: skip
+
+
+def hints(profile, items, plan, **changes):
+    return hints_for_run(profile, items, COSTS, plan, **{**NOTHING, **changes})
+
+
+def test_every_hint_has_its_condition():
+    """Tiny items, large results and arguments, idle CPUs, too many workers; or nothing."""
+    fine = Profile(0.01, result_bytes=100, pickle_seconds=1e-6)
+    plan = make_plan(fine, Situation(1_000, 4, COSTS, (Way("fork"),)))
+    assert hints(fine, 1_000, plan, seconds=3.0) == []
+    for profile, items, changes, word in (
+        (Profile(3e-8), 100_000, {}, "many values at a time"),
+        (Profile(1e-3, result_bytes=8e6, pickle_seconds=0.003), 100, {}, "return less"),
+        (Profile(1.0, arg_bytes=8e6), 100, {}, "pass a path"),
+        (fine, 1_000, {"jobs": 64, "seconds": 3.0}, "gain nothing"),
+        (fine, 1_000, {"jobs": 2, "seconds": 30.0}, "times as long as the serial loop"),
+        (fine, 1_000, {"start_seconds": 0.9, "seconds": 3.0}, "give one call more items"),
+        (fine, 1_000, {"chunksize": 900, "seconds": 3.0}, "without work"),
+        (fine, 1_000, {"shipped_bytes": 2_000_000, "seconds": 3.0}, "carries 2 MB"),
+    ):
+        found = hints(profile, items, plan, **changes)
+        assert any(word in hint for hint in found), (word, found)
+    assert "idle" in hints(fine, 1_000, None, jobs=1)[0]

@@ -25,6 +25,7 @@ __all__ = [
     "choose_start_method",
     "default_start_method",
     "free_memory",
+    "most_children",
     "oom_kills",
     "read_machine",
     "resident_bytes",
@@ -246,6 +247,19 @@ def free_memory(root: str = "/") -> int:
         if used.isdecimal():
             free = min(free, max(0, limit - int(used) + _inactive_file(folder)))
     return free
+
+
+def most_children() -> int | None:
+    """Return how many workers the limit of open files leaves room for, None for no limit.
+
+    A started process takes two descriptors; half of what there may be is left to everybody else.
+    """
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if limit == resource.RLIM_INFINITY else max(1, limit // 4)
 
 
 def oom_kills(root: str = "/") -> int:

@@ -217,12 +217,15 @@ class Chunking:
     Attributes:
         share: which share of a worker's part of what remains is dealt out at a time.
         least_seconds: the shortest chunk, s.
+        least_items: the smallest, by what items cost on average: where those of late were light,
+            those to come may not be.
         ramp_seconds: how long the last worker starts after the first, s: so much work for each must
             wait for those that are there while the caller is busy starting others.
     """
 
     share: float = 0.5
     least_seconds: float = SMALLEST_CHUNK_SECONDS
+    least_items: int = 1
     ramp_seconds: float = 0.0
 
 
@@ -258,7 +261,8 @@ def chunking(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> Chunki
     seconds, late, caller = _forecast(profile, costs, items, crowd)
     left = max(0.0, 1 - late / seconds) * max(0.0, 1 - caller / seconds)
     share = max(LEAST_SHARE, chunk_share(profile, items, crowd.workers) * left)
-    return Chunking(share, _least_seconds(profile, costs, items, crowd.workers, late), late)
+    least = _least_seconds(profile, costs, items, crowd.workers, late)
+    return Chunking(share, least, max(1, round(least / profile.item_seconds)), late)
 
 
 # No less is dealt out at a time: a twentieth of what a worker would get of the rest.

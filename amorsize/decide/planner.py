@@ -379,6 +379,9 @@ def next_chunksize(
         return 1
     share = chunking.share
     least = ceil(chunking.least_seconds / item_seconds)
+    if remaining is not None:
+        # Beyond what was planned, no more than leaves as much for each of the others.
+        least = min(least, max(chunking.least_items, ceil(remaining / workers)))
     most = max(1, int(longest_seconds / item_seconds))
     if result_bytes >= 1:
         most = min(most, max(1, int(LARGEST_CHUNK_BYTES / result_bytes)))

@@ -254,9 +254,10 @@ class Lease:
 def _pack(call: Call, current: Current, prefix: str) -> Shipment | None:
     """Return a call ready to be sent to workers that are there; None where it cannot be."""
     try:
-        values, parcel = pack_common(current, prefix), pack_common(call, prefix)
+        values = pack_common(current, prefix)
+        parcel = None if values is None else pack_common(call, prefix)
     except SerializationError:
-        values = None
+        values = parcel = None
     if values is None or parcel is None:
         sweep(prefix)
         return None
