@@ -100,7 +100,7 @@ def test_constant_costs_lose_no_more_than_the_first_look(item, items):
         assert total <= hindsight + until
     else:
         # Not worth it by more than forecasts are wrong, or over before it could be known.
-        assert total <= 1.25 * hindsight + 2 * PROBE_SECONDS + start_and_end(2)
+        assert total <= 1.25 * hindsight + 2 * PROBE_SECONDS + 2 * item + start_and_end(2)
 
 
 @given(st.floats(1e-6, 0.01), st.integers(1, 20_000))
