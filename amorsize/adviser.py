@@ -210,6 +210,14 @@ class Adviser:
         self.use_cache = use_cache
         self._cached = use_cache and items is not None and cache.enabled()
         self._fingerprint: Fingerprint | None = None
+        self._costs: Costs | None = None
+
+    @property
+    def costs(self) -> Costs:
+        """What the machine charges, as known when the call first asked."""
+        if self._costs is None:
+            self._costs = machine_costs(use_cache=self.use_cache)
+        return self._costs
 
     @classmethod
     def of_call(
@@ -287,13 +295,12 @@ class Adviser:
                 inherited, where forking so large a process costs more than it saves; None for no.
         """
         n_jobs = jobs or self.jobs
-        costs = machine_costs(use_cache=self.use_cache)
+        costs = self.costs
         situation = Situation(
             items=left,
             cpus=self.machine.cpus,
             costs=costs,
             ways=(self._way(self.method, sliceable=sliceable),),
-            most_workers=self._most_workers(),
             n_jobs=None if n_jobs is None else min(n_jobs, left),
             must_run=must_run,
         )
@@ -311,6 +318,7 @@ class Adviser:
             replace(
                 situation,
                 ways=ways,
+                most_workers=self._most_workers(),
                 resident_bytes=resident,
                 free_bytes=self._scarce_memory(profile) if n_jobs is None else None,
             ),
@@ -320,7 +328,7 @@ class Adviser:
         """Run things as a plan has it."""
         if plan.method and plan.method != self.method:
             resident = resident_bytes()
-            cost = start_seconds(machine_costs(use_cache=self.use_cache).fork, 2, resident)
+            cost = start_seconds(self.costs.fork, 2, resident)
             self.method = plan.method
             self.method_reason = (
                 f"forking a process of {resident / 1e9:.1f} GB would take {duration(cost)}"
@@ -336,9 +344,8 @@ class Adviser:
         """
         if self.method == "thread" or not _threads_run_at_once(profile):
             return ""
-        costs = machine_costs(use_cache=self.use_cache)
         ways = (Way("thread"),)
-        plan = make_plan(profile, Situation(items, self.machine.cpus, costs, ways, _cap()))
+        plan = make_plan(profile, Situation(items, self.machine.cpus, self.costs, ways, _cap()))
         if plan.executor != "thread" or plan.high >= seconds:
             return ""
         why = "the items wait" if profile.cpu_share < WAITING_SHARE else "there is no GIL here"

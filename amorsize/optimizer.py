@@ -10,7 +10,7 @@ from itertools import chain, islice
 from time import perf_counter
 from typing import Any
 
-from .adviser import Adviser, count_workers, machine_costs
+from .adviser import Adviser, count_workers
 from .api import plain_function
 from .decide.machine import Machine
 from .decide.model import Costs, Profile
@@ -275,7 +275,7 @@ def _advise(
             notes.append(
                 f"n_jobs={n_jobs} is forecast to take {1 / speedup:.1f} times the serial time"
             )
-    costs = machine_costs(use_cache=adviser.use_cache)
+    costs = adviser.costs
     size = fixed_chunksize(
         profile,
         items,
