@@ -55,6 +55,7 @@ __all__ = [
     "count_workers",
     "forget_costs",
     "hindrance",
+    "inherits",
     "learn_costs",
     "machine_costs",
 ]
@@ -156,6 +157,11 @@ def _kept_workers(method: str) -> tuple[int, ...]:
         return ()
     found: tuple[int, ...] = kept.idle_workers(method)
     return found
+
+
+def inherits(method: str) -> bool:
+    """Return whether workers started so have the caller's objects without their being sent."""
+    return method in ("fork", "thread")
 
 
 def _threads_run_at_once(profile: Profile) -> bool:
@@ -361,8 +367,7 @@ class Adviser:
         return min(caps, default=None)
 
     def _way(self, method: str, *, sliceable: bool) -> Way:
-        inherited = sliceable and method in ("fork", "thread")
-        return Way(method, inherited, _kept_workers(method))
+        return Way(method, sliceable and inherits(method), _kept_workers(method))
 
     def _is_dear_to_fork(self, costs: Costs, resident: int) -> bool:
         """Return whether to ask if a fork costs more than it saves."""

@@ -16,7 +16,7 @@ import atexit
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from . import remote, store
@@ -45,7 +45,9 @@ from .records import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
+    from typing import Any, TypeVar
+
+    _Content = TypeVar("_Content")
 
 __all__ = [
     "TTL_SECONDS",
@@ -170,15 +172,13 @@ def remember(record: Record, *, run_seconds: float, stable: bool) -> None:
 
 def load_costs() -> Costs | None:
     """Return what was learned of this machine, None when nothing was, or it cannot be read."""
-    name = costs_name(this_machine())
+    told = store.told_folder()
     try:
-        data = store.read(_place(store.told_folder()), name)
-        return None if data is None else costs_from_bytes(data)
+        place = _place(told)
     except OSError as error:
-        _warn("read", f"cannot read {name}: {error}")
-    except (ValueError, RecursionError) as error:
-        _warn("damaged", f"{name} is damaged: {error}")
-    return None
+        _warn("place", f"the folder {told!r} cannot be found: {error}")
+        return None
+    return _read(place, costs_name(this_machine()), costs_from_bytes, "damaged")
 
 
 def save_costs(costs: Costs) -> None:
@@ -586,13 +586,20 @@ def _shared(keys: list[str]) -> Iterator[Record]:
 
 def _load(place: str, name: str) -> Record | None:
     """Read one record; None when there is none or it is not to be trusted."""
+    return _read(place, name, from_bytes, "not a record")
+
+
+def _read(
+    place: str, name: str, parse: Callable[[bytes], _Content], otherwise: str
+) -> _Content | None:
+    """Read one file; None when there is none or it is not to be trusted."""
     try:
         data = store.read(place, name)
-        return None if data is None else from_bytes(data)
+        return None if data is None else parse(data)
     except OSError as error:
         _warn("read", f"cannot read {os.path.join(place, name)}: {error}")
     except (ValueError, RecursionError) as error:
-        _warn("damaged", f"{os.path.join(place, name)} is not a record: {error}")
+        _warn("damaged", f"{os.path.join(place, name)} is {otherwise}: {error}")
     return None
 
 

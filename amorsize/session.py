@@ -18,6 +18,7 @@ from .adviser import (
     Adviser,
     count_workers,
     hindrance,
+    inherits,
     learn_costs,
     machine_costs,
 )
@@ -395,7 +396,7 @@ class Session:
 
     def _inherits(self) -> bool:
         """Return whether workers reach the input without its being sent."""
-        return self.feed.sliceable and self._advised().method in ("fork", "thread")
+        return self.feed.sliceable and inherits(self._advised().method)
 
     def _is_light(self) -> bool:
         """Return whether function and items are small enough to be sent rather than inherited."""
@@ -472,7 +473,7 @@ class Session:
         from .run.worker import BUSY_SHARE, Call, Setup, Threads
 
         options, feed, method = self.options, self.feed, self._advised().method
-        inherited = method in ("fork", "thread")
+        inherited = inherits(method)
         call = Call(
             func=self.func if inherited else self.shipped,
             star=feed.star,
@@ -665,7 +666,7 @@ class Session:
             seen = replace(seen, error=error)
         size, gap = chunk_gaps(spans)
         if gap is not None and adviser.method != "thread":
-            moving = gap - machine_costs(use_cache=self.options.use_cache).chunk_seconds
+            moving = gap - adviser.costs.chunk_seconds
             if size < LIGHT_CHUNK_BYTES:
                 seen = replace(seen, chunk_seconds=gap)
             elif size < SHARED_FROM_BYTES and moving > 0:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from common import in_fresh_process, table, write
+from workloads import heavy_tail, make_array, one_ms, rising
 
 ROUNDS = 3
 CALLS = 2
@@ -32,32 +33,6 @@ CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.
 def total(array: Any) -> float:
     """Work on an array for about 20 ms."""
     return float(sum(float((array * k).sum()) for k in range(20)))
-
-
-def make_array(x: int) -> Any:
-    """Return an array of 8 MB."""
-    import numpy
-
-    return numpy.full(1_000_000, float(x))
-
-
-def count(n: int) -> int:
-    s = 0
-    for i in range(n):
-        s += i
-    return s
-
-
-def rising(x: int) -> int:
-    return count(20 * x)
-
-
-def heavy_tail(x: int) -> int:
-    return count(400_000 if x % 100 == 37 else 4_000)
-
-
-def one_ms(x: int) -> int:
-    return count(20_000)
 
 
 def arrays() -> list[Any]:

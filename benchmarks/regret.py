@@ -24,7 +24,7 @@ from collections.abc import Callable
 from math import exp, log
 from typing import Any
 
-from common import HERE, RESULTS, in_fresh_process, table, write
+from common import RESULTS, in_fresh_process, table, write
 from workloads import WORKLOADS, Workload
 
 ROUNDS = 2
@@ -256,7 +256,6 @@ if __name__ == "__main__":
     parser.add_argument("workloads", nargs="*", default=list(WORKLOADS), metavar="workload")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    sys.path.insert(0, str(HERE))
     if given.child:
         json.dump(child(*given.child), sys.stdout)
     else:

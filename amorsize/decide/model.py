@@ -35,6 +35,7 @@ __all__ = [
     "slowdown",
     "start_seconds",
     "time_bucket",
+    "travel_seconds",
     "uncertainty",
 ]
 
@@ -314,7 +315,7 @@ def _forecast(
     t = alone * (1 + (slow - 1) * min(share, 1.0))
     out = back = sent = 0.0
     if method != "thread":
-        out = profile.pickle_seconds + _moved(profile.result_bytes, costs)
+        out = travel_seconds(profile, costs)
         back = profile.pickle_seconds
         if profile.result_bytes >= SHARED_FROM_BYTES:
             back = MAP_SECONDS
@@ -389,6 +390,11 @@ def uncertainty(profile: Profile, costs: Costs) -> float:
     """
     known = max(1, profile.items)
     return min(0.9, costs.error + profile.spread / profile.item_seconds / sqrt(known))
+
+
+def travel_seconds(profile: Profile, costs: Costs) -> float:
+    """Return the time it takes a worker to pickle and send one result."""
+    return profile.pickle_seconds + _moved(profile.result_bytes, costs)
 
 
 def _moved(size: float, costs: Costs) -> float:

@@ -21,6 +21,7 @@ from .model import (
     parallel_seconds,
     serial_seconds,
     start_seconds,
+    travel_seconds,
     uncertainty,
 )
 
@@ -323,7 +324,7 @@ def _fitting_workers(profile: Profile, situation: Situation, way: Way) -> int:
 
 
 def _why_serial(profile: Profile, costs: Costs, serial: float, parallel: float) -> str:
-    travel = profile.pickle_seconds + profile.result_bytes * costs.byte_seconds
+    travel = travel_seconds(profile, costs)
     if travel > profile.item_seconds:
         return (
             f"moving a result between processes ({duration(travel)}) costs more than computing it "

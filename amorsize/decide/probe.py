@@ -180,19 +180,6 @@ def profile_of(
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in kB
 
 
-def range_of(blocks: list[tuple[int, float]]) -> tuple[float, float]:
-    """Return the item times of the fastest and the slowest block, s.
-
-    Args:
-        blocks: (items, seconds) of each, at least one.
-
-    >>> range_of([(1, 1.0), (10, 2.0)])
-    (0.2, 1.0)
-    """
-    times = [max(seconds / items, 1e-9) for items, seconds in blocks]
-    return min(times), max(times)
-
-
 class Stopwatch:
     """Times one block: wall and CPU.
 

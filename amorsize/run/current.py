@@ -98,23 +98,18 @@ def adopt(current: Current, undo: Undo) -> None:
         ImportError: a module that is the caller's cannot be imported here.
     """
     for value in current.values:
-        new = None
+        differing = []
         for owner, name in value.places:
             own = _get(owner, name)
-            if value.blob is None:
-                # Submodules are attributes as soon as anybody has imported them.
-                if own is not MISSING and type(own) is not types.ModuleType:
-                    undo.append((owner, name, own))
-                    _set(owner, name, MISSING)
-                continue
-            if own is not MISSING and _is_same(own, value):
-                continue
-            if new is None:
-                new = loads(value.blob)
-            if own is new or _refill(own, new):
-                continue
-            undo.append((owner, name, own))
-            _set(owner, name, new)
+            if not _is_as_good(own, value):
+                differing.append((owner, name, own))
+        if not differing:
+            continue
+        new = MISSING if value.blob is None else loads(value.blob)
+        for owner, name, own in differing:
+            if own is not new and not _refill(own, new):
+                undo.append((owner, name, own))
+                _set(owner, name, new)
     forget_results(current.caches)
 
 
@@ -248,8 +243,13 @@ def _namespace(owner: str | type) -> Any:
     return vars(sys.modules.get(owner) or importlib.import_module(owner))
 
 
-def _is_same(own: Any, value: Value) -> bool:
+def _is_as_good(own: Any, value: Value) -> bool:
     """Return whether the worker's own value is as good as the caller's."""
+    if value.blob is None:
+        # Submodules are attributes as soon as anybody has imported them.
+        return own is MISSING or type(own) is types.ModuleType
+    if own is MISSING:
+        return False
     if value.code:
         return type(own) is types.FunctionType and code_digest(own) == value.code
     try:

@@ -33,7 +33,7 @@ from ..errors import SerializationError
 from . import worker
 from .crew import Lost, Running, Task, take_all
 from .shared import make_prefix, sweep
-from .transport import pack_forked, pack_shipped
+from .transport import Parcel, pack_forked, pack_shipped
 from .worker import CHUNK, ITEM, NOTE, READY, Reply, Setup, Shipment
 
 if TYPE_CHECKING:
@@ -392,15 +392,17 @@ class ProcessCrew:
 
     def submit(self, task: Task) -> int:
         """Hand out a task; return the bytes its items took on the way."""
-        chunk = task.chunk
-        columns = None if task.columns is None else self._pack(task.columns, self.prefix)
-        self._pool.apply_async(
-            worker.run_chunk,
-            (chunk, task.start, task.size, columns, task.track, self._shipment),
-            callback=partial(self._bring, chunk),
-            error_callback=partial(self._bring, chunk),
-        )
+        columns = self._packed(task)
+        bring = partial(self._bring, task.chunk)
+        self._pool.apply_async(worker.run_chunk, self._arguments(task, columns), {}, bring, bring)
         return 0 if columns is None else columns.size
+
+    def _packed(self, task: Task) -> Parcel | None:
+        return None if task.columns is None else self._pack(task.columns, self.prefix)
+
+    def _arguments(self, task: Task, columns: Parcel | None) -> tuple[object, ...]:
+        """Return the arguments of ``worker.run_chunk``."""
+        return task.chunk, task.start, task.size, columns, task.track, self._shipment
 
     def _bring(self, chunk: int, fields: Any) -> None:
         """Take what became of a task; called by the Pool's result handler."""
@@ -414,12 +416,12 @@ class ProcessCrew:
         for task in self._first or ():
             bring = partial(self._bring, task.chunk)
             try:
-                columns = None if task.columns is None else self._pack(task.columns, self.prefix)
+                columns = self._packed(task)
             except SerializationError as error:
                 bring(error)
                 break
             result = multiprocessing.pool.ApplyResult(pool, bring, bring)
-            args = (task.chunk, task.start, task.size, columns, task.track, None)
+            args = self._arguments(task, columns)
             message: tuple[object, ...] = (result._job, 0, worker.run_chunk, args, {})  # type: ignore[attr-defined]
             room -= TASK_BYTES + (0 if columns is None else len(columns.head))
             if room < 0:

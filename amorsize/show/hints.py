@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..decide.model import Costs, Profile
+from ..decide.model import Costs, Profile, travel_seconds
 from ..decide.planner import Plan
 from ..units import duration
 
@@ -31,7 +31,7 @@ def hints_for_items(profile: Profile, items: int, costs: Costs) -> list[str]:
         costs: what the machine charges.
     """
     found = []
-    moved = profile.pickle_seconds + profile.result_bytes * costs.byte_seconds
+    moved = travel_seconds(profile, costs)
     if profile.result_bytes >= LARGE_CAPTURE / 100 and moved > profile.item_seconds:
         found.append(
             f"moving a result ({profile.result_bytes:,.0f} bytes, {duration(moved)}) costs more "

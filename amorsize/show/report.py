@@ -45,7 +45,7 @@ class RunReport:
         retried: items handed out again after a worker was lost.
         warnings: what the caller should know.
         timeline: every chunk, where and when it ran.
-        machine: what the process may use, as it was when the call began; None when nobody asked.
+        machine: what the process may use, as it was when the call ended.
         hints: what would make it faster.
     """
 

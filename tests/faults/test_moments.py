@@ -119,16 +119,23 @@ except KeyboardInterrupt:
     assert programs.run_source(source, tmp_path).out == "interrupted\n"
 
 
-def test_ctrl_c_while_workers_start_leaves_no_pool(tmp_path):
-    """An interrupt that comes in the middle of a start ends what was started."""
-    source = """
-import gc, os, signal
+# A program that gets Ctrl-C as its first worker is about to be forked.
+INTERRUPTING = """
+import gc, os, signal, threading
 from amorsize import smart_map
 hits = []
 def interrupt():
     if not hits:
         hits.append(os.kill(os.getpid(), signal.SIGINT))
 os.register_at_fork(before=interrupt)
+"""
+
+
+def test_ctrl_c_while_workers_start_leaves_no_pool(tmp_path):
+    """An interrupt that comes in the middle of a start ends what was started."""
+    source = (
+        INTERRUPTING
+        + """
 try:
     smart_map(abs, range(100), n_jobs=2, mp_context="fork")
 except KeyboardInterrupt:
@@ -136,6 +143,7 @@ except KeyboardInterrupt:
 gc.collect()
 print(smart_map(abs, range(3), n_jobs=2, mp_context="fork"))
 """
+    )
     ended = programs.run_source(source, tmp_path, deadline=20)
     assert ended.out == "interrupted\n[0, 1, 2]\n", ended.err
 
@@ -387,9 +395,9 @@ if __name__ == "__main__":
 
 def test_ctrl_c_that_another_thread_receives_is_held_back_as_well(tmp_path):
     """The system may hand the signal to any thread; half a pool is not ended by it."""
-    source = """
-import os, signal, threading
-from amorsize import smart_map
+    source = (
+        INTERRUPTING
+        + """
 ready, over = threading.Event(), threading.Event()
 def receive():
     ready.set()
@@ -398,11 +406,6 @@ threading.Thread(target=receive, daemon=True).start()
 ready.wait()
 def work(x):
     return x
-hits = []
-def interrupt():
-    if not hits:
-        hits.append(os.kill(os.getpid(), signal.SIGINT))
-os.register_at_fork(before=interrupt)
 try:
     smart_map(work, [0, 1, 2], n_jobs=2, mp_context="fork")
 except KeyboardInterrupt:
@@ -410,6 +413,7 @@ except KeyboardInterrupt:
 over.set()
 print(smart_map(work, [0, 1, 2], n_jobs=2, mp_context="fork"))
 """
+    )
     ended = programs.run_source(source, tmp_path, PYTHONWARNINGS="ignore::DeprecationWarning")
     assert ended.out == "interrupted\n[0, 1, 2]\n", ended.err
 
