@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import astuple, replace
 
 from . import cache
 from .decide.fingerprint import Fingerprint, fingerprint
@@ -120,7 +119,7 @@ def _drifted(old: Costs, new: Costs) -> bool:
 
 def _numbers(costs: Costs) -> list[float]:
     found: list[float] = []
-    for part in astuple(costs):
+    for part in costs:
         found += part if isinstance(part, tuple) else (part,)
     return found
 
@@ -321,8 +320,7 @@ class Adviser:
             ways = (*ways, self._way("forkserver", sliceable=sliceable))
         return make_plan(
             profile,
-            replace(
-                situation,
+            situation._replace(
                 ways=ways,
                 most_workers=self._most_workers(),
                 resident_bytes=resident,

@@ -17,7 +17,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from . import remote, store
 from .decide.machine import this_machine
@@ -250,8 +250,7 @@ def prune_expired_cache(ttl_seconds: float = TTL_SECONDS) -> int:
     return removed
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStats:
+class CacheStats(NamedTuple):
     """What the cache holds, and how it served this process.
 
     Attributes:
@@ -272,7 +271,7 @@ class CacheStats:
     oldest_seconds: float
     newest_seconds: float
     hits: int
-    misses: dict[str, int] = field(default_factory=dict)
+    misses: dict[str, int]
 
 
 def cache_stats() -> CacheStats:
@@ -419,7 +418,7 @@ def _as_guess(record: Record, here: Environment) -> Record:
     """Return a record from elsewhere as it counts here."""
     if here.accepts(record.environment):
         return record
-    return replace(record, environment=here, guess=True)
+    return record._replace(environment=here, guess=True)
 
 
 # In memory ----------------------------------------------------------------------------------

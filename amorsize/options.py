@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
 from math import isfinite
 from operator import index
+from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ __all__ = ["BACKENDS", "DEFAULTS", "Options", "count_jobs", "environment_cap", "
 BACKENDS = ("process", "thread", "serial")
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What a caller may ask for; the same names everywhere in amorsize.
 
     Attributes:
@@ -73,7 +72,7 @@ class Options:
 
 
 DEFAULTS = Options()
-_NAMES = frozenset(field.name for field in fields(Options))
+_NAMES = frozenset(Options._fields)
 
 
 def make_options(given: dict[str, Any], *, base: Options = DEFAULTS, lazy: bool = False) -> Options:
@@ -97,7 +96,7 @@ def make_options(given: dict[str, Any], *, base: Options = DEFAULTS, lazy: bool 
 CPUs), -2 (all but one) and so on
     """
     if not lazy and base.buffersize is not None:
-        base = replace(base, buffersize=None)
+        base = base._replace(buffersize=None)
     if not given:
         return base
     unknown = given.keys() - _NAMES
@@ -115,7 +114,7 @@ CPUs), -2 (all but one) and so on
         _CHECKS[name](name, value)
     if "initargs" in given:
         given = {**given, "initargs": tuple(given["initargs"])}
-    options = replace(base, **given)
+    options = base._replace(**given)
     _check_together(options)
     return options
 

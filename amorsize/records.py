@@ -8,7 +8,7 @@ a record is only ever advice, and loading it can run no code.
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple
 
 from .decide.fingerprint import digest_of
 from .decide.machine import Machine
@@ -46,8 +46,7 @@ SIZES = ("tiny", "small", "medium", "large", "xlarge")
 TIMES = tuple(name for name, _ in TIME_BUCKETS)
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(NamedTuple):
     """Where a record was measured, as far as its advice depends on it.
 
     Attributes:
@@ -75,8 +74,7 @@ class Environment:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What is remembered of one function at one size.
 
     Attributes:
@@ -195,7 +193,13 @@ _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 def to_data(record: Record) -> dict[str, Any]:
     """Return a record as what JSON can hold."""
-    return {"format": FORMAT, "key": record.key, **asdict(record)}
+    return {
+        "format": FORMAT,
+        "key": record.key,
+        **record._asdict(),
+        "profile": record.profile._asdict(),
+        "environment": record.environment._asdict(),
+    }
 
 
 def to_bytes(record: Record) -> bytes:
@@ -273,7 +277,7 @@ def from_data(data: Any) -> Record:
 def _checked(data: dict[str, Any]) -> Record:
     if data["format"] != FORMAT:
         raise ValueError(f"format {data['format']!r}, not {FORMAT}")
-    profile = Profile(**{f.name: _number(data["profile"], f.name, f.type) for f in _PROFILE})
+    profile = Profile(*(_number(data["profile"], name, kind) for name, kind in _PROFILE))
     environment = data["environment"]
     record = Record(
         func=_fingerprint(data["func"]),
@@ -299,7 +303,9 @@ def _checked(data: dict[str, Any]) -> Record:
     return record
 
 
-_PROFILE = fields(Profile)
+_PROFILE = [
+    (name, "int" if name in ("memory_bytes", "items") else "float") for name in Profile._fields
+]
 
 
 def _number(data: dict[str, Any], name: str, kind: Any) -> Any:
@@ -337,7 +343,10 @@ def is_costs_name(name: str) -> bool:
 
 def costs_to_bytes(costs: Costs) -> bytes:
     """Return what was learned of a machine as sealed JSON."""
-    return _sealed({"format": FORMAT, **asdict(costs)})
+    data = costs._asdict()
+    for method in _START_METHODS:
+        data[method] = data[method]._asdict()
+    return _sealed({"format": FORMAT, **data})
 
 
 def costs_from_bytes(data: bytes) -> Costs:
@@ -351,20 +360,18 @@ def costs_from_bytes(data: bytes) -> Costs:
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r}, not {FORMAT}")
         found: dict[str, Any] = {}
-        for field in fields(Costs):
-            value = content[field.name]
-            if field.name in _START_METHODS:
-                value = StartCost(**{part: _cost(value[part]) for part in _START_PARTS})
+        for name in Costs._fields:
+            value = content[name]
+            if name in _START_METHODS:
+                found[name] = StartCost(*(_cost(value[part]) for part in StartCost._fields))
             else:
-                value = _cost(value)
-            found[field.name] = value
+                found[name] = _cost(value)
         return Costs(**found)
     except (TypeError, LookupError, AttributeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 _START_METHODS = ("fork", "spawn", "forkserver", "thread")
-_START_PARTS = tuple(field.name for field in fields(StartCost))
 
 
 def _cost(value: Any) -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
-from dataclasses import replace
 from functools import partial
 
 from .adviser import (
@@ -495,7 +494,7 @@ class Session:
             reason = f"the function cannot be sent to workers ({error})"
         self._give_up_workers(reason)
         # Here the function itself is at hand, and the input as well.
-        call = replace(call, func=self.func, columns=feed.columns)
+        call = call._replace(func=self.func, columns=feed.columns)
         return InlineCrew(Setup(call, options.initializer, options.initargs))
 
     def _start_crew(
@@ -623,13 +622,13 @@ class Session:
         # Items that ran in workers took longer than they take alone.
         known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
         crowding = self._crowding(engine) or (travel.crowding if travel is not None else 0.0)
-        known = replace(known, crowding=max(0.0, crowding))
+        known = known._replace(crowding=max(0.0, crowding))
         costs = machine_costs(use_cache=self.options.use_cache)
         slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
         alone = tally.seconds - engine.tally.seconds * (1 - 1 / slow)
-        profile = replace(known, item_seconds=max(1e-9, alone / tally.items))
+        profile = known._replace(item_seconds=max(1e-9, alone / tally.items))
         if engine.packed and profile.result_bytes < SHARED_FROM_BYTES:
-            profile = replace(profile, pickle_seconds=engine.packed / engine.tally.items)
+            profile = profile._replace(pickle_seconds=engine.packed / engine.tally.items)
         return profile
 
     def _crowding(self, engine: Engine) -> float | None:
@@ -655,26 +654,25 @@ class Session:
         seen = Seen(adviser.method, crew.workers, resident_bytes())
         if not crew.reused and crew.start_seconds:
             ready = crew.ready_at
-            seen = replace(
-                seen,
+            seen = seen._replace(
                 started=crew.start_seconds,
                 latency=None if ready is None else ready - crew.started_at - crew.start_seconds,
                 ended=crew.end_seconds or None,
             )
         if self._forecast is not None:
             error = abs(elapsed - self._forecast) / max(self._forecast, 1e-9)
-            seen = replace(seen, error=error)
+            seen = seen._replace(error=error)
         size, gap = chunk_gaps(spans)
         if gap is not None and adviser.method != "thread":
             moving = gap - adviser.costs.chunk_seconds
             if size < LIGHT_CHUNK_BYTES:
-                seen = replace(seen, chunk_seconds=gap)
+                seen = seen._replace(chunk_seconds=gap)
             elif size < SHARED_FROM_BYTES and moving > 0:
-                seen = replace(seen, byte_seconds=moving / size)
+                seen = seen._replace(byte_seconds=moving / size)
         moved = sum(span.bytes for span in spans)
         if moved >= SHARED_FROM_BYTES * max(1, engine.tally.items):
-            seen = replace(seen, shared_seconds=engine.packed / moved)
-        return replace(seen, crowding=self._crowding(engine))
+            seen = seen._replace(shared_seconds=engine.packed / moved)
+        return seen._replace(crowding=self._crowding(engine))
 
     def _report(self, elapsed: float) -> RunReport:
         from .show.report import RunReport  # few calls want to see it

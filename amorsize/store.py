@@ -11,7 +11,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "Entry",
@@ -34,8 +34,7 @@ USED_LATELY = 3_600
 STALE_SECONDS = 600
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A file of the folder.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import platform
@@ -11,7 +12,9 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +60,29 @@ def clock(func: Any, repeats: int) -> list[float]:
     return times
 
 
-def in_fresh_process(script: str, *args: str, cache: str | None = None) -> Any:
+@cache
+def compile_once() -> None:
+    """Compile the sources, as an installer would; or first calls measure the compiler."""
+    package = find_spec("amorsize")
+    assert package is not None
+    assert package.origin is not None
+    for folder in (Path(package.origin).parent, HERE):
+        compileall.compile_dir(folder, quiet=1)
+
+
+def in_fresh_process(script: str, *args: str, folder: str | None = None) -> Any:
     """Run ``script --child args`` in a fresh interpreter; return the JSON it prints.
 
     Args:
         script: path of the benchmark.
         args: what it is to measure.
-        cache: folder for what amorsize learns; an empty one of its own by default.
+        folder: where amorsize keeps what it learns; an empty one of its own by default.
     """
+    compile_once()
     with tempfile.TemporaryDirectory() as empty:
         done = subprocess.run(
             [sys.executable, script, "--child", *args],
-            env={**os.environ, "AMORSIZE_CACHE_DIR": cache or empty},
+            env={**os.environ, "AMORSIZE_CACHE_DIR": folder or empty},
             stdout=subprocess.PIPE,
             text=True,
             check=True,

@@ -160,7 +160,7 @@ def measure(name: str) -> dict[str, float]:
         for _ in range(ROUNDS):
             for way in ("serial", "ideal", "smart_map", "start-up", *OTHERS):
                 times.setdefault(way, []).extend(
-                    in_fresh_process(__file__, name, way, cache=learned)
+                    in_fresh_process(__file__, name, way, folder=learned)
                 )
     return {way: statistics.median(values) for way, values in times.items()}
 

@@ -104,11 +104,11 @@ def cases(optimize, data) -> dict[str, list[float]]:
 def main() -> None:
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as learned:
-        in_fresh_process(__file__, "first hit", cache=learned)  # leaves its record at exit
+        in_fresh_process(__file__, "first hit", folder=learned)  # leaves its record at exit
         for _ in range(PROCESSES):  # interleaved, so that a slow moment of the machine hits all
             for what in ("import amorsize", "import of the three names"):
                 merge(times, in_fresh_process(__file__, what))
-            merge(times, in_fresh_process(__file__, "first hit", cache=learned))
+            merge(times, in_fresh_process(__file__, "first hit", folder=learned))
         for _ in range(3):
             merge(times, in_fresh_process(__file__, "calls"))
             merge(times, in_fresh_process(__file__, "cases"))

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
 
 import pytest
 
@@ -67,7 +66,7 @@ class TestStats:
         known = next(iter(cache._memory.values()))
         slow = {"least_seconds": 5.0, "most_seconds": 9.0}
         known.records = {
-            bucket: replace(record, profile=replace(record.profile, **slow))
+            bucket: record._replace(profile=record.profile._replace(**slow))
             for bucket, record in known.records.items()
         }
         assert path.exists()
@@ -368,7 +367,7 @@ class TestCosts:
     @pytest.mark.parametrize("value", [-1.0, 1e9, float("nan"), "1", None, True])
     def test_no_number_is_believed_without_a_look(self, value):
         """Also with a right checksum."""
-        data = {"format": records.FORMAT, **asdict(FIRST_COSTS)}
+        data = records._unsealed(records.costs_to_bytes(FIRST_COSTS))
         data["fork"] = {**data["fork"], "base": value}
         with pytest.raises(ValueError):
             records.costs_from_bytes(records._sealed(data))

@@ -26,9 +26,9 @@ import itertools
 import sys
 import types
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from opcode import hasconst, opmap
 from struct import pack
+from typing import NamedTuple
 
 try:
     from _blake2 import blake2b  # hashlib gives this very function, after 2 ms of OpenSSL
@@ -73,8 +73,7 @@ def digest_of(data: bytes) -> str:
     return blake2b(data, digest_size=8).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
+class Fingerprint(NamedTuple):
     """A function's identity across processes.
 
     Attributes:
@@ -115,8 +114,7 @@ def is_known(func: Callable[..., Any]) -> bool:
 Owner = str | type | types.FunctionType  # a module's name, a class, a function
 
 
-@dataclass(frozen=True, slots=True)
-class Uses:
+class Uses(NamedTuple):
     """What a function uses of its user's modules, classes and functions.
 
     Attributes:

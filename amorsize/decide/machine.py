@@ -10,9 +10,9 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from math import ceil
 from posixpath import dirname
+from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ WINDOWS_MOST_WORKERS = 61
 REFRESH_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(NamedTuple):
     """The part of the machine this process may use.
 
     Attributes:

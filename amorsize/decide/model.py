@@ -7,8 +7,8 @@ where each constant was measured.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
 from math import log, sqrt
+from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(NamedTuple):
     """What was measured of a function's items.
 
     Attributes:
@@ -74,8 +73,7 @@ class Profile:
     items: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class StartCost:
+class StartCost(NamedTuple):
     """What it costs to start and end a crew of workers with one start method, in seconds.
 
     Attributes:
@@ -95,8 +93,7 @@ class StartCost:
     end_each: float
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
+class Costs(NamedTuple):
     """What this machine charges, as far as known.
 
     Attributes:
@@ -190,8 +187,7 @@ def start_seconds(cost: StartCost, workers: int, resident_bytes: int) -> float:
     return cost.base + workers * (cost.each + cost.per_gb * resident_bytes / 1e9)
 
 
-@dataclass(frozen=True, slots=True)
-class Crowd:
+class Crowd(NamedTuple):
     """So many workers, and what they start from.
 
     Attributes:
@@ -211,8 +207,7 @@ class Crowd:
     kept: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Chunking:
+class Chunking(NamedTuple):
     """How to cut the items into chunks.
 
     Attributes:
@@ -243,7 +238,7 @@ def parallel_seconds(profile: Profile, costs: Costs, items: int, crowd: Crowd) -
         items: items left.
         crowd: the workers.
     """
-    return _forecast(profile, costs, items, crowd)[0]
+    return _forecast(profile, costs, items, crowd).seconds
 
 
 def chunking(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> Chunking:
@@ -259,11 +254,15 @@ def chunking(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> Chunki
         items: items left.
         crowd: the workers.
     """
-    seconds, late, caller = _forecast(profile, costs, items, crowd)
-    left = max(0.0, 1 - late / seconds) * max(0.0, 1 - caller / seconds)
+    found = _forecast(profile, costs, items, crowd)
+    left = max(0.0, 1 - found.ramp_seconds / found.seconds)
+    left *= max(0.0, 1 - found.results_seconds / found.seconds)
+    part = items * profile.item_seconds / crowd.workers
+    left *= 1 - (1 - evenness(profile)) * min(1.0, profile.most_seconds / part)
     share = max(LEAST_SHARE, chunk_share(profile, items, crowd.workers) * left)
-    least = _least_seconds(profile, costs, items, crowd.workers, late)
-    return Chunking(share, least, max(1, round(least / profile.item_seconds)), late)
+    least = found.least_seconds * profile.item_seconds / found.item_seconds
+    fewest = max(1, round(least / profile.item_seconds))
+    return Chunking(share, least, fewest, found.ramp_seconds)
 
 
 # No less is dealt out at a time: a twentieth of what a worker would get of the rest.
@@ -282,37 +281,48 @@ def _both(one: float, other: float) -> float:
 
 # How much more time the caller has than it needs to dispatch chunks.
 CALLER_ROOM = 1.2
-LEAST_AVAILABLE = 0.2
+LEAST_AVAILABLE = 0.02
+SAME_CHUNK = 1.1
 
 
-def _least_seconds(profile: Profile, costs: Costs, items: int, workers: int, ramp: float) -> float:
+def _least_seconds(costs: Costs, work: float, workers: int, available: float) -> float:
     """Return the shortest chunk worth its dispatch.
 
     With T for a worker's part of the work, chunks of d seconds cost ``(T / d) h`` for dispatch, and
     ``d / 2`` at the end, on average: least where ``d = sqrt(2 T h)``. No longer than ten times its
-    dispatch; and so long that the caller, who has half of the dispatch of every chunk, but no time
-    for it while workers start, is not busy all the time.
+    dispatch; and so long that the caller, who has half of the dispatch of every chunk, is not busy
+    all the time that it has for it.
+
+    Args:
+        costs: what the machine charges; gives h.
+        work: what all items take together in workers, s.
+        workers: how many.
+        available: how long the caller has, s.
     """
-    part = items * profile.item_seconds / workers
-    dispatch = costs.chunk_seconds
+    part, dispatch = work / workers, costs.chunk_seconds
     best = min(sqrt(2 * part * dispatch), max(SMALLEST_CHUNK_SECONDS, 10 * dispatch))
-    available = max(part - ramp / 2, LEAST_AVAILABLE * part)
-    return max(best, CALLER_ROOM * workers * dispatch / 2 * part / max(available, 1e-12), 1e-6)
+    if CALLER_ROOM * work * dispatch / 2 > best * available:
+        unhurried = CALLER_ROOM * work * dispatch / 2 / max(available, 1e-9)
+        best = max(best, min(unhurried, sqrt(work * dispatch)))
+    return max(min(best, part), 1e-6)
 
 
-def _forecast(
-    profile: Profile, costs: Costs, items: int, crowd: Crowd
-) -> tuple[float, float, float]:
-    """Return (seconds, of which until the last worker is up, seconds of the caller's work)."""
+class _Forecast(NamedTuple):
+    seconds: float
+    ramp_seconds: float  # until the last worker is up
+    results_seconds: float  # of the caller's work, with arguments and results
+    item_seconds: float  # of one in a worker, with all that it takes to move it
+    least_seconds: float  # the shortest chunk, so counted
+
+
+def _forecast(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> _Forecast:
     workers, method = crowd.workers, crowd.method
     cost = NO_START if crowd.kept else costs.of(method)
     start = start_seconds(cost, workers, crowd.resident_bytes)
     ramp = start - cost.base
-    # The first worker runs while the others are being started.
-    begun = cost.base + ramp * (workers + 1) / (2 * workers) + cost.latency
+    begun = cost.base + ramp / workers + cost.latency  # the first worker; the others follow
     alone, share = profile.item_seconds, profile.cpu_share
-    slow = slowdown(profile, costs, workers, crowd.cpus)
-    t = alone * (1 + (slow - 1) * min(share, 1.0))
+    slow = 1 + (slowdown(profile, costs, workers, crowd.cpus) - 1) * min(share, 1.0)
     out = back = sent = 0.0
     if method != "thread":
         out = travel_seconds(profile, costs)
@@ -323,18 +333,85 @@ def _forecast(
             sent = profile.send_seconds + _moved(profile.arg_bytes, costs)
     if alone > 0:
         items = max(0, items - int(cost.latency / alone))  # the caller computes meanwhile
-    # Items that cost the same come in rounds; others fill the gaps.
-    rounds = items / workers
-    rounds += evenness(profile) * (-(-items // workers) - rounds)
-    least = _least_seconds(profile, costs, items, workers, ramp)
-    chunks = _chunk_count(profile, items, t + out + sent, workers, least)
+    t = alone * slow + out + sent
     dispatch = costs.chunk_seconds / 2  # the caller's part, and a worker's
-    busy_workers = rounds * (t + out + sent) + -(-chunks // workers) * dispatch
-    busy_caller = items * (back + sent) + chunks * dispatch
-    busy_cpus = (items * (t * share + out + sent) + chunks * dispatch + busy_caller) / crowd.cpus
-    span = max(busy_workers, busy_cpus) + _tail(profile, t, items, workers, least)
+    work = items * t
+    computing = work - items * alone * slow * (1 - min(share, 1.0))
+    moving = items * (back + sent)
+    least = _least_seconds(costs, work, workers, work / workers + ramp / 2)
+    for last in (False, True):
+        chunks = _chunk_count(profile, items, t, workers, least)
+        busy_caller = moving + chunks * dispatch
+        span = _span(profile, t, items, workers, ramp, least, chunks * dispatch / workers)
+        span = max(span, (computing + busy_caller) / crowd.cpus)
+        available = max(span - ramp - moving, LEAST_AVAILABLE * span)
+        if last or CALLER_ROOM * work * dispatch <= SAME_CHUNK * least * available:
+            break
+        least = max(least, _least_seconds(costs, work, workers, available))
     seconds = _both(begun + span, start + busy_caller) + cost.end + cost.end_each * workers
-    return seconds, ramp, busy_caller
+    return _Forecast(seconds, ramp, moving, t, least)
+
+
+def _span(
+    profile: Profile,
+    t: float,
+    items: int,
+    workers: int,
+    ramp: float,
+    least: float,
+    dispatch: float,
+) -> float:
+    """Return the time from the first worker's start to the last worker's end.
+
+    Args:
+        profile: gives the spread, and the longest item.
+        t: an item's time in a worker, s.
+        items: how many.
+        workers: how many.
+        ramp: how long the last of them starts after the first, s.
+        least: the shortest chunk, s.
+        dispatch: of each worker's chunks together, s.
+    """
+    if items < 1:
+        return 0.0
+    spread = profile.spread
+    longest = t + max(profile.most_seconds - profile.item_seconds, 0.0)
+    if not profile.most_seconds:
+        longest = t + 3 * spread
+    if items <= workers:
+        # One each, of which the last starts late: the greatest of sums of two.
+        excess, giants = _excess(spread, longest - t, items)
+        return t + max(ramp, excess + ramp * giants / (giants + 1)) + dispatch
+    level = items * t / workers + dispatch
+    # The last chunks: what is left of them when nothing else is to be had, on average and at most.
+    size = max(1.0, least / t)
+    chunk = size * t
+    rest = (chunk + size * spread * spread / chunk) / 2
+    most = min(size * longest, longest + (size - 1) * t)
+    running = float(workers)
+    filled = max(level + ramp / 2 - rest, 0.0)
+    if filled < ramp:  # the last workers to come find nothing
+        each = ramp / workers
+        filled = sqrt(rest * rest + 2 * each * level * workers) - rest
+        running = max(1.0, filled / each)
+    harmonic = log(running) + 0.577 + 0.5 / running - 0.077 / running**2
+    span = filled + min(most * running / (running + 1), rest * harmonic)
+    # One giant starts anywhere.
+    if workers > 1:
+        others = max(level - longest / workers, 0.0) + ramp / 2
+        if longest < others:
+            giant = others + longest * longest / (2 * others)
+        else:
+            giant = longest + others / 2
+        span = max(span, giant)
+    even = evenness(profile)
+    if even and ramp < t:
+        # In rounds; the last one by those who come first.
+        rounds, over = divmod(items, workers)
+        each = ramp / workers
+        rounded = max(rounds * t + ramp, (rounds + 1) * t + over * each if over else 0.0)
+        span += even * (1 - ramp / t) * (rounded + dispatch - span)
+    return span
 
 
 # Mapping a segment and removing its name.
@@ -420,25 +497,17 @@ def _chunk_count(
     return int(min(items, max(workers, count)))
 
 
-def _tail(
-    profile: Profile, item_seconds: float, items: int, workers: int, least_seconds: float
-) -> float:
-    """Return how much later than on average the last worker ends.
+def _excess(spread: float, most: float, count: int) -> tuple[float, float]:
+    """Return by how much the longest of so many items exceeds their mean, and how many come close.
 
-    Half of the last chunk, which is an item or the smallest chunk worth its dispatch; and where
-    every worker has but one item, the expected excess of the longest of them: ``s sqrt(2 ln n)``
-    for n items of spread s, at most what the slowest took.
+    ``s sqrt(2 ln n)``, as for normal times, and no more than is known of. Or that much, if a spread
+    so large comes of few items so long: no more than ``(s / most)^2`` of all can be.
     """
-    if workers < 2 or items < 1:
-        return 0.0
-    together = min(items, workers)
-    excess = profile.spread * sqrt(2 * log(together)) if together > 1 else 0.0
-    if profile.most_seconds:
-        excess = min(excess, max(0.0, profile.most_seconds - profile.item_seconds))
-    if items <= workers:
-        return excess
-    last = min(max(item_seconds, least_seconds), items * item_seconds / workers)
-    return (last + excess) / 2 * (1 - 1 / workers)
+    if count < 2 or most <= 0 or spread <= 0:
+        return 0.0, 1.0
+    giants = count * (spread / most) ** 2
+    excess = max(spread * sqrt(2 * log(count)), most * min(1.0, giants))
+    return min(most, excess), max(1.0, giants)
 
 
 def merged_profile(old: Profile, new: Profile, weight: float = 0.5) -> Profile:
@@ -460,12 +529,11 @@ def merged_profile(old: Profile, new: Profile, weight: float = 0.5) -> Profile:
         return before + weight * (min(max(now, before / 4), before * 4) - before)
 
     changed: dict[str, Any] = {
-        field.name: blend(getattr(old, field.name), getattr(new, field.name))
-        for field in fields(Profile)
-        if field.name not in ("memory_bytes", "items")
+        name: blend(getattr(old, name), getattr(new, name))
+        for name in Profile._fields
+        if name not in ("memory_bytes", "items")
     }
-    return replace(
-        new,
+    return new._replace(
         **changed,
         memory_bytes=max(old.memory_bytes, new.memory_bytes),
         items=old.items + new.items,
@@ -475,8 +543,7 @@ def merged_profile(old: Profile, new: Profile, weight: float = 0.5) -> Profile:
 # Learning what the machine charges ----------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What one run showed of the machine. None stands for what it did not show.
 
     Attributes:
@@ -547,7 +614,7 @@ def learned_costs(costs: Costs, seen: Seen, weight: float = 0.3) -> Costs:
     if seen.error is not None:
         towards = min(max(seen.error, LEAST_ERROR), MOST_ERROR)
         changed["error"] = costs.error + weight * (towards - costs.error)
-    return replace(costs, **changed)
+    return costs._replace(**changed)
 
 
 def _ratio(actual: float | None, forecast: float, weight: float) -> float:

@@ -6,8 +6,8 @@ slower is worth more than one that might have become faster.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil, log, sqrt
+from typing import NamedTuple
 
 from ..units import duration
 from .model import (
@@ -58,8 +58,7 @@ STREAM_CHUNK_SECONDS = 0.05
 STREAM_CHUNK_ITEMS = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(NamedTuple):
     """A way to run items in workers.
 
     Attributes:
@@ -73,8 +72,7 @@ class Way:
     kept: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """What a plan must fit.
 
     Attributes:
@@ -100,8 +98,7 @@ class Situation:
     must_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """Something that was considered.
 
     Attributes:
@@ -123,8 +120,7 @@ class Candidate:
         return f"{self.workers} {'kept ' if self.kept else ''}{kind}"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What to do with the items left.
 
     Attributes:
@@ -260,8 +256,8 @@ def _search(profile: Profile, situation: Situation, way: Way) -> list[Candidate]
     """Return what was considered of one way, the best number of workers among it.
 
     The forecast falls with the number of workers until starting one more costs more than it saves,
-    and rises from there on, but for steps where the rounds of items change: powers of two bracket
-    the best, halves narrow the bracket down, and the steps next to it are looked at.
+    and rises from there on, but for steps where the rounds of items change: powers of two around a
+    guess bracket the best, halves narrow the bracket down, and the steps next to it are looked at.
     """
     known: dict[int, Candidate] = {}
 
@@ -281,7 +277,13 @@ def _search(profile: Profile, situation: Situation, way: Way) -> list[Candidate]
         tried.append(min(2 * tried[-1], most))
     if situation.cpus < most:
         tried = sorted({*tried, situation.cpus})
-    place = min(range(len(tried)), key=lambda i: seconds(tried[i]))
+    place = _near(tried, _guess(profile, situation, way))
+    while True:
+        around = range(max(0, place - 1), min(len(tried), place + 2))
+        better = min(around, key=lambda i: seconds(tried[i]))
+        if better == place:
+            break
+        place = better
     low = tried[max(0, place - 1)]
     high = tried[min(len(tried) - 1, place + 1)]
     best = tried[place]
@@ -302,6 +304,21 @@ def _search(profile: Profile, situation: Situation, way: Way) -> list[Candidate]
         if workers <= most:
             seconds(workers)
     return sorted(known.values(), key=lambda candidate: candidate.workers)
+
+
+def _guess(profile: Profile, situation: Situation, way: Way) -> float:
+    """Return about how many workers are best: where one more costs what it saves.
+
+    With W for the work, ``W / w + e w`` is least at ``w = sqrt(W / e)``.
+    """
+    cost = situation.costs.of(way.method)
+    each = cost.each + cost.end_each + cost.per_gb * situation.resident_bytes / 1e9
+    return sqrt(situation.items * profile.item_seconds / max(each, 1e-9))
+
+
+def _near(numbers: list[int], guess: float) -> int:
+    """Return the place of the first number that reaches the guess, or of the last."""
+    return next((i for i, number in enumerate(numbers) if number >= guess), len(numbers) - 1)
 
 
 def _most_workers(profile: Profile, situation: Situation, way: Way) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, field
 from math import ceil, sqrt
+from typing import NamedTuple
 
 from .model import Profile
 
@@ -28,8 +28,7 @@ UNKNOWN_GROWTH = 0.3
 LONGEST_BLOCK_SECONDS = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """Consecutive items that were timed together.
 
     Attributes:
@@ -43,7 +42,6 @@ class Block:
     cpu_seconds: float
 
 
-@dataclass(slots=True)
 class Tally:
     """Running sums over blocks of items, wherever they ran; a long run must not keep them all.
 
@@ -52,12 +50,15 @@ class Tally:
         least, most: item time of the fastest and the slowest block, s.
     """
 
-    items: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    least: float = float("inf")
-    most: float = 0.0
-    _squares: float = 0.0
+    __slots__ = ("_squares", "cpu_seconds", "items", "least", "most", "seconds")
+
+    def __init__(self) -> None:
+        self.items = 0
+        self.seconds = 0.0
+        self.cpu_seconds = 0.0
+        self.least = float("inf")
+        self.most = 0.0
+        self._squares = 0.0
 
     def add(self, block: Block) -> None:
         """Book one block."""
@@ -91,7 +92,6 @@ class Tally:
         return sqrt(max(0.0, self._squares / self.items - mean * mean))
 
 
-@dataclass(slots=True)
 class Probe:
     """What was measured of the items that ran in the calling process.
 
@@ -102,10 +102,13 @@ class Probe:
         last_size: number of items in the last block.
     """
 
-    tally: Tally = field(default_factory=Tally)
-    rest: Tally = field(default_factory=Tally)
-    first: Block | None = None
-    last_size: int = 0
+    __slots__ = ("first", "last_size", "rest", "tally")
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self.rest = Tally()
+        self.first: Block | None = None
+        self.last_size = 0
 
     @property
     def items(self) -> int:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .worker import Reply
 
 __all__ = ["Crew", "Lost", "Running", "Task", "take_all"]
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """One chunk, as it is handed to a crew.
 
     Attributes:
@@ -31,8 +29,7 @@ class Task:
     track: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(NamedTuple):
     """What a worker said last.
 
     Attributes:
@@ -46,8 +43,7 @@ class Running:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(NamedTuple):
     """A worker that died.
 
     Attributes:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from ..decide.fingerprint import MISSING, Owner, Uses, code_digest
 from ..errors import SerializationError
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Current", "Value", "adopt", "current_values", "forget_results", "restore"]
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """A value as the caller has it.
 
     Attributes:
@@ -43,8 +42,7 @@ class Value:
     code: bytes = b""
 
 
-@dataclass(frozen=True)
-class Current:
+class Current(NamedTuple):
     """What a worker must know of the caller before it runs a function.
 
     Attributes:

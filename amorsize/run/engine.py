@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import ceil
+from typing import NamedTuple
 
 from ..decide.probe import Block, Tally
 from ..errors import AmorsizeError, TaskTimeoutError, WorkerLostError
@@ -49,8 +49,7 @@ RETREAT_TIMES = 2
 MEMORY = 0.7
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """How the engine is to run the items.
 
     Attributes:
@@ -89,8 +88,7 @@ class Policy:
     rethink: Callable[[int | None, float, float], int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """One chunk in the timeline of a run.
 
     Attributes:
@@ -112,7 +110,6 @@ class Span:
     bytes: int = 0
 
 
-@dataclass(slots=True)
 class Chunk:
     """A slice of the input on its way through the workers.
 
@@ -122,9 +119,12 @@ class Chunk:
         losses: how often a worker died with it.
     """
 
-    number: int
-    piece: Slice
-    losses: int = 0
+    __slots__ = ("losses", "number", "piece")
+
+    def __init__(self, number: int, piece: Slice, losses: int = 0) -> None:
+        self.number = number
+        self.piece = piece
+        self.losses = losses
 
 
 class Engine:
@@ -447,7 +447,7 @@ class Engine:
             )
         if reply.failure is not None:
             error = unpack(reply.failure)
-            index = reply.failure.index
+            index = reply.failure.item
             if index is None:
                 add_note(error, "raised while a worker was set up (initializer, function)")
                 self._fail(piece.start, error)

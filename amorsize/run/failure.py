@@ -7,7 +7,7 @@ import pickle
 import re
 import reprlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,18 +40,17 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is a cause to read, not an 
         return f'\n"""\n{self.text}"""'
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """An exception that can travel.
 
     Attributes:
-        index: position of the item it belongs to, None when it belongs to none.
+        item: index of the item it belongs to, None when it belongs to none.
         carried: the pickled exception, which was unpickled once already, where it was raised; or
             the exception itself, when it does not leave the process.
         traceback: the traceback there, as text.
     """
 
-    index: int | None
+    item: int | None
     carried: bytes | BaseException
     traceback: str = ""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import compress, count, islice, starmap, tee
 
 from .failure import MISSING, add_item_note
@@ -25,7 +24,6 @@ _KEPT_ITEMS = 4_096
 _KEPT_BYTES = 1 << 20
 
 
-@dataclass(slots=True)
 class Slice:
     """Consecutive items of the input.
 
@@ -36,9 +34,12 @@ class Slice:
             inherited the whole input and needs only the indices.
     """
 
-    start: int
-    size: int
-    columns: tuple[Any, ...] | None = None
+    __slots__ = ("columns", "size", "start")
+
+    def __init__(self, start: int, size: int, columns: tuple[Any, ...] | None = None) -> None:
+        self.start = start
+        self.size = size
+        self.columns = columns
 
 
 def call_all(func: Callable[..., Any], columns: tuple[Any, ...], star: bool) -> Iterator[Any]:

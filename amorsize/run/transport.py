@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import pickle
 from collections import ChainMap
-from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from types import MethodDescriptorType, MethodType, WrapperDescriptorType
+from typing import NamedTuple
 
 from ..errors import SerializationError
 from . import shared
@@ -43,8 +43,7 @@ INLINE_BYTES = 1 << 14
 loads = pickle.loads
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(NamedTuple):
     """A pickled value on its way.
 
     Attributes:

@@ -12,9 +12,9 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import count
 from struct import Struct
+from typing import NamedTuple
 
 from .current import Current, Undo, adopt, restore
 from .failure import Failure, pack, survivor
@@ -43,8 +43,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What the workers of one call have in common.
 
     Attributes:
@@ -60,8 +59,7 @@ class Call:
     return_exceptions: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Shipment:
+class Shipment(NamedTuple):
     """A call that reaches workers which are there already.
 
     Attributes:
@@ -87,8 +85,7 @@ _THREAD_VARIABLES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Threads:
+class Threads(NamedTuple):
     """How many threads of its own a numerical library may start in a worker.
 
     Attributes:
@@ -225,8 +222,7 @@ class _Pickled(Setup):
         return Setup(*loads(blob)).prepare()
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What became of a chunk.
 
     Attributes:

@@ -1,6 +1,5 @@
 """Laws of the model and the planner, over drawn profiles and machines."""
 
-from dataclasses import replace
 from math import ceil
 
 from hypothesis import given
@@ -21,11 +20,16 @@ profiles = st.builds(
     Profile,
     item_seconds=seconds,
     spread=st.floats(0, 10),
+    least_seconds=st.just(0.0) | seconds,
+    most_seconds=st.just(0.0) | seconds,
     cpu_share=st.floats(0, 4),
     arg_bytes=st.floats(0, 1e9),
     result_bytes=st.floats(0, 1e9),
     pickle_seconds=st.floats(0, 1),
+    send_seconds=st.floats(0, 1),
+    crowding=st.floats(0, 1),
     memory_bytes=st.integers(0, 10**10),
+    items=st.integers(1, 10**7),
 )
 ways = st.builds(
     Way,
@@ -42,6 +46,8 @@ situations = st.builds(
     most_workers=st.none() | st.integers(1, 64),
     resident_bytes=st.integers(0, 10**11),
     free_bytes=st.none() | st.integers(10**7, 10**12),
+    n_jobs=st.none(),
+    must_run=st.just(False),
 )
 
 
@@ -123,6 +129,6 @@ def test_a_merged_profile_lies_between_and_moves_by_a_bounded_factor(old, new):
 @given(profiles, situations)
 def test_what_is_asked_for_is_planned(profile, situation):
     """An explicit number of workers is planned for, whatever it costs."""
-    asked = replace(situation, n_jobs=1, must_run=True)
+    asked = situation._replace(n_jobs=1, must_run=True)
     plan = make_plan(profile, asked)
     assert (plan.n_jobs, plan.executor != "serial") == (1, True)

@@ -4,8 +4,6 @@ The session's loop is played on a virtual clock with the real probe and the real
 are ideal but for their start and end: what is lost is lost by the rule.
 """
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +13,7 @@ from amorsize.decide.planner import Situation, Way, make_plan, plan_for_little
 from amorsize.decide.probe import Block, Probe, profile_of
 from amorsize.session import LOOK_AGAIN, LOOK_UP_SECONDS, PROBE_SECONDS
 
-COSTS = replace(FIRST_COSTS, crowding=1e-9, error=0.05)
+COSTS = FIRST_COSTS._replace(crowding=1e-9, error=0.05)
 CPUS = 4
 
 
