@@ -309,7 +309,7 @@ def _least_seconds(costs: Costs, work: float, workers: int, available: float) ->
 
 class _Forecast(NamedTuple):
     seconds: float
-    ramp_seconds: float  # until the last worker is up
+    ramp_seconds: float  # until the caller has started the last worker
     results_seconds: float  # of the caller's work, with arguments and results
     item_seconds: float  # of one in a worker, with all that it takes to move it
     least_seconds: float  # the shortest chunk, so counted
@@ -319,8 +319,9 @@ def _forecast(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> _Fore
     workers, method = crowd.workers, crowd.method
     cost = NO_START if crowd.kept else costs.of(method)
     start = start_seconds(cost, workers, crowd.resident_bytes)
-    ramp = start - cost.base
-    begun = cost.base + ramp / workers + cost.latency  # the first worker; the others follow
+    each = (start - cost.base) / workers
+    begun = cost.base + each + cost.latency  # the first worker; the others follow
+    ramp = each * (workers - 1)
     alone, share = profile.item_seconds, profile.cpu_share
     slow = 1 + (slowdown(profile, costs, workers, crowd.cpus) - 1) * min(share, 1.0)
     out = back = sent = 0.0
@@ -349,7 +350,7 @@ def _forecast(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> _Fore
             break
         least = max(least, _least_seconds(costs, work, workers, available))
     seconds = _both(begun + span, start + busy_caller) + cost.end + cost.end_each * workers
-    return _Forecast(seconds, ramp, moving, t, least)
+    return _Forecast(seconds, each * workers, moving, t, least)
 
 
 def _span(
@@ -391,7 +392,7 @@ def _span(
     running = float(workers)
     filled = max(level + ramp / 2 - rest, 0.0)
     if filled < ramp:  # the last workers to come find nothing
-        each = ramp / workers
+        each = ramp / (workers - 1)
         filled = sqrt(rest * rest + 2 * each * level * workers) - rest
         running = max(1.0, filled / each)
     harmonic = log(running) + 0.577 + 0.5 / running - 0.077 / running**2
@@ -408,8 +409,8 @@ def _span(
     if even and ramp < t:
         # In rounds; the last one by those who come first.
         rounds, over = divmod(items, workers)
-        each = ramp / workers
-        rounded = max(rounds * t + ramp, (rounds + 1) * t + over * each if over else 0.0)
+        late = ramp * (over - 1) / max(1, workers - 1)
+        rounded = max(rounds * t + ramp, (rounds + 1) * t + late if over else 0.0)
         span += even * (1 - ramp / t) * (rounded + dispatch - span)
     return span
 

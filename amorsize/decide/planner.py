@@ -6,6 +6,7 @@ slower is worth more than one that might have become faster.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil, log, sqrt
 from typing import NamedTuple
 
@@ -277,16 +278,33 @@ def _search(profile: Profile, situation: Situation, way: Way) -> list[Candidate]
         tried.append(min(2 * tried[-1], most))
     if situation.cpus < most:
         tried = sorted({*tried, situation.cpus})
-    place = _near(tried, _guess(profile, situation, way))
+    best = _lowest(tried, _guess(profile, situation, way), seconds)
+    rounds = -(-situation.items // best)
+    for count in (rounds, rounds + 1):
+        seconds(min(most, max(1, -(-situation.items // count))))
+    for workers in way.kept:
+        if workers <= most:
+            seconds(workers)
+    return sorted(known.values(), key=lambda candidate: candidate.workers)
+
+
+def _lowest(tried: list[int], guess: float, seconds: Callable[[int], float]) -> int:
+    """Return where a function of one valley is lowest, up to a share of one in ``FLAT``.
+
+    Args:
+        tried: numbers to begin with, rising.
+        guess: where to begin among them.
+        seconds: the function.
+    """
+    last = len(tried) - 1
+    place = next((i for i, number in enumerate(tried) if number >= guess), last)
     while True:
-        around = range(max(0, place - 1), min(len(tried), place + 2))
+        around = range(max(0, place - 1), min(last, place + 1) + 1)
         better = min(around, key=lambda i: seconds(tried[i]))
         if better == place:
             break
         place = better
-    low = tried[max(0, place - 1)]
-    high = tried[min(len(tried) - 1, place + 1)]
-    best = tried[place]
+    low, best, high = tried[max(0, place - 1)], tried[place], tried[min(last, place + 1)]
     while high - low > max(2, best // FLAT):
         left, right = (low + best) // 2, (best + high + 1) // 2
         better = min((best, left, right), key=seconds)
@@ -297,13 +315,7 @@ def _search(profile: Profile, situation: Situation, way: Way) -> list[Candidate]
         else:
             low = best
         best = better
-    rounds = -(-situation.items // best)
-    for count in (rounds, rounds + 1):
-        seconds(min(most, max(1, -(-situation.items // count))))
-    for workers in way.kept:
-        if workers <= most:
-            seconds(workers)
-    return sorted(known.values(), key=lambda candidate: candidate.workers)
+    return best
 
 
 def _guess(profile: Profile, situation: Situation, way: Way) -> float:
@@ -314,11 +326,6 @@ def _guess(profile: Profile, situation: Situation, way: Way) -> float:
     cost = situation.costs.of(way.method)
     each = cost.each + cost.end_each + cost.per_gb * situation.resident_bytes / 1e9
     return sqrt(situation.items * profile.item_seconds / max(each, 1e-9))
-
-
-def _near(numbers: list[int], guess: float) -> int:
-    """Return the place of the first number that reaches the guess, or of the last."""
-    return next((i for i, number in enumerate(numbers) if number >= guess), len(numbers) - 1)
 
 
 def _most_workers(profile: Profile, situation: Situation, way: Way) -> int:
