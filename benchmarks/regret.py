@@ -27,7 +27,7 @@ from typing import Any
 from common import RESULTS, in_fresh_process, table, write
 from workloads import WORKLOADS, Workload
 
-ROUNDS = 2
+ROUNDS = 3
 CALLS = 3
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 PACKAGES = ("ProcessPoolExecutor", "joblib", "mpire")

@@ -59,7 +59,7 @@ def test_a_record_has_the_contracts_key_and_a_legal_file_name():
     data = json.loads(path.read_text())
     assert re.fullmatch(r"func:[0-9a-f]{16}_size:small_time:(fast|moderate)_v:\d+", data["key"])
     assert not set(path.name) & set('<>:"/\\|?*')
-    assert data["profile"]["item_seconds"] == pytest.approx(0.001, rel=0.9)
+    assert 0.0005 < data["profile"]["item_seconds"] < 0.1
     assert data["items"] == 50
 
 
@@ -275,13 +275,5 @@ def test_a_fingerprint_that_is_not_stable_stays_in_memory(tmp_path):
 def test_memory_tolerance():
     """Memory may differ by 20 %."""
     here = cache.environment_of(this_machine(), "fork")
-    assert here.accepts(
-        cache.Environment(**{**vars_of(here), "memory_bytes": int(here.memory_bytes * 1.15)})
-    )
-    assert not here.accepts(
-        cache.Environment(**{**vars_of(here), "memory_bytes": int(here.memory_bytes * 0.7)})
-    )
-
-
-def vars_of(value):
-    return {name: getattr(value, name) for name in value.__slots__}
+    assert here.accepts(here._replace(memory_bytes=int(here.memory_bytes * 1.15)))
+    assert not here.accepts(here._replace(memory_bytes=int(here.memory_bytes * 0.7)))
