@@ -54,6 +54,10 @@ __all__ = ["Session", "contradictions"]
 
 # Work that is over within this is not worth a look at the folder: about two look-ups on disk.
 LOOK_UP_SECONDS = 0.0002
+# If more is left than that, what this process remembers is asked for (20 us) after this; by then
+# the timing of an item of 30 ns is right.
+RECALL_SECONDS = 0.00005
+WORTH_RECALLING_SECONDS = 0.001
 # Without a remembered profile, items are timed for this long before a plan is made of them: about
 # what starting one worker costs.
 PROBE_SECONDS = 0.001
@@ -122,6 +126,7 @@ class Session:
         self.produced = 0
         self._reason = "it was over before anything else could have been quicker"
         self._adviser: Adviser | None = None
+        self._looked_up = False  # whether the adviser has seen all there is
         self._alone = self.jobs == 1 or options.backend == "serial"
         self._travel: Profile | None = None
         self._confined = ""  # why results or items cannot leave this process
@@ -218,15 +223,28 @@ class Session:
 
     def _advised(self) -> Adviser:
         """Return the adviser; the first call looks up what is known."""
-        if self._adviser is None:
-            self._adviser = self._make_adviser()
-            self._adviser.look_up()
-            self._peak = peak_memory_bytes()
-        return self._adviser
+        adviser = self._adviser or self._call_adviser()
+        if not self._looked_up:
+            adviser.look_up()
+            self._looked_up = True
+        return adviser
 
-    def _make_adviser(self) -> Adviser:
+    def _recalls(self) -> bool:
+        """Return whether this process remembers the function; asked once, if it could matter."""
+        left, probe = self.feed.remaining, self.probe
+        if self._adviser is not None or left is None or probe.seconds < RECALL_SECONDS:
+            return False
+        if probe.items < 2 or left * probe.mean < WORTH_RECALLING_SECONDS:
+            return False
+        adviser = self._call_adviser()
+        adviser.look_up(only_memory=True)
+        self._looked_up = adviser.hit
+        return adviser.hit
+
+    def _call_adviser(self) -> Adviser:
         options = self.options
-        return Adviser.of_call(
+        self._peak = peak_memory_bytes()
+        self._adviser = Adviser.of_call(
             self.func,
             self.total,
             jobs=self.jobs,
@@ -234,6 +252,7 @@ class Session:
             mp_context=options.mp_context,
             use_cache=options.use_cache,
         )
+        return self._adviser
 
     def _lead(self, out: list[Any]) -> Plan | None:
         """Run items here until none are left or a plan says that workers pay."""
@@ -245,7 +264,7 @@ class Session:
                 probe.add(watch.block(len(out)))
             return None
         while self._run_block(out):
-            if not self._alone and probe.seconds >= self._next_look:
+            if not self._alone and (probe.seconds >= self._next_look or self._recalls()):
                 self._next_look = LOOK_AGAIN * probe.seconds
                 plan = self._consider(out)
                 if plan is not None:
@@ -572,16 +591,17 @@ class Session:
         """Correct what is known by what happened."""
         if self.total is None or not self.options.use_cache:
             return
-        if self._adviser is None:
+        adviser = self._adviser
+        if adviser is None:
             # Over at once, before anything was looked up. It is remembered the first time, since
             # advice may be asked for; after that it would only be the work that takes longer.
             if is_known(self.func) and self.options.report is None:
                 return
-            self._adviser = self._make_adviser()
-            self._adviser.look_up(only_memory=True)
-            if self._adviser.remembered(self.probe.mean) is not None:
+            adviser = self._call_adviser()
+            adviser.look_up(only_memory=True)
+            if adviser.remembered(self.probe.mean) is not None:
                 return
-        engine, adviser = self.engine, self._adviser
+        engine = self.engine
         if engine is None and elapsed < WORTH_LEARNING_SECONDS and self._went_as_remembered():
             return
         if engine is not None and not engine.retried and not self._gave_up:

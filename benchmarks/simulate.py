@@ -40,7 +40,7 @@ from amorsize.decide.planner import Plan, Situation, Way, make_plan, next_chunks
 # No workload takes longer than this serially: five hours.
 LONGEST_SECONDS = 20_000.0
 # With so many items for each worker fewer workers than CPUs cannot be best by much.
-PLENTY = 200
+PLENTY = 40
 
 # Tasks that the pipe holds before anybody reads it.
 PIPE_TASKS = 9_000

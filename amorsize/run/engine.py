@@ -45,6 +45,9 @@ JUDGE_SECONDS = 0.05
 # may be a few items that take much longer than most and are not over yet.
 RETREAT_SHARE = 0.7
 RETREAT_TIMES = 2
+# So long, and then twice as long each time: other programs may have had the CPUs meanwhile. What a
+# trial costs, up to two judgements, is a tenth of that.
+RETREAT_SECONDS = 1.0
 # How much of what was known of an item's time is still believed after one more chunk.
 MEMORY = 0.7
 
@@ -193,7 +196,9 @@ class Engine:
         self._recent = (0.0, 0.0)  # (items, seconds) of late, older ones fading
         self._judged = (0.0, 0, 0.0)  # (time, items and their seconds) at the last judgement
         self._slow_times = 0  # judgements against the workers, one after the other
-        self._retreated = False  # whether the caller does what is left
+        self._retreated = False  # whether the caller works instead of the workers
+        self._resume_at = 0.0  # until then
+        self._pause = RETREAT_SECONDS  # how long the next retreat lasts, s
         self._holding = False  # whether running items are waited for before a late one is ended
 
     # The loop -------------------------------------------------------------------------------
@@ -216,6 +221,7 @@ class Engine:
                 elif self._retreated:
                     helped = self._help()
                     self._check_time()
+                    self._resume()
                 idle = not self._out and not helped
                 for pair in self._ripe():
                     idle = False
@@ -403,8 +409,15 @@ class Engine:
         elif now - since >= JUDGE_SECONDS and self.tally.items > items:
             slow = self.tally.seconds - seconds < RETREAT_SHARE * (now - since)
             self._slow_times = self._slow_times + 1 if slow else 0
-            self._retreated = self._slow_times >= RETREAT_TIMES
             self._judged = (now, self.tally.items, self.tally.seconds)
+            if self._slow_times >= RETREAT_TIMES:
+                self._retreated, self._resume_at = True, now + self._pause
+                self._pause *= 2
+
+    def _resume(self) -> None:
+        """Give the workers another chance once a retreat has lasted long enough."""
+        if time.monotonic() >= self._resume_at:
+            self._retreated, self._slow_times, self._judged = False, 0, (0.0, 0, 0.0)
 
     def _patience(self) -> float:
         """Return how long to wait for a reply before looking at deaths and limits again."""
