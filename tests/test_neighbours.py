@@ -131,6 +131,29 @@ def test_the_caller_takes_over_when_workers_are_slower_than_it():
     assert reports[0].caller_items > 1_000
 
 
+class VerySlowToPickle(SlowToPickle):
+    """A result that takes ten times as long to send as to make."""
+
+    def __reduce__(self):
+        busy(0.01)
+        return VerySlowToPickle, (self.x,)
+
+
+def slow_to_pickle_for_a_while(x):
+    busy(0.005 if x < 40 else 0.001)
+    return VerySlowToPickle(x) if 40 <= x < 400 else x
+
+
+def test_workers_get_another_chance_after_the_caller_took_over():
+    """What made them slow may be over, like another program's work."""
+    reports = []
+    smart_map(slow_to_pickle_for_a_while, range(2_500), chunksize=5, report=reports.append)
+    spans = sorted(reports[0].timeline, key=lambda span: span.start)
+    own = [span.start for span in spans if span.worker == 0]
+    assert own, "the caller did not take over"
+    assert any(span.worker and span.start > own[-1] for span in spans)
+
+
 def test_a_time_limit_holds_for_the_caller_that_took_over():
     """What is left does not run on beyond timeout."""
     with pytest.raises(TaskTimeoutError, match="timeout=1 s"):

@@ -52,6 +52,17 @@ def test_a_second_run_is_a_hit_with_a_forecast():
     assert "forecast" in text
 
 
+def test_what_this_process_remembers_is_asked_for_early():
+    """A first call goes on timing items, a second one runs a few and then the rest at once."""
+
+    def before_the_rest():
+        done = []
+        smart_map(f.double, range(40_000), progress=lambda so_far, _: done.append(so_far))
+        return done[-2]
+
+    assert before_the_rest() > 2 * before_the_rest()
+
+
 def test_a_failed_run_is_reported_too():
     """The report comes also when the call raises."""
     reports = []
