@@ -22,7 +22,7 @@ GROWTH = 4
 # ... or this many while it is expected to be over at once, since timing a block takes 3 us ...
 FIRST_GROWTH = 16
 # ... and no longer than what was run so far, but at least this ...
-SHORTEST_BLOCK_SECONDS = 20e-6
+SHORTEST_BLOCK_SECONDS = 40e-6
 UNKNOWN_GROWTH = 0.3
 # ... and at most this, so that a long serial run looks up often enough.
 LONGEST_BLOCK_SECONDS = 0.05
