@@ -39,7 +39,7 @@ __all__ = [
     "to_data",
 ]
 
-FORMAT = 2
+FORMAT = 3
 MEMORY_TOLERANCE = 0.2
 
 SIZES = ("tiny", "small", "medium", "large", "xlarge")
@@ -114,7 +114,7 @@ def record_key(func: str, size: str, time_: str) -> str:
     """Return the key of a record.
 
     >>> record_key("00112233445566aa", "small", "fast")
-    'func:00112233445566aa_size:small_time:fast_v:2'
+    'func:00112233445566aa_size:small_time:fast_v:3'
     """
     return f"func:{func}_size:{size}_time:{time_}_v:{FORMAT}"
 
@@ -123,7 +123,7 @@ def file_name(key: str) -> str:
     """Return the file of a key; a colon is not allowed in names on Windows.
 
     >>> file_name(record_key("00112233445566aa", "small", "fast"))
-    'func-00112233445566aa_size-small_time-fast_v-2.json'
+    'func-00112233445566aa_size-small_time-fast_v-3.json'
     """
     return key.replace(":", "-") + _SUFFIX
 
@@ -252,6 +252,7 @@ _LIMITS = {
     "pickle_seconds": 1e5,
     "send_seconds": 1e5,
     "crowding": 1e4,
+    "import_seconds": 1e5,
     "memory_bytes": 1 << 50,
     "items": 1 << 62,
     "cores": 1 << 20,

@@ -23,7 +23,14 @@ from .adviser import (
 )
 from .decide.fingerprint import is_known, uses
 from .decide.machine import resident_bytes, this_machine, usable_cpus
-from .decide.model import SHARED_FROM_BYTES, Chunking, Profile, Seen, slowdown
+from .decide.model import (
+    FRESH_METHODS,
+    SHARED_FROM_BYTES,
+    Chunking,
+    Profile,
+    Seen,
+    slowdown,
+)
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
 from .decide.probe import (
     LONGEST_BLOCK_SECONDS,
@@ -647,9 +654,22 @@ class Session:
         slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
         alone = tally.seconds - engine.tally.seconds * (1 - 1 / slow)
         profile = known._replace(item_seconds=max(1e-9, alone / tally.items))
+        importing = self._importing(engine, adviser)
+        if importing is not None:
+            profile = profile._replace(import_seconds=importing)
         if engine.packed and profile.result_bytes < SHARED_FROM_BYTES:
             profile = profile._replace(pickle_seconds=engine.packed / engine.tally.items)
         return profile
+
+    def _importing(self, engine: Engine, adviser: Adviser) -> float | None:
+        """Return how long fresh workers took to import what the function uses, None if none did."""
+        crew = engine.crew
+        begun = [span.begun for span in engine.spans if span.worker]
+        if adviser.method not in FRESH_METHODS or crew is None or crew.reused or engine.retried:
+            return None
+        if crew.ready_at is None or not begun:
+            return None
+        return max(0.0, min(begun) - crew.ready_at)
 
     def _crowding(self, engine: Engine) -> float | None:
         """Return how much longer items took in workers than here, None where nobody can tell.

@@ -164,6 +164,20 @@ def test_workers_that_wait_are_preferred_where_starting_others_takes_long():
     assert "kept" in large.reason
 
 
+def test_imports_count_for_fresh_interpreters_only():
+    """A fork has them, and so have workers that are there already."""
+    light, heavy = BUSY, BUSY._replace(import_seconds=0.2)
+
+    def more(method, **options):
+        crowd = Crowd(method, 2, 2, **options)
+        return parallel_seconds(heavy, FIRST_COSTS, 1_000, crowd) - parallel_seconds(
+            light, FIRST_COSTS, 1_000, crowd
+        )
+
+    assert more("fork") == more("spawn", kept=True) == 0
+    assert 0 < more("spawn") <= 0.2  # the caller computes meanwhile
+
+
 def test_crowding_counts_while_all_cpus_are_at_work():
     """A function that is slower beside others gains less, and one worker not at all less."""
     crowded = BUSY._replace(crowding=1.0)

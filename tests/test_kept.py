@@ -15,7 +15,7 @@ import pytest
 from amorsize import adviser, smart_map
 from amorsize.decide.machine import ASKED
 from amorsize.run import kept, shared
-from tests import changing, programs
+from tests import changing, programs, slow_import
 from tests.functions import imports_late
 
 LASTING = ["spawn", "forkserver"]
@@ -49,6 +49,17 @@ def test_workers_serve_the_next_call(method):
         first |= pids(method)
     assert pids(method) <= first
     assert smart_map(abs, range(-3, 3), n_jobs=2, mp_context=method) == [3, 2, 1, 0, 1, 2]
+
+
+def test_what_fresh_workers_must_import_is_remembered_of_the_function():
+    """Another function's forecast must not pay for it."""
+    reports = []
+    kept.end_all()
+    smart_map(slow_import.double, range(40), n_jobs=2, mp_context="spawn", report=reports.append)
+    assert reports[0].profile.import_seconds > 0.8 * slow_import.IMPORT_SECONDS
+    assert adviser.machine_costs().spawn.latency < slow_import.IMPORT_SECONDS
+    smart_map(slow_import.double, range(40), n_jobs=2, mp_context="spawn", report=reports.append)
+    assert reports[1].profile.import_seconds > 0.8 * slow_import.IMPORT_SECONDS
 
 
 @pytest.mark.parametrize("method", LASTING)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_CHUNKING",
     "FIRST_COSTS",
+    "FRESH_METHODS",
     "TIME_BUCKETS",
     "Chunking",
     "Costs",
@@ -55,6 +56,8 @@ class Profile(NamedTuple):
         send_seconds: time to pickle one argument, about that to unpickle it, s.
         crowding: how much longer an item takes while all CPUs are at work, as a share of its time;
             0 when not measured.
+        import_seconds: what a fresh interpreter needs, beyond its own start, to import what the
+            function uses; 0 when not measured.
         memory_bytes: growth of the peak resident memory while items ran.
         items: number of items measured.
     """
@@ -69,6 +72,7 @@ class Profile(NamedTuple):
     pickle_seconds: float = 0.0
     send_seconds: float = 0.0
     crowding: float = 0.0
+    import_seconds: float = 0.0
     memory_bytes: int = 0
     items: int = 1
 
@@ -136,6 +140,9 @@ FIRST_COSTS = Costs(
     crowding=0.05,
     error=0.1,
 )
+
+# Those whose workers import what they need.
+FRESH_METHODS = ("spawn", "forkserver")
 
 # Of workers that are there already.
 NO_START = StartCost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -320,7 +327,10 @@ def _forecast(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> _Fore
     cost = NO_START if crowd.kept else costs.of(method)
     start = start_seconds(cost, workers, crowd.resident_bytes)
     each = (start - cost.base) / workers
-    begun = cost.base + each + cost.latency  # the first worker; the others follow
+    latency = cost.latency
+    if not crowd.kept and method in FRESH_METHODS:
+        latency += profile.import_seconds
+    begun = cost.base + each + latency  # the first worker; the others follow
     ramp = each * (workers - 1)
     alone, share = profile.item_seconds, profile.cpu_share
     slow = 1 + (slowdown(profile, costs, workers, crowd.cpus) - 1) * min(share, 1.0)
@@ -333,7 +343,7 @@ def _forecast(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> _Fore
         if not crowd.inherited:
             sent = profile.send_seconds + _moved(profile.arg_bytes, costs)
     if alone > 0:
-        items = max(0, items - int(cost.latency / alone))  # the caller computes meanwhile
+        items = max(0, items - int(latency / alone))  # the caller computes meanwhile
     t = alone * slow + out + sent
     dispatch = costs.chunk_seconds / 2  # the caller's part, and a worker's
     work = items * t

@@ -175,6 +175,7 @@ def profile_of(
         pickle_seconds=travel.pickle_seconds if travel else 0.0,
         send_seconds=travel.send_seconds if travel else 0.0,
         crowding=travel.crowding if travel else 0.0,
+        import_seconds=travel.import_seconds if travel else 0.0,
         memory_bytes=memory_bytes,
         items=tally.items,
     )
