@@ -37,7 +37,7 @@ def test_a_run_in_workers_tells_everything():
     assert len(report.workers) <= 2
     assert report.chunks == len(report.timeline)
     assert report.start_method in report.explain()
-    assert report.profile.item_seconds == pytest.approx(0.001, rel=0.9)
+    assert 0.0005 < report.profile.item_seconds < 0.1
 
 
 def test_a_second_run_is_a_hit_with_a_forecast():
