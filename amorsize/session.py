@@ -149,11 +149,12 @@ class Session:
         self._gave_up = False  # whether workers were wanted and could not be had
         self._settled = False  # whether memory says that all of it is best run here
         self._next_look = LOOK_UP_SECONDS  # when to consider workers next, in seconds of own work
-        self._deadline = self._make_deadline()
+        self._set_deadline()
 
-    def _make_deadline(self) -> float | None:
+    def _set_deadline(self) -> None:
         timeout = self.options.timeout
-        return None if timeout is None else time.monotonic() + timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self.feed.deadline = self._deadline
 
     # The forms ------------------------------------------------------------------------------
 
@@ -177,7 +178,8 @@ class Session:
 
     def stream(self, *, ordered: bool) -> Iterator[Any]:
         """Yield results as the consumer asks for them."""
-        self.begun, self._deadline = time.perf_counter(), self._make_deadline()
+        self.begun = time.perf_counter()
+        self._set_deadline()
         done = False
         try:
             plan = self._enter()
@@ -292,7 +294,7 @@ class Session:
             probe.add(watch.block(done))
             if self._progress is not None:
                 self._progress.add(done)
-        if done < size or feed.remaining == 0:
+        if feed.ended or feed.remaining == 0:
             return False
         self._check_deadline()
         return True
@@ -322,6 +324,8 @@ class Session:
                 for value in feed.pass_through(untimed):
                     self.produced += 1
                     yield value
+                    if self._deadline is not None:
+                        self._check_deadline()
                 self._pass(feed.position - before, counted=True)
 
     def _pass(self, items: int, *, counted: bool = False) -> None:

@@ -12,6 +12,7 @@ from amorsize import (
     SerializationError,
     TaskTimeoutError,
     WorkerLostError,
+    smart_imap,
     smart_map,
     smart_starmap,
 )
@@ -201,6 +202,21 @@ def test_timeout_ends_a_serial_call_between_items():
     """timeout holds in the calling process, too, at the next item."""
     with pytest.raises(TaskTimeoutError):
         smart_map(f.wait_5ms, range(10_000), n_jobs=1, timeout=0.1)
+
+
+@pytest.mark.parametrize("form", [smart_map, lambda *args, **kw: list(smart_imap(*args, **kw))])
+def test_timeout_holds_when_items_turn_dear_in_the_middle_of_a_block(form):
+    """However many items the caller meant to run before it looks up again."""
+    ran = []
+
+    def cheap_then_dear(x):
+        if x >= 5_000:
+            ran.append(x)
+            time.sleep(0.02)
+
+    with pytest.raises(TaskTimeoutError, match=r"timeout=0\.2"):
+        form(cheap_then_dear, range(100_000), n_jobs=1, timeout=0.2)
+    assert len(ran) <= 11
 
 
 def test_worker_signals_are_named():

@@ -84,7 +84,7 @@ def test_profile_measures_now_and_keeps_the_measurement():
     optimize(f.busy_ms, range(100))
     advice = optimize(f.busy_ms, range(100), profile=True)
     assert not advice.cache_hit
-    assert advice.profile.item_seconds == pytest.approx(0.001, rel=0.9)
+    assert 0.0005 < advice.profile.item_seconds < 0.1  # other programs may hold it up
     assert optimize(f.busy_ms, range(100)).profile is None
 
 

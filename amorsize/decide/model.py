@@ -343,7 +343,7 @@ def _forecast(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> _Fore
         if not crowd.inherited:
             sent = profile.send_seconds + _moved(profile.arg_bytes, costs)
     if alone > 0:
-        items = max(0, items - int(latency / alone))  # the caller computes meanwhile
+        items -= int(min(items, latency / alone))  # the caller computes meanwhile
     t = alone * slow + out + sent
     dispatch = costs.chunk_seconds / 2  # the caller's part, and a worker's
     work = items * t

@@ -45,9 +45,9 @@ JUDGE_SECONDS = 0.05
 # may be a few items that take much longer than most and are not over yet.
 RETREAT_SHARE = 0.7
 RETREAT_TIMES = 2
-# So long, and then twice as long each time: other programs may have had the CPUs meanwhile. What a
-# trial costs, up to two judgements, is a tenth of that.
-RETREAT_SECONDS = 1.0
+# It works alone so many times as long as they had been too slow, and then tries them again: other
+# programs may have had the CPUs meanwhile. Trials that fail cost a tenth, then.
+RETREAT_PAUSE = 10
 # How much of what was known of an item's time is still believed after one more chunk.
 MEMORY = 0.7
 
@@ -195,10 +195,10 @@ class Engine:
         self.packed = 0.0
         self._recent = (0.0, 0.0)  # (items, seconds) of late, older ones fading
         self._judged = (0.0, 0, 0.0)  # (time, items and their seconds) at the last judgement
+        self._good_at = 0.0  # when the workers were not known to be slow
         self._slow_times = 0  # judgements against the workers, one after the other
         self._retreated = False  # whether the caller works instead of the workers
         self._resume_at = 0.0  # until then
-        self._pause = RETREAT_SECONDS  # how long the next retreat lasts, s
         self._holding = False  # whether running items are waited for before a late one is ended
 
     # The loop -------------------------------------------------------------------------------
@@ -351,6 +351,8 @@ class Engine:
         if not starting and not self._retreated:
             return False
         size = int(HELP_SECONDS / self.item_seconds) if self.item_seconds > 0 else 1
+        # No more than so far: should they turn out dear, that much was no better shared before.
+        size = min(size, max(1, self.own.items))
         left = self.feed.likely_remaining
         if left is not None:
             size = min(size, max(1, left // (2 * self.workers)))
@@ -404,15 +406,18 @@ class Engine:
         assert self.crew is not None
         now, (since, items, seconds) = time.monotonic(), self._judged
         if self.crew.ready < self.workers or since == 0.0:
-            self._judged = (now, self.tally.items, self.tally.seconds)
+            self._judged, self._good_at = (now, self.tally.items, self.tally.seconds), now
         # At least a chunk must have come back: one long item says nothing.
         elif now - since >= JUDGE_SECONDS and self.tally.items > items:
             slow = self.tally.seconds - seconds < RETREAT_SHARE * (now - since)
-            self._slow_times = self._slow_times + 1 if slow else 0
             self._judged = (now, self.tally.items, self.tally.seconds)
+            if not slow:
+                self._slow_times, self._good_at = 0, now
+                return
+            self._slow_times += 1
             if self._slow_times >= RETREAT_TIMES:
-                self._retreated, self._resume_at = True, now + self._pause
-                self._pause *= 2
+                pause = RETREAT_PAUSE * (now - self._good_at)
+                self._retreated, self._resume_at = True, now + pause
 
     def _resume(self) -> None:
         """Give the workers another chance once a retreat has lasted long enough."""

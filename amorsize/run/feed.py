@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import compress, count, islice, starmap, tee
 
@@ -81,6 +82,7 @@ class Feed:
         sliceable: whether the input can be sliced, so that workers may inherit it.
         ended: whether there are no more items: the input ended, or ``func`` raised StopIteration,
             which ends a ``map``.
+        deadline: when to stop running items here, on the monotonic clock; None for never.
         error: what the input itself raised while it was read ahead, to be raised in its place.
     """
 
@@ -88,6 +90,8 @@ class Feed:
         self.func = func
         self.position = 0
         self.ended = False
+        self.deadline: float | None = None
+        self._late = False
         self._latest: Any = MISSING  # of a stream: an item that was run here lately
         self.error: Exception | None = None
         self.columns: tuple[Any, ...] = ()
@@ -143,13 +147,13 @@ class Feed:
             out: list to append to.
 
         Returns:
-            How many items there were; fewer than ``wanted`` when there are no more.
+            How many items were run; fewer than ``wanted`` when there are no more or time is up.
 
         Raises:
             Whatever ``func`` or the input raises; ``func``'s with a note that names the item.
         """
         done = 0
-        while done < wanted and not self.ended:
+        while done < wanted and not self.ended and not self._late:
             done += self._run_some(min(wanted - done, self._keepable()), out)
         return done
 
@@ -221,7 +225,7 @@ class Feed:
         before = len(out)
         mark = None if self.sliceable else copy.copy(self._stream)
         try:
-            out.extend(self._next_results(wanted))
+            self._extend(out, self._next_results(wanted))
         except BaseException as error:
             self.position += len(out) - before
             self._blame(error, mark, len(out) - before)
@@ -231,8 +235,19 @@ class Feed:
             self._latest = next(mark)  # the first item of the block, which the mark still holds
         self.position += done
         self._cursor += done
-        self.ended = done < wanted
+        self.ended = done < wanted and not self._late
         return done
+
+    def _extend(self, out: list[Any], results: Iterator[Any]) -> None:
+        """Append the results to ``out``, until time is up."""
+        if self.deadline is None:
+            out.extend(results)
+            return
+        for result in results:
+            out.append(result)
+            if time.monotonic() >= self.deadline:
+                self._late = True
+                return
 
     def _next_results(self, wanted: int) -> Iterator[Any]:
         """Return an iterator that computes the next ``wanted`` results."""

@@ -28,6 +28,7 @@ profiles = st.builds(
     pickle_seconds=st.floats(0, 1),
     send_seconds=st.floats(0, 1),
     crowding=st.floats(0, 1),
+    import_seconds=st.floats(0, 100),
     memory_bytes=st.integers(0, 10**10),
     items=st.integers(1, 10**7),
 )
