@@ -700,7 +700,7 @@ class Session:
             ready = crew.ready_at
             seen = seen._replace(
                 started=crew.start_seconds,
-                latency=None if ready is None else ready - crew.started_at - crew.start_seconds,
+                ready=None if ready is None else ready - crew.started_at,
                 ended=crew.end_seconds or None,
             )
         if self._forecast is not None:

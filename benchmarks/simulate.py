@@ -11,8 +11,9 @@ spread, sizes, the machine's charges; not the sequence. Searched are the serial 
 workers (powers of two, one between each two of them, and all CPUs; for long runs all, three
 quarters and half of the CPUs) times ways to cut chunks (the engine's own with two shares, one for
 each worker, four, sixteen, chunks of 10 ms). Regret is the time of what the planner chose over the
-best found, less one; where the order of the items is a matter of luck, both on average over several
-orders. "In hindsight" holds the plan, in one order, against what is best for that very order.
+best found, less one. Where the order of the items is a matter of luck, the search goes by the
+average over several orders, and both are judged by others, which neither has seen. "In hindsight"
+holds the plan, in one order, against what is best for that very order.
 
     python benchmarks/simulate.py [--count 10000] [--seed 1] [--workload NUMBER]
 """
@@ -35,7 +36,7 @@ from common import clock, write
 
 from amorsize import smart_map
 from amorsize.decide.model import SHARED_FROM_BYTES, Chunking, Costs, Profile, StartCost
-from amorsize.decide.planner import Plan, Situation, Way, make_plan, next_chunksize
+from amorsize.decide.planner import Situation, Way, make_plan, next_chunksize
 
 # No workload takes longer than this serially: five hours.
 LONGEST_SECONDS = 20_000.0
@@ -45,8 +46,10 @@ PLENTY = 40
 # Tasks that the pipe holds before anybody reads it.
 PIPE_TASKS = 9_000
 
-# Runs that a plan is judged by, where the order of the items is luck.
+# Where the order of the items is luck: orders that the search goes by, and others that it and the
+# plan are judged by.
 DRAWS = 4
+JUDGED = 8
 
 SHAPES = ("constant", "random", "heavy-tailed", "rising", "falling", "giant", "two kinds")
 
@@ -262,21 +265,23 @@ def profile_of(work: Work) -> Profile:
     )
 
 
-def draws(work: Work, seed: int) -> list[Work]:
-    """Return the workload, and others that nobody can tell from it beforehand.
+def draws(work: Work, seed: int) -> tuple[list[Work], list[Work]]:
+    """Return workloads to search by and to judge by, which nobody can tell apart beforehand.
 
-    Where the order of the items is a matter of luck, they are shuffled.
+    Where the order of the items is a matter of luck, they are shuffled; else there is only one.
     """
     if work.shape in ("constant", "rising", "falling"):
-        return [work]
+        return [work], [work]
     costs, rng = np.diff(work.sums), np.random.default_rng(seed)
-    orders = [rng.permutation(costs) for _ in range(DRAWS - 1)]
-    return [work, *(replace(work, sums=running_sum(order)) for order in orders)]
+    orders = (rng.permutation(costs) for _ in range(DRAWS - 1 + JUDGED))
+    others = [replace(work, sums=running_sum(order)) for order in orders]
+    return [work, *others[: DRAWS - 1]], others[DRAWS - 1 :]
 
 
-def search(machine: Machine, drawn: list[Work], serial: float) -> tuple[list[float], str, float]:
-    """Return the times of what is quickest on average, its name; and the least time of the first.
+def search(machine: Machine, drawn: list[Work], serial: float) -> tuple[tuple[int, str], float]:
+    """Return what is quickest on average: workers and chunks; and the least time for the first.
 
+    0 workers stand for the serial run.
     What is worse by far after some of the draws is given up: by half after the first, less later.
     """
     total = len(drawn[0].sums) - 1
@@ -296,10 +301,8 @@ def search(machine: Machine, drawn: list[Work], serial: float) -> tuple[list[flo
             least = min(serial, *(seconds[0] for seconds in times.values()))
         bound = (1 + 0.5 / (draw_number + 1)) * min(map(sum, times.values()))
         times = {pair: seconds for pair, seconds in times.items() if sum(seconds) <= bound}
-    (workers, name), best = min(times.items(), key=lambda item: sum(item[1]))
-    if serial * len(drawn) <= sum(best):
-        return [serial] * len(drawn), "serial", least
-    return best, f"{workers} workers, {name}", least
+    best, seconds = min(times.items(), key=lambda item: sum(item[1]))
+    return ((0, "serial") if serial * len(drawn) <= sum(seconds) else best), least
 
 
 def one(seed: int) -> dict[str, Any]:
@@ -308,14 +311,21 @@ def one(seed: int) -> dict[str, Any]:
     total, serial = len(work.sums) - 1, float(work.sums[-1])
     profile = profile_of(work)
     plan = make_plan(profile, Situation(total, machine.cpus, costs_of(machine), (Way("fork"),)))
-    drawn = draws(work, seed)
-    best, how, least = search(machine, drawn, serial)
-    chosen = run_plan(machine, drawn, plan)
+    drawn, others = draws(work, seed)
+    (workers, name), least = search(machine, drawn, serial)
+    best = serial
+    if workers:
+        best = average(machine, others, workers, lambda w: chunkings(w, workers)[name]())
+    chosen = hindsight = serial
+    if plan.executor != "serial":
+        sizes = partial(engines, workers=plan.n_jobs, chunking=plan.chunking)
+        chosen = average(machine, others, plan.n_jobs, sizes)
+        hindsight = average(machine, [work], plan.n_jobs, sizes)
     return {
         "seed": seed,
-        "regret": max(0.0, statistics.mean(chosen) / statistics.mean(best) - 1),
-        "hindsight": max(0.0, chosen[0] / least - 1),
-        "forecast": plan.seconds / statistics.mean(chosen),
+        "regret": max(0.0, chosen / best - 1),
+        "hindsight": max(0.0, hindsight / least - 1),
+        "forecast": plan.seconds / chosen,
         "shape": work.shape,
         "cpus": machine.cpus,
         "items": total,
@@ -323,20 +333,17 @@ def one(seed: int) -> dict[str, Any]:
         "waiting": work.share < 0.5,
         "bytes": work.size,
         "chosen": plan.executor if plan.executor == "serial" else f"{plan.n_jobs} workers",
-        "seconds": statistics.mean(chosen),
-        "best": how,
-        "best seconds": statistics.mean(best),
+        "seconds": chosen,
+        "best": f"{workers} workers, {name}" if workers else name,
+        "best seconds": best,
     }
 
 
-def run_plan(machine: Machine, drawn: list[Work], plan: Plan) -> list[float]:
-    """Return how long each of the draws takes as planned."""
-    if plan.executor == "serial":
-        return [float(drawn[0].sums[-1])] * len(drawn)
-    return [
-        simulate(machine, work, plan.n_jobs, engines(work, plan.n_jobs, plan.chunking))
-        for work in drawn
-    ]
+def average(
+    machine: Machine, drawn: list[Work], workers: int, sizes: Callable[[Work], Iterator[int]]
+) -> float:
+    """Return how long the draws take on average with so many workers and such chunks."""
+    return statistics.mean(simulate(machine, work, workers, sizes(work)) for work in drawn)
 
 
 def planning(seeds: range) -> list[float]:

@@ -257,7 +257,7 @@ def test_no_cost_is_learned_without_bounds(value):
     for _ in range(200):
         costs = learned_costs(
             costs,
-            Seen("fork", 2, started=value, latency=value, ended=value, chunk_seconds=value,
+            Seen("fork", 2, started=value, ready=value, ended=value, chunk_seconds=value,
                  byte_seconds=value, shared_seconds=value, crowding=value, error=value),
         )  # fmt: skip
     for name in ("base", "each", "latency", "end", "end_each"):

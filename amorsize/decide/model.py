@@ -84,7 +84,7 @@ class StartCost(NamedTuple):
         base: once, while the caller waits.
         each: for each worker, while the caller waits.
         per_gb: for each worker and GB resident in the caller, while it waits (page tables).
-        latency: from then until the workers run their first item.
+        latency: from its start until a worker runs its first item.
         end: once, to end the crew.
         end_each: for each worker, to end it.
     """
@@ -562,7 +562,7 @@ class Seen(NamedTuple):
         workers: workers it started.
         resident_bytes: the caller's resident memory then.
         started: how long the caller was busy starting them, s; None where they were there already.
-        latency: how long it took from then until the first worker was ready, s.
+        ready: how long it took, from the beginning, until the first of them was ready, s.
         ended: how long it took to end them, s.
         chunk_seconds: time a worker spent between two chunks, s.
         byte_seconds, shared_seconds: time to move a byte through a pipe, through shared memory, s.
@@ -574,7 +574,7 @@ class Seen(NamedTuple):
     workers: int
     resident_bytes: int = 0
     started: float | None = None
-    latency: float | None = None
+    ready: float | None = None
     ended: float | None = None
     chunk_seconds: float | None = None
     byte_seconds: float | None = None
@@ -603,9 +603,13 @@ def learned_costs(costs: Costs, seen: Seen, weight: float = 0.3) -> Costs:
         weight: share of the new measurement, 0 to 1.
     """
     cost, first = costs.of(seen.method), FIRST_COSTS.of(seen.method)
-    begin = _ratio(seen.started, start_seconds(cost, seen.workers, seen.resident_bytes), weight)
+    starting = start_seconds(cost, seen.workers, seen.resident_bytes)
+    begin = _ratio(seen.started, starting, weight)
     end = _ratio(seen.ended, cost.end + cost.end_each * seen.workers, weight)
-    waited = _ratio(seen.latency, cost.latency, weight)
+    waited = 1.0
+    if seen.started is not None and seen.ready is not None:
+        one = seen.started * start_seconds(cost, 1, seen.resident_bytes) / starting
+        waited = _ratio(max(seen.ready - one, cost.latency / 4), cost.latency, weight)
     started = StartCost(
         base=_bounded(cost.base * begin, first.base),
         each=_bounded(cost.each * begin, first.each),

@@ -65,7 +65,7 @@ class Crew(Protocol):
     Attributes:
         workers: how many there are.
         started_at: when their start began, on the monotonic clock, s.
-        start_seconds: how long starting them kept the caller busy.
+        start_seconds: from then until the last of them was started.
         end_seconds: how long ``close`` took; 0 when the workers were kept.
         reused: whether the workers served another call before.
         shipped_bytes: size of the function and all it captures, as it was sent; 0 where workers

@@ -149,6 +149,7 @@ class _OwnedPool(multiprocessing.pool.Pool):
                 self._processes = len(self.owned)
             else:
                 self.owned.append(process)
+        self.populated_at = time.monotonic()
 
     def _get_sentinels(self) -> list[Any]:
         # The Pool would also wake its worker handler for every single result.
@@ -361,7 +362,8 @@ class ProcessCrew:
         self.has_first = first is not None
         _crews.add(self)
         self._finalizer = util.Finalize(None, self._end_at_exit, exitpriority=15)
-        self.start_seconds = time.monotonic() - self.started_at
+        # Not until here: what remains of the Pool's own start competes with its workers for CPUs.
+        self.start_seconds = self._pool.populated_at - self.started_at
 
     @property
     def ready(self) -> int:
