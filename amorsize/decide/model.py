@@ -342,7 +342,7 @@ def _forecast(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> _Fore
             back = MAP_SECONDS
         if not crowd.inherited:
             sent = profile.send_seconds + _moved(profile.arg_bytes, costs)
-    if alone > 0:
+    if alone > 0 and method in FRESH_METHODS:
         items -= int(min(items, latency / alone))  # the caller computes meanwhile
     t = alone * slow + out + sent
     dispatch = costs.chunk_seconds / 2  # the caller's part, and a worker's

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..units import duration
 from .model import (
     DEFAULT_CHUNKING,
+    FRESH_METHODS,
     LONGEST_CHUNK_SECONDS,
     Chunking,
     Costs,
@@ -209,7 +210,8 @@ def _crowd(situation: Situation, way: Way, workers: int) -> Crowd:
 def plan_for_little(profile: Profile, situation: Situation) -> Plan | None:
     """Return the plan for so little work that no search could find another; None for more.
 
-    Workers would have to save what it takes to start and end one.
+    Workers would have to save what it takes to start and end one, and all that they can save is the
+    waiting, and of the computing what other CPUs can do.
 
     Args:
         profile: what an item costs.
@@ -228,7 +230,8 @@ def plan_for_little(profile: Profile, situation: Situation) -> Plan | None:
         2 * costs.chunk_seconds if way.kept else _coming_and_going(costs, way)
         for way in situation.ways
     )
-    if serial >= least:
+    computing = serial * min(profile.cpu_share, 1.0)
+    if serial - computing / situation.cpus >= least:
         return None
     taking = f"the items left take {duration(serial)} in this process"
     reason = f"{taking}, less than starting a worker and gaining by it"
@@ -239,7 +242,9 @@ def plan_for_little(profile: Profile, situation: Situation) -> Plan | None:
 
 def _coming_and_going(costs: Costs, way: Way) -> float:
     cost = costs.of(way.method)
-    return start_seconds(cost, 1, 0) + cost.end + cost.end_each
+    # While fresh interpreters come up, the caller computes.
+    idle = 0.0 if way.method in FRESH_METHODS else cost.latency
+    return start_seconds(cost, 1, 0) + idle + cost.end + cost.end_each
 
 
 def _serial_plan(

@@ -13,7 +13,14 @@ from amorsize.decide.model import (
     parallel_seconds,
     uncertainty,
 )
-from amorsize.decide.planner import Situation, Way, fixed_chunksize, make_plan, next_chunksize
+from amorsize.decide.planner import (
+    Situation,
+    Way,
+    fixed_chunksize,
+    make_plan,
+    next_chunksize,
+    plan_for_little,
+)
 
 seconds = st.floats(1e-8, 100.0)
 profiles = st.builds(
@@ -61,6 +68,14 @@ def test_a_plan_is_the_best_of_its_candidates(profile, situation):
     assert plan.seconds <= best * (1 + wrong) * (1 + 1e-9)
     assert plan.seconds <= plan.serial_seconds
     assert plan.low <= plan.seconds <= plan.high
+
+
+@given(situations, st.floats(0.001, 0.05), st.floats(0, 2))
+def test_what_is_little_is_planned_as_a_search_would(situation, total, share):
+    """The short way to a serial plan is not taken where the long one leads elsewhere."""
+    profile = Profile(total / situation.items, cpu_share=share)
+    if plan_for_little(profile, situation) is not None:
+        assert make_plan(profile, situation).executor == "serial"
 
 
 @given(profiles, situations)

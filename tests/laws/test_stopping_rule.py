@@ -19,7 +19,7 @@ CPUS = 4
 
 def start_and_end(workers):
     cost = COSTS.fork
-    return cost.base + cost.end + workers * (cost.each + cost.end_each)
+    return cost.base + cost.latency + cost.end + workers * (cost.each + cost.end_each)
 
 
 def ideal(costs, workers):
@@ -95,7 +95,8 @@ def test_constant_costs_lose_no_more_than_the_first_look(item, items):
     hindsight = best(costs)
     if workers:
         assert until <= 1.3 * PROBE_SECONDS * 2 + 3 * item
-        assert total <= hindsight + until
+        # The planner counts dispatch, of which the ideal has none.
+        assert total <= 1.02 * hindsight + until
     else:
         # Not worth it by more than forecasts are wrong, or over before it could be known.
         assert total <= 1.25 * hindsight + 2 * PROBE_SECONDS + 2 * item + start_and_end(2)
