@@ -25,6 +25,7 @@ from .decide.model import (
     Costs,
     Profile,
     Seen,
+    bounded_costs,
     learned_costs,
     merged_profile,
     size_bucket,
@@ -84,14 +85,18 @@ def machine_costs(*, use_cache: bool = True) -> Costs:
     """Return what running workers costs on this machine, as far as known.
 
     Args:
-        use_cache: whether to read what other processes have learned.
+        use_cache: whether to use what was learned.
     """
+    if not use_cache:
+        return FIRST_COSTS
     told = cache.told_folder()
     costs = _costs.get(told)
     if costs is None:
-        if not use_cache or not cache.enabled():
+        if not cache.enabled():
             return FIRST_COSTS
-        costs = _costs[told] = _saved[told] = cache.load_costs() or FIRST_COSTS
+        found = cache.load_costs()
+        costs = FIRST_COSTS if found is None else bounded_costs(found)
+        _costs[told] = _saved[told] = costs
     return costs
 
 
@@ -346,7 +351,7 @@ class Adviser:
             items: number of items of the call.
             seconds: what the call took.
         """
-        if self.method == "thread" or not _threads_run_at_once(profile):
+        if items < 1 or self.method == "thread" or not _threads_run_at_once(profile):
             return ""
         ways = (Way("thread"),)
         plan = make_plan(profile, Situation(items, self.machine.cpus, self.costs, ways, _cap()))

@@ -25,6 +25,7 @@ from .decide.fingerprint import is_known, uses
 from .decide.machine import resident_bytes, this_machine, usable_cpus
 from .decide.model import (
     FRESH_METHODS,
+    MOST_CROWDING,
     SHARED_FROM_BYTES,
     Chunking,
     Profile,
@@ -96,6 +97,12 @@ SURPRISE = 1.5
 # that ran alone took so long.
 COMPARABLE_SPREAD = 0.2
 COMPARABLE_SECONDS = 0.005
+# What was measured to be nothing is not what was not measured.
+LEAST_MEASURED = 1e-4
+# What is kept, each time, of figures that this run could not measure.
+FORGETTING = 0.7
+# A run that memory has settled to be serial looks up after so many times as many items as before.
+SETTLED_GROWTH = 16
 # The time between two chunks of up to so many bytes is that of dispatching one.
 LIGHT_CHUNK_BYTES = 4_096
 # In a lazy run, one of so many seconds' worth of tiny items is timed.
@@ -138,6 +145,7 @@ class Session:
         self._travel: Profile | None = None
         self._confined = ""  # why results or items cannot leave this process
         self._peak = 0
+        self._growth: int | None = None
         self._decided = 0.0
         self._forecast: float | None = None
         self._progress = None
@@ -285,8 +293,8 @@ class Session:
         feed, probe = self.feed, self.probe
         size = probe.next_size(feed.remaining)
         if self._settled and feed.remaining is not None:
-            brief = feed.remaining * probe.mean < LONGEST_BLOCK_SECONDS
-            size = max(size, feed.remaining if brief else feed.remaining // 2)
+            fitting = int(LONGEST_BLOCK_SECONDS / max(probe.mean, 1e-9))
+            size = max(size, min(feed.remaining, fitting, SETTLED_GROWTH * probe.items))
         short = probe.first is not None and size * probe.mean < SHORT_BLOCK_SECONDS
         watch = Stopwatch(wall_only=short)
         done = feed.run(size, out)
@@ -339,6 +347,7 @@ class Session:
     def _consider(self, out: list[Any]) -> Plan | None:
         """Return a plan for workers if what is known by now makes them pay, else None."""
         feed, probe, adviser = self.feed, self.probe, self._advised()
+        self._measure_growth()
         reason = self._confined or hindrance()
         remembered = adviser.remembered(probe.mean)
         if remembered is None and (probe.seconds < PROBE_SECONDS or probe.items < 2):
@@ -349,9 +358,9 @@ class Session:
         known, left = left is not None, max(2, feed.position) if left is None else left
         if not reason and left * profile.item_seconds < WORTH_SECONDS:
             reason = "what was left would have been over before workers could start"
-        if not reason and remembered is None and self._travel is None:
-            reason = self._measure_travel(out)
-            profile = self._profile(None)
+        if not reason and self._travel is None:
+            reason = self._measure_travel(out, remembered)
+            profile = self._profile(remembered)
         if not reason:
             plan = adviser.plan(profile, left, sliceable=feed.sliceable, is_light=self._is_light)
             if plan.executor != "serial":
@@ -382,9 +391,11 @@ class Session:
     def _profile(self, remembered: Profile | None) -> Profile:
         """Return what is known of an item: remembered, unless this run says otherwise."""
         if remembered is not None and not self._surprises(remembered):
-            return remembered
-        grown = max(0, peak_memory_bytes() - self._peak)
-        probe = self.probe
+            if self._travel is None:
+                return remembered
+            sent, sending = self._travel.arg_bytes, self._travel.send_seconds
+            return remembered._replace(arg_bytes=sent, send_seconds=sending)
+        probe, grown = self.probe, self._measure_growth()
         travel = self._travel or remembered
         return profile_of(probe.tally, probe.mean, memory_bytes=grown, travel=travel)
 
@@ -398,13 +409,26 @@ class Session:
             return True
         return probe.items >= SURE_ITEMS and probe.seconds >= PROBE_SECONDS
 
-    def _measure_travel(self, out: list[Any]) -> str:
+    def _measure_growth(self) -> int:
+        """Return by how much the peak of memory has grown until workers were first considered.
+
+        Later there would be the results in it, which are no worker's need.
+        """
+        if self._growth is None:
+            self._growth = max(0, peak_memory_bytes() - self._peak) if self._peak else 0
+        return self._growth
+
+    def _measure_travel(self, out: list[Any], remembered: Profile | None) -> str:
         """Measure what sending items and results costs; return why they cannot be sent, or ""."""
         item = MISSING if self._inherits() else self.feed.sample
         sent = sending = 0.0
+        if remembered is not None:  # the items of that time may have been inherited
+            sent, sending = remembered.arg_bytes, remembered.send_seconds
         try:
-            size, seconds = pickling(out[-16:], dumps)
-            if seconds < LIGHT_PICKLE_SECONDS and len(out) > 16:
+            size, seconds = pickling(out[-16:] if remembered is None else out[-1:], dumps)
+            if remembered is not None:
+                size, seconds = remembered.result_bytes, remembered.pickle_seconds
+            elif seconds < LIGHT_PICKLE_SECONDS and len(out) > 16:
                 # Of so few small results the time is that of beginning to pickle.
                 size, seconds = pickling(out[-512:], dumps)
             if item is not MISSING:
@@ -420,6 +444,8 @@ class Session:
             result_bytes=size,
             pickle_seconds=seconds,
             send_seconds=sending,
+            crowding=remembered.crowding if remembered else 0.0,
+            import_seconds=remembered.import_seconds if remembered else 0.0,
         )
         return ""
 
@@ -472,8 +498,8 @@ class Session:
     def _sizes(self, chunking: Chunking, *, lazy: bool) -> Callable[..., int]:
         """Return the chunk policy."""
         fixed = self.options.chunksize
-        if fixed is None and self.options.task_timeout is not None:
-            fixed = 1  # so that a late item takes no other with it
+        if self.options.task_timeout is not None and (fixed is None or not self.options.retries):
+            fixed = 1  # so that a late item takes no other with it, which would have to run again
         if fixed is not None:
             size: int = fixed
             return lambda left, **_: size
@@ -590,13 +616,12 @@ class Session:
         if done and self.produced:
             self._learn(elapsed)
         if self.options.report is not None:
-            report = self._report(elapsed)
             if done:
-                self.options.report(report)
+                self.options.report(self._report(elapsed))
                 return
             # The call's own exception is on its way and must not be replaced.
             with suppress(Exception):
-                self.options.report(report)
+                self.options.report(self._report(elapsed))
 
     def _learn(self, elapsed: float) -> None:
         """Correct what is known by what happened."""
@@ -638,7 +663,7 @@ class Session:
     def _observed(self) -> Profile | None:
         """Return what this run has shown of its items, wherever they ran."""
         tally, adviser, engine = Tally(), self._adviser, self.engine
-        grown = max(0, peak_memory_bytes() - self._peak) if self._peak else 0
+        grown = self._measure_growth()
         travel = self._travel or (adviser.remembered() if adviser is not None else None)
         if engine is None or adviser is None or not engine.tally.items:
             tally.merge(self.probe.tally)
@@ -647,13 +672,18 @@ class Session:
             if not tally.items:
                 return None
             mean = self.probe.mean if engine is None else tally.seconds / tally.items
-            return profile_of(tally, mean, memory_bytes=grown, travel=travel)
+            known = profile_of(tally, mean, memory_bytes=grown, travel=travel)
+            # What only workers show, and may have shown once too much, is forgotten by and by.
+            return known._replace(
+                crowding=FORGETTING * known.crowding,
+                import_seconds=FORGETTING * known.import_seconds,
+            )
         for part in (self.probe.rest, engine.own, engine.tally):
             tally.merge(part)
         # Items that ran in workers took longer than they take alone.
         known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
         crowding = self._crowding(engine) or (travel.crowding if travel is not None else 0.0)
-        known = known._replace(crowding=max(0.0, crowding))
+        known = known._replace(crowding=crowding)
         costs = machine_costs(use_cache=self.options.use_cache)
         slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
         alone = tally.seconds - engine.tally.seconds * (1 - 1 / slow)
@@ -673,7 +703,7 @@ class Session:
             return None
         if crew.ready_at is None or not begun:
             return None
-        return max(0.0, min(begun) - crew.ready_at)
+        return max(LEAST_MEASURED, min(begun) - crew.ready_at)
 
     def _crowding(self, engine: Engine) -> float | None:
         """Return how much longer items took in workers than here, None where nobody can tell.
@@ -689,7 +719,8 @@ class Session:
         busy = min(engine.workers * share, adviser.machine.cpus)
         if tally.spread > COMPARABLE_SPREAD * mean or busy < 2:
             return None
-        return (mean / probe.mean - 1) * (adviser.machine.cpus - 1) / (busy - 1)
+        found = (mean / probe.mean - 1) * (adviser.machine.cpus - 1) / (busy - 1)
+        return min(max(found, LEAST_MEASURED), MOST_CROWDING)
 
     def _seen(self, engine: Engine, adviser: Adviser, elapsed: float) -> Seen:
         """Return what the run showed of the machine."""
@@ -703,11 +734,15 @@ class Session:
                 ready=None if ready is None else ready - crew.started_at,
                 ended=crew.end_seconds or None,
             )
-        if self._forecast is not None:
+        # How long those took who consumed the results says nothing of the machine; nor do waiting
+        # workers that were given up, or that stood in line for a CPU.
+        undisturbed = not engine.policy.bounded and not engine.retreats
+        if self._forecast is not None and undisturbed:
             error = abs(elapsed - self._forecast) / max(self._forecast, 1e-9)
             seen = seen._replace(error=error)
         size, gap = chunk_gaps(spans)
-        if gap is not None and adviser.method != "thread":
+        crowded = crew.workers > adviser.machine.cpus
+        if gap is not None and undisturbed and not crowded and adviser.method != "thread":
             moving = gap - adviser.costs.chunk_seconds
             if size < LIGHT_CHUNK_BYTES:
                 seen = seen._replace(chunk_seconds=gap)

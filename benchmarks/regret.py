@@ -6,9 +6,9 @@ the ways take turns, and what counts are ratios inside one run. The quickest of 
 is too good to be true: so the best choice by hand is made by the first rounds, and times come from
 later ones, in which only what comes close is measured again.
 
-First call: importing the package and the first call of a process, with nothing remembered. Later
-calls: the next ones in that process. A Pool is opened, mapped and closed for each call, as people
-do it; the packages get what they keep (joblib its workers).
+First call: importing what a way needs and the first call of a process, with nothing remembered.
+Later calls: the next ones in that process. A Pool is opened, mapped and closed for each call, as
+people do it; the packages get what they keep (joblib its workers).
 
     python benchmarks/regret.py [workload ...]
 """
@@ -17,133 +17,38 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
-import sys
-import time
-from collections.abc import Callable
 from math import exp, log
 from typing import Any
 
-from common import RESULTS, in_fresh_process, table, write
+from common import HERE, RESULTS, in_fresh_process, table, write
 from workloads import WORKLOADS, Workload
 
 ROUNDS = 3
 FINAL_ROUNDS = 5
 # What took less than so many times as long as smart_map is measured again.
 CLOSE = 1.25
-CALLS = 3
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-PACKAGES = ("ProcessPoolExecutor", "joblib", "mpire")
+OTHERS = ("pool default", "ProcessPoolExecutor", "joblib", "mpire")
 
 
 def grid(workload: Workload) -> list[str]:
     """Return the Pools worth trying by hand, as "pool workers chunksize"."""
-    counts = (8 * CPUS, 32 * CPUS) if workload.waiting else (CPUS,)
+    if workload.waiting:
+        counts, shares = [k * CPUS for k in (4, 8, 16, 32)], [1, 8]
+    else:
+        counts, shares = [CPUS], [1, 4, 16, 64]
     found = []
     for workers in counts:
-        for share in (1, 4, 16, 64):
+        for share in shares:
             size = max(1, workload.items // (share * workers))
             found.append(f"pool {workers} {size}")
     return list(dict.fromkeys(found))
 
 
 def ways(name: str) -> list[str]:
-    return ["serial", "smart_map", *grid(WORKLOADS[name]), "pool default", *PACKAGES]
-
-
-def make_call(workload: Workload, way: str) -> Callable[[], list[Any]]:
-    """Return one call of a way, with its imports done."""
-    func, make = workload.func, workload.data
-    data = None if workload.lazy else make()
-
-    def items() -> Any:
-        return make() if data is None else data
-
-    if way == "serial":
-        return lambda: list(map(func, items()))
-    if way == "smart_map":
-        from amorsize import smart_map
-
-        return lambda: smart_map(func, items())
-    if way == "pool default":
-
-        def default() -> list[Any]:
-            with multiprocessing.Pool() as pool:
-                return pool.map(func, items())
-
-        return default
-    if way.startswith("pool"):
-        workers, size = map(int, way.split()[1:])
-
-        def pool() -> list[Any]:
-            with multiprocessing.Pool(workers) as opened:
-                if workload.lazy:
-                    return list(opened.imap(func, items(), size))
-                return opened.map(func, items(), size)
-
-        return pool
-    return package_call(func, items, way)
-
-
-def package_call(func: Callable[[Any], Any], items: Any, way: str) -> Callable[[], list[Any]]:
-    """Return one call of another package, used as its documentation's first example does."""
-    if way == "ProcessPoolExecutor":
-        from concurrent.futures import ProcessPoolExecutor
-
-        def executor() -> list[Any]:
-            with ProcessPoolExecutor() as opened:
-                return list(opened.map(func, items()))
-
-        return executor
-    if way == "joblib":
-        from joblib import Parallel, delayed
-
-        return lambda: Parallel(n_jobs=-1)(delayed(func)(x) for x in items())
-    from mpire import WorkerPool
-
-    def mpire() -> list[Any]:
-        with WorkerPool() as opened:
-            return opened.map(func, items())
-
-    return mpire
-
-
-def child(name: str, way: str) -> dict[str, Any]:
-    """Time one way of one workload in this process."""
-    workload = WORKLOADS[name]
-    if not workload.lazy:
-        workload.data()  # what making the data imports is nobody's cost
-    begun = time.perf_counter()
-    call = make_call(workload, way)
-    made = time.perf_counter() - begun
-    begun = time.perf_counter()
-    call()
-    first = time.perf_counter() - begun
-    later = []
-    for _ in range(CALLS):
-        begun = time.perf_counter()
-        call()
-        later.append(time.perf_counter() - begun)
-    found: dict[str, Any] = {"first": made + first, "later": later}
-    if way == "smart_map":
-        found["forecasts"] = forecasts(workload)
-    return found
-
-
-def forecasts(workload: Workload) -> list[tuple[float, float, str]]:
-    """Return (forecast, actual, how) of some more calls."""
-    from amorsize import smart_map
-
-    reports: list[Any] = []
-    for _ in range(2):
-        smart_map(workload.func, workload.data(), report=reports.append)
-    return [
-        (r.forecast_seconds, r.actual_seconds, f"{r.backend} {r.n_jobs}")
-        for r in reports
-        if r.forecast_seconds is not None
-    ]
+    return ["serial", "smart_map", *grid(WORKLOADS[name]), *OTHERS]
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -167,7 +72,7 @@ def take_turns(name: str, ways: list[str], rounds: int) -> dict[str, Any]:
     told: list[list[Any]] = []
     for _ in range(rounds):
         for way in ways:
-            got = in_fresh_process(__file__, name, way)
+            got = in_fresh_process(str(HERE / "once.py"), name, way)
             first[way].append(got["first"])
             later[way].extend(got["later"])
             told += got.get("forecasts", [])
@@ -180,7 +85,7 @@ def take_turns(name: str, ways: list[str], rounds: int) -> dict[str, Any]:
 
 def is_close(way: str, tried: dict[str, Any]) -> bool:
     """Return whether it takes a closer look to tell if a way is quicker than ``smart_map``."""
-    if way.startswith("pool "):
+    if way.startswith("pool ") and way not in OTHERS:
         return False  # of those only the best
     return any(tried[w][way] < CLOSE * tried[w]["smart_map"] for w in ("first", "later"))
 
@@ -199,12 +104,12 @@ def row(name: str, found: dict[str, Any], when: str) -> list[str]:
         f"{ours * 1e3:,.2f}",
         f"{times[best] * 1e3:,.2f} ({best})",
         f"{ours / times[best]:.3f}",
-        *(f"{times[way] / ours:.2f}" for way in ("pool default", *PACKAGES)),
+        *(f"{times[way] / ours:.2f}" for way in OTHERS),
     ]
 
 
 HEADER = ["workload", "serial ms", "smart_map ms", "best by hand ms", "ratio to it",
-          "Pool default", *PACKAGES]  # fmt: skip
+          *OTHERS]  # fmt: skip
 
 
 def verdict(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -224,7 +129,7 @@ def verdict(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         f"{n}: {way} ({when})"
         for n, f in found.items()
         for when in ("first", "later")
-        for way in PACKAGES
+        for way in OTHERS
         if f[when][way] < f[when]["smart_map"]
     ]
     return {
@@ -232,7 +137,7 @@ def verdict(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "worst ratio": max(ratios.items(), key=lambda pair: pair[1]),
         "most over 1.02 serial, us": max(over_serial.values()) * 1e6,
         "first call: most over 1.05 serial, ms": max(first_over.values()) * 1e3,
-        "a package was faster": slower,
+        "was faster": slower,
         "forecast error, median": statistics.median(errors) if errors else None,
         "forecast error, P90": errors[int(0.9 * len(errors))] if errors else None,
     }
@@ -279,9 +184,4 @@ def main(names: list[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workloads", nargs="*", default=list(WORKLOADS), metavar="workload")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.child:
-        json.dump(child(*given.child), sys.stdout)
-    else:
-        main(given.workloads)
+    main(parser.parse_args().workloads)

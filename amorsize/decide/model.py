@@ -25,6 +25,7 @@ __all__ = [
     "Profile",
     "Seen",
     "StartCost",
+    "bounded_costs",
     "chunk_share",
     "chunking",
     "evenness",
@@ -347,7 +348,8 @@ def _forecast(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> _Fore
     t = alone * slow + out + sent
     dispatch = costs.chunk_seconds / 2  # the caller's part, and a worker's
     work = items * t
-    computing = work - items * alone * slow * (1 - min(share, 1.0))
+    # Items with threads inside compute more than they last.
+    computing = (work - items * alone * slow * (1 - min(share, 1.0))) * max(share, 1.0)
     moving = items * (back + sent)
     least = _least_seconds(costs, work, workers, work / workers + ramp / 2)
     for last in (False, True):
@@ -630,6 +632,18 @@ def learned_costs(costs: Costs, seen: Seen, weight: float = 0.3) -> Costs:
         towards = min(max(seen.error, LEAST_ERROR), MOST_ERROR)
         changed["error"] = costs.error + weight * (towards - costs.error)
     return costs._replace(**changed)
+
+
+def bounded_costs(costs: Costs) -> Costs:
+    """Return the costs within the range that learning keeps to, wherever they come from."""
+    found: dict[str, Any] = {}
+    for name, first in FIRST_COSTS._asdict().items():
+        value = getattr(costs, name)
+        if isinstance(first, StartCost):
+            found[name] = StartCost(*(_bounded(v, f) for v, f in zip(value, first, strict=True)))
+        else:
+            found[name] = _bounded(value, first)
+    return Costs(**found)
 
 
 def _ratio(actual: float | None, forecast: float, weight: float) -> float:

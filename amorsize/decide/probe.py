@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Block", "Probe", "Stopwatch", "Tally", "peak_memory_bytes", "pickling", "profile_of"]
+__all__ = [
+    "Block",
+    "Probe",
+    "Stopwatch",
+    "Tally",
+    "children_seconds",
+    "peak_memory_bytes",
+    "pickling",
+    "profile_of",
+]
 
 # A block is at most this many times the one before, so that a sudden change of cost among
 # thousands of tiny items is met after a few of them ...
@@ -200,7 +209,7 @@ class Stopwatch:
     def __init__(self, *, wall_only: bool = False) -> None:
         self._wall_only = wall_only
         if not wall_only:
-            self._children = _children_seconds()
+            self._children = children_seconds()
             self._cpu = time.process_time()
         self._wall = time.perf_counter()
 
@@ -210,14 +219,15 @@ class Stopwatch:
         if self._wall_only:
             return Block(items, wall, wall)
         cpu = time.process_time() - self._cpu
-        return Block(items, wall, cpu + _children_seconds() - self._children)
+        return Block(items, wall, cpu + children_seconds() - self._children)
 
 
 try:
     from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 except ImportError:  # Windows has no such module
 
-    def _children_seconds() -> float:
+    def children_seconds() -> float:
+        """Return the CPU time of child processes that have ended, s; 0 where it is not known."""
         return 0.0
 
     def peak_memory_bytes() -> int:
@@ -226,7 +236,8 @@ except ImportError:  # Windows has no such module
 
 else:
 
-    def _children_seconds() -> float:
+    def children_seconds() -> float:
+        """Return the CPU time of child processes that have ended, s; 0 where it is not known."""
         usage = getrusage(RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
 

@@ -100,7 +100,7 @@ class Span(NamedTuple):
         items: number of items.
         begun: when it began, on the monotonic clock, s.
         seconds: wall time its items took.
-        cpu_seconds: CPU time they took.
+        cpu_seconds: CPU time they took, or stood in line for.
         bytes: that their results took on the way.
     """
 
@@ -153,6 +153,7 @@ class Engine:
         workers: number of workers now.
         pack_seconds: that pickling a result took of late.
         packed: that pickling all results took, s.
+        retreats: how often the caller took over.
     """
 
     def __init__(
@@ -197,6 +198,7 @@ class Engine:
         self._judged = (0.0, 0, 0.0)  # (time, items and their seconds) at the last judgement
         self._good_at = 0.0  # when the workers were not known to be slow
         self._slow_times = 0  # judgements against the workers, one after the other
+        self.retreats = 0
         self._retreated = False  # whether the caller works instead of the workers
         self._resume_at = 0.0  # until then
         self._holding = False  # whether running items are waited for before a late one is ended
@@ -241,6 +243,7 @@ class Engine:
         first = self._first_tasks if self.policy.retries else None
         while True:
             self.workers = workers
+            self.feed.mark()
             try:
                 self.crew = self._make_crew(workers, first)
             except OSError:
@@ -258,6 +261,7 @@ class Engine:
         """Yield tasks for workers that are about to be started."""
         window, ahead = self._window(), 0.0
         plenty = self.policy.ahead_seconds * self.workers
+        begun = time.monotonic()
         while len(self._out) < window or (window > self.workers and ahead < plenty):
             chunk = self._next_chunk(inherited=inherited)
             if chunk is None:
@@ -265,10 +269,13 @@ class Engine:
             ahead += chunk.piece.size * self.item_seconds
             self._out[chunk.number] = chunk
             yield self._task(chunk)
+            if time.monotonic() - begun > WAKE_SECONDS:
+                return
 
     def _hand_out(self) -> None:
         """Submit chunks until the window is full."""
         assert self.crew is not None
+        begun = time.monotonic()
         while len(self._out) < self._window():
             chunk = self._next_chunk(inherited=self.crew.inherited)
             if chunk is None:
@@ -276,6 +283,8 @@ class Engine:
             self._out[chunk.number] = chunk
             sent = self.crew.submit(self._task(chunk))
             self._arg_bytes = max(self._arg_bytes, sent / chunk.piece.size)
+            if time.monotonic() - begun > WAKE_SECONDS:
+                return  # the input is slow: there may be results meanwhile, or time may be up
 
     def _task(self, chunk: Chunk) -> Task:
         track = chunk.losses > 0 or self.policy.task_timeout is not None
@@ -418,6 +427,7 @@ class Engine:
             if self._slow_times >= RETREAT_TIMES:
                 pause = RETREAT_PAUSE * (now - self._good_at)
                 self._retreated, self._resume_at = True, now + pause
+                self.retreats += 1
 
     def _resume(self) -> None:
         """Give the workers another chance once a retreat has lasted long enough."""

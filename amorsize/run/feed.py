@@ -20,6 +20,9 @@ __all__ = ["Feed", "Slice", "call_all", "guarded"]
 # a sequence of the user's own may read from a disk or a network, and its length may be a guess.
 _SLICEABLE: frozenset[type] = frozenset({list, tuple, range, str, bytes, bytearray})
 
+# Nobody waits longer for a slow input to fill a chunk.
+FILL_SECONDS = 0.02
+
 # Items of a stream that are kept for the message about a failing one: so many, or so many bytes.
 _KEPT_ITEMS = 4_096
 _KEPT_BYTES = 1 << 20
@@ -92,6 +95,7 @@ class Feed:
         self.ended = False
         self.deadline: float | None = None
         self._late = False
+        self._marked = 0
         self._latest: Any = MISSING  # of a stream: an item that was run here lately
         self.error: Exception | None = None
         self.columns: tuple[Any, ...] = ()
@@ -179,10 +183,16 @@ class Feed:
             raise
         self.ended = self.ended or self.position < start + wanted
 
+    def mark(self) -> None:
+        """Note how much workers inherit that are started now, of a list that may grow."""
+        if self.sliceable:
+            self._marked = min(map(len, self.columns))
+
     def take(self, wanted: int, *, inherited: bool) -> Slice | None:
         """Hand out the next items for a worker, None when there are none left.
 
         An exception of the input is kept in ``error``; the items before it are still handed out.
+        Of a slow input it is what came within ``FILL_SECONDS``, and one item at least.
 
         Args:
             wanted: how many at most.
@@ -194,19 +204,31 @@ class Feed:
             return None
         if self.sliceable:
             size = min(wanted, self.remaining or 0)
-            columns = None if inherited else tuple(c[start : start + size] for c in self.columns)
+            known = inherited and start + size <= self._marked
+            columns = None if known else tuple(c[start : start + size] for c in self.columns)
+            self.ended = size < wanted
         else:
             items: list[Any] = []
             try:
-                items.extend(islice(self._stream, wanted))
+                self.ended = self._fill(items, wanted)
             except Exception as error:  # noqa: BLE001 - the input's own, raised later in its place
-                self.error = error
+                self.error, self.ended = error, True
             size, columns = len(items), (items,)
-        self.ended = size < wanted
         if size == 0:
             return None
         self.position = start + size
         return Slice(start, size, columns)
+
+    def _fill(self, items: list[Any], wanted: int) -> bool:
+        """Append the input's next items, so many or for so long; return whether it has ended."""
+        begun, size = time.monotonic(), 1
+        while len(items) < wanted and time.monotonic() - begun < FILL_SECONDS:
+            goal = min(len(items) + size, wanted)
+            items.extend(islice(self._stream, goal - len(items)))
+            if len(items) < goal:
+                return True
+            size *= 2
+        return False
 
     def item(self, index: int, piece: Slice | None = None) -> Any:
         """Return the item at ``index`` for a message, MISSING when it is gone."""
