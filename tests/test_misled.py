@@ -93,6 +93,18 @@ def test_computing_of_child_processes_is_no_waiting():
     assert cpu > 0.1 * wall
 
 
+def test_standing_in_line_is_computing_and_no_more_than_the_time_that_passed():
+    """What computes uses one CPU, whether or not it has to wait for it."""
+    ways = [{}, {"queue": iter([0.0, 1e9]).__next__}, {"clock": lambda: 0.0, "queue": lambda: 0.0}]
+    shares = []
+    for way in ways:
+        _, wall, cpu = worker.run_columns(f.busy_ms, (range(20),), False, 0, [], **way)
+        shares.append(cpu / wall)
+    assert 0.8 < shares[0] < 1.05
+    assert shares[1] == pytest.approx(1.0, abs=0.05)
+    assert shares[2] == 0.0
+
+
 def log_then_hang_on_3(path, x):
     f.log_call(path, x)
     if x == 3:

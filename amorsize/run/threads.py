@@ -139,6 +139,7 @@ class ThreadCrew:
             task.start,
             out,
             clock=time.thread_time,
+            queue=lambda: 0.0,
             wrap=keep,
         )
         return Reply(out, len(out), failure, me, begun, seconds, cpu)

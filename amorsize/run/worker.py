@@ -386,17 +386,15 @@ def run_chunk(
     return parcel, len(out), failure, os.getpid(), begun, seconds, cpu_seconds, parcel.size, packed
 
 
-def busy_seconds() -> float:
-    """Return the CPU time this process has taken or stood in line for, s, with ended children's.
-
-    Where other processes have the CPUs, what computes must not look as if it waited.
-    """
-    return time.process_time() + children_seconds() + _queued_seconds()
+def _cpu_seconds() -> float:
+    """Return the CPU time of this process and of its ended children, s."""
+    return time.process_time() + children_seconds()
 
 
 def _queued_seconds() -> float:
     """Return how long the main thread stood in line for a CPU, s; 0 where nobody tells.
 
+    Where other processes have the CPUs, what computes must not look as if it waited.
     The second figure of the kernel's schedstat, in ns (Documentation/scheduler/sched-stats.rst).
     Left open, the file might be closed by the user's code, and its number be another file's.
     """
@@ -416,7 +414,8 @@ def run_columns(
     star: bool,
     begin: int,
     out: list[Any],
-    clock: Callable[[], float] = busy_seconds,
+    clock: Callable[[], float] = _cpu_seconds,
+    queue: Callable[[], float] = _queued_seconds,
     wrap: Callable[[BaseException, int | None], Failure] = pack,
 ) -> tuple[Failure | None, float, float]:
     """Append the results of ``func`` over the columns to ``out``.
@@ -428,19 +427,21 @@ def run_columns(
         begin: index of the first item.
         out: list to append to.
         clock: CPU clock, that of the process or of the thread.
+        queue: how long it has stood in line for a CPU so far, s.
         wrap: how to carry an exception.
 
     Returns:
-        The failure that ended it early, wall seconds, CPU seconds.
+        The failure that ended it early, wall seconds, CPU seconds taken or stood in line for.
     """
     failure = None
-    cpu = clock()
-    wall = time.perf_counter()
+    queued, cpu, wall = queue(), clock(), time.perf_counter()
     try:
         out.extend(call_all(func, columns, star))
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are told, too
         failure = wrap(error, begin + len(out))
-    return failure, time.perf_counter() - wall, clock() - cpu
+    wall = time.perf_counter() - wall
+    cpu = clock() - cpu
+    return failure, wall, cpu + min(max(wall - cpu, 0.0), queue() - queued)
 
 
 def _tracked(func: Callable[..., Any], begin: int) -> Callable[..., Any]:
