@@ -368,8 +368,11 @@ class Session:
                 self._commit(plan, known=known)
                 return plan
             reason = plan.reason
-            self._serial_plan = plan
-        self._reason = reason
+            if self._forecast is None:
+                self._serial_plan = plan
+        # What was said with the forecast stands: less and less is left at later looks.
+        if self._forecast is None or self._confined:
+            self._reason = reason
         if remembered is not None and known:
             # Nothing to be learned from looking again, unless it takes longer than remembered.
             whole = probe.seconds + left * profile.item_seconds

@@ -64,6 +64,16 @@ def test_what_this_process_remembers_is_asked_for_early():
     assert first > blocks()
 
 
+def test_a_serial_run_tells_the_range_of_its_forecast():
+    """The range is that of the whole run, not of what was left when it was looked at last."""
+    reports = []
+    smart_map(f.busy_ms, range(60), backend=None, report=reports.append, n_jobs=None)
+    smart_map(f.double, range(300_000), report=reports.append, use_cache=False)
+    for report in reports:
+        low, high = (report.decided_seconds + part for part in (report.plan.low, report.plan.high))
+        assert low <= report.forecast_seconds <= high
+
+
 def test_a_failed_run_is_reported_too():
     """The report comes also when the call raises."""
     reports = []

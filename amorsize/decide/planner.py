@@ -231,10 +231,15 @@ def plan_for_little(profile: Profile, situation: Situation) -> Plan | None:
         for way in situation.ways
     )
     computing = serial * min(profile.cpu_share, 1.0)
-    if serial - computing / situation.cpus >= least:
+    saved = serial - computing / situation.cpus
+    if saved >= least:
         return None
-    taking = f"the items left take {duration(serial)} in this process"
-    reason = f"{taking}, less than starting a worker and gaining by it"
+    reason = f"the items left take {duration(serial)} in this process"
+    if serial < least:
+        reason += ", less than starting a worker and gaining by it"
+    else:
+        cpus = "one CPU" if situation.cpus == 1 else f"{situation.cpus} CPUs"
+        reason += f"; what {cpus} could save of that is less than starting a worker costs"
     return _serial_plan(
         serial, uncertainty(profile, costs), reason, (Candidate("serial", 1, False, serial),)
     )
