@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,21 @@ def finish(process, *, feed=None, deadline=60):
     if not wait_for_group(process.pid, 5):
         raise AssertionError(f"processes left behind:\n{out}\n{err}")
     return Ended(process.returncode, out, err)
+
+
+def wait_for_rest(process, *, deadline=20):
+    """Wait until a program's main thread sleeps and stays asleep.
+
+    Python itself loses an interrupt that comes after its last look for one and before the system
+    call it then sleeps in: one of 1,500 in a bare program on a busy machine.
+    """
+    main = psutil.Process(process.pid)
+    give_up = time.monotonic() + deadline
+    switches = None
+    while switches != (switches := main.num_ctx_switches()):
+        if time.monotonic() > give_up:
+            raise AssertionError(f"the main thread is not asleep after {deadline} s")
+        time.sleep(0.1)
 
 
 def run(*args, feed=None, deadline=60, **env):

@@ -99,6 +99,7 @@ def test_ctrl_c_while_the_input_is_read(tmp_path, read, options):
     path.write_text(READING.format(read=read, options=options))
     with programs.started(path) as process:
         assert process.stdout.readline() == "reading\n"
+        programs.wait_for_rest(process)
         os.killpg(process.pid, signal.SIGINT)
         ended = programs.finish(process, deadline=20)
     assert ended.out == "interrupted\n", ended.err
