@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import NamedTuple
 
-from .decide.fingerprint import digest_of
+from .decide.codes import digest_of
 from .decide.machine import Machine
 from .decide.model import TIME_BUCKETS, Costs, Profile, StartCost, size_bucket, time_bucket
 

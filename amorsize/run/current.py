@@ -17,7 +17,8 @@ import types
 from functools import cached_property
 from typing import NamedTuple
 
-from ..decide.fingerprint import MISSING, Owner, Uses, code_digest
+from ..decide.fingerprint import Owner, Uses, code_digest
+from ..decide.walk import MISSING
 from ..errors import SerializationError
 from .transport import dumps_by_value, loads
 
