@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from . import cache
 from .decide.fingerprint import Fingerprint, fingerprint
+from .decide.learning import Seen, bounded_costs, learned_costs, merged_profile
 from .decide.machine import (
     ASKED,
     choose_start_method,
@@ -20,18 +21,7 @@ from .decide.machine import (
     resident_bytes,
     this_machine,
 )
-from .decide.model import (
-    FIRST_COSTS,
-    Costs,
-    Profile,
-    Seen,
-    bounded_costs,
-    learned_costs,
-    merged_profile,
-    size_bucket,
-    start_seconds,
-    time_bucket,
-)
+from .decide.model import FIRST_COSTS, Costs, Profile, size_bucket, start_seconds, time_bucket
 from .decide.planner import (
     MOST_WAITING_WORKERS,
     SPAWNED_WORKER_BYTES,

@@ -9,56 +9,40 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from functools import partial
 
 from .adviser import (
-    NEIGHBOURHOOD,
     Adviser,
     count_workers,
     hindrance,
     inherits,
     learn_costs,
-    machine_costs,
 )
-from .decide.fingerprint import is_known, uses
-from .decide.machine import resident_bytes, this_machine, usable_cpus
-from .decide.model import (
-    FRESH_METHODS,
-    MOST_CROWDING,
-    SHARED_FROM_BYTES,
-    Chunking,
-    Profile,
-    Seen,
-    slowdown,
-)
+from .decide.fingerprint import is_known
+from .decide.machine import usable_cpus
+from .decide.model import Chunking, Profile
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
 from .decide.probe import (
     LONGEST_BLOCK_SECONDS,
-    Probe,
     Stopwatch,
-    Tally,
-    peak_memory_bytes,
-    pickling,
-    profile_of,
 )
 from .errors import SerializationError, TaskTimeoutError
+from .evidence import Evidence
 from .options import Options
+from .outcome import Outcome
 from .run.failure import MISSING
 from .run.feed import Feed
-from .run.transport import dumps, is_smaller
-from .units import duration
+from .run.transport import is_smaller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from .run.crew import Crew, Task
-    from .run.engine import Engine, Span
-    from .run.worker import Call, Threads
-    from .show.report import RunReport
+    from .run.engine import Engine
 
-__all__ = ["Session", "contradictions"]
+__all__ = ["Session"]
 
 # Work that is over within this is not worth a look at the folder: about two look-ups on disk.
 LOOK_UP_SECONDS = 0.0002
@@ -66,9 +50,6 @@ LOOK_UP_SECONDS = 0.0002
 # the timing of an item of 30 ns is right.
 RECALL_SECONDS = 0.00005
 WORTH_RECALLING_SECONDS = 0.001
-# Without a remembered profile, items are timed for this long before a plan is made of them: about
-# what starting one worker costs.
-PROBE_SECONDS = 0.001
 # If no more work than this is left, no crew could be back in time.
 WORTH_SECONDS = 0.0025
 # A short run that went as remembered teaches nothing that pays for the learning (30 us).
@@ -82,29 +63,8 @@ LIGHT_BYTES = 100_000
 ASSUMED_SECONDS = 1.0
 # Workers are considered again when so many times as much work was done as at the last time.
 LOOK_AGAIN = 1.3
-# A run so many times as long or as short as forecast is worth a word, if it took a while.
-NOTEWORTHY = 2.0
-NOTEWORTHY_SECONDS = 0.02
-# Pickling that takes less for each is measured on more.
-LIGHT_PICKLE_SECONDS = 20e-6
-# An integer of a long list.
-LEAST_PICKLE_SECONDS = 20e-9
-# So many items, if they took PROBE_SECONDS, are believed against what is remembered, when they are
-# so far out of its range.
-SURE_ITEMS = 3
-SURPRISE = 1.5
-# Items are compared, alone and in workers, when they differ by no more than this share, and those
-# that ran alone took so long.
-COMPARABLE_SPREAD = 0.2
-COMPARABLE_SECONDS = 0.005
-# What was measured to be nothing is not what was not measured.
-LEAST_MEASURED = 1e-4
-# What is kept, each time, of figures that this run could not measure.
-FORGETTING = 0.7
 # A run that memory has settled to be serial looks up after so many times as many items as before.
 SETTLED_GROWTH = 16
-# The time between two chunks of up to so many bytes is that of dispatching one.
-LIGHT_CHUNK_BYTES = 4_096
 # In a lazy run, one of so many seconds' worth of tiny items is timed.
 TIMED_EVERY_SECONDS = 20e-6
 
@@ -132,7 +92,8 @@ class Session:
         self.options = options
         self.total = feed.hint
         self.jobs = count_workers(options.n_jobs)
-        self.probe = Probe()
+        self.evidence = Evidence()
+        self.probe = self.evidence.probe
         self.plan: Plan | None = None  # of what was handed to workers
         self._serial_plan: Plan | None = None  # the last that said to go on here
         self.engine: Engine | None = None
@@ -142,10 +103,7 @@ class Session:
         self._adviser: Adviser | None = None
         self._looked_up = False  # whether the adviser has seen all there is
         self._alone = self.jobs == 1 or options.backend == "serial"
-        self._travel: Profile | None = None
         self._confined = ""  # why results or items cannot leave this process
-        self._peak = 0
-        self._growth: int | None = None
         self._decided = 0.0
         self._forecast: float | None = None
         self._progress = None
@@ -260,7 +218,7 @@ class Session:
 
     def _call_adviser(self) -> Adviser:
         options = self.options
-        self._peak = peak_memory_bytes()
+        self.evidence.watch_memory()
         self._adviser = Adviser.of_call(
             self.func,
             self.total,
@@ -346,21 +304,21 @@ class Session:
 
     def _consider(self, out: list[Any]) -> Plan | None:
         """Return a plan for workers if what is known by now makes them pay, else None."""
-        feed, probe, adviser = self.feed, self.probe, self._advised()
-        self._measure_growth()
+        feed, probe, adviser, evidence = self.feed, self.probe, self._advised(), self.evidence
+        evidence.grown()  # asked for the first time, it is what the items took
         reason = self._confined or hindrance()
         remembered = adviser.remembered(probe.mean)
-        if remembered is None and (probe.seconds < PROBE_SECONDS or probe.items < 2):
+        if remembered is None and not evidence.suffices:
             return None
-        profile = self._profile(remembered)
+        profile = evidence.profile(remembered)
         # Of unknown length, as much is assumed to be left as was done: the doubling of ski rental.
         left = feed.likely_remaining
         known, left = left is not None, max(2, feed.position) if left is None else left
         if not reason and left * profile.item_seconds < WORTH_SECONDS:
             reason = "what was left would have been over before workers could start"
-        if not reason and self._travel is None:
+        if not reason and evidence.travel is None:
             reason = self._measure_travel(out, remembered)
-            profile = self._profile(remembered)
+            profile = evidence.profile(remembered)
         if not reason:
             plan = adviser.plan(profile, left, sliceable=feed.sliceable, is_light=self._is_light)
             if plan.executor != "serial":
@@ -391,66 +349,14 @@ class Session:
         if known:
             self._forecast = self._decided + plan.seconds
 
-    def _profile(self, remembered: Profile | None) -> Profile:
-        """Return what is known of an item: remembered, unless this run says otherwise."""
-        if remembered is not None and not self._surprises(remembered):
-            if self._travel is None:
-                return remembered
-            sent, sending = self._travel.arg_bytes, self._travel.send_seconds
-            return remembered._replace(arg_bytes=sent, send_seconds=sending)
-        probe, grown = self.probe, self._measure_growth()
-        travel = self._travel or remembered
-        return profile_of(probe.tally, probe.mean, memory_bytes=grown, travel=travel)
-
-    def _surprises(self, remembered: Profile) -> bool:
-        """Return whether today's items are outside the range of those that are remembered."""
-        probe = self.probe
-        low, high = remembered.least_seconds / SURPRISE, remembered.most_seconds * SURPRISE
-        if low <= probe.mean <= high:
-            return False
-        if probe.mean >= NEIGHBOURHOOD * remembered.item_seconds:
-            return True
-        return probe.items >= SURE_ITEMS and probe.seconds >= PROBE_SECONDS
-
-    def _measure_growth(self) -> int:
-        """Return by how much the peak of memory has grown until workers were first considered.
-
-        Later there would be the results in it, which are no worker's need.
-        """
-        if self._growth is None:
-            self._growth = max(0, peak_memory_bytes() - self._peak) if self._peak else 0
-        return self._growth
-
     def _measure_travel(self, out: list[Any], remembered: Profile | None) -> str:
         """Measure what sending items and results costs; return why they cannot be sent, or ""."""
         item = MISSING if self._inherits() else self.feed.sample
-        sent = sending = 0.0
-        if remembered is not None:  # the items of that time may have been inherited
-            sent, sending = remembered.arg_bytes, remembered.send_seconds
         try:
-            size, seconds = pickling(out[-16:] if remembered is None else out[-1:], dumps)
-            if remembered is not None:
-                size, seconds = remembered.result_bytes, remembered.pickle_seconds
-            elif seconds < LIGHT_PICKLE_SECONDS and len(out) > 16:
-                # Of so few small results the time is that of beginning to pickle.
-                size, seconds = pickling(out[-512:], dumps)
-            if item is not MISSING:
-                sent, sending = pickling([item], dumps)
-                if sending < LIGHT_PICKLE_SECONDS:  # most of which was beginning to pickle
-                    sending = max(sending - pickling([None], dumps)[1], LEAST_PICKLE_SECONDS)
+            self.evidence.measure_travel(out, item, remembered)
         except SerializationError as error:
             self._confined = f"items or results cannot be pickled ({error})"
-            return self._confined
-        self._travel = Profile(
-            item_seconds=1.0,
-            arg_bytes=sent,
-            result_bytes=size,
-            pickle_seconds=seconds,
-            send_seconds=sending,
-            crowding=remembered.crowding if remembered else 0.0,
-            import_seconds=remembered.import_seconds if remembered else 0.0,
-        )
-        return ""
+        return self._confined
 
     def _inherits(self) -> bool:
         """Return whether workers reach the input without its being sent."""
@@ -466,12 +372,15 @@ class Session:
 
     def _crowd(self, plan: Plan, *, ordered: bool, lazy: bool) -> Generator[tuple[int, list[Any]]]:
         """Yield (start, results) of the items left, run by a crew; or here, if none can be had."""
-        from .run.engine import Engine, Policy  # heavy, and only workers need it
+        from .run.engine import Engine  # heavy, and only workers need it
+        from .run.policy import Policy
 
         options, adviser = self.options, self._advised()
         adviser.look_again(options.mp_context)
         must_run = options.workers_only(self.jobs)
-        profile = adviser.remembered() or (self._profile(None) if self.probe.first else None)
+        profile = adviser.remembered() or (
+            self.evidence.profile(None) if self.probe.first else None
+        )
         self.engine = Engine(
             self.feed,
             Policy(
@@ -527,7 +436,9 @@ class Session:
         return plan.n_jobs
 
     def _make_crew(self, workers: int, first: Callable[[bool], Iterator[Task]] | None) -> Crew:
-        from .run.inline import InlineCrew  # now: later there may be no descriptor to open it with
+        # Now: later there may be no descriptor to open them with.
+        from .run.inline import InlineCrew
+        from .run.start import start_crew
         from .run.worker import BUSY_SHARE, Call, Setup, Threads
 
         options, feed, method = self.options, self.feed, self._advised().method
@@ -541,8 +452,16 @@ class Session:
         share = max(1, usable_cpus() // workers)
         known = self.engine.cpu_share if self.engine is not None else 0.0
         threads = None if method == "thread" else Threads.shared(share, busy=known > BUSY_SHARE)
+        setup = Setup(call, options.initializer, options.initargs, threads=threads)
         try:
-            return self._start_crew(method, workers, call, threads, first)
+            return start_crew(
+                method,
+                workers,
+                setup,
+                context=options.mp_context,
+                inherits=self._inherits(),
+                first=first,
+            )
         except (OSError, ImportError) as error:
             if isinstance(error, OSError) and workers > 1:
                 raise  # the engine asks again for fewer
@@ -555,47 +474,6 @@ class Session:
         # Here the function itself is at hand, and the input as well.
         call = call._replace(func=self.func, columns=feed.columns)
         return InlineCrew(Setup(call, options.initializer, options.initargs))
-
-    def _start_crew(
-        self,
-        method: str,
-        workers: int,
-        call: Call,
-        threads: Threads | None,
-        first: Callable[[bool], Iterator[Task]] | None,
-    ) -> Crew:
-        """Start workers.
-
-        Raises:
-            OSError, ImportError: they cannot be had.
-            SerializationError: what they are to run cannot be sent.
-        """
-        from .run.worker import Setup
-
-        setup = Setup(call, self.options.initializer, self.options.initargs, threads=threads)
-        if method == "thread":
-            from .run.threads import ThreadCrew
-
-            return ThreadCrew(workers, setup)
-        import multiprocessing  # 25 ms: only when a crew really starts
-
-        from .run import kept
-        from .run.current import current_values
-        from .run.pool import ProcessCrew
-
-        context = self.options.mp_context
-        if context is None or isinstance(context, str):
-            context = multiprocessing.get_context(method)
-        if method != "fork":
-            used = uses(call.func)
-            if self.options.initializer is None:
-                crew = kept.lease(context, workers, call, used, threads)
-                if crew is not None:
-                    return crew
-            setup = setup.of_caller(current_values(used), kept.current_environ(context))
-        inherits = self._inherits()
-        tasks = first(inherits) if first is not None and method == "fork" else None
-        return ProcessCrew(context, workers, setup, inherits=inherits, first=tasks)
 
     # The end --------------------------------------------------------------------------------
 
@@ -619,12 +497,9 @@ class Session:
         if done and self.produced:
             self._learn(elapsed)
         if self.options.report is not None:
-            if done:
-                self.options.report(self._report(elapsed))
-                return
-            # The call's own exception is on its way and must not be replaced.
-            with suppress(Exception):
-                self.options.report(self._report(elapsed))
+            # A call's own exception that is on its way must not be replaced.
+            with nullcontext() if done else suppress(Exception):
+                self.options.report(self._outcome(elapsed).report())
 
     def _learn(self, elapsed: float) -> None:
         """Correct what is known by what happened."""
@@ -643,9 +518,10 @@ class Session:
         engine = self.engine
         if engine is None and elapsed < WORTH_LEARNING_SECONDS and self._went_as_remembered():
             return
+        outcome = self._outcome(elapsed)
         if engine is not None and not engine.retried and not self._gave_up:
-            learn_costs(self._seen(engine, adviser, elapsed))
-        profile = self._observed()
+            learn_costs(outcome.seen())
+        profile = outcome.profile()
         if profile is not None:
             plan = self.plan
             adviser.remember(
@@ -663,191 +539,21 @@ class Session:
             return False
         return abs(self.probe.mean - known.item_seconds) < AS_EXPECTED * known.item_seconds
 
-    def _observed(self) -> Profile | None:
-        """Return what this run has shown of its items, wherever they ran."""
-        tally, adviser, engine = Tally(), self._adviser, self.engine
-        grown = self._measure_growth()
-        travel = self._travel or (adviser.remembered() if adviser is not None else None)
-        if engine is None or adviser is None or not engine.tally.items:
-            tally.merge(self.probe.tally)
-            if engine is not None:
-                tally.merge(engine.own)
-            if not tally.items:
-                return None
-            mean = self.probe.mean if engine is None else tally.seconds / tally.items
-            known = profile_of(tally, mean, memory_bytes=grown, travel=travel)
-            # What only workers show, and may have shown once too much, is forgotten by and by.
-            return known._replace(
-                crowding=FORGETTING * known.crowding,
-                import_seconds=FORGETTING * known.import_seconds,
-            )
-        for part in (self.probe.rest, engine.own, engine.tally):
-            tally.merge(part)
-        # Items that ran in workers took longer than they take alone.
-        known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
-        crowding = self._crowding(engine) or (travel.crowding if travel is not None else 0.0)
-        known = known._replace(crowding=crowding)
-        costs = machine_costs(use_cache=self.options.use_cache)
-        slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
-        alone = tally.seconds - engine.tally.seconds * (1 - 1 / slow)
-        profile = known._replace(item_seconds=max(1e-9, alone / tally.items))
-        importing = self._importing(engine, adviser)
-        if importing is not None:
-            profile = profile._replace(import_seconds=importing)
-        if engine.packed and profile.result_bytes < SHARED_FROM_BYTES:
-            profile = profile._replace(pickle_seconds=engine.packed / engine.tally.items)
-        return profile
-
-    def _importing(self, engine: Engine, adviser: Adviser) -> float | None:
-        """Return how long fresh workers took to import what the function uses, None if none did."""
-        crew = engine.crew
-        begun = [span.begun for span in engine.spans if span.worker]
-        if adviser.method not in FRESH_METHODS or crew is None or crew.reused or engine.retried:
-            return None
-        if crew.ready_at is None or not begun:
-            return None
-        return max(LEAST_MEASURED, min(begun) - crew.ready_at)
-
-    def _crowding(self, engine: Engine) -> float | None:
-        """Return how much longer items took in workers than here, None where nobody can tell.
-
-        Only items that cost the same can be compared: of others those that ran here may have been
-        the light ones.
-        """
-        probe, tally, adviser = self.probe, engine.tally, self._advised()
-        if probe.items < 2 or probe.seconds < COMPARABLE_SECONDS or not tally.items:
-            return None
-        mean = tally.seconds / tally.items
-        share = min(1.0, tally.cpu_seconds / tally.seconds)
-        busy = min(engine.workers * share, adviser.machine.cpus)
-        if tally.spread > COMPARABLE_SPREAD * mean or busy < 2:
-            return None
-        found = (mean / probe.mean - 1) * (adviser.machine.cpus - 1) / (busy - 1)
-        return min(max(found, LEAST_MEASURED), MOST_CROWDING)
-
-    def _seen(self, engine: Engine, adviser: Adviser, elapsed: float) -> Seen:
-        """Return what the run showed of the machine."""
-        crew, spans = engine.crew, engine.spans
-        assert crew is not None
-        seen = Seen(adviser.method, crew.workers, resident_bytes())
-        if not crew.reused and crew.start_seconds:
-            ready = crew.ready_at
-            seen = seen._replace(
-                started=crew.start_seconds,
-                ready=None if ready is None else ready - crew.started_at,
-                ended=crew.end_seconds or None,
-            )
-        # How long those took who consumed the results says nothing of the machine; nor do waiting
-        # workers that were given up, or that stood in line for a CPU.
-        undisturbed = not engine.policy.bounded and not engine.retreats
-        if self._forecast is not None and undisturbed:
-            error = abs(elapsed - self._forecast) / max(self._forecast, 1e-9)
-            seen = seen._replace(error=error)
-        size, gap = chunk_gaps(spans)
-        crowded = crew.workers > adviser.machine.cpus
-        if gap is not None and undisturbed and not crowded and adviser.method != "thread":
-            moving = gap - adviser.costs.chunk_seconds
-            if size < LIGHT_CHUNK_BYTES:
-                seen = seen._replace(chunk_seconds=gap)
-            elif size < SHARED_FROM_BYTES and moving > 0:
-                seen = seen._replace(byte_seconds=moving / size)
-        moved = sum(span.bytes for span in spans)
-        if moved >= SHARED_FROM_BYTES * max(1, engine.tally.items):
-            seen = seen._replace(shared_seconds=engine.packed / moved)
-        return seen._replace(crowding=self._crowding(engine))
-
-    def _report(self, elapsed: float) -> RunReport:
-        from .show.report import RunReport  # few calls want to see it
-
-        engine, adviser, plan = self.engine, self._adviser, self.plan
-        profile = self._observed()
-        spans = tuple(engine.spans) if engine is not None else ()
-        used = plan is not None and engine is not None and not self._gave_up
-        worker_items = engine.tally.items if used and engine is not None else 0
-        return RunReport(
-            function=getattr(self.func, "__qualname__", type(self.func).__qualname__),
-            items=self.produced,
-            backend=plan.executor if plan is not None and used else "serial",
-            n_jobs=engine.workers if engine is not None else 1,
-            chunksize=next((span.items for span in spans if span.worker), 0),
-            chunks=engine.chunks if engine is not None else 0,
-            start_method=adviser.method if used and adviser is not None else "",
-            start_reason=adviser.method_reason if used and adviser is not None else "",
-            reason=self._reason,
-            cache_hit=adviser is not None and adviser.hit,
-            plan=plan or self._serial_plan,
-            profile=profile,
-            forecast_seconds=self._forecast,
-            actual_seconds=elapsed,
-            decided_seconds=self._decided,
-            serial_seconds=None if profile is None else profile.item_seconds * self.produced,
-            caller_items=max(0, self.produced - worker_items),
-            worker_items=worker_items,
-            workers=tuple(sorted({span.worker for span in spans if span.worker})),
-            retried=engine.retried if engine is not None else 0,
-            warnings=(*self.warnings, *contradictions(self._forecast, elapsed)),
-            timeline=spans,
-            machine=this_machine(),
-            hints=() if profile is None else tuple(self._hints(profile, elapsed, used=used)),
-        )
-
-    def _hints(self, profile: Profile, elapsed: float, *, used: bool) -> list[str]:
-        """Return what would make the call faster."""
-        from .show.hints import hints_for_run
-
-        crew = self.engine.crew if self.engine is not None else None
-        started = crew is not None and not crew.reused
-        found = hints_for_run(
-            profile,
-            self.produced,
-            machine_costs(use_cache=self.options.use_cache),
-            self.plan if used else None,
+    def _outcome(self, elapsed: float) -> Outcome:
+        return Outcome(
+            func=self.func,
+            options=self.options,
             jobs=self.jobs,
-            chunksize=self.options.chunksize,
-            cpus=usable_cpus(),
-            seconds=elapsed,
-            start_seconds=crew.start_seconds + crew.end_seconds if crew and started else 0.0,
-            shipped_bytes=crew.shipped_bytes if crew is not None else 0,
+            produced=self.produced,
+            elapsed=elapsed,
+            evidence=self.evidence,
+            engine=self.engine,
+            adviser=self._adviser,
+            plan=self.plan,
+            serial_plan=self._serial_plan,
+            forecast=self._forecast,
+            decided=self._decided,
+            reason=self._reason,
+            warnings=self.warnings,
+            gave_up=self._gave_up,
         )
-        adviser = self._adviser
-        if adviser is not None and self.options.backend is None:
-            hint = adviser.threads_hint(profile, self.produced, elapsed)
-            found += [hint] if hint else []
-        return found
-
-
-def chunk_gaps(spans: list[Span]) -> tuple[float, float | None]:
-    """Return (bytes of results, s) of the median chunk's way home and the next one's there.
-
-    Args:
-        spans: chunks in any order; those of the calling process do not count.
-    """
-    last: dict[int, Span] = {}
-    found: list[tuple[float, float]] = []
-    for span in sorted(spans[:MOST_GAPS], key=lambda span: span.begun):
-        before = last.get(span.worker)
-        if before is not None and span.worker:
-            found.append((span.begun - before.begun - before.seconds, before.bytes))
-        last[span.worker] = span
-    if len(found) < LEAST_GAPS:
-        return 0.0, None
-    gap, size = sorted(found)[len(found) // 2]
-    return size, max(gap, 0.0)
-
-
-# Enough for a median, and no more than a run of some ms can afford.
-LEAST_GAPS = 4
-MOST_GAPS = 200
-
-
-def contradictions(forecast: float | None, actual: float) -> list[str]:
-    """Return what is to be said of a run that went quite otherwise than forecast.
-
-    >>> contradictions(1.0, 1.2), contradictions(1.0, 2.5)
-    ([], ['it took 2.5 s; the forecast was 1 s'])
-    """
-    if forecast is None or max(forecast, actual) < NOTEWORTHY_SECONDS:
-        return []
-    if 1 / NOTEWORTHY <= actual / max(forecast, 1e-9) <= NOTEWORTHY:
-        return []
-    return [f"it took {duration(actual)}; the forecast was {duration(forecast)}"]

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -241,7 +242,12 @@ def test_what_short_runs_learned_is_written_at_exit(own_cache):
         "from amorsize import smart_map, get_cache_dir; smart_map(abs, range(100)); "
         "print(get_cache_dir().exists())"
     )
-    assert programs.run("-c", code).out.strip() == "False"
+    for _ in range(5):  # on a busy machine a hundred items may take long, which is written at once
+        shutil.rmtree(own_cache, ignore_errors=True)
+        if programs.run("-c", code).out.strip() == "False":
+            break
+    else:
+        pytest.fail("it was written before the exit, five times")
     assert len(list(own_cache.iterdir())) == 1
 
 

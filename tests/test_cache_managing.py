@@ -24,7 +24,8 @@ from amorsize import (
     smart_map,
     store,
 )
-from amorsize.decide.model import FIRST_COSTS, Seen
+from amorsize.decide.learning import Seen
+from amorsize.decide.model import FIRST_COSTS
 from tests import programs
 from tests.conftest import forget, record_files
 from tests.functions import busy_ms

@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 
 from amorsize import TaskTimeoutError, adviser, cache, smart_imap, smart_map
-from amorsize.decide.model import FIRST_COSTS, Costs, StartCost, bounded_costs
+from amorsize.decide.learning import bounded_costs
+from amorsize.decide.model import FIRST_COSTS, Costs, StartCost
 from amorsize.run import worker
 from tests import functions as f
 

@@ -12,20 +12,23 @@ import time
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from math import ceil
-from typing import NamedTuple
 
 from ..decide.probe import Block, Tally
 from ..errors import AmorsizeError, TaskTimeoutError, WorkerLostError
+from .chunks import Chunk, Span, around, halves
 from .crew import Crew, Lost, Task
-from .failure import MISSING, add_item_note, add_note, short_repr, unpack
+from .failure import add_item_note, add_note, unpack
 from .feed import Feed, Slice
+from .judge import Judge
+from .losses import explain_idle, loss_error
+from .policy import Policy
 from .worker import Reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Engine", "Policy", "Span"]
+__all__ = ["Engine"]
 
 # The engine looks at deaths and time limits at least this often while it waits.
 WAKE_SECONDS = 0.02
@@ -38,96 +41,8 @@ MOST_SPANS = 10_000
 MOST_FUTILE = 3
 # The caller's own blocks while workers start: short, so that it is back when they are up.
 HELP_SECONDS = 0.01
-# Whether workers keep up with what the caller could do alone is judged over so many seconds: some
-# dozens of chunks, and little to lose.
-JUDGE_SECONDS = 0.05
-# Below this share of what it could do alone, so many times in a row, the caller takes over. Once
-# may be a few items that take much longer than most and are not over yet.
-RETREAT_SHARE = 0.7
-RETREAT_TIMES = 2
-# It works alone so many times as long as they had been too slow, and then tries them again: other
-# programs may have had the CPUs meanwhile. Trials that fail cost a tenth, then.
-RETREAT_PAUSE = 10
 # How much of what was known of an item's time is still believed after one more chunk.
 MEMORY = 0.7
-
-
-class Policy(NamedTuple):
-    """How the engine is to run the items.
-
-    Attributes:
-        workers: number of workers to start with.
-        rethink: called once, with (items left or None, seconds an item takes, CPU share), when the
-            first chunks are back; returns the number of workers to go on with. None keeps it.
-        size: called with (items left or None, done=, workers=, item_seconds=, result_bytes=);
-            returns the size of the next chunk.
-        ordered: whether results are yielded in the order of the items.
-        bounded: whether to stop handing out chunks while results wait to be consumed.
-        buffersize: items handed out but not consumed at most, None for no such limit.
-        retries: how often the items a lost worker held are tried again.
-        task_timeout: seconds for one item, None for no limit.
-        deadline: when the call must end, on the monotonic clock, None for no limit.
-        timeout: the limit that made the deadline, for the message.
-        return_exceptions: whether an exception is a result.
-        ahead_seconds: work of so many seconds waits for each worker as they start, because the
-            caller is busy starting others.
-        help: whether the caller computes items while workers start.
-        retreat: whether the caller computes what is left when workers turn out slower than it.
-    """
-
-    workers: int
-    size: Callable[..., int]
-    ordered: bool = True
-    bounded: bool = False
-    buffersize: int | None = None
-    retries: int = 1
-    task_timeout: float | None = None
-    deadline: float | None = None
-    timeout: float | None = None
-    return_exceptions: bool = False
-    ahead_seconds: float = 0.0
-    help: bool = False
-    retreat: bool = False
-    rethink: Callable[[int | None, float, float], int] | None = None
-
-
-class Span(NamedTuple):
-    """One chunk in the timeline of a run.
-
-    Attributes:
-        worker: pid of the worker, 0 for the calling process.
-        start: index of the first item.
-        items: number of items.
-        begun: when it began, on the monotonic clock, s.
-        seconds: wall time its items took.
-        cpu_seconds: CPU time they took, or stood in line for.
-        bytes: that their results took on the way.
-    """
-
-    worker: int
-    start: int
-    items: int
-    begun: float
-    seconds: float
-    cpu_seconds: float = 0.0
-    bytes: int = 0
-
-
-class Chunk:
-    """A slice of the input on its way through the workers.
-
-    Attributes:
-        number: the name the crew knows it by.
-        piece: its items.
-        losses: how often a worker died with it.
-    """
-
-    __slots__ = ("losses", "number", "piece")
-
-    def __init__(self, number: int, piece: Slice, losses: int = 0) -> None:
-        self.number = number
-        self.piece = piece
-        self.losses = losses
 
 
 class Engine:
@@ -153,7 +68,7 @@ class Engine:
         workers: number of workers now.
         pack_seconds: that pickling a result took of late.
         packed: that pickling all results took, s.
-        retreats: how often the caller took over.
+        judge: says whether the workers keep up, and how often they did not.
     """
 
     def __init__(
@@ -195,12 +110,7 @@ class Engine:
         self.pack_seconds = 0.0
         self.packed = 0.0
         self._recent = (0.0, 0.0)  # (items, seconds) of late, older ones fading
-        self._judged = (0.0, 0, 0.0)  # (time, items and their seconds) at the last judgement
-        self._good_at = 0.0  # when the workers were not known to be slow
-        self._slow_times = 0  # judgements against the workers, one after the other
-        self.retreats = 0
-        self._retreated = False  # whether the caller works instead of the workers
-        self._resume_at = 0.0  # until then
+        self.judge = Judge()
         self._holding = False  # whether running items are waited for before a late one is ended
 
     # The loop -------------------------------------------------------------------------------
@@ -219,11 +129,12 @@ class Engine:
                     self._check_deaths()
                     self._check_time()
                     self._rethink()
-                    self._judge()
-                elif self._retreated:
+                    if self.policy.retreat and self._rethought:
+                        self.judge.look(time.monotonic(), self.tally, ready=self._all_ready())
+                elif self.judge.retreated:
                     helped = self._help()
                     self._check_time()
-                    self._resume()
+                    self.judge.resume(time.monotonic())
                 idle = not self._out and not helped
                 for pair in self._ripe():
                     idle = False
@@ -309,7 +220,7 @@ class Engine:
             if self._counts(chunk.piece.start):
                 return chunk
             self._waiting -= chunk.piece.size
-        if self._failure is not None or self._end is not None or self._retreated:
+        if self._failure is not None or self._end is not None or self.judge.retreated:
             return None
         return self._fresh_chunk(inherited=inherited)
 
@@ -355,9 +266,8 @@ class Engine:
 
         A worker that takes half a second to start must not make the call slower than serial.
         """
-        assert self.crew is not None
-        starting = self.policy.help and self.crew.ready < self.workers
-        if not starting and not self._retreated:
+        starting = self.policy.help and not self._all_ready()
+        if not starting and not self.judge.retreated:
             return False
         size = int(HELP_SECONDS / self.item_seconds) if self.item_seconds > 0 else 1
         # No more than so far: should they turn out dear, that much was no better shared before.
@@ -386,6 +296,10 @@ class Engine:
         self._collect(0.0)
         return done > 0
 
+    def _all_ready(self) -> bool:
+        assert self.crew is not None
+        return self.crew.ready >= self.workers
+
     def _rethink(self) -> None:
         """Start the right number of workers once the first has shown what an item costs.
 
@@ -402,37 +316,6 @@ class Engine:
             self.crew.close()
             self.crew.sweep()
             self._start(wanted)
-
-    def _judge(self) -> None:
-        """Retreat when the workers do less than the caller would do alone.
-
-        A forecast can be wrong by any factor: results that took microseconds to compute may take
-        milliseconds to pickle. What a worker reports is the time of the items alone, which is what
-        they would take here.
-        """
-        if not self.policy.retreat or self._retreated or not self._rethought:
-            return
-        assert self.crew is not None
-        now, (since, items, seconds) = time.monotonic(), self._judged
-        if self.crew.ready < self.workers or since == 0.0:
-            self._judged, self._good_at = (now, self.tally.items, self.tally.seconds), now
-        # At least a chunk must have come back: one long item says nothing.
-        elif now - since >= JUDGE_SECONDS and self.tally.items > items:
-            slow = self.tally.seconds - seconds < RETREAT_SHARE * (now - since)
-            self._judged = (now, self.tally.items, self.tally.seconds)
-            if not slow:
-                self._slow_times, self._good_at = 0, now
-                return
-            self._slow_times += 1
-            if self._slow_times >= RETREAT_TIMES:
-                pause = RETREAT_PAUSE * (now - self._good_at)
-                self._retreated, self._resume_at = True, now + pause
-                self.retreats += 1
-
-    def _resume(self) -> None:
-        """Give the workers another chance once a retreat has lasted long enough."""
-        if time.monotonic() >= self._resume_at:
-            self._retreated, self._slow_times, self._judged = False, 0, (0.0, 0, 0.0)
 
     def _patience(self) -> float:
         """Return how long to wait for a reply before looking at deaths and limits again."""
@@ -548,7 +431,7 @@ class Engine:
                 item = running.item if running is not None else None
                 self._give_up_lost(lost, held, item)
         elif self._is_hopeless(lost):
-            raise WorkerLostError(_explain_idle(lost), exitcode=lost.exitcode)
+            raise WorkerLostError(explain_idle(lost), exitcode=lost.exitcode)
         if lost.memory:
             # Fewer at a time may fit where so many did not.
             self.workers = max(1, self.workers // 2)
@@ -565,7 +448,7 @@ class Engine:
         if item is None and held.piece.size > 1 and self.policy.retries:
             self._split(held)
             return
-        error = _loss(lost, held, item, self.feed)
+        error = loss_error(lost, held.piece, held.losses, item, self.feed)
         known = item is not None or held.piece.size == 1
         if self.policy.return_exceptions and known and self.policy.retries:
             self._leave_out(held, error.index if error.index is not None else 0, error)
@@ -621,7 +504,7 @@ class Engine:
     def _leave_out(self, chunk: Chunk, index: int, error: AmorsizeError) -> None:
         """Replace a chunk by what is before and after one of its items, which is given up."""
         del self._out[chunk.number]
-        before, after = _around(chunk.piece, index)
+        before, after = around(chunk.piece, index)
         for piece in (before, after):
             if piece.size:
                 self._number += 1
@@ -637,7 +520,7 @@ class Engine:
         """Have the halves of a chunk run apart, to find the item whose data kills workers."""
         del self._out[chunk.number]
         middle = chunk.piece.start + chunk.piece.size // 2
-        for piece in _halves(chunk.piece, middle):
+        for piece in halves(chunk.piece, middle):
             self._number += 1
             self._out[self._number] = Chunk(self._number, piece, chunk.losses - 1)
 
@@ -697,58 +580,3 @@ class Engine:
             raise self._failure[1]
         if self.feed.error is not None and bound is None:
             raise self.feed.error
-
-
-def _around(piece: Slice, index: int) -> tuple[Slice, Slice]:
-    """Return what is before and after one item of a slice."""
-    before, rest = _halves(piece, index)
-    return before, _halves(rest, index + 1)[1]
-
-
-def _halves(piece: Slice, index: int) -> tuple[Slice, Slice]:
-    """Return what is before an item of a slice, and the rest."""
-    middle = index - piece.start
-
-    def part(first: int, last: int) -> Slice:
-        columns = piece.columns
-        if columns is not None:
-            columns = tuple(column[first:last] for column in columns)
-        return Slice(piece.start + first, last - first, columns)
-
-    return part(0, middle), part(middle, piece.size)
-
-
-def _loss(lost: Lost, chunk: Chunk, item: int | None, feed: Feed) -> WorkerLostError:
-    """Return the error of a chunk that cost a worker once too often."""
-    piece = chunk.piece
-    index = piece.start if item is None else item
-    if item is None and piece.size > 1:
-        what = f"one of the items {piece.start} to {piece.start + piece.size - 1}"
-    else:
-        shown = feed.item(index, piece)
-        what = f"item {index}" if shown is MISSING else f"item {index} ({short_repr(shown)})"
-    times = "" if chunk.losses < 2 else f", {chunk.losses} times"
-    return WorkerLostError(
-        f"a worker {_cause(lost.exitcode)} while it ran {what}{times}",
-        index=index,
-        exitcode=lost.exitcode,
-    )
-
-
-def _explain_idle(lost: Lost) -> str:
-    if lost.ready:
-        return f"a worker {_cause(lost.exitcode)} while it was idle"
-    return f"a worker {_cause(lost.exitcode)} before it could start; its own output tells why"
-
-
-def _cause(exitcode: int) -> str:
-    if exitcode >= 0:
-        return f"ended with exit code {exitcode}"
-    import signal
-
-    try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = f"signal {-exitcode}"
-    memory = " (the system may be out of memory)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{memory}"

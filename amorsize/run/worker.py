@@ -173,6 +173,11 @@ class Setup:
         assert self._content[0] is not None
         return self._content[0]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether no initializer has to run."""
+        return self._content[1] is None
+
     def prepare(self) -> Call | None:
         """Run the initializer and return the call."""
         call, initializer, initargs = self._content

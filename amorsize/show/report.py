@@ -11,7 +11,7 @@ from ..units import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..run.engine import Span
+    from ..run.chunks import Span
 
 __all__ = ["RunReport", "describe", "describe_candidates"]
 

@@ -5,14 +5,8 @@ from math import ceil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amorsize.decide.model import (
-    FIRST_COSTS,
-    Crowd,
-    Profile,
-    merged_profile,
-    parallel_seconds,
-    uncertainty,
-)
+from amorsize.decide.learning import merged_profile
+from amorsize.decide.model import FIRST_COSTS, Crowd, Profile, parallel_seconds, uncertainty
 from amorsize.decide.planner import (
     Situation,
     Way,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from amorsize.decide.model import FIRST_COSTS
 from amorsize.decide.planner import Situation, Way, make_plan, plan_for_little
 from amorsize.decide.probe import Block, Probe, profile_of
-from amorsize.session import LOOK_AGAIN, LOOK_UP_SECONDS, PROBE_SECONDS
+from amorsize.evidence import PROBE_SECONDS
+from amorsize.session import LOOK_AGAIN, LOOK_UP_SECONDS
 
 COSTS = FIRST_COSTS._replace(crowding=1e-9, error=0.05)
 CPUS = 4

@@ -1,0 +1,149 @@
+"""Learning: how estimates move after each real run. Pure functions of frozen values.
+
+What is remembered of a function (``Profile``) and what this machine charges (``Costs``) move
+towards what a run showed, held so that one disturbed run cannot overturn many good ones.
+docs/model.md tells what a run shows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .model import FIRST_COSTS, Costs, Profile, StartCost, start_seconds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["MOST_CROWDING", "Seen", "bounded_costs", "learned_costs", "merged_profile"]
+
+
+def merged_profile(old: Profile, new: Profile, weight: float = 0.5) -> Profile:
+    """Return the running estimate after one more measurement.
+
+    The new measurement counts ``weight``, and is held within a factor of 4 of the old one, so that
+    one disturbed run cannot overturn many good ones. Both numbers are pulled out of the air; the
+    live check against a record's time bucket covers real changes.
+
+    Args:
+        old: the estimate so far.
+        new: what was measured this time.
+        weight: share of the new measurement, 0 to 1.
+    """
+
+    def blend(before: float, now: float) -> float:
+        if before <= 0 or now <= 0:
+            return now if before <= 0 else before
+        return before + weight * (min(max(now, before / 4), before * 4) - before)
+
+    changed: dict[str, Any] = {
+        name: blend(getattr(old, name), getattr(new, name))
+        for name in Profile._fields
+        if name not in ("memory_bytes", "items")
+    }
+    return new._replace(
+        **changed,
+        memory_bytes=max(old.memory_bytes, new.memory_bytes),
+        items=old.items + new.items,
+    )
+
+
+class Seen(NamedTuple):
+    """What one run showed of the machine. None stands for what it did not show.
+
+    Attributes:
+        method: start method, or "thread".
+        workers: workers it started.
+        resident_bytes: the caller's resident memory then.
+        started: how long the caller was busy starting them, s; None where they were there already.
+        ready: how long it took, from the beginning, until the first of them was ready, s.
+        ended: how long it took to end them, s.
+        chunk_seconds: time a worker spent between two chunks, s.
+        byte_seconds, shared_seconds: time to move a byte through a pipe, through shared memory, s.
+        crowding: see ``Profile``.
+        error: by what share the forecast was wrong.
+    """
+
+    method: str
+    workers: int
+    resident_bytes: int = 0
+    started: float | None = None
+    ready: float | None = None
+    ended: float | None = None
+    chunk_seconds: float | None = None
+    byte_seconds: float | None = None
+    shared_seconds: float | None = None
+    crowding: float | None = None
+    error: float | None = None
+
+
+# No figure leaves this range around what it was on the first day: a machine that seems to be a
+# hundred times slower than it was is disturbed, not slow.
+MOST_CHANGE = 20.0
+LEAST_ERROR, MOST_ERROR = 0.03, 0.3
+MOST_CROWDING = 1.0
+
+
+def learned_costs(costs: Costs, seen: Seen, weight: float = 0.3) -> Costs:
+    """Return the costs after one more real run.
+
+    Each figure moves towards what was seen, by ``weight`` of the difference, a single run counting
+    as at most four times as slow or as fast; and none moves further than ``MOST_CHANGE`` times from
+    ``FIRST_COSTS``.
+
+    Args:
+        costs: the estimate so far.
+        seen: what the run showed.
+        weight: share of the new measurement, 0 to 1.
+    """
+    cost, first = costs.of(seen.method), FIRST_COSTS.of(seen.method)
+    starting = start_seconds(cost, seen.workers, seen.resident_bytes)
+    begin = _ratio(seen.started, starting, weight)
+    end = _ratio(seen.ended, cost.end + cost.end_each * seen.workers, weight)
+    waited = 1.0
+    if seen.started is not None and seen.ready is not None:
+        one = seen.started * start_seconds(cost, 1, seen.resident_bytes) / starting
+        waited = _ratio(max(seen.ready - one, cost.latency / 4), cost.latency, weight)
+    started = StartCost(
+        base=_bounded(cost.base * begin, first.base),
+        each=_bounded(cost.each * begin, first.each),
+        per_gb=_bounded(cost.per_gb * begin, first.per_gb),
+        latency=_bounded(cost.latency * waited, first.latency),
+        end=_bounded(cost.end * end, first.end),
+        end_each=_bounded(cost.end_each * end, first.end_each),
+    )
+    changed: dict[str, Any] = {seen.method: started}
+    for name in ("chunk_seconds", "byte_seconds", "shared_seconds"):
+        before = getattr(costs, name)
+        scaled = before * _ratio(getattr(seen, name), before, weight)
+        changed[name] = _bounded(scaled, getattr(FIRST_COSTS, name))
+    if seen.crowding is not None:
+        towards = min(max(seen.crowding, 0.0), MOST_CROWDING)
+        changed["crowding"] = costs.crowding + weight * (towards - costs.crowding)
+    if seen.error is not None:
+        towards = min(max(seen.error, LEAST_ERROR), MOST_ERROR)
+        changed["error"] = costs.error + weight * (towards - costs.error)
+    return costs._replace(**changed)
+
+
+def bounded_costs(costs: Costs) -> Costs:
+    """Return the costs within the range that learning keeps to, wherever they come from."""
+    found: dict[str, Any] = {}
+    for name, first in FIRST_COSTS._asdict().items():
+        value = getattr(costs, name)
+        if isinstance(first, StartCost):
+            found[name] = StartCost(*(_bounded(v, f) for v, f in zip(value, first, strict=True)))
+        else:
+            found[name] = _bounded(value, first)
+    return Costs(**found)
+
+
+def _ratio(actual: float | None, forecast: float, weight: float) -> float:
+    """Return by how much to scale a forecast: towards the actual, held within a factor of 4."""
+    if actual is None or forecast <= 0 or actual <= 0:
+        return 1.0
+    return 1 + weight * (min(max(actual / forecast, 0.25), 4.0) - 1)
+
+
+def _bounded(value: float, first: float) -> float:
+    return min(max(value, first / MOST_CHANGE), first * MOST_CHANGE)

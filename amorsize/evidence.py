@@ -1,0 +1,116 @@
+"""What a call measures of its items while it runs the first of them, held against what is known."""
+
+from __future__ import annotations
+
+from .adviser import NEIGHBOURHOOD
+from .decide.model import Profile
+from .decide.probe import Probe, peak_memory_bytes, pickling, profile_of
+from .run.failure import MISSING
+from .run.transport import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["PROBE_SECONDS", "Evidence"]
+
+# Without a remembered profile, items are timed for this long before a plan is made of them: about
+# what starting one worker costs.
+PROBE_SECONDS = 0.001
+# So many items, if they took PROBE_SECONDS, are believed against what is remembered, when they are
+# so far out of its range.
+SURE_ITEMS = 3
+SURPRISE = 1.5
+# Pickling that takes less for each is measured on more.
+LIGHT_PICKLE_SECONDS = 20e-6
+# An integer of a long list.
+LEAST_PICKLE_SECONDS = 20e-9
+
+
+class Evidence:
+    """What one call has measured of its items.
+
+    Attributes:
+        probe: times of those that ran in the calling process.
+        travel: sizes and pickling times; None until measured.
+    """
+
+    def __init__(self) -> None:
+        self.probe = Probe()
+        self.travel: Profile | None = None
+        self._peak = 0
+        self._grown: int | None = None
+
+    @property
+    def suffices(self) -> bool:
+        """Whether a plan can be made of it alone."""
+        return self.probe.seconds >= PROBE_SECONDS and self.probe.items >= 2
+
+    def watch_memory(self) -> None:
+        """Note the peak of memory; what it grows by from here on is the items'."""
+        self._peak = peak_memory_bytes()
+
+    def grown(self) -> int:
+        """Return by how many bytes the peak of memory has grown until this was first asked.
+
+        Later there would be the results in it, which are no worker's need.
+        """
+        if self._grown is None:
+            self._grown = max(0, peak_memory_bytes() - self._peak) if self._peak else 0
+        return self._grown
+
+    def profile(self, remembered: Profile | None) -> Profile:
+        """Return what is known of an item: remembered, unless this run says otherwise."""
+        if remembered is not None and not self._surprises(remembered):
+            if self.travel is None:
+                return remembered
+            sent, sending = self.travel.arg_bytes, self.travel.send_seconds
+            return remembered._replace(arg_bytes=sent, send_seconds=sending)
+        probe, travel = self.probe, self.travel or remembered
+        return profile_of(probe.tally, probe.mean, memory_bytes=self.grown(), travel=travel)
+
+    def _surprises(self, remembered: Profile) -> bool:
+        """Return whether today's items are outside the range of those that are remembered."""
+        probe = self.probe
+        low, high = remembered.least_seconds / SURPRISE, remembered.most_seconds * SURPRISE
+        if low <= probe.mean <= high:
+            return False
+        if probe.mean >= NEIGHBOURHOOD * remembered.item_seconds:
+            return True
+        return probe.items >= SURE_ITEMS and probe.seconds >= PROBE_SECONDS
+
+    def measure_travel(self, out: list[Any], item: Any, remembered: Profile | None) -> None:
+        """Measure what sending items and results costs.
+
+        Args:
+            out: results so far.
+            item: one to come, ``MISSING`` where items need not be sent.
+            remembered: what is known of them, which is measured better than a few can be.
+
+        Raises:
+            SerializationError: they cannot be pickled.
+        """
+        sent = sending = 0.0
+        if remembered is None:
+            size, seconds = pickling(out[-16:], dumps)
+            if seconds < LIGHT_PICKLE_SECONDS and len(out) > 16:
+                # Of so few small results the time is that of beginning to pickle.
+                size, seconds = pickling(out[-512:], dumps)
+        else:
+            pickling(out[-1:], dumps)  # today's can be sent as well
+            size, seconds = remembered.result_bytes, remembered.pickle_seconds
+            # The items of that time may have been inherited.
+            sent, sending = remembered.arg_bytes, remembered.send_seconds
+        if item is not MISSING:
+            sent, sending = pickling([item], dumps)
+            if sending < LIGHT_PICKLE_SECONDS:  # most of which was beginning to pickle
+                sending = max(sending - pickling([None], dumps)[1], LEAST_PICKLE_SECONDS)
+        self.travel = Profile(
+            item_seconds=1.0,
+            arg_bytes=sent,
+            result_bytes=size,
+            pickle_seconds=seconds,
+            send_seconds=sending,
+            crowding=remembered.crowding if remembered else 0.0,
+            import_seconds=remembered.import_seconds if remembered else 0.0,
+        )

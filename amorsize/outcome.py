@@ -1,0 +1,274 @@
+"""What a call has shown, once it is over: of its items, of the machine, and for who asks.
+
+From the books of the probe and the engine follow a profile of the items, the machine's charges, and
+the report. Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .adviser import Adviser, machine_costs
+from .decide.learning import MOST_CROWDING, Seen
+from .decide.machine import resident_bytes, this_machine, usable_cpus
+from .decide.model import FRESH_METHODS, SHARED_FROM_BYTES, Profile, slowdown
+from .decide.planner import Plan
+from .decide.probe import Tally, profile_of
+from .evidence import Evidence
+from .options import Options
+from .units import duration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .run.chunks import Span
+    from .run.engine import Engine
+    from .show.report import RunReport
+
+__all__ = ["Outcome", "chunk_gaps", "contradictions"]
+
+# A run so many times as long or as short as forecast is worth a word, if it took a while.
+NOTEWORTHY = 2.0
+NOTEWORTHY_SECONDS = 0.02
+# Items are compared, alone and in workers, when they differ by no more than this share, and those
+# that ran alone took so long.
+COMPARABLE_SPREAD = 0.2
+COMPARABLE_SECONDS = 0.005
+# What was measured to be nothing is not what was not measured.
+LEAST_MEASURED = 1e-4
+# What is kept, each time, of figures that this run could not measure.
+FORGETTING = 0.7
+# The time between two chunks of up to so many bytes is that of dispatching one.
+LIGHT_CHUNK_BYTES = 4_096
+# Enough for a median, and no more than a run of some ms can afford.
+LEAST_GAPS = 4
+MOST_GAPS = 200
+
+
+class Outcome(NamedTuple):
+    """A call that is over.
+
+    Attributes:
+        func: the function as it was called.
+        options: checked options.
+        jobs: workers that were asked for, None for a search.
+        produced: results given to the caller.
+        elapsed: how long it took, s.
+        evidence: what was measured before workers.
+        engine: what ran the rest, None where nothing did.
+        adviser: who was asked, None where nobody was.
+        plan: of what was handed to workers.
+        serial_plan: the one that said to go on in the calling process.
+        forecast: of the whole call, s; None without one.
+        decided: when it was made, s after the start.
+        reason: why it ran as it did, in words.
+        warnings: what the caller should know.
+        gave_up: whether workers were wanted and could not be had.
+    """
+
+    func: Callable[..., Any]
+    options: Options
+    jobs: int | None
+    produced: int
+    elapsed: float
+    evidence: Evidence
+    engine: Engine | None
+    adviser: Adviser | None
+    plan: Plan | None
+    serial_plan: Plan | None
+    forecast: float | None
+    decided: float
+    reason: str
+    warnings: list[str]
+    gave_up: bool
+
+    def profile(self) -> Profile | None:
+        """Return what this run has shown of its items, wherever they ran."""
+        tally, adviser, engine = Tally(), self.adviser, self.engine
+        probe, grown = self.evidence.probe, self.evidence.grown()
+        travel = self.evidence.travel or (adviser.remembered() if adviser is not None else None)
+        if engine is None or adviser is None or not engine.tally.items:
+            tally.merge(probe.tally)
+            if engine is not None:
+                tally.merge(engine.own)
+            if not tally.items:
+                return None
+            mean = probe.mean if engine is None else tally.seconds / tally.items
+            known = profile_of(tally, mean, memory_bytes=grown, travel=travel)
+            # What only workers show, and may have shown once too much, is forgotten by and by.
+            return known._replace(
+                crowding=FORGETTING * known.crowding,
+                import_seconds=FORGETTING * known.import_seconds,
+            )
+        for part in (probe.rest, engine.own, engine.tally):
+            tally.merge(part)
+        # Items that ran in workers took longer than they take alone.
+        known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
+        crowding = self._crowding(engine) or (travel.crowding if travel is not None else 0.0)
+        known = known._replace(crowding=crowding)
+        costs = machine_costs(use_cache=self.options.use_cache)
+        slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
+        alone = tally.seconds - engine.tally.seconds * (1 - 1 / slow)
+        profile = known._replace(item_seconds=max(1e-9, alone / tally.items))
+        importing = self._importing(engine, adviser)
+        if importing is not None:
+            profile = profile._replace(import_seconds=importing)
+        if engine.packed and profile.result_bytes < SHARED_FROM_BYTES:
+            profile = profile._replace(pickle_seconds=engine.packed / engine.tally.items)
+        return profile
+
+    def _importing(self, engine: Engine, adviser: Adviser) -> float | None:
+        """Return how long fresh workers took to import what the function uses, None if none did."""
+        crew = engine.crew
+        begun = [span.begun for span in engine.spans if span.worker]
+        if adviser.method not in FRESH_METHODS or crew is None or crew.reused or engine.retried:
+            return None
+        if crew.ready_at is None or not begun:
+            return None
+        return max(LEAST_MEASURED, min(begun) - crew.ready_at)
+
+    def _crowding(self, engine: Engine) -> float | None:
+        """Return how much longer items took in workers than here, None where nobody can tell.
+
+        Only items that cost the same can be compared: of others those that ran here may have been
+        the light ones.
+        """
+        probe, tally, adviser = self.evidence.probe, engine.tally, self.adviser
+        assert adviser is not None
+        if probe.items < 2 or probe.seconds < COMPARABLE_SECONDS or not tally.items:
+            return None
+        mean = tally.seconds / tally.items
+        share = min(1.0, tally.cpu_seconds / tally.seconds)
+        busy = min(engine.workers * share, adviser.machine.cpus)
+        if tally.spread > COMPARABLE_SPREAD * mean or busy < 2:
+            return None
+        found = (mean / probe.mean - 1) * (adviser.machine.cpus - 1) / (busy - 1)
+        return min(max(found, LEAST_MEASURED), MOST_CROWDING)
+
+    def seen(self) -> Seen:
+        """Return what a run with workers showed of the machine."""
+        engine, adviser = self.engine, self.adviser
+        assert engine is not None
+        assert adviser is not None
+        crew, spans = engine.crew, engine.spans
+        assert crew is not None
+        seen = Seen(adviser.method, crew.workers, resident_bytes())
+        if not crew.reused and crew.start_seconds:
+            ready = crew.ready_at
+            seen = seen._replace(
+                started=crew.start_seconds,
+                ready=None if ready is None else ready - crew.started_at,
+                ended=crew.end_seconds or None,
+            )
+        # How long those took who consumed the results says nothing of the machine; nor do waiting
+        # workers that were given up, or that stood in line for a CPU.
+        undisturbed = not engine.policy.bounded and not engine.judge.retreats
+        if self.forecast is not None and undisturbed:
+            error = abs(self.elapsed - self.forecast) / max(self.forecast, 1e-9)
+            seen = seen._replace(error=error)
+        size, gap = chunk_gaps(spans)
+        crowded = crew.workers > adviser.machine.cpus
+        if gap is not None and undisturbed and not crowded and adviser.method != "thread":
+            moving = gap - adviser.costs.chunk_seconds
+            if size < LIGHT_CHUNK_BYTES:
+                seen = seen._replace(chunk_seconds=gap)
+            elif size < SHARED_FROM_BYTES and moving > 0:
+                seen = seen._replace(byte_seconds=moving / size)
+        moved = sum(span.bytes for span in spans)
+        if moved >= SHARED_FROM_BYTES * max(1, engine.tally.items):
+            seen = seen._replace(shared_seconds=engine.packed / moved)
+        return seen._replace(crowding=self._crowding(engine))
+
+    def report(self) -> RunReport:
+        """Return what was decided and what happened."""
+        from .show.report import RunReport  # few calls want to see it
+
+        engine, adviser, plan = self.engine, self.adviser, self.plan
+        profile = self.profile()
+        spans = tuple(engine.spans) if engine is not None else ()
+        used = plan is not None and engine is not None and not self.gave_up
+        worker_items = engine.tally.items if used and engine is not None else 0
+        return RunReport(
+            function=getattr(self.func, "__qualname__", type(self.func).__qualname__),
+            items=self.produced,
+            backend=plan.executor if plan is not None and used else "serial",
+            n_jobs=engine.workers if engine is not None else 1,
+            chunksize=next((span.items for span in spans if span.worker), 0),
+            chunks=engine.chunks if engine is not None else 0,
+            start_method=adviser.method if used and adviser is not None else "",
+            start_reason=adviser.method_reason if used and adviser is not None else "",
+            reason=self.reason,
+            cache_hit=adviser is not None and adviser.hit,
+            plan=plan or self.serial_plan,
+            profile=profile,
+            forecast_seconds=self.forecast,
+            actual_seconds=self.elapsed,
+            decided_seconds=self.decided,
+            serial_seconds=None if profile is None else profile.item_seconds * self.produced,
+            caller_items=max(0, self.produced - worker_items),
+            worker_items=worker_items,
+            workers=tuple(sorted({span.worker for span in spans if span.worker})),
+            retried=engine.retried if engine is not None else 0,
+            warnings=(*self.warnings, *contradictions(self.forecast, self.elapsed)),
+            timeline=spans,
+            machine=this_machine(),
+            hints=() if profile is None else tuple(self._hints(profile, used=used)),
+        )
+
+    def _hints(self, profile: Profile, *, used: bool) -> list[str]:
+        """Return what would make the call faster."""
+        from .show.hints import hints_for_run
+
+        crew = self.engine.crew if self.engine is not None else None
+        started = crew is not None and not crew.reused
+        found = hints_for_run(
+            profile,
+            self.produced,
+            machine_costs(use_cache=self.options.use_cache),
+            self.plan if used else None,
+            jobs=self.jobs,
+            chunksize=self.options.chunksize,
+            cpus=usable_cpus(),
+            seconds=self.elapsed,
+            start_seconds=crew.start_seconds + crew.end_seconds if crew and started else 0.0,
+            shipped_bytes=crew.shipped_bytes if crew is not None else 0,
+        )
+        adviser = self.adviser
+        if adviser is not None and self.options.backend is None:
+            hint = adviser.threads_hint(profile, self.produced, self.elapsed)
+            found += [hint] if hint else []
+        return found
+
+
+def chunk_gaps(spans: list[Span]) -> tuple[float, float | None]:
+    """Return (bytes of results, s) of the median chunk's way home and the next one's there.
+
+    Args:
+        spans: chunks in any order; those of the calling process do not count.
+    """
+    last: dict[int, Span] = {}
+    found: list[tuple[float, float]] = []
+    for span in sorted(spans[:MOST_GAPS], key=lambda span: span.begun):
+        before = last.get(span.worker)
+        if before is not None and span.worker:
+            found.append((span.begun - before.begun - before.seconds, before.bytes))
+        last[span.worker] = span
+    if len(found) < LEAST_GAPS:
+        return 0.0, None
+    gap, size = sorted(found)[len(found) // 2]
+    return size, max(gap, 0.0)
+
+
+def contradictions(forecast: float | None, actual: float) -> list[str]:
+    """Return what is to be said of a run that went quite otherwise than forecast.
+
+    >>> contradictions(1.0, 1.2), contradictions(1.0, 2.5)
+    ([], ['it took 2.5 s; the forecast was 1 s'])
+    """
+    if forecast is None or max(forecast, actual) < NOTEWORTHY_SECONDS:
+        return []
+    if 1 / NOTEWORTHY <= actual / max(forecast, 1e-9) <= NOTEWORTHY:
+        return []
+    return [f"it took {duration(actual)}; the forecast was {duration(forecast)}"]

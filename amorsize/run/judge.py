@@ -1,0 +1,70 @@
+"""Whether workers keep up with what the caller could do alone."""
+
+from __future__ import annotations
+
+from ..decide.probe import Tally
+
+__all__ = ["Judge"]
+
+# Whether workers keep up with what the caller could do alone is judged over so many seconds: some
+# dozens of chunks, and little to lose.
+JUDGE_SECONDS = 0.05
+# Below this share of what it could do alone, so many times in a row, the caller takes over. Once
+# may be a few items that take much longer than most and are not over yet.
+RETREAT_SHARE = 0.7
+RETREAT_TIMES = 2
+# It works alone so many times as long as they had been too slow, and then tries them again: other
+# programs may have had the CPUs meanwhile. Trials that fail cost a tenth, then.
+RETREAT_PAUSE = 10
+
+
+class Judge:
+    """Has the caller take over when workers do less than it would do alone.
+
+    A forecast can be wrong by any factor: results that took microseconds to compute may take
+    milliseconds to pickle. What a worker reports is the time of the items alone, which is what they
+    would take in the caller.
+
+    Attributes:
+        retreated: whether the caller is to work instead of the workers.
+        retreats: how often it was.
+    """
+
+    def __init__(self) -> None:
+        self.retreated = False
+        self.retreats = 0
+        self._last = (0.0, 0, 0.0)  # (time, items and their seconds) at the last judgement
+        self._good_at = 0.0  # when the workers were not known to be slow
+        self._slow_times = 0  # judgements against them, one after the other
+        self._resume_at = 0.0
+
+    def look(self, now: float, tally: Tally, *, ready: bool) -> None:
+        """Judge the workers, if it is time to.
+
+        Args:
+            now: on the monotonic clock, s.
+            tally: of all items that ran in workers.
+            ready: whether all workers have started.
+        """
+        if self.retreated:
+            return
+        since, items, seconds = self._last
+        if not ready or since == 0.0:
+            self._last, self._good_at = (now, tally.items, tally.seconds), now
+        # At least a chunk must have come back: one long item says nothing.
+        elif now - since >= JUDGE_SECONDS and tally.items > items:
+            slow = tally.seconds - seconds < RETREAT_SHARE * (now - since)
+            self._last = (now, tally.items, tally.seconds)
+            if not slow:
+                self._slow_times, self._good_at = 0, now
+                return
+            self._slow_times += 1
+            if self._slow_times >= RETREAT_TIMES:
+                self.retreated = True
+                self.retreats += 1
+                self._resume_at = now + RETREAT_PAUSE * (now - self._good_at)
+
+    def resume(self, now: float) -> None:
+        """Give the workers another chance once a retreat has lasted long enough."""
+        if now >= self._resume_at:
+            self.retreated, self._slow_times, self._last = False, 0, (0.0, 0, 0.0)

@@ -1,0 +1,56 @@
+"""After a death: what to say of it."""
+
+from __future__ import annotations
+
+from ..errors import WorkerLostError
+from .crew import Lost
+from .failure import MISSING, short_repr
+from .feed import Feed, Slice
+
+__all__ = ["explain_idle", "loss_error"]
+
+
+def loss_error(
+    lost: Lost, piece: Slice, losses: int, item: int | None, feed: Feed
+) -> WorkerLostError:
+    """Return the error of a chunk that cost a worker once too often.
+
+    Args:
+        lost: the worker.
+        piece: the chunk's items.
+        losses: how many workers it cost.
+        item: index of the guilty one, None where that is not known.
+        feed: the input, to show the item.
+    """
+    index = piece.start if item is None else item
+    if item is None and piece.size > 1:
+        what = f"one of the items {piece.start} to {piece.start + piece.size - 1}"
+    else:
+        shown = feed.item(index, piece)
+        what = f"item {index}" if shown is MISSING else f"item {index} ({short_repr(shown)})"
+    times = "" if losses < 2 else f", {losses} times"
+    return WorkerLostError(
+        f"a worker {_cause(lost.exitcode)} while it ran {what}{times}",
+        index=index,
+        exitcode=lost.exitcode,
+    )
+
+
+def explain_idle(lost: Lost) -> str:
+    """Return the message for a worker that died with nothing to do."""
+    if lost.ready:
+        return f"a worker {_cause(lost.exitcode)} while it was idle"
+    return f"a worker {_cause(lost.exitcode)} before it could start; its own output tells why"
+
+
+def _cause(exitcode: int) -> str:
+    if exitcode >= 0:
+        return f"ended with exit code {exitcode}"
+    import signal
+
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    memory = " (the system may be out of memory)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{memory}"

@@ -1,0 +1,47 @@
+"""What the engine is told: it decides nothing about workers or sizes itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+__all__ = ["Policy"]
+
+
+class Policy(NamedTuple):
+    """How the engine is to run the items.
+
+    Attributes:
+        workers: number of workers to start with.
+        rethink: called once, with (items left or None, seconds an item takes, CPU share), when the
+            first chunks are back; returns the number of workers to go on with. None keeps it.
+        size: called with (items left or None, done=, workers=, item_seconds=, result_bytes=);
+            returns the size of the next chunk.
+        ordered: whether results are yielded in the order of the items.
+        bounded: whether to stop handing out chunks while results wait to be consumed.
+        buffersize: items handed out but not consumed at most, None for no such limit.
+        retries: how often the items a lost worker held are tried again.
+        task_timeout: seconds for one item, None for no limit.
+        deadline: when the call must end, on the monotonic clock, None for no limit.
+        timeout: the limit that made the deadline, for the message.
+        return_exceptions: whether an exception is a result.
+        ahead_seconds: work of so many seconds waits for each worker as they start, because the
+            caller is busy starting others.
+        help: whether the caller computes items while workers start.
+        retreat: whether the caller computes what is left when workers turn out slower than it.
+    """
+
+    workers: int
+    size: Callable[..., int]
+    ordered: bool = True
+    bounded: bool = False
+    buffersize: int | None = None
+    retries: int = 1
+    task_timeout: float | None = None
+    deadline: float | None = None
+    timeout: float | None = None
+    return_exceptions: bool = False
+    ahead_seconds: float = 0.0
+    help: bool = False
+    retreat: bool = False
+    rethink: Callable[[int | None, float, float], int] | None = None
