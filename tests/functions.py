@@ -31,6 +31,11 @@ def wait_5ms(x):
     return x
 
 
+def wait_50ms(x):
+    time.sleep(0.05)
+    return x
+
+
 def fail_on_multiples_of_30(x):
     if x and x % 30 == 0:
         raise ValueError(f"no {x}")

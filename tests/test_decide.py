@@ -1,22 +1,23 @@
 """The probe, the model and the planner: what is measured, forecast and chosen."""
 
+import os
 import pickle
 import random
+import subprocess
+import sys
+import time
 from itertools import pairwise
 
 import pytest
 
+from amorsize.decide.learning import MOST_CHANGE, Seen, learned_costs, merged_profile
 from amorsize.decide.model import (
     FIRST_COSTS,
-    MOST_CHANGE,
     Chunking,
     Crowd,
     Profile,
-    Seen,
     chunk_share,
     chunking,
-    learned_costs,
-    merged_profile,
     parallel_seconds,
     size_bucket,
     slowdown,
@@ -330,8 +331,6 @@ def test_tallies_add_up():
 
 def test_the_stopwatch_tells_waiting_from_computing():
     """A sleep has a CPU share near zero, a loop one near one."""
-    import time
-
     watch = Stopwatch()
     time.sleep(0.05)
     slept = watch.block(1)
@@ -342,6 +341,33 @@ def test_the_stopwatch_tells_waiting_from_computing():
         pass
     computed = watch.block(1)
     assert computed.cpu_seconds >= 0.04
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="a process cannot be pinned")
+def test_who_stands_in_line_for_a_cpu_is_no_waiting_function():
+    """Computing beside others on one CPU has a share of one, sleeping there one near zero."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    loop = "print(flush=True)\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-c", loop], stdout=subprocess.PIPE) for _ in "123"]
+    try:
+        for other in others:
+            other.stdout.readline()
+        watch, end = Stopwatch(), time.process_time() + 0.1
+        while time.process_time() < end:
+            pass
+        computed = watch.block(1)
+        watch = Stopwatch()
+        time.sleep(0.2)
+        slept = watch.block(1)
+    finally:
+        os.sched_setaffinity(0, cpus)
+        for other in others:
+            other.kill()
+            other.communicate()
+    assert computed.seconds > 0.15
+    assert computed.cpu_seconds > 0.9 * computed.seconds
+    assert slept.cpu_seconds < 0.5 * slept.seconds
 
 
 def test_pickling_is_measured_without_copying_large_buffers():

@@ -310,12 +310,14 @@ def test_what_happens_while_the_caller_helps_is_as_in_map(func, error):
     assert caught.value.__notes__ == ["amorsize: raised for item 20: 20"]
 
 
-@pytest.mark.parametrize(("func", "more"), [(f.busy_ms, False), (f.wait_5ms, True)])
-def test_one_workers_timing_decides_about_more(func, more):
+@pytest.mark.parametrize(
+    ("func", "items", "more"), [(f.busy_ms, 200, False), (f.wait_50ms, 40, True)]
+)
+def test_one_workers_timing_decides_about_more(func, items, more):
     """With backend="process" and nothing known, one worker starts, and more follow if they pay."""
     reports = []
-    got = smart_map(func, range(200), backend="process", report=reports.append)
-    assert got == list(map(func, range(200)))
+    got = smart_map(func, range(items), backend="process", report=reports.append)
+    assert got == list(map(func, range(items)))
     (report,) = reports
     assert report.caller_items == 0
     assert report.n_jobs > os.cpu_count() if more else report.n_jobs >= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from math import ceil, sqrt
+from operator import sub
 from typing import NamedTuple
 
 from .model import Profile
@@ -198,17 +199,19 @@ class Stopwatch:
 
     CPU time is that of the whole process, so that a function with threads inside shows a share
     above 1, and of finished child processes, so that one that waits for a compiler is not taken
-    for one that waits for a network.
+    for one that waits for a network. A block in which this thread lost its CPU to others more often
+    than it gave it up (to wait for something) has been computing all the time, or standing in line.
 
     Args:
-        wall_only: leave the CPU clocks alone (they take 2 us) and take the block for computing.
+        wall_only: leave the CPU clocks alone (they take 3 us) and take the block for computing.
     """
 
-    __slots__ = ("_children", "_cpu", "_wall", "_wall_only")
+    __slots__ = ("_children", "_cpu", "_switches", "_wall", "_wall_only")
 
     def __init__(self, *, wall_only: bool = False) -> None:
         self._wall_only = wall_only
         if not wall_only:
+            self._switches = context_switches()
             self._children = children_seconds()
             self._cpu = time.process_time()
         self._wall = time.perf_counter()
@@ -218,17 +221,25 @@ class Stopwatch:
         wall = time.perf_counter() - self._wall
         if self._wall_only:
             return Block(items, wall, wall)
-        cpu = time.process_time() - self._cpu
-        return Block(items, wall, cpu + children_seconds() - self._children)
+        cpu = time.process_time() - self._cpu + children_seconds() - self._children
+        if cpu < wall:
+            given, taken = map(sub, context_switches(), self._switches)
+            cpu = wall if taken > given else cpu
+        return Block(items, wall, cpu)
 
 
 try:
+    import resource
     from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 except ImportError:  # Windows has no such module
 
     def children_seconds() -> float:
         """Return the CPU time of child processes that have ended, s; 0 where it is not known."""
         return 0.0
+
+    def context_switches() -> tuple[int, int]:
+        """Return how often a CPU was given up, and taken away; zeros where it is not known."""
+        return 0, 0
 
     def peak_memory_bytes() -> int:
         """Return the largest resident memory so far, 0 where it is not known."""
@@ -240,6 +251,14 @@ else:
         """Return the CPU time of child processes that have ended, s; 0 where it is not known."""
         usage = getrusage(RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
+
+    # Of this thread, where the system tells (Linux); else of the process.
+    _WHOSE_SWITCHES = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+
+    def context_switches() -> tuple[int, int]:
+        """Return how often a CPU was given up, and taken away; zeros where it is not known."""
+        usage = getrusage(_WHOSE_SWITCHES)
+        return usage.ru_nvcsw, usage.ru_nivcsw
 
     def peak_memory_bytes() -> int:
         """Return the largest resident memory so far, 0 where it is not known."""
