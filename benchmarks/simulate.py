@@ -10,7 +10,8 @@ The planner knows what a remembered profile and a machine that was learned would
 spread, sizes, the machine's charges; not the sequence. Searched are the serial run and numbers of
 workers (powers of two, one between each two of them, and all CPUs; for long runs all, three
 quarters and half of the CPUs) times ways to cut chunks (the engine's own with two shares, one for
-each worker, four, sixteen, chunks of 10 ms). Regret is the time of what the planner chose over the
+each worker, four, sixteen, chunks of 10 ms), none with more than 32 MB of results in a chunk,
+which is what the engine allows itself. Regret is the time of what the planner chose over the
 best found, less one. Where the order of the items is a matter of luck, the search goes by the
 average over several orders, and both are judged by others, which neither has seen. "In hindsight"
 holds the plan, in one order, against what is best for that very order.
@@ -35,7 +36,14 @@ import numpy as np
 from common import clock, write
 
 from amorsize import smart_map
-from amorsize.decide.model import SHARED_FROM_BYTES, Chunking, Costs, Profile, StartCost
+from amorsize.decide.model import (
+    LARGEST_CHUNK_BYTES,
+    SHARED_FROM_BYTES,
+    Chunking,
+    Costs,
+    Profile,
+    StartCost,
+)
 from amorsize.decide.planner import Situation, Way, make_plan, next_chunksize
 
 # No workload takes longer than this serially: five hours.
@@ -219,16 +227,19 @@ def chunkings(work: Work, workers: int) -> dict[str, Callable[[], Iterator[int]]
     """Return ways to cut the items into chunks, by name."""
     total = len(work.sums) - 1
     mean = float(work.sums[-1]) / total
-    found: dict[str, Callable[[], Iterator[int]]] = {
-        "engine, halves": partial(engines, work, workers, Chunking(0.5)),
-        "engine, more": partial(engines, work, workers, Chunking(0.8)),
-        "one each": partial(fixed, ceil(total / workers)),
-        "Pool": partial(fixed, ceil(total / (4 * workers))),
-        "sixteen each": partial(fixed, ceil(total / (16 * workers))),
+    sizes = {
+        "one each": ceil(total / workers),
+        "Pool": ceil(total / (4 * workers)),
+        "sixteen each": ceil(total / (16 * workers)),
     }
     if total * mean < 2_000 * 0.01:
-        found["10 ms"] = partial(fixed, max(1, int(0.01 / max(mean, 1e-9))))
-    return found
+        sizes["10 ms"] = max(1, int(0.01 / max(mean, 1e-9)))
+    # Both keep to the same memory.
+    most = max(1, int(LARGEST_CHUNK_BYTES / max(work.size, 1.0)))
+    return {
+        "engine, halves": partial(engines, work, workers, Chunking(0.5)),
+        "engine, more": partial(engines, work, workers, Chunking(0.8)),
+    } | {name: partial(fixed, min(size, most)) for name, size in sizes.items()}
 
 
 # Planner against search -----------------------------------------------------------------------

@@ -155,6 +155,8 @@ _SIZE_BUCKETS = (("tiny", 10), ("small", 100), ("medium", 1_000), ("large", 10_0
 SMALLEST_CHUNK_SECONDS = 0.0025
 # A chunk's result comes back at once: longer chunks make a run blind (progress, deaths, surprises).
 LONGEST_CHUNK_SECONDS = 0.5
+# Results of a chunk are in memory twice for a moment.
+LARGEST_CHUNK_BYTES = 32_000_000
 # From here on a buffer goes through shared memory (``run.shared``).
 SHARED_FROM_BYTES = 1 << 17
 
@@ -499,6 +501,7 @@ def _chunk_count(
     first = share * items / workers
     count = workers / share * (1 + max(0.0, log(max(first / least, 1.0))))
     count = max(count, items * item_seconds / LONGEST_CHUNK_SECONDS)
+    count = max(count, items * profile.result_bytes / LARGEST_CHUNK_BYTES)
     return int(min(items, max(workers, count)))
 
 

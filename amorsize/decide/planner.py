@@ -14,6 +14,7 @@ from ..units import duration
 from .model import (
     DEFAULT_CHUNKING,
     FRESH_METHODS,
+    LARGEST_CHUNK_BYTES,
     LONGEST_CHUNK_SECONDS,
     Chunking,
     Costs,
@@ -52,8 +53,6 @@ FORKED_WORKER_BYTES = 15_000_000
 SPAWNED_WORKER_BYTES = 40_000_000
 USABLE_MEMORY = 0.8  # of what is free; the rest is for everybody else
 
-# Results of a chunk are in memory twice for a moment.
-LARGEST_CHUNK_BYTES = 32_000_000
 # Chunks of a stream whose length is unknown, and of results someone waits for one by one.
 STREAM_CHUNK_SECONDS = 0.05
 # And of tiny items so many, which take less than 1 MB as they wait.
