@@ -53,6 +53,18 @@ def test_waiting_takes_more_workers_than_cpus():
     assert plan.seconds < 0.25
 
 
+def test_large_results_take_more_chunks():
+    """The forecast pays dispatch for as many chunks as large results are kept in."""
+    dear, workers = 0.01, 4
+    profile = Profile(item_seconds=0.01, result_bytes=16e6)  # two of them in a chunk
+
+    def seconds(dispatch):
+        costs = FIRST_COSTS._replace(chunk_seconds=dispatch)
+        return parallel_seconds(profile, costs, 1_000, Crowd("fork", workers, 4))
+
+    assert seconds(dear) - seconds(1e-9) >= 500 * dear / 2 / workers
+
+
 def test_workers_that_do_not_pay_are_not_started():
     """With a few items, fewer workers than CPUs are chosen."""
     assert make_plan(BUSY, ROOM._replace(items=2, cpus=16)).n_jobs == 2
