@@ -53,16 +53,34 @@ def test_waiting_takes_more_workers_than_cpus():
     assert plan.seconds < 0.25
 
 
-def test_large_results_take_more_chunks():
-    """The forecast pays dispatch for as many chunks as large results are kept in."""
+@pytest.mark.parametrize(
+    ("profile", "inherited", "chunks"),
+    [
+        (Profile(item_seconds=0.01, result_bytes=16e6), True, 500),
+        (Profile(item_seconds=0.01, result_bytes=17e6), True, 1_000),
+        (Profile(item_seconds=0.01, arg_bytes=17e6), False, 1_000),
+        (Profile(item_seconds=0.3), True, 1_000),
+    ],
+)
+def test_what_is_large_or_long_takes_more_chunks(profile, inherited, chunks):
+    """The forecast pays dispatch for as many chunks as the engine makes of large or long items."""
     dear, workers = 0.01, 4
-    profile = Profile(item_seconds=0.01, result_bytes=16e6)  # two of them in a chunk
 
     def seconds(dispatch):
+        crowd = Crowd("fork", workers, 4, inherited=inherited)
         costs = FIRST_COSTS._replace(chunk_seconds=dispatch)
-        return parallel_seconds(profile, costs, 1_000, Crowd("fork", workers, 4))
+        return parallel_seconds(profile, costs, 1_000, crowd)
 
-    assert seconds(dear) - seconds(1e-9) >= 500 * dear / 2 / workers
+    assert seconds(dear) - seconds(1e-9) >= 0.99 * chunks * dear / 2 / workers
+
+
+@pytest.mark.parametrize("arg_bytes", [0, 17e6])
+def test_inherited_arguments_make_no_chunks(arg_bytes):
+    """What workers inherit is not kept in small chunks."""
+    profile = Profile(item_seconds=0.01, arg_bytes=arg_bytes)
+    crowd = Crowd("fork", 4, 4, inherited=True)
+    alike = parallel_seconds(profile._replace(arg_bytes=0), FIRST_COSTS, 1_000, crowd)
+    assert parallel_seconds(profile, FIRST_COSTS, 1_000, crowd) == alike
 
 
 def test_workers_that_do_not_pay_are_not_started():

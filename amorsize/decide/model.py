@@ -341,13 +341,15 @@ def _forecast(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> _Fore
         items -= int(min(items, latency / alone))  # the caller computes meanwhile
     t = alone * slow + out + sent
     dispatch = costs.chunk_seconds / 2  # the caller's part, and a worker's
+    # Of what is larger; what is inherited does not travel.
+    size = profile.result_bytes if crowd.inherited else max(profile.result_bytes, profile.arg_bytes)
     work = items * t
     # Items with threads inside compute more than they last.
     computing = (work - items * alone * slow * (1 - min(share, 1.0))) * max(share, 1.0)
     moving = items * (back + sent)
     least = _least_seconds(costs, work, workers, work / workers + ramp / 2)
     for last in (False, True):
-        chunks = _chunk_count(profile, items, t, workers, least)
+        chunks = _chunk_count(profile, items, t, workers, least, size)
         busy_caller = moving + chunks * dispatch
         span = _span(profile, t, items, workers, ramp, least, chunks * dispatch / workers)
         span = max(span, (computing + busy_caller) / crowd.cpus)
@@ -487,12 +489,18 @@ def _moved(size: float, costs: Costs) -> float:
 
 
 def _chunk_count(
-    profile: Profile, items: int, item_seconds: float, workers: int, least_seconds: float
+    profile: Profile,
+    items: int,
+    item_seconds: float,
+    workers: int,
+    least_seconds: float,
+    item_bytes: float,
 ) -> int:
     """Return about how many chunks the policy of ``planner.next_chunksize`` makes.
 
     Each chunk takes the share f / w of what remains, down to the smallest: from ``f R / w`` to
-    ``s`` items that is ``(w / f) ln(f R / (w s))`` chunks, and ``w / f`` of the smallest.
+    ``s`` items that is ``(w / f) ln(f R / (w s))`` chunks, and ``w / f`` of the smallest. None is
+    longer or larger than the longest and the largest.
     """
     if items <= workers:
         return items
@@ -500,9 +508,9 @@ def _chunk_count(
     least = max(1.0, least_seconds / max(item_seconds, 1e-12))
     first = share * items / workers
     count = workers / share * (1 + max(0.0, log(max(first / least, 1.0))))
-    count = max(count, items * item_seconds / LONGEST_CHUNK_SECONDS)
-    count = max(count, items * profile.result_bytes / LARGEST_CHUNK_BYTES)
-    return int(min(items, max(workers, count)))
+    most = LONGEST_CHUNK_SECONDS / max(item_seconds, 1e-12)
+    most = min(most, LARGEST_CHUNK_BYTES / max(item_bytes, 1.0))
+    return int(min(items, max(workers, count, items / max(1, int(most)))))
 
 
 def _excess(spread: float, most: float, count: int) -> tuple[float, float]:
