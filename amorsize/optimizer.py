@@ -221,7 +221,7 @@ def _sample(
     single = probe.seconds > SINGLE_SECONDS
     for group in [[item] for item in items[1:]] if single else [items[1:]]:
         if group:
-            watch = Stopwatch()
+            watch = Stopwatch(len(group) * probe.mean)
             for item in group:
                 result = func(item)
             probe.add(watch.block(len(group)))

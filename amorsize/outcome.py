@@ -1,7 +1,7 @@
 """What a call has shown, once it is over: of its items, of the machine, and for who asks.
 
 From the books of the probe and the engine follow a profile of the items, the machine's charges, and
-the report. Nothing here changes anything.
+the report. Who remembers it is the session.
 """
 
 from __future__ import annotations

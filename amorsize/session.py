@@ -12,21 +12,12 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext, suppress
 from functools import partial
 
-from .adviser import (
-    Adviser,
-    count_workers,
-    hindrance,
-    inherits,
-    learn_costs,
-)
+from .adviser import Adviser, count_workers, hindrance, inherits, learn_costs
 from .decide.fingerprint import is_known
 from .decide.machine import usable_cpus
 from .decide.model import Chunking, Profile
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
-from .decide.probe import (
-    LONGEST_BLOCK_SECONDS,
-    Stopwatch,
-)
+from .decide.probe import LONGEST_BLOCK_SECONDS, Stopwatch
 from .errors import SerializationError, TaskTimeoutError
 from .evidence import Evidence
 from .options import Options
@@ -55,8 +46,6 @@ WORTH_SECONDS = 0.0025
 # A short run that went as remembered teaches nothing that pays for the learning (30 us).
 WORTH_LEARNING_SECONDS = 0.01
 AS_EXPECTED = 0.1
-# Blocks expected to be shorter than this are timed by the wall clock alone.
-SHORT_BLOCK_SECONDS = 50e-6
 # Function and item together; more had better be inherited, however dear the fork.
 LIGHT_BYTES = 100_000
 # What is assumed to be left of an input of unknown length, for choosing a number of workers.
@@ -253,8 +242,7 @@ class Session:
         if self._settled and feed.remaining is not None:
             fitting = int(LONGEST_BLOCK_SECONDS / max(probe.mean, 1e-9))
             size = max(size, min(feed.remaining, fitting, SETTLED_GROWTH * probe.items))
-        short = probe.first is not None and size * probe.mean < SHORT_BLOCK_SECONDS
-        watch = Stopwatch(wall_only=short)
+        watch = Stopwatch(size * probe.mean if probe.first else None)
         done = feed.run(size, out)
         if done:
             probe.add(watch.block(done))
@@ -270,7 +258,7 @@ class Session:
         feed, probe = self.feed, self.probe
         result: list[Any] = []
         while True:
-            watch = Stopwatch()
+            watch = Stopwatch(probe.mean if probe.first else None)
             if not feed.run(1, result):
                 return None
             probe.add(watch.block(1))

@@ -132,7 +132,7 @@ def describe(code: types.CodeType) -> Code:
             imports += nested.imports
             names += nested.names
         else:
-            parts.append(constant(const))
+            parts.append(_constant(const))
     digest = hash_of(b"".join(parts))
     described = Code(code, digest, _unique(loaded), _unique(names), _unique(imports))
     make_room(_codes, MOST_CODES)
@@ -187,17 +187,17 @@ def framed(tag: bytes, data: bytes) -> bytes:
     return tag + pack("<q", len(data)) + data
 
 
-def constant(value: Any) -> bytes:
+def _constant(value: Any) -> bytes:
     """Encode an immutable constant, as it may stand in a code object."""
     kind = type(value)
     if kind in ATOMS:
         return ATOMS[kind](value)
     if kind is tuple:
-        return framed(b"(", b"".join(map(constant, value)))
+        return framed(b"(", b"".join(map(_constant, value)))
     if kind is frozenset:
-        return framed(b"{", b"".join(sorted(map(constant, value))))
+        return framed(b"{", b"".join(sorted(map(_constant, value))))
     if kind is slice:  # constants since 3.14
-        return framed(b":", b"".join(map(constant, (value.start, value.stop, value.step))))
+        return framed(b":", b"".join(map(_constant, (value.start, value.stop, value.step))))
     raise TypeError(f"unexpected constant {value!r} in a code object")
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from math import ceil, sqrt
-from operator import sub
 from typing import NamedTuple
 
 from .model import Profile
@@ -24,6 +24,7 @@ __all__ = [
     "peak_memory_bytes",
     "pickling",
     "profile_of",
+    "queued_seconds",
 ]
 
 # A block is at most this many times the one before, so that a sudden change of cost among
@@ -36,6 +37,11 @@ SHORTEST_BLOCK_SECONDS = 40e-6
 UNKNOWN_GROWTH = 0.3
 # ... and at most this, so that a long serial run looks up often enough.
 LONGEST_BLOCK_SECONDS = 0.05
+# Blocks expected to be shorter than this are timed by the wall clock alone, those that are longer
+# than that also by what they stood in line for. Of the first one nobody knows.
+SHORT_BLOCK_SECONDS = 50e-6
+LONG_BLOCK_SECONDS = 0.001
+UNKNOWN_BLOCK_SECONDS = SHORT_BLOCK_SECONDS
 
 
 class Block(NamedTuple):
@@ -44,7 +50,8 @@ class Block(NamedTuple):
     Attributes:
         items: number of items, 1 or more.
         seconds: wall time.
-        cpu_seconds: CPU time of the process and of the processes it waited for.
+        cpu_seconds: CPU time of the process and of the processes it waited for, and what it stood
+            in line for.
     """
 
     items: int
@@ -199,19 +206,22 @@ class Stopwatch:
 
     CPU time is that of the whole process, so that a function with threads inside shows a share
     above 1, and of finished child processes, so that one that waits for a compiler is not taken
-    for one that waits for a network. A block in which this thread lost its CPU to others more often
-    than it gave it up (to wait for something) has been computing all the time, or standing in line.
+    for one that waits for a network. What this thread stood in line for counts as well: where other
+    programs have the CPUs, what computes must not look as if it waited.
 
     Args:
-        wall_only: leave the CPU clocks alone (they take 3 us) and take the block for computing.
+        expected: how long the block is expected to take, s; None where nobody knows. The CPU clocks
+            take 2 us, for which a short block is taken for computing instead; and asking what was
+            stood in line for takes 8 us, which only longer blocks are worth.
     """
 
-    __slots__ = ("_children", "_cpu", "_switches", "_wall", "_wall_only")
+    __slots__ = ("_children", "_cpu", "_expected", "_queued", "_wall")
 
-    def __init__(self, *, wall_only: bool = False) -> None:
-        self._wall_only = wall_only
-        if not wall_only:
-            self._switches = context_switches()
+    def __init__(self, expected: float | None = None) -> None:
+        self._expected = UNKNOWN_BLOCK_SECONDS if expected is None else expected
+        if self._expected >= SHORT_BLOCK_SECONDS:
+            if self._expected >= LONG_BLOCK_SECONDS:
+                self._queued = queued_seconds()
             self._children = children_seconds()
             self._cpu = time.process_time()
         self._wall = time.perf_counter()
@@ -219,27 +229,37 @@ class Stopwatch:
     def block(self, items: int) -> Block:
         """Return the block that ended now."""
         wall = time.perf_counter() - self._wall
-        if self._wall_only:
+        if self._expected < SHORT_BLOCK_SECONDS:
             return Block(items, wall, wall)
         cpu = time.process_time() - self._cpu + children_seconds() - self._children
-        if cpu < wall:
-            given, taken = map(sub, context_switches(), self._switches)
-            cpu = wall if taken > given else cpu
+        if self._expected >= LONG_BLOCK_SECONDS and cpu < wall:
+            cpu += min(wall - cpu, queued_seconds() - self._queued)
         return Block(items, wall, cpu)
 
 
+def queued_seconds() -> float:
+    """Return how long this thread stood in line for a CPU, s; 0 where nobody tells.
+
+    The second figure of the kernel's schedstat, in ns (Documentation/scheduler/sched-stats.rst).
+    Left open, the file might be closed by the user's code, and its number be another file's.
+    """
+    try:
+        file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+    except OSError:
+        return 0.0
+    try:
+        return int(os.read(file, 100).split()[1]) / 1e9
+    finally:
+        os.close(file)
+
+
 try:
-    import resource
     from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 except ImportError:  # Windows has no such module
 
     def children_seconds() -> float:
         """Return the CPU time of child processes that have ended, s; 0 where it is not known."""
         return 0.0
-
-    def context_switches() -> tuple[int, int]:
-        """Return how often a CPU was given up, and taken away; zeros where it is not known."""
-        return 0, 0
 
     def peak_memory_bytes() -> int:
         """Return the largest resident memory so far, 0 where it is not known."""
@@ -251,14 +271,6 @@ else:
         """Return the CPU time of child processes that have ended, s; 0 where it is not known."""
         usage = getrusage(RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
-
-    # Of this thread, where the system tells (Linux); else of the process.
-    _WHOSE_SWITCHES = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
-
-    def context_switches() -> tuple[int, int]:
-        """Return how often a CPU was given up, and taken away; zeros where it is not known."""
-        usage = getrusage(_WHOSE_SWITCHES)
-        return usage.ru_nvcsw, usage.ru_nivcsw
 
     def peak_memory_bytes() -> int:
         """Return the largest resident memory so far, 0 where it is not known."""

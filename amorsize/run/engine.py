@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from math import ceil
 
-from ..decide.probe import Block, Tally
+from ..decide.probe import Block, Stopwatch, Tally
 from ..errors import AmorsizeError, TaskTimeoutError, WorkerLostError
 from .chunks import Chunk, Span, around, halves
 from .crew import Crew, Lost, Task
@@ -280,7 +280,7 @@ class Engine:
             return False
         start = self.feed.position
         out: list[Any] = []
-        begun, cpu = time.monotonic(), time.process_time()
+        begun, watch = time.monotonic(), Stopwatch(size * self.item_seconds or None)
         try:
             done = self.feed.run(size, out)
         except BaseException as error:  # an earlier item may still fail in a worker
@@ -291,8 +291,8 @@ class Engine:
         if done:
             self._waiting += done
             self._settle(start, out)
-            self._note(Span(0, start, done, begun, time.monotonic() - begun,
-                            time.process_time() - cpu))  # fmt: skip
+            block = watch.block(done)
+            self._note(Span(0, start, done, begun, block.seconds, block.cpu_seconds))
         self._collect(0.0)
         return done > 0
 

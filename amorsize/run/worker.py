@@ -16,7 +16,7 @@ from itertools import count
 from struct import Struct
 from typing import NamedTuple
 
-from ..decide.probe import children_seconds
+from ..decide.probe import children_seconds, queued_seconds
 from .current import Current, Undo, adopt, restore
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
@@ -396,23 +396,6 @@ def _cpu_seconds() -> float:
     return time.process_time() + children_seconds()
 
 
-def _queued_seconds() -> float:
-    """Return how long the main thread stood in line for a CPU, s; 0 where nobody tells.
-
-    Where other processes have the CPUs, what computes must not look as if it waited.
-    The second figure of the kernel's schedstat, in ns (Documentation/scheduler/sched-stats.rst).
-    Left open, the file might be closed by the user's code, and its number be another file's.
-    """
-    try:
-        file = os.open("/proc/self/schedstat", os.O_RDONLY)
-    except OSError:
-        return 0.0
-    try:
-        return int(os.read(file, 100).split()[1]) / 1e9
-    finally:
-        os.close(file)
-
-
 def run_columns(
     func: Callable[..., Any],
     columns: tuple[Any, ...],
@@ -420,7 +403,7 @@ def run_columns(
     begin: int,
     out: list[Any],
     clock: Callable[[], float] = _cpu_seconds,
-    queue: Callable[[], float] = _queued_seconds,
+    queue: Callable[[], float] = queued_seconds,
     wrap: Callable[[BaseException, int | None], Failure] = pack,
 ) -> tuple[Failure | None, float, float]:
     """Append the results of ``func`` over the columns to ``out``.
