@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Adviser",
+    "assumed_items",
     "count_workers",
     "forget_costs",
     "hindrance",
@@ -53,6 +54,9 @@ __all__ = [
 # A remembered time of the first items is believed while today's is within this factor of it: the
 # width of one time bucket to each side.
 NEIGHBOURHOOD = 10.0
+
+# What a plan assumes to be left of an input whose length nobody knows: work for a while.
+ASSUMED_SECONDS = 1.0
 
 # From here on it is worth asking whether a fork is dear: a process of 1 GB and two workers.
 LARGE_FORK_SECONDS = 0.05
@@ -117,6 +121,15 @@ def _numbers(costs: Costs) -> list[float]:
     for part in costs:
         found += part if isinstance(part, tuple) else (part,)
     return found
+
+
+def assumed_items(item_seconds: float) -> int:
+    """Return how many items to assume of an input of unknown length, to choose workers by.
+
+    >>> assumed_items(0.01), assumed_items(60.0)
+    (100, 2)
+    """
+    return max(2, int(ASSUMED_SECONDS / item_seconds))
 
 
 def count_workers(n_jobs: int | None) -> int | None:

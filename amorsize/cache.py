@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from . import remote, store
+from .decide.codes import make_room
 from .decide.machine import this_machine
 from .decide.model import Costs, size_bucket
 from .records import (
@@ -462,11 +463,8 @@ def _place(told: str) -> str:
 
 def _put(table: dict[Any, Any], key: object, value: object) -> None:
     """Keep a value, and drop the oldest where there are too many."""
-    while len(table) >= MOST_REMEMBERED and key not in table:
-        try:
-            table.pop(next(iter(table)), None)
-        except (StopIteration, RuntimeError):  # another thread emptied or changed it
-            break
+    if key not in table:
+        make_room(table, MOST_REMEMBERED)
     table[key] = value
 
 

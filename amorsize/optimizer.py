@@ -10,7 +10,7 @@ from itertools import chain, islice
 from time import perf_counter
 from typing import Any
 
-from .adviser import Adviser, count_workers
+from .adviser import Adviser, assumed_items, count_workers
 from .api import plain_function
 from .decide.machine import Machine
 from .decide.model import Costs, Profile
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
 __all__ = ["OptimizationResult", "optimize"]
-
-# What a plan assumes of a generator, whose length nobody knows: work for a while.
-ASSUMED_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +258,7 @@ def _advise(
         return OptimizationResult(1, 1, "there is no data", 1.0, (), data, False, "serial")
     items = adviser.items
     if items is None:
-        items = max(2, int(ASSUMED_SECONDS / profile.item_seconds))
+        items = assumed_items(profile.item_seconds)
         notes.append(f"the length of the data is unknown; {items:,} items were assumed")
     plan = None
     if notes and adviser.items is not None:  # nothing can be sent

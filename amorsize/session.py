@@ -12,10 +12,10 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext, suppress
 from functools import partial
 
-from .adviser import Adviser, count_workers, hindrance, inherits, learn_costs
+from .adviser import Adviser, assumed_items, count_workers, hindrance, inherits, learn_costs
 from .decide.fingerprint import is_known
 from .decide.machine import usable_cpus
-from .decide.model import Chunking, Profile
+from .decide.model import FRESH_METHODS, Chunking, Profile
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
 from .decide.probe import LONGEST_BLOCK_SECONDS, Stopwatch
 from .errors import SerializationError, TaskTimeoutError
@@ -48,8 +48,6 @@ WORTH_LEARNING_SECONDS = 0.01
 AS_EXPECTED = 0.1
 # Function and item together; more had better be inherited, however dear the fork.
 LIGHT_BYTES = 100_000
-# What is assumed to be left of an input of unknown length, for choosing a number of workers.
-ASSUMED_SECONDS = 1.0
 # Workers are considered again when so many times as much work was done as at the last time.
 LOOK_AGAIN = 1.3
 # A run that memory has settled to be serial looks up after so many times as many items as before.
@@ -383,7 +381,7 @@ class Session:
                 deadline=self._deadline,
                 timeout=options.timeout,
                 return_exceptions=options.return_exceptions,
-                help=not must_run and adviser.method in ("spawn", "forkserver"),
+                help=not must_run and adviser.method in FRESH_METHODS,
                 retreat=not must_run and not lazy and adviser.method != "thread",
                 rethink=self._rethink if self.jobs is None and profile is None else None,
             ),
@@ -416,7 +414,7 @@ class Session:
         """Return how many workers to go on with, now that one has shown what an item costs."""
         profile = Profile(item_seconds=item_seconds, cpu_share=cpu_share)
         # Of unknown length, work for a while is assumed to be left.
-        likely = max(2, int(ASSUMED_SECONDS / item_seconds)) if left is None else left
+        likely = assumed_items(item_seconds) if left is None else left
         if likely == 0:
             return 1
         plan = self._advised().plan(profile, likely, sliceable=self.feed.sliceable, must_run=True)

@@ -20,11 +20,12 @@ __all__ = [
     "Probe",
     "Stopwatch",
     "Tally",
-    "children_seconds",
+    "cpu_seconds",
     "peak_memory_bytes",
     "pickling",
     "profile_of",
     "queued_seconds",
+    "with_queue",
 ]
 
 # A block is at most this many times the one before, so that a sudden change of cost among
@@ -215,15 +216,14 @@ class Stopwatch:
             stood in line for takes 8 us, which only longer blocks are worth.
     """
 
-    __slots__ = ("_children", "_cpu", "_expected", "_queued", "_wall")
+    __slots__ = ("_cpu", "_expected", "_queued", "_wall")
 
     def __init__(self, expected: float | None = None) -> None:
         self._expected = UNKNOWN_BLOCK_SECONDS if expected is None else expected
         if self._expected >= SHORT_BLOCK_SECONDS:
             if self._expected >= LONG_BLOCK_SECONDS:
                 self._queued = queued_seconds()
-            self._children = children_seconds()
-            self._cpu = time.process_time()
+            self._cpu = cpu_seconds()
         self._wall = time.perf_counter()
 
     def block(self, items: int) -> Block:
@@ -231,10 +231,24 @@ class Stopwatch:
         wall = time.perf_counter() - self._wall
         if self._expected < SHORT_BLOCK_SECONDS:
             return Block(items, wall, wall)
-        cpu = time.process_time() - self._cpu + children_seconds() - self._children
-        if self._expected >= LONG_BLOCK_SECONDS and cpu < wall:
-            cpu += min(wall - cpu, queued_seconds() - self._queued)
+        cpu = cpu_seconds() - self._cpu
+        if self._expected >= LONG_BLOCK_SECONDS:
+            cpu = with_queue(cpu, queued_seconds() - self._queued, wall)
         return Block(items, wall, cpu)
+
+
+def with_queue(cpu: float, queued: float, wall: float) -> float:
+    """Return the CPU time taken or stood in line for, within the time that passed; all in s.
+
+    >>> with_queue(1.0, 0.5, 2.0), with_queue(1.0, 3.0, 2.0), with_queue(4.0, 1.0, 2.0)
+    (1.5, 2.0, 4.0)
+    """
+    return cpu + min(max(wall - cpu, 0.0), queued)
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of its ended children, s."""
+    return time.process_time() + children_seconds()
 
 
 def queued_seconds() -> float:

@@ -13,6 +13,7 @@ from io import BytesIO
 from types import MethodDescriptorType, MethodType, WrapperDescriptorType
 from typing import NamedTuple
 
+from ..decide.model import SHARED_FROM_BYTES
 from ..errors import SerializationError
 from . import shared
 
@@ -266,7 +267,7 @@ def pack_forked(value: Any, prefix: str) -> Parcel:
 def _parcel(head: bytes, buffers: list[pickle.PickleBuffer] | None, prefix: str) -> Parcel | None:
     """Return a parcel of a pickle and its buffers, None when there is no room for the buffers."""
     parts: list[Any] = [buffer.raw() for buffer in buffers or ()]
-    inside = len(head) < shared.SHARED_FROM_BYTES
+    inside = len(head) < SHARED_FROM_BYTES
     if prefix and not inside:
         parts.append(head)
     if not parts:
@@ -284,7 +285,7 @@ def _collector(buffers: list[pickle.PickleBuffer] | None) -> Any:
     buffers.clear()  # a pickler that failed may have left some
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
-        if buffer.raw().nbytes < shared.SHARED_FROM_BYTES:
+        if buffer.raw().nbytes < SHARED_FROM_BYTES:
             return True  # in the pickle
         buffers.append(buffer)
         return False

@@ -16,7 +16,7 @@ from itertools import count
 from struct import Struct
 from typing import NamedTuple
 
-from ..decide.probe import children_seconds, queued_seconds
+from ..decide.probe import cpu_seconds, queued_seconds, with_queue
 from .current import Current, Undo, adopt, restore
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
@@ -391,18 +391,13 @@ def run_chunk(
     return parcel, len(out), failure, os.getpid(), begun, seconds, cpu_seconds, parcel.size, packed
 
 
-def _cpu_seconds() -> float:
-    """Return the CPU time of this process and of its ended children, s."""
-    return time.process_time() + children_seconds()
-
-
 def run_columns(
     func: Callable[..., Any],
     columns: tuple[Any, ...],
     star: bool,
     begin: int,
     out: list[Any],
-    clock: Callable[[], float] = _cpu_seconds,
+    clock: Callable[[], float] = cpu_seconds,
     queue: Callable[[], float] = queued_seconds,
     wrap: Callable[[BaseException, int | None], Failure] = pack,
 ) -> tuple[Failure | None, float, float]:
@@ -428,8 +423,7 @@ def run_columns(
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are told, too
         failure = wrap(error, begin + len(out))
     wall = time.perf_counter() - wall
-    cpu = clock() - cpu
-    return failure, wall, cpu + min(max(wall - cpu, 0.0), queue() - queued)
+    return failure, wall, with_queue(clock() - cpu, queue() - queued, wall)
 
 
 def _tracked(func: Callable[..., Any], begin: int) -> Callable[..., Any]:
