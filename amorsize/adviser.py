@@ -32,6 +32,7 @@ from .decide.planner import (
     make_plan,
     plan_for_little,
 )
+from .lookup import loaded
 from .options import count_jobs, environment_cap
 from .units import duration
 
@@ -148,10 +149,10 @@ def count_workers(n_jobs: int | None) -> int | None:
 
 def hindrance() -> str:
     """Return why no worker process can be started from here, "" when nothing is in the way."""
-    threads = sys.modules.get("amorsize.run.threads")
+    threads = loaded("amorsize.run.threads")
     if threads is not None and threads.inside_worker_thread():
         return "this is a worker thread of another call already"
-    multiprocessing = sys.modules.get("multiprocessing")
+    multiprocessing = loaded("multiprocessing")
     if multiprocessing is not None and multiprocessing.current_process().daemon:
         return "this is a daemonic worker process, which may not start processes"
     return ""
@@ -159,7 +160,7 @@ def hindrance() -> str:
 
 def _kept_workers(method: str) -> tuple[int, ...]:
     """Return the numbers of workers that wait from earlier calls for one with this method."""
-    kept = sys.modules.get("amorsize.run.kept")
+    kept = loaded("amorsize.run.kept")
     if kept is None:  # there are none, and loading it takes 20 ms
         return ()
     found: tuple[int, ...] = kept.idle_workers(method)

@@ -30,17 +30,18 @@ LAYERS = [
     {"run.judge", "run.losses", "run.chunks", "run.policy"},
     {"run.start"},
     {"run.kept"},
-    {"run.pool", "run.threads", "run.inline"},
+    {"run.processes", "run.threads", "run.inline"},
+    {"run.launch"},
     {"run.crew"},
     {"run.worker"},
     {"run.current"},
     {"run.feed", "run.transport"},
-    {"run.failure", "run.shared"},
+    {"run.failure", "run.shared", "run.signals", "run.channel"},
     {"decide.planner", "decide.probe", "decide.learning"},
     {"decide.fingerprint"},
     {"decide.walk"},
     {"decide.model", "decide.machine", "decide.codes", "decide.owners"},
-    {"options", "errors", "units"},
+    {"options", "errors", "units", "lookup"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FOLDERS = {"run", "decide", "show"}  # their __init__ files hold a docstring only

@@ -292,8 +292,9 @@ def test_the_caller_goes_on_while_workers_start(method, kind):
     assert got == [2 * x for x in range(600)]
     assert reports[0].backend == "process"
     assert reports[0].worker_items > 0
-    # More than the probe's few: the caller helped.
-    assert reports[0].caller_items > 10
+    # More than the probe's few: the caller helped, unless workers came at once.
+    if method == "spawn":
+        assert reports[0].caller_items > 10
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from math import ceil
 from posixpath import dirname
 from typing import NamedTuple
 
+from ..lookup import loaded
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -312,7 +314,7 @@ def _inactive_file(folder: str) -> int:
 
 def default_start_method() -> str:
     """Return the start method the interpreter would use, without importing multiprocessing."""
-    multiprocessing = sys.modules.get("multiprocessing")
+    multiprocessing = loaded("multiprocessing")
     if multiprocessing is not None:
         chosen: str | None = multiprocessing.get_start_method(allow_none=True)
         if chosen is not None:
@@ -362,7 +364,7 @@ def _fork_danger() -> str:
     ]
     if others:
         return f"other threads are alive ({', '.join(others[:3])})"
-    torch = sys.modules.get("torch")
+    torch = loaded("torch")
     cuda = getattr(torch, "cuda", None)
     if cuda is not None and getattr(cuda, "is_initialized", lambda: False)():
         return "CUDA is initialised"

@@ -48,13 +48,13 @@ class Lost(NamedTuple):
 
     Attributes:
         pid: which.
-        exitcode: as ``multiprocessing.Process.exitcode``, negative for a signal.
+        exitcode: as ``multiprocessing.Process.exitcode``, negative for a signal; None when unknown.
         ready: whether any worker of its crew ever became ready.
         memory: whether the kernel has killed processes for want of memory since the crew began.
     """
 
     pid: int
-    exitcode: int
+    exitcode: int | None
     ready: bool
     memory: bool = False
 
@@ -102,6 +102,10 @@ class Crew(Protocol):
         Returns:
             The bytes its items took on the way, 0 when they took none.
         """
+        ...
+
+    def take_back(self) -> int | None:
+        """Return the number of a chunk that no worker has taken, and none will; None for none."""
         ...
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:

@@ -439,7 +439,9 @@ class Engine:
 
     def _is_hopeless(self, lost: Lost) -> bool:
         """Return whether to give up after the death of a worker that held nothing."""
-        by_itself = lost.exitcode >= 0 and not lost.ready  # it will not start the next time either
+        by_itself = (
+            lost.exitcode or 0
+        ) >= 0 and not lost.ready  # it will not start the next time either
         futile = self._futile > max(MOST_FUTILE, self.policy.retries)
         return self.policy.retries == 0 or by_itself or futile
 

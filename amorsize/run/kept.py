@@ -5,8 +5,9 @@ makes keeping workers dangerous is what they remember. These remember nothing th
 call sends its function and the current values of the globals it uses (``current``), and a crew is
 not used again once the caller's folder, path, environment or code has changed.
 
-Idle crews are ended after a while by a thread that lives only as long as there are any, before any
-fork, and at the exit of the interpreter.
+Idle crews are ended at the exit of the interpreter, and after a while by a thread that lives only
+as long as there are any, and pauses while the process is forked: beside other threads a fork is not
+safe, and makes Python 3.12 and later say so.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..decide.owners import is_users
 from ..errors import SerializationError
 from .crew import Lost, Running, Task
 from .current import Current, current_values
-from .pool import ProcessCrew
+from .processes import ProcessCrew
 from .shared import make_prefix, sweep
 from .transport import pack_common
 from .worker import Call, Reply, Setup, Shipment, Threads
@@ -69,8 +70,6 @@ class _Kept:
         """Note that the crew waits for a call, or serves one."""
         self.crew.idle = idle
         self.idle_since = time.monotonic()
-        for thread in self.crew.threads:
-            thread.name = f"{IDLE_THREAD if idle else 'amorsize'}-{thread.ident}"
 
     def knows_other(self, codes: dict[tuple[str, str], frozenset[bytes]]) -> bool:
         """Return whether a function it may have imported has other code by now."""
@@ -166,15 +165,29 @@ def idle_workers(method: str) -> tuple[int, ...]:
 def end_all() -> None:
     """End all idle crews, and whoever watches them."""
     with _lock:
-        ending, watchers = list(_idle), list(_watchers)
+        ending = list(_idle)
         _idle.clear()
-        _watchers.clear()
-        _lock.notify_all()
     for kept in ending:
         kept.crew.end()
+    _pause()
+
+
+def _pause() -> None:
+    """End the thread that watches the idle crews."""
+    with _lock:
+        watchers = list(_watchers)
+        _watchers.clear()
+        _lock.notify_all()
     for watcher in watchers:
         # Not for ever: this may be called in the middle of anything, at a fork.
         watcher.join(JOIN_SECONDS)
+
+
+def _resume() -> None:
+    """Have idle crews watched again."""
+    with _lock:
+        if _idle:
+            _watch()
 
 
 class Lease:
@@ -216,6 +229,10 @@ class Lease:
     def submit(self, task: Task) -> int:
         """Hand out a task; return the bytes its items took on the way."""
         return self._crew.submit(task)
+
+    def take_back(self) -> int | None:
+        """Return the number of a chunk that no worker has taken, and none will; None for none."""
+        return self._crew.take_back()
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
@@ -338,5 +355,4 @@ def _forget_all() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # Nothing idle is left to a child that is forked: fork copies locks, but not who holds them.
-    os.register_at_fork(before=end_all, after_in_child=_forget_all)
+    os.register_at_fork(before=_pause, after_in_parent=_resume, after_in_child=_forget_all)

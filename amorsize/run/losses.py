@@ -43,7 +43,9 @@ def explain_idle(lost: Lost) -> str:
     return f"a worker {_cause(lost.exitcode)} before it could start; its own output tells why"
 
 
-def _cause(exitcode: int) -> str:
+def _cause(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "ended (its exit code was taken by a SIGCHLD handler, or SIGCHLD is ignored)"
     if exitcode >= 0:
         return f"ended with exit code {exitcode}"
     import signal

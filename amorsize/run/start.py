@@ -47,7 +47,7 @@ def start_crew(
 
     from . import kept
     from .current import current_values
-    from .pool import ProcessCrew
+    from .processes import ProcessCrew
 
     if context is None or isinstance(context, str):
         context = multiprocessing.get_context(method)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from .crew import Lost, Running, Task, take_all
@@ -78,6 +79,13 @@ class ThreadCrew:
         """Hand out a task; nothing has to travel."""
         self._tasks.put(task)
         return 0
+
+    def take_back(self) -> int | None:
+        """Return the number of a chunk that no thread has taken, and none will; None for none."""
+        with suppress(Empty):
+            task = self._tasks.get_nowait()
+            return None if task is None else task.chunk
+        return None
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""

@@ -1,12 +1,13 @@
-"""The worker's side: set up once, then run chunks. Only bytes and numbers cross the pool's pipes.
+"""The worker's side: set up once, then run chunks until the caller says that there are no more.
 
 Whatever the user's code does (raise anything, return what cannot be pickled) is caught here and
-told as data, so that the pool's own machinery never meets it.
+travels as data: only bytes and numbers cross the pipes.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import time
@@ -17,9 +18,12 @@ from struct import Struct
 from typing import NamedTuple
 
 from ..decide.probe import cpu_seconds, queued_seconds, with_queue
+from ..lookup import loaded
+from .channel import END, MOST_BYTES, send_frame, take_task
 from .current import Current, Undo, adopt, restore
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
+from .signals import restore_handlers
 from .transport import Parcel, dumps_by_value, dumps_inherited, loads, pack_results, unpack
 
 TYPE_CHECKING = False
@@ -33,6 +37,7 @@ __all__ = [
     "ITEM",
     "NOTE",
     "READY",
+    "REPLY",
     "Call",
     "Reply",
     "Setup",
@@ -40,7 +45,7 @@ __all__ = [
     "Threads",
     "run_chunk",
     "run_columns",
-    "start",
+    "serve",
 ]
 
 
@@ -142,7 +147,6 @@ class Setup:
         call: the call; None when it comes with the tasks.
         initializer: the user's, run once in each worker with ``initargs``; None for none.
         initargs: its arguments.
-        notes: where the worker says what it is doing, None for a thread.
         prefix: of the names of shared segments, "" for none.
         current: the caller's globals, for workers that import its modules.
         environ: the caller's environment variables, for workers that do not inherit them.
@@ -154,13 +158,11 @@ class Setup:
         call: Call | None,
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
-        notes: Connection | None = None,
         prefix: str = "",
         current: Current | None = None,
         environ: dict[str, str] | None = None,
         threads: Threads | None = None,
     ) -> None:
-        self.notes = notes
         self.prefix = prefix
         self.threads = threads
         self.environ = environ
@@ -187,16 +189,16 @@ class Setup:
 
     def of_caller(self, current: Current, environ: dict[str, str] | None) -> Setup:
         """Return the same setup for workers that do not inherit the caller's state."""
-        return Setup(*self._content, self.notes, self.prefix, current, environ, self.threads)
+        return Setup(*self._content, self.prefix, current, environ, self.threads)
 
-    def for_crew(self, notes: Connection, prefix: str) -> Setup:
-        """Return the same setup with a place for notes and a prefix for segments."""
-        return Setup(*self._content, notes, prefix, self._current, self.environ, self.threads)
+    def for_crew(self, prefix: str) -> Setup:
+        """Return the same setup with a prefix for segments."""
+        return Setup(*self._content, prefix, self._current, self.environ, self.threads)
 
     def __reduce__(self) -> tuple[object, ...]:
         blob = dumps_inherited(self._content)
         current = None if self._current is None else dumps_by_value(self._current)
-        return _Pickled, (blob, self.notes, self.prefix, current, self.environ, self.threads)
+        return _Pickled, (blob, self.prefix, current, self.environ, self.threads)
 
 
 class _Pickled(Setup):
@@ -205,13 +207,11 @@ class _Pickled(Setup):
     def __init__(
         self,
         blob: bytes,
-        notes: Connection,
         prefix: str,
         current: bytes | None,
         environ: dict[str, str] | None,
         threads: Threads | None,
     ) -> None:
-        self.notes = notes
         self.prefix = prefix
         self.threads = threads
         self.environ = environ
@@ -266,10 +266,10 @@ class Reply(NamedTuple):
         return self.results
 
 
-# A note on the pipe: kind, worker, subject (chunk or item), monotonic time. Far below PIPE_BUF, so
-# that writes of several workers never mix and a killed worker holds no lock for it.
-NOTE = Struct("<cqqd")
-READY, CHUNK, ITEM = b"r", b"c", b"i"
+# What a worker says in frames: it is set up; it has taken a chunk, or begun an item, and when; what
+# became of a chunk. A note is the subject (chunk or item) and the monotonic time.
+NOTE = Struct("<qd")
+READY, CHUNK, ITEM, REPLY = b"r", b"c", b"i", b"a"
 
 
 class _Worker:
@@ -277,7 +277,7 @@ class _Worker:
 
     call: Call
     func: Callable[..., Any]
-    notes: Connection
+    replies: Connection
     prefix: str
     broken: Failure | None = None
     threads: Threads | None = None  # None once they are limited, or need not be
@@ -287,12 +287,12 @@ class _Worker:
     def __init__(self) -> None:
         self.undo = []
 
-    def tell(self, note: bytes) -> None:
-        """Send a note to the caller."""
-        if sys.platform == "win32":
-            self.notes.send_bytes(note)
-        else:
-            os.write(self.notes.fileno(), note)  # without the length that Connection adds
+    def tell(self, kind: bytes, body: bytes) -> None:
+        """Send a frame to the caller; end this worker if the caller is gone."""
+        try:
+            send_frame(self.replies.fileno(), kind, body)
+        except (BrokenPipeError, OSError):
+            _leave()
 
     def take(self, call: Call) -> None:
         """Make this the call whose chunks it runs."""
@@ -314,22 +314,53 @@ class _Worker:
 _worker = _Worker()
 
 
-def start(setup: Setup) -> None:
-    """Prepare this process; what goes wrong is told with the first chunk."""
-    # A Python handler that does nothing, not SIG_IGN: programs the user's code starts must still
-    # end on Ctrl-C, and exec keeps SIG_IGN. The caller decides what Ctrl-C means for workers.
-    signal.signal(signal.SIGINT, _ignore)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    assert setup.notes is not None
-    _worker.notes = setup.notes
+def serve(setup: Setup, tasks: Connection, replies: Connection) -> None:
+    """Be a worker: prepare, and run chunks until there are no more or the caller is gone.
+
+    Args:
+        setup: what it starts with.
+        tasks: where tasks come from; all workers of a crew share it.
+        replies: where frames go; its own.
+    """
+    _worker.replies = replies
     _worker.prefix = setup.prefix
+    _start(setup)
+    buffer = bytearray(MOST_BYTES)
+    caller = os.getppid()
+    while True:
+        message = take_task(tasks, buffer)
+        if message is None:
+            # The end of the queue does not come while any process holds the caller's end open.
+            if os.getppid() != caller:
+                return
+            continue
+        if not message or message == END:
+            return
+        fields = loads(message)
+        reply = (fields[0], *run_chunk(*fields))
+        _worker.tell(REPLY, pickle.dumps(reply, pickle.HIGHEST_PROTOCOL))
+
+
+def _leave() -> None:
+    """End this worker, whose caller is gone, and what it has started."""
+    from multiprocessing.util import _exit_function  # type: ignore[attr-defined]
+
+    _exit_function()
+    os._exit(1)
+
+
+def _start(setup: Setup) -> None:
+    """Prepare this process; what goes wrong is told with the first chunk."""
+    _take_signals()
     try:
         _reseed()
+        _whole_lines()
         _worker.threads = setup.threads
         if setup.environ is not None:
             os.environ.clear()
             os.environ.update(setup.environ)
+            if hasattr(time, "tzset"):
+                time.tzset()
         if setup.threads is not None:
             setup.threads.apply()
         call = setup.prepare()
@@ -338,6 +369,30 @@ def start(setup: Setup) -> None:
     except BaseException as error:  # noqa: BLE001 - told with the first chunk
         _worker.broken = pack(error, None)
     _note(READY, 0)
+
+
+def _take_signals() -> None:
+    """Have signals do in this worker what they do in a worker of a Pool.
+
+    A fork inherits the caller's handlers, and where the caller's event loop is told of signals.
+    """
+    restore_handlers()
+    signal.set_wakeup_fd(-1)
+    if callable(signal.getsignal(signal.SIGTERM)):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A Python handler that does nothing, not SIG_IGN: programs the user's code starts must still
+    # end on Ctrl-C, and exec keeps SIG_IGN. The caller decides what Ctrl-C means for workers.
+    signal.signal(signal.SIGINT, _ignore)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _whole_lines() -> None:
+    """Have lines written one by one: a full buffer is written up to where it is full."""
+    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
+    for stream in streams:
+        with suppress(AttributeError, ValueError, OSError):  # none, closed, or something odd
+            stream.reconfigure(line_buffering=True)
 
 
 def run_chunk(
@@ -438,10 +493,7 @@ def _tracked(func: Callable[..., Any], begin: int) -> Callable[..., Any]:
 
 
 def _note(kind: bytes, subject: int) -> None:
-    try:
-        _worker.tell(NOTE.pack(kind, os.getpid(), subject, time.monotonic()))
-    except BrokenPipeError:  # the caller is gone: nobody waits for this worker, or hears it
-        os._exit(1)
+    _worker.tell(kind, NOTE.pack(subject, time.monotonic()))
 
 
 def _ignore(*_: object) -> None:
@@ -458,6 +510,6 @@ def _flush() -> None:
 
 def _reseed() -> None:
     """Give this worker its own global NumPy random state: forks inherit the caller's."""
-    random = sys.modules.get("numpy.random")
+    random = loaded("numpy.random")
     if random is not None:
         random.seed()
