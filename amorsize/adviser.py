@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from . import cache
 from .decide.fingerprint import Fingerprint, fingerprint
+from .decide.forking import got_stuck, remember_stuck
 from .decide.learning import Seen, bounded_costs, learned_costs, merged_profile
 from .decide.machine import (
     ASKED,
@@ -248,13 +249,30 @@ class Adviser:
         if backend == "thread":
             method, why = "thread", ASKED
         else:
-            method, why = choose_start_method(mp_context)
+            method, why = choose_start_method(mp_context, about_to=False)
         return cls(func, items, jobs=jobs, method=method, method_reason=why, use_cache=use_cache)
 
-    def look_again(self, mp_context: str | BaseContext | None) -> None:
-        """Choose the start method anew: the first items may have started threads."""
-        if self.method == self._remembered_under and self.method != "thread":
+    def look_again(self, mp_context: str | BaseContext | None) -> bool:
+        """Choose the start method anew: the first items may have started threads.
+
+        Args:
+            mp_context: the option.
+
+        Returns:
+            Whether it is another than before.
+        """
+        before = self.method
+        if before == self._remembered_under and before != "thread":
             self.method, self.method_reason = choose_start_method(mp_context)
+            if self.method == "fork" and self.method_reason != ASKED and got_stuck(self.func):
+                self.leave_fork()
+        return self.method != before
+
+    def leave_fork(self) -> None:
+        """Start workers in another way than by forking, now and in later calls of the function."""
+        remember_stuck(self.func)
+        self.method = "forkserver"
+        self.method_reason = "forked workers waited for a lock that nothing could release"
 
     @property
     def hit(self) -> bool:

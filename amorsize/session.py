@@ -14,11 +14,11 @@ from functools import partial
 
 from .adviser import Adviser, assumed_items, count_workers, hindrance, inherits, learn_costs
 from .decide.fingerprint import is_known
-from .decide.machine import usable_cpus
+from .decide.machine import ASKED, usable_cpus
 from .decide.model import FRESH_METHODS, Chunking, Profile
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
 from .decide.probe import LONGEST_BLOCK_SECONDS, Stopwatch
-from .errors import SerializationError, TaskTimeoutError
+from .errors import SerializationError, TaskTimeoutError, WorkerLostError
 from .evidence import Evidence
 from .options import Options
 from .outcome import Outcome
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from .run.crew import Crew, Task
     from .run.engine import Engine
+    from .run.inline import InlineCrew
+    from .run.worker import Call
 
 __all__ = ["Session"]
 
@@ -307,6 +309,9 @@ class Session:
             profile = evidence.profile(remembered)
         if not reason:
             plan = adviser.plan(profile, left, sliceable=feed.sliceable, is_light=self._is_light)
+            if plan.executor != "serial" and adviser.look_again(self.options.mp_context):
+                # Workers started in another way cost something else.
+                plan = adviser.plan(profile, left, sliceable=feed.sliceable)
             if plan.executor != "serial":
                 adviser.adopt(plan)
                 self._commit(plan, known=known)
@@ -382,6 +387,7 @@ class Session:
                 timeout=options.timeout,
                 return_exceptions=options.return_exceptions,
                 help=not must_run and adviser.method in FRESH_METHODS,
+                withdraw=not must_run,
                 retreat=not must_run and not lazy and adviser.method != "thread",
                 rethink=self._rethink if self.jobs is None and profile is None else None,
             ),
@@ -423,11 +429,13 @@ class Session:
 
     def _make_crew(self, workers: int, first: Callable[[bool], Iterator[Task]] | None) -> Crew:
         # Now: later there may be no descriptor to open them with.
-        from .run.inline import InlineCrew
+        from .run import inline  # noqa: F401
         from .run.start import start_crew
         from .run.worker import BUSY_SHARE, Call, Setup, Threads
 
         options, feed, method = self.options, self.feed, self._advised().method
+        if self.engine is not None and self.engine.stuck:
+            method = self._leave_fork()
         inherited = inherits(method)
         call = Call(
             func=self.func if inherited else self.shipped,
@@ -435,6 +443,8 @@ class Session:
             columns=feed.columns if self._inherits() else (),
             return_exceptions=options.return_exceptions,
         )
+        if not workers:
+            return self._inline(call)
         share = max(1, usable_cpus() // workers)
         known = self.engine.cpu_share if self.engine is not None else 0.0
         threads = None if method == "thread" else Threads.shared(share, busy=known > BUSY_SHARE)
@@ -457,8 +467,31 @@ class Session:
                 raise
             reason = f"the function cannot be sent to workers ({error})"
         self._give_up_workers(reason)
-        # Here the function itself is at hand, and the input as well.
-        call = call._replace(func=self.func, columns=feed.columns)
+        return self._inline(call)
+
+    def _leave_fork(self) -> str:
+        """Return the start method to go on with after forked workers got stuck.
+
+        Raises:
+            WorkerLostError: fork was asked for.
+        """
+        from .run.losses import explain_stuck
+
+        adviser = self._advised()
+        if adviser.method == "fork":
+            if adviser.method_reason == ASKED:
+                raise WorkerLostError(explain_stuck())
+            adviser.leave_fork()
+            self.warnings.append(f"{adviser.method_reason}: the items ran in others")
+        return adviser.method
+
+    def _inline(self, call: Call) -> InlineCrew:
+        """Return the crew of the caller alone: here are the function itself, and the input."""
+        from .run.inline import InlineCrew
+        from .run.worker import Setup
+
+        options = self.options
+        call = call._replace(func=self.func, columns=self.feed.columns)
         return InlineCrew(Setup(call, options.initializer, options.initargs))
 
     # The end --------------------------------------------------------------------------------
@@ -478,6 +511,13 @@ class Session:
     def _leave(self, *, done: bool) -> None:
         """Remember and report, however the call ended."""
         elapsed = self._elapsed()
+        engine = self.engine
+        if engine is not None:
+            engine.end()  # once more: a signal's handler may have raised in the middle of its end
+            if engine.withdrawn:
+                self.warnings.append(
+                    f"the items left ran in the calling process: {engine.withdrawn}"
+                )
         if self._progress is not None:
             self._progress.close()
         if done and self.produced:

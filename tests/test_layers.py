@@ -36,11 +36,13 @@ LAYERS = [
     {"run.worker"},
     {"run.current"},
     {"run.feed", "run.transport"},
-    {"run.failure", "run.shared", "run.signals", "run.channel"},
+    {"run.failure", "run.shared", "run.signals", "run.channel", "run.stuck"},
     {"decide.planner", "decide.probe", "decide.learning"},
     {"decide.fingerprint"},
     {"decide.walk"},
-    {"decide.model", "decide.machine", "decide.codes", "decide.owners"},
+    {"decide.machine"},
+    {"decide.forking"},
+    {"decide.model", "decide.codes", "decide.owners", "decide.natives", "decide.blocks"},
     {"options", "errors", "units", "lookup"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

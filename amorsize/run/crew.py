@@ -51,12 +51,14 @@ class Lost(NamedTuple):
         exitcode: as ``multiprocessing.Process.exitcode``, negative for a signal; None when unknown.
         ready: whether any worker of its crew ever became ready.
         memory: whether the kernel has killed processes for want of memory since the crew began.
+        stuck: whether it lives, but waits for a lock that nothing can release.
     """
 
     pid: int
     exitcode: int | None
     ready: bool
     memory: bool = False
+    stuck: bool = False
 
 
 class Crew(Protocol):

@@ -18,9 +18,9 @@ from ..errors import AmorsizeError, TaskTimeoutError, WorkerLostError
 from .chunks import Chunk, Span, around, halves
 from .crew import Crew, Lost, Task
 from .failure import add_item_note, add_note, unpack
-from .feed import Feed, Slice
+from .feed import Feed, Slice, call_all
 from .judge import Judge
-from .losses import explain_idle, loss_error
+from .losses import explain_idle, explain_stuck, loss_error
 from .policy import Policy
 from .worker import Reply
 
@@ -51,8 +51,9 @@ class Engine:
     Args:
         feed: the items.
         policy: how to run them.
-        make_crew: starts a crew of so many workers; calls back, if it can, for the tasks to begin
-            with before it does, saying whether the workers inherit the whole input.
+        make_crew: starts a crew of so many workers, 0 for the calling process alone; calls back, if
+            it can, for the tasks to begin with before it does, saying whether the workers inherit
+            the whole input.
         item_seconds: an item's time as far as known, 0 when unknown.
         result_bytes: a result's size as far as known.
         cpu_share: CPU time of an item over its wall time, 0 when unknown.
@@ -68,6 +69,8 @@ class Engine:
         workers: number of workers now.
         pack_seconds: that pickling a result took of late.
         packed: that pickling all results took, s.
+        withdrawn: why the calling process has taken over for good, "" while it has not.
+        stuck: workers that waited for a lock that nothing can release.
         judge: says whether the workers keep up, and how often they did not.
     """
 
@@ -111,21 +114,25 @@ class Engine:
         self.packed = 0.0
         self._recent = (0.0, 0.0)  # (items, seconds) of late, older ones fading
         self.judge = Judge()
+        self.withdrawn = ""
+        self.stuck = 0
+        self._alone = False  # whether it runs without workers from now on
         self._holding = False  # whether running items are waited for before a late one is ended
 
     # The loop -------------------------------------------------------------------------------
 
     def run(self) -> Iterator[tuple[int, list[Any]]]:
         """Yield (index of the first item, results) until all items left are done."""
-        self._start(self.workers)
-        assert self.crew is not None
         try:
+            self._start(self.workers)
+            assert self.crew is not None
             while True:
                 self._hand_out()
                 helped = False
                 if self._out:
                     if not self._help():
                         self._collect(self._patience())
+                    self._check_withdrawn()
                     self._check_deaths()
                     self._check_time()
                     self._rethink()
@@ -144,7 +151,15 @@ class Engine:
             self._raise_failure()
             if self._end is None:
                 self.crew.close()
-        finally:  # does nothing after a close; else workers may be busy with what does not count
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """End workers that are still there, busy with what does not count; nothing after a close.
+
+        It may be called again: a signal's handler may have raised before it could do its work.
+        """
+        if self.crew is not None:
             self.crew.abandon()
             self.crew.sweep()
 
@@ -153,12 +168,12 @@ class Engine:
         # A start that fails half way may have begun items; they may not always run again.
         first = self._first_tasks if self.policy.retries else None
         while True:
-            self.workers = workers
+            self.workers = max(1, workers)
             self.feed.mark()
             try:
                 self.crew = self._make_crew(workers, first)
             except OSError:
-                if workers == 1:
+                if workers <= 1:
                     raise
                 self._take_back()
                 workers = max(1, workers // 2)
@@ -275,6 +290,8 @@ class Engine:
         left = self.feed.likely_remaining
         if left is not None:
             size = min(size, max(1, left // (2 * self.workers)))
+        if starting and self.feed.ended:
+            return self._help_with_chunk(max(1, size))
         size = self._room(max(1, size))
         if size < 1 or self._failure is not None or self._end is not None:
             return False
@@ -295,6 +312,41 @@ class Engine:
             self._note(Span(0, start, done, begun, block.seconds, block.cpu_seconds))
         self._collect(0.0)
         return done > 0
+
+    def _help_with_chunk(self, size: int) -> bool:
+        """Take back a chunk that no worker has begun, and run some of it here."""
+        assert self.crew is not None
+        number = self.crew.take_back()
+        chunk = None if number is None else self._out.pop(number, None)
+        if chunk is None:
+            return False
+        piece, rest = halves(chunk.piece, chunk.piece.start + min(size, chunk.piece.size))
+        if rest.size:
+            self._number += 1
+            left = Chunk(self._number, rest, chunk.losses)
+            heappush(self._again, (rest.start, left.number, left))
+        self._run_piece(piece)
+        self._collect(0.0)
+        return True
+
+    def _run_piece(self, piece: Slice) -> None:
+        """Run items here that were handed out before."""
+        out: list[Any] = []
+        begun, watch = time.monotonic(), Stopwatch(piece.size * self.item_seconds or None)
+        try:
+            out.extend(call_all(self.feed.func, self.feed.items(piece), self.feed.star))
+        except Exception as error:  # noqa: BLE001 - the function's own, raised in its turn
+            index = piece.start + len(out)
+            add_item_note(error, index, self.feed.item(index, piece))
+            self._fail(index, error)
+        else:
+            if len(out) < piece.size:
+                self._cut(piece.start + len(out))
+        self._waiting -= piece.size - len(out)
+        if out:
+            self._settle(piece.start, out)
+            block = watch.block(len(out))
+            self._note(Span(0, piece.start, len(out), begun, block.seconds, block.cpu_seconds))
 
     def _all_ready(self) -> bool:
         assert self.crew is not None
@@ -337,6 +389,10 @@ class Engine:
         if chunk is None:  # it does not count any more
             return
         piece = chunk.piece
+        if reply.failure is not None and reply.failure.unrun and self.policy.withdraw:
+            self._out[number] = chunk
+            self.withdrawn = self.withdrawn or str(unpack(reply.failure))
+            return
         self._futile = 0
         self._waiting -= piece.size - reply.done
         if reply.done and self._open(piece, reply):
@@ -415,6 +471,14 @@ class Engine:
 
     # Losses and limits ----------------------------------------------------------------------
 
+    def _check_withdrawn(self) -> None:
+        """Go on without workers where one of them cannot do what the caller can."""
+        if self.withdrawn and not self._alone:
+            self._alone = True
+            self._salvage()
+            self._take_back()
+            self._start(0)
+
     def _check_deaths(self) -> None:
         """Go on in a fresh crew when a worker has died."""
         assert self.crew is not None
@@ -423,6 +487,9 @@ class Engine:
             return
         running = self.crew.running().get(lost.pid)
         self._salvage()
+        if lost.stuck:
+            self._leave_lock()
+            return
         held = None if running is None else self._out.get(running.chunk)
         self._futile += 1
         if held is not None:
@@ -437,11 +504,17 @@ class Engine:
             self.workers = max(1, self.workers // 2)
         self._restart()
 
+    def _leave_lock(self) -> None:
+        """Go on with workers started in another way; these could not but get stuck again."""
+        self.stuck += 1
+        if self.policy.retries == 0 or self.stuck > MOST_FUTILE:
+            raise WorkerLostError(explain_stuck())
+        self._restart()
+
     def _is_hopeless(self, lost: Lost) -> bool:
         """Return whether to give up after the death of a worker that held nothing."""
-        by_itself = (
-            lost.exitcode or 0
-        ) >= 0 and not lost.ready  # it will not start the next time either
+        # It will not start the next time either.
+        by_itself = lost.exitcode is not None and lost.exitcode >= 0 and not lost.ready
         futile = self._futile > max(MOST_FUTILE, self.policy.retries)
         return self.policy.retries == 0 or by_itself or futile
 

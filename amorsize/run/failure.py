@@ -48,11 +48,14 @@ class Failure(NamedTuple):
         carried: the pickled exception, which was unpickled once already, where it was raised; or
             the exception itself, when it does not leave the process.
         traceback: the traceback there, as text.
+        unrun: whether no item of the chunk was run: what it needs could not be sent, or not be
+            opened where it arrived. It is not the user's function that failed.
     """
 
     item: int | None
     carried: bytes | BaseException
     traceback: str = ""
+    unrun: bool = False
 
 
 def keep(error: BaseException, index: int | None) -> Failure:

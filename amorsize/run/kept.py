@@ -18,7 +18,7 @@ import threading
 import time
 
 from ..decide.fingerprint import Uses
-from ..decide.machine import IDLE_THREAD
+from ..decide.forking import IDLE_THREAD
 from ..decide.owners import is_users
 from ..errors import SerializationError
 from .crew import Lost, Running, Task

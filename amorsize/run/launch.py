@@ -199,7 +199,7 @@ def start_worker(context: BaseContext, name: str, target: Any, args: tuple[Any, 
     Raises:
         OSError: it cannot be started.
     """
-    kind = context.Process
+    kind = context.Process  # type: ignore[attr-defined,unused-ignore]
     own = globals().get(_OWN.get(f"{kind.__module__}.{kind.__name__}", ""), kind)
     process = own(target=target, args=args, name=name)
     if own is kind:

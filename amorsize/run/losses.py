@@ -7,7 +7,7 @@ from .crew import Lost
 from .failure import MISSING, short_repr
 from .feed import Feed, Slice
 
-__all__ = ["explain_idle", "loss_error"]
+__all__ = ["explain_idle", "explain_stuck", "loss_error"]
 
 
 def loss_error(
@@ -41,6 +41,14 @@ def explain_idle(lost: Lost) -> str:
     if lost.ready:
         return f"a worker {_cause(lost.exitcode)} while it was idle"
     return f"a worker {_cause(lost.exitcode)} before it could start; its own output tells why"
+
+
+def explain_stuck() -> str:
+    """Return the message for a worker that waits for ever."""
+    return (
+        "a forked worker waits for a lock that a thread of this process held when it was forked, "
+        'and that nothing can release: say mp_context="forkserver", or leave mp_context out'
+    )
 
 
 def _cause(exitcode: int | None) -> str:

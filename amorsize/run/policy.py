@@ -28,6 +28,8 @@ class Policy(NamedTuple):
         ahead_seconds: work of so many seconds waits for each worker as they start, because the
             caller is busy starting others.
         help: whether the caller computes items while workers start.
+        withdraw: whether the caller runs what workers cannot: what cannot be sent to them, or not
+            be opened there.
         retreat: whether the caller computes what is left when workers turn out slower than it.
     """
 
@@ -43,5 +45,6 @@ class Policy(NamedTuple):
     return_exceptions: bool = False
     ahead_seconds: float = 0.0
     help: bool = False
+    withdraw: bool = False
     retreat: bool = False
     rethink: Callable[[int | None, float, float], int] | None = None

@@ -21,9 +21,11 @@ from ..errors import SerializationError
 from . import worker
 from .channel import END, Frames, Tasks, reply_pipe
 from .crew import Lost, Running, Task
+from .failure import keep
 from .launch import Worker, ensure_descriptors, ensure_server, kill, start_worker
 from .shared import make_prefix, sweep
 from .signals import held_signals
+from .stuck import deadlock
 from .transport import Parcel, pack_forked, pack_shipped
 from .worker import CHUNK, ITEM, NOTE, READY, REPLY, Reply, Setup, Shipment
 
@@ -34,6 +36,9 @@ __all__ = ["ProcessCrew"]
 
 # How often deaths are looked for where the system does not report them.
 LOOK_SECONDS = 0.02
+# When no worker has said anything for so long, forked ones may be stuck: they are looked at, and
+# once more after the same time. A look takes 30 us for each worker.
+QUIET_SECONDS = 0.5
 
 # An idle worker ends within a few ms of being asked to; saving what it measured for coverage takes
 # it 50 ms. One that has not ended by then (an atexit hook of the user's, a thread that runs on) is
@@ -81,9 +86,12 @@ class ProcessCrew:
         self._running: dict[int, Running] = {}
         self._ready = 0
         self._looked = 0.0
+        self._heard_at = self._suspected_at = time.monotonic()
+        self._suspects: dict[int, tuple[str, ...]] = {}
         self._shipment: Shipment | None = None
         method = context.get_start_method()
-        self._pack = pack_shipped if method != "fork" else pack_forked
+        self._forked = method == "fork"
+        self._pack = pack_forked if self._forked else pack_shipped
         self.inherited = inherits
         self.idle = False  # whether it waits for a call
         self.started_at = time.monotonic()
@@ -170,7 +178,7 @@ class ProcessCrew:
     def submit(self, task: Task) -> int:
         """Hand out a task; return the bytes its items took on the way.
 
-        Items that cannot be sent are a reply of their own: ``replies`` raises what was wrong.
+        Items that cannot be sent come back at once, as a reply that says so.
         """
         columns: Parcel | None = None
         try:
@@ -181,7 +189,7 @@ class ProcessCrew:
         except SerializationError as error:
             self._found.append((task.chunk, error))
         except OSError as error:  # no folder for what is large
-            refusal = SerializationError(f"the items of a chunk cannot be sent: {error}")
+            refusal = SerializationError(f"an item cannot be sent: {error}", index=task.start)
             self._found.append((task.chunk, refusal))
         return 0 if columns is None else columns.size
 
@@ -191,11 +199,7 @@ class ProcessCrew:
         return None if message is None else int(pickle.loads(message)[0])
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
-        """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are.
-
-        Raises:
-            SerializationError: items of a task could not be sent.
-        """
+        """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
         self._read(0.0 if self._found else timeout)
         found, self._found = self._found, []
         return [(chunk, _reply(fields)) for chunk, fields in found]
@@ -206,10 +210,10 @@ class ProcessCrew:
         return self._running
 
     def lost(self) -> Lost | None:
-        """Return a worker that died, None while all are well."""
+        """Return a worker that died or is stuck, None while all are well."""
         self._look()
         if not self._dead:
-            return None
+            return self._stuck() if self._forked else None
         dead = self._dead[0]
         for one, frames in self._frames.values():
             if one is dead:  # its last words may still be in the pipe
@@ -295,6 +299,7 @@ class ProcessCrew:
     def _hear(self, speaker: Worker, frames: Frames) -> None:
         """Take in what a worker has said."""
         for kind, body in frames.read():
+            self._heard_at = time.monotonic()
             if kind == REPLY:
                 fields = pickle.loads(body)
                 self._found.append((fields[0], fields[1:]))
@@ -317,6 +322,19 @@ class ProcessCrew:
             return
         self._looked = now
         self._dead += [one for one in self._workers if not one.reports and not one.is_alive()]
+
+    def _stuck(self) -> Lost | None:
+        """Return a worker that waits for ever, None while there is none."""
+        now = time.monotonic()
+        if now - max(self._heard_at, self._suspected_at) < QUIET_SECONDS:
+            return None
+        self._suspected_at = now
+        before = self._suspects
+        self._suspects = {one.pid: deadlock(one.pid) for one in self._workers}
+        for pid, waits in self._suspects.items():
+            if waits and waits == before.get(pid):
+                return Lost(pid, None, self._ready > 0, stuck=True)
+        return None
 
     def _dispose(self) -> None:
         """Kill what is left, and close every descriptor, so that nothing waits for the garbage."""
@@ -367,6 +385,6 @@ if hasattr(os, "register_at_fork"):
 
 
 def _reply(fields: Any) -> Reply:
-    if isinstance(fields, BaseException):
-        raise fields
+    if isinstance(fields, SerializationError):
+        return Reply([], 0, keep(fields, fields.index)._replace(unrun=True), 0, 0.0, 0.0, 0.0)
     return Reply(*fields)

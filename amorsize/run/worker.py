@@ -180,6 +180,10 @@ class Setup:
         """Whether no initializer has to run."""
         return self._content[1] is None
 
+    def opened(self) -> Setup:
+        """Return the same setup, ready for use."""
+        return self
+
     def prepare(self) -> Call | None:
         """Run the initializer and return the call."""
         call, initializer, initargs = self._content
@@ -217,15 +221,15 @@ class _Pickled(Setup):
         self.environ = environ
         self._blobs = (current, blob)
 
-    def prepare(self) -> Call | None:
-        """Unpickle, run the initializer and return the call.
+    def opened(self) -> Setup:
+        """Return what was sent.
 
         The caller's values come first: what the call names is looked up as it is unpickled.
         """
         current, blob = self._blobs
         if current is not None:
             adopt(loads(current), [])
-        return Setup(*loads(blob)).prepare()
+        return Setup(*loads(blob))
 
 
 class Reply(NamedTuple):
@@ -299,6 +303,17 @@ class _Worker:
         self.call = call
         self.func = guarded(call.func, survivor) if call.return_exceptions else call.func
 
+    def open_setup(self, setup: Setup) -> None:
+        """Take what this worker was started with, and run the initializer."""
+        try:
+            setup = setup.opened()
+        except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
+            self.broken = _unopened(error, None)
+            return
+        call = setup.prepare()
+        if call is not None:
+            self.take(call)
+
     def open(self, shipment: Shipment) -> None:
         """Take the call of a shipment; what goes wrong is told with each of its chunks."""
         self.shipment, self.broken = shipment.name, None
@@ -306,8 +321,8 @@ class _Worker:
             restore(self.undo)
             adopt(unpack(shipment.current, common=True), self.undo)
             self.take(unpack(shipment.call, common=True))
-        except BaseException as error:  # noqa: BLE001 - told with the chunk
-            self.broken = pack(error, None)
+        except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
+            self.broken = _unopened(error, None)
 
 
 # An instance: as attributes of a class, functions and other descriptors would be bound to it.
@@ -363,10 +378,8 @@ def _start(setup: Setup) -> None:
                 time.tzset()
         if setup.threads is not None:
             setup.threads.apply()
-        call = setup.prepare()
-        if call is not None:
-            _worker.take(call)
-    except BaseException as error:  # noqa: BLE001 - told with the first chunk
+        _worker.open_setup(setup)
+    except BaseException as error:  # noqa: BLE001 - the user's initializer; goes with the chunk
         _worker.broken = pack(error, None)
     _note(READY, 0)
 
@@ -427,7 +440,7 @@ def run_chunk(
         else:
             pieces = tuple(column[begin : begin + size] for column in call.columns)
     except BaseException as error:  # noqa: BLE001 - an item's own unpickling may raise anything
-        return [], 0, pack(error, begin), os.getpid(), begun, 0.0, 0.0
+        return [], 0, _unopened(error, begin), os.getpid(), begun, 0.0, 0.0
     func = _tracked(_worker.func, begin) if track else _worker.func
     failure, seconds, cpu_seconds = run_columns(func, pieces, call.star, begin, out)
     if track:
@@ -444,6 +457,11 @@ def run_chunk(
         failure = pack(left_out, left_out.index)
         out = out[: left_out.index - begin]
     return parcel, len(out), failure, os.getpid(), begun, seconds, cpu_seconds, parcel.size, packed
+
+
+def _unopened(error: BaseException, index: int | None) -> Failure:
+    """Carry what went wrong before any item of a chunk was run."""
+    return pack(error, index)._replace(unrun=True)
 
 
 def run_columns(
