@@ -25,6 +25,7 @@ from .crew import Lost, Running, Task
 from .current import Current, current_values
 from .processes import ProcessCrew
 from .shared import make_prefix, sweep
+from .surroundings import State
 from .transport import pack_common
 from .worker import Call, Reply, Setup, Shipment, Threads
 
@@ -61,6 +62,7 @@ class _Kept:
         self.context = context
         self.surroundings = surroundings
         self.codes: dict[tuple[str, str], frozenset[bytes]] = {}
+        self.user_count = 0  # kinds of the user's state that it was given, and keeps
         self.idle_since = 0.0
 
     def fits(self, context: BaseContext, workers: int) -> bool:
@@ -105,7 +107,12 @@ _watchers: list[threading.Thread] = []  # the one that is to go on; none or one
 
 
 def lease(
-    context: BaseContext, workers: int, call: Call, used: Uses, threads: Threads | None
+    context: BaseContext,
+    workers: int,
+    call: Call,
+    used: Uses,
+    threads: Threads | None,
+    state: State,
 ) -> Lease | None:
     """Return a crew for one call: a kept one, or a new one that will be kept.
 
@@ -115,6 +122,7 @@ def lease(
         call: the call.
         used: what its function uses.
         threads: as in ``Setup``.
+        state: the state that the caller runs in.
 
     Returns:
         The crew; None where a crew cannot be kept for this function: it can only travel while a
@@ -128,11 +136,11 @@ def lease(
     prefix = make_prefix()
     shipment = None
     try:
-        shipment = _pack(call, current_values(used), prefix)
+        shipment = _pack(call, current_values(used), state, prefix)
         if shipment is None:
             return None
         surroundings = _Surroundings()
-        kept = _take(context, workers, surroundings, used.codes)
+        kept = _take(context, workers, surroundings, used.codes, state.user_count)
         reused = kept is not None
         if kept is None:
             blank = Setup(None, None, (), environ=current_environ(context), threads=threads)
@@ -142,6 +150,7 @@ def lease(
         sweep(prefix)
         raise
     kept.codes |= used.codes
+    kept.user_count = state.user_count
     kept.surroundings.specs = surroundings.specs | kept.surroundings.specs
     return Lease(kept, shipment, prefix, reused=reused)
 
@@ -269,17 +278,17 @@ class Lease:
             sweep(self._prefix)
 
 
-def _pack(call: Call, current: Current, prefix: str) -> Shipment | None:
+def _pack(call: Call, current: Current, state: State, prefix: str) -> Shipment | None:
     """Return a call ready to be sent to workers that are there; None where it cannot be."""
     try:
-        values = pack_common(current, prefix)
-        parcel = None if values is None else pack_common(call, prefix)
+        parcels = [pack_common(part, prefix) for part in (state, current, call)]
     except SerializationError:
-        values = parcel = None
-    if values is None or parcel is None:
+        parcels = [None]
+    whole = [parcel for parcel in parcels if parcel is not None]
+    if len(whole) < len(parcels) or len(whole) < 3:
         sweep(prefix)
         return None
-    return Shipment(os.urandom(8).hex(), values, parcel)
+    return Shipment(os.urandom(8).hex(), *whole)
 
 
 def _take(
@@ -287,6 +296,7 @@ def _take(
     workers: int,
     surroundings: _Surroundings,
     codes: dict[tuple[str, str], frozenset[bytes]],
+    user_count: int,
 ) -> _Kept | None:
     """Take a fitting crew out of those that wait; end what fits no more."""
     with _lock:
@@ -295,7 +305,12 @@ def _take(
         stale += [
             kept
             for kept in found
-            if kept not in stale and (kept.knows_other(codes) or not kept.crew.is_well())
+            if kept not in stale
+            and (
+                kept.knows_other(codes)
+                or kept.user_count > user_count  # only the user knows how to undo that
+                or not kept.crew.is_well()
+            )
         ]
         found = [kept for kept in found if kept not in stale]
         taken = found[-1] if found else None

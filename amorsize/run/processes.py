@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..decide.machine import oom_kills
 from ..errors import SerializationError
-from . import worker
+from . import logs, worker
 from .channel import END, Frames, Tasks, reply_pipe
 from .crew import Lost, Running, Task
 from .failure import keep
@@ -27,7 +27,7 @@ from .shared import make_prefix, sweep
 from .signals import held_signals
 from .stuck import deadlock
 from .transport import Parcel, pack_forked, pack_shipped
-from .worker import CHUNK, ITEM, NOTE, READY, REPLY, Reply, Setup, Shipment
+from .worker import CHUNK, ITEM, NOTE, READY, RECORD, REPLY, Reply, Setup, Shipment
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -303,6 +303,9 @@ class ProcessCrew:
             if kind == REPLY:
                 fields = pickle.loads(body)
                 self._found.append((fields[0], fields[1:]))
+                continue
+            if kind == RECORD:
+                logs.handle(body)
                 continue
             subject, when = NOTE.unpack(body)
             if kind == READY:

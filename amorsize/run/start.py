@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..decide.fingerprint import uses
+from .surroundings import take, take_own
 from .worker import Setup
 
 TYPE_CHECKING = False
@@ -53,10 +54,13 @@ def start_crew(
         context = multiprocessing.get_context(method)
     if method != "fork":
         used = uses(setup.call.func)
+        state, _ = take()
         if setup.is_plain:
-            crew = kept.lease(context, workers, setup.call, used, setup.threads)
+            crew = kept.lease(context, workers, setup.call, used, setup.threads, state)
             if crew is not None:
                 return crew
-        setup = setup.of_caller(current_values(used), kept.current_environ(context))
+        setup = setup.of_caller(current_values(used), kept.current_environ(context), state)
+    else:
+        setup.state = take_own()
     tasks = first(inherits) if first is not None and method == "fork" else None
     return ProcessCrew(context, workers, setup, inherits=inherits, first=tasks)

@@ -23,7 +23,9 @@ from .channel import END, MOST_BYTES, send_frame, take_task
 from .current import Current, Undo, adopt, restore
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
+from .logs import relay_to
 from .signals import restore_handlers
+from .surroundings import State, put, put_last
 from .transport import Parcel, dumps_by_value, dumps_inherited, loads, pack_results, unpack
 
 TYPE_CHECKING = False
@@ -37,6 +39,7 @@ __all__ = [
     "ITEM",
     "NOTE",
     "READY",
+    "RECORD",
     "REPLY",
     "Call",
     "Reply",
@@ -70,12 +73,14 @@ class Shipment(NamedTuple):
 
     Attributes:
         name: of the call, different for each.
+        state: the state that the caller runs in.
         current: the caller's values of what the call uses. They are set before the call is opened:
             what that names is looked up then.
         call: the call.
     """
 
     name: str
+    state: Parcel
     current: Parcel
     call: Parcel
 
@@ -151,6 +156,7 @@ class Setup:
         current: the caller's globals, for workers that import its modules.
         environ: the caller's environment variables, for workers that do not inherit them.
         threads: for numerical libraries in the worker; None leaves those alone.
+        state: the state that the caller runs in, as far as the worker has to be given it.
     """
 
     def __init__(
@@ -162,7 +168,9 @@ class Setup:
         current: Current | None = None,
         environ: dict[str, str] | None = None,
         threads: Threads | None = None,
+        state: State | None = None,
     ) -> None:
+        self.state = state or State()
         self.prefix = prefix
         self.threads = threads
         self.environ = environ
@@ -191,18 +199,18 @@ class Setup:
             initializer(*initargs)
         return call
 
-    def of_caller(self, current: Current, environ: dict[str, str] | None) -> Setup:
+    def of_caller(self, current: Current, environ: dict[str, str] | None, state: State) -> Setup:
         """Return the same setup for workers that do not inherit the caller's state."""
-        return Setup(*self._content, self.prefix, current, environ, self.threads)
+        return Setup(*self._content, self.prefix, current, environ, self.threads, state)
 
     def for_crew(self, prefix: str) -> Setup:
         """Return the same setup with a prefix for segments."""
-        return Setup(*self._content, prefix, self._current, self.environ, self.threads)
+        return Setup(*self._content, prefix, self._current, self.environ, self.threads, self.state)
 
     def __reduce__(self) -> tuple[object, ...]:
         blob = dumps_inherited(self._content)
         current = None if self._current is None else dumps_by_value(self._current)
-        return _Pickled, (blob, self.prefix, current, self.environ, self.threads)
+        return _Pickled, (blob, self.prefix, current, self.environ, self.threads, self.state)
 
 
 class _Pickled(Setup):
@@ -215,7 +223,9 @@ class _Pickled(Setup):
         current: bytes | None,
         environ: dict[str, str] | None,
         threads: Threads | None,
+        state: State,
     ) -> None:
+        self.state = state
         self.prefix = prefix
         self.threads = threads
         self.environ = environ
@@ -229,7 +239,8 @@ class _Pickled(Setup):
         current, blob = self._blobs
         if current is not None:
             adopt(loads(current), [])
-        return Setup(*loads(blob))
+        call, initializer, initargs = loads(blob)
+        return Setup(call, initializer, initargs, state=self.state)
 
 
 class Reply(NamedTuple):
@@ -271,9 +282,10 @@ class Reply(NamedTuple):
 
 
 # What a worker says in frames: it is set up; it has taken a chunk, or begun an item, and when; what
-# became of a chunk. A note is the subject (chunk or item) and the monotonic time.
+# became of a chunk; a record that was logged. A note is the subject (chunk or item) and the
+# monotonic time.
 NOTE = Struct("<qd")
-READY, CHUNK, ITEM, REPLY = b"r", b"c", b"i", b"a"
+READY, CHUNK, ITEM, REPLY, RECORD = b"r", b"c", b"i", b"a", b"l"
 
 
 class _Worker:
@@ -306,7 +318,9 @@ class _Worker:
     def open_setup(self, setup: Setup) -> None:
         """Take what this worker was started with, and run the initializer."""
         try:
+            put(setup.state)
             setup = setup.opened()
+            put_last(setup.state)
         except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
             self.broken = _unopened(error, None)
             return
@@ -319,8 +333,11 @@ class _Worker:
         self.shipment, self.broken = shipment.name, None
         try:
             restore(self.undo)
+            state = unpack(shipment.state, common=True)
+            put(state)
             adopt(unpack(shipment.current, common=True), self.undo)
             self.take(unpack(shipment.call, common=True))
+            put_last(state)
         except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
             self.broken = _unopened(error, None)
 
@@ -338,6 +355,7 @@ def serve(setup: Setup, tasks: Connection, replies: Connection) -> None:
         replies: where frames go; its own.
     """
     _worker.replies = replies
+    relay_to(lambda record: _worker.tell(RECORD, record))
     _worker.prefix = setup.prefix
     _start(setup)
     buffer = bytearray(MOST_BYTES)
