@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["loaded"]
+__all__ = ["load", "loaded"]
 
 
 def loaded(name: str) -> Any:
@@ -26,3 +27,20 @@ def loaded(name: str) -> Any:
     module = sys.modules.get(name)
     spec = getattr(module, "__spec__", None)
     return None if getattr(spec, "_initializing", False) else module
+
+
+def load(name: str) -> Any:
+    """Return a module, importing it if need be, without a signal's handler cutting in.
+
+    A handler that maps would find the module half imported by its own thread.
+
+    Args:
+        name: full name of the module.
+    """
+    module = loaded(name)
+    if module is None:
+        from .signals import held_signals  # 1 ms, and only what is heavy is loaded so
+
+        with held_signals():
+            module = importlib.import_module(name)
+    return module

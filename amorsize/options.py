@@ -8,6 +8,8 @@ from math import isfinite
 from operator import index
 from typing import NamedTuple
 
+from .lookup import load
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -200,9 +202,7 @@ def check_context(name: str, value: object) -> None:
     """Raise unless ``value`` is None, a start method of this platform, or a context."""
     if value is None:
         return
-    import multiprocessing  # only when a context is asked for: 20 ms
-    import multiprocessing.context
-
+    multiprocessing = load("multiprocessing")  # only when a context is asked for: 20 ms
     methods = multiprocessing.get_all_start_methods()
     if isinstance(value, str):
         if value not in methods:

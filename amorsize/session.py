@@ -20,6 +20,7 @@ from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next
 from .decide.probe import LONGEST_BLOCK_SECONDS, Stopwatch
 from .errors import SerializationError, TaskTimeoutError, WorkerLostError
 from .evidence import Evidence
+from .lookup import load
 from .options import Options
 from .outcome import Outcome
 from .run.failure import MISSING
@@ -363,7 +364,8 @@ class Session:
 
     def _crowd(self, plan: Plan, *, ordered: bool, lazy: bool) -> Generator[tuple[int, list[Any]]]:
         """Yield (start, results) of the items left, run by a crew; or here, if none can be had."""
-        from .run.engine import Engine  # heavy, and only workers need it
+        load("amorsize.run.engine")  # heavy, and only workers need it
+        from .run.engine import Engine
         from .run.policy import Policy
 
         options, adviser = self.options, self._advised()
@@ -429,7 +431,8 @@ class Session:
 
     def _make_crew(self, workers: int, first: Callable[[bool], Iterator[Task]] | None) -> Crew:
         # Now: later there may be no descriptor to open them with.
-        from .run import inline  # noqa: F401
+        load("amorsize.run.inline")
+        load("amorsize.run.start")
         from .run.start import start_crew
         from .run.worker import BUSY_SHARE, Call, Setup, Threads
 

@@ -246,7 +246,7 @@ def test_a_module_reloaded_before_its_function_is_used_counts(method, tmp_path, 
 def test_without_shared_memory_one_crew_serves_a_call(room, monkeypatch, tmp_path):
     """Small calls travel by the pipe to kept workers, large ones with the start of others."""
     if room == "none":
-        monkeypatch.setattr(shared, "SHARED_FOLDER", str(tmp_path / "nowhere"))
+        monkeypatch.setattr(shared, "shared_folder", lambda: "")
     else:
         monkeypatch.setattr(shared, "write", lambda prefix, parts: "")
     same_as_map(changing.compute)
@@ -494,7 +494,7 @@ class TestLargeCaller:
         monkeypatch.setenv("AMORSIZE_N_JOBS", "2")
 
     @staticmethod
-    def choose(asked):
+    def choose(asked, about_to=True):
         """Choose as where fork is the default."""
         return (asked, ASKED) if asked else ("fork", "the interpreter's default")
 

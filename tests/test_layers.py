@@ -36,14 +36,23 @@ LAYERS = [
     {"run.worker"},
     {"run.current", "run.surroundings"},
     {"run.feed", "run.transport"},
-    {"run.failure", "run.shared", "run.signals", "run.channel", "run.stuck", "run.logs"},
+    {
+        "run.failure",
+        "run.shared",
+        "run.channel",
+        "run.stuck",
+        "run.logs",
+        "run.tracker",
+    },
     {"decide.planner", "decide.probe", "decide.learning"},
     {"decide.fingerprint"},
     {"decide.walk"},
     {"decide.machine"},
     {"decide.forking"},
     {"decide.model", "decide.codes", "decide.owners", "decide.natives", "decide.blocks"},
-    {"options", "errors", "units", "lookup"},
+    {"options"},
+    {"lookup"},
+    {"errors", "units", "signals"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FOLDERS = {"run", "decide", "show"}  # their __init__ files hold a docstring only

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from io import FileIO
 from math import ceil
 from posixpath import dirname
 from typing import NamedTuple
@@ -363,16 +364,12 @@ def choose_start_method(
 def _read(path: str) -> str:
     """Return the text of a small file without its trailing newline, "" when it cannot be read.
 
-    Straight from the descriptor: a text file object takes three times as long, and the first look
-    at the machine is half of what the first decision of a process costs.
+    A text file object takes three times as long, and the first look at the machine is half of what
+    the first decision of a process costs. A bare descriptor would stay open if a signal's handler
+    raised before it is noted anywhere.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        with FileIO(path) as file:
+            return (file.read(1 << 16) or b"").decode("ascii", "replace").strip()
     except OSError:
         return ""
-    try:
-        return os.read(descriptor, 1 << 16).decode("ascii", "replace").strip()
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)

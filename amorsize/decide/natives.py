@@ -11,6 +11,7 @@ import itertools
 import os
 import platform
 from bisect import bisect_right
+from io import FileIO
 from struct import unpack
 from typing import NamedTuple
 
@@ -72,13 +73,10 @@ def thread_owners(tids: frozenset[int]) -> set[str]:
         The names; "python" for Python's own, "" where it cannot be found out.
     """
     try:
-        memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
+        with FileIO("/proc/self/mem") as memory:
+            return _Stacks(memory.fileno(), _regions()).owners(tids)
     except OSError:
         return {""}
-    try:
-        return _Stacks(memory, _regions()).owners(tids)
-    finally:
-        os.close(memory)
 
 
 class _Stacks:

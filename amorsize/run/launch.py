@@ -10,6 +10,8 @@ the worker's own children still hold open.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.process
@@ -199,6 +201,8 @@ def start_worker(context: BaseContext, name: str, target: Any, args: tuple[Any, 
     Raises:
         OSError: it cannot be started.
     """
+    if _is_sub_interpreter():
+        raise OSError("a sub-interpreter cannot start processes")
     kind = context.Process  # type: ignore[attr-defined,unused-ignore]
     own = globals().get(_OWN.get(f"{kind.__module__}.{kind.__name__}", ""), kind)
     process = own(target=target, args=args, name=name)
@@ -209,6 +213,18 @@ def start_worker(context: BaseContext, name: str, target: Any, args: tuple[Any, 
     except RuntimeError as error:  # a sub-interpreter, or the interpreter is about to end
         raise OSError(str(error)) from error
     return Worker(process)
+
+
+@functools.cache
+def _is_sub_interpreter() -> bool:
+    """Return whether this is another interpreter of the process: a child forked by one dies."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # since 3.13, and before
+        try:
+            interpreters = importlib.import_module(name)
+        except ImportError:
+            continue
+        return bool(interpreters.get_current() != interpreters.get_main())
+    return False
 
 
 _OWN = {

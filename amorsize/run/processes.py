@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..decide.machine import oom_kills
 from ..errors import SerializationError
-from . import logs, worker
+from ..signals import held_signals
+from . import logs, tracker, worker
 from .channel import END, Frames, Tasks, reply_pipe
 from .crew import Lost, Running, Task
 from .failure import keep
 from .launch import Worker, ensure_descriptors, ensure_server, kill, start_worker
 from .shared import make_prefix, sweep
-from .signals import held_signals
 from .stuck import deadlock
 from .transport import Parcel, pack_forked, pack_shipped
-from .worker import CHUNK, ITEM, NOTE, READY, RECORD, REPLY, Reply, Setup, Shipment
+from .worker import CHUNK, ITEM, NOTE, READY, RECORD, REPLY, TRACKED, Reply, Setup, Shipment
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -304,8 +304,8 @@ class ProcessCrew:
                 fields = pickle.loads(body)
                 self._found.append((fields[0], fields[1:]))
                 continue
-            if kind == RECORD:
-                logs.handle(body)
+            if kind in _RELAYED:
+                _RELAYED[kind](body)
                 continue
             subject, when = NOTE.unpack(body)
             if kind == READY:
@@ -359,6 +359,9 @@ class ProcessCrew:
                 frames.reader.close()
             self._tasks.close_callers()
 
+
+# What workers have the caller do.
+_RELAYED: dict[bytes, Callable[[bytes], None]] = {RECORD: logs.handle, TRACKED: tracker.handle}
 
 _KILLED = -9  # the exit code after SIGKILL, which Windows has no name for
 

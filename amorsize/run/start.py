@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..decide.fingerprint import uses
+from ..lookup import load
 from .surroundings import take, take_own
 from .worker import Setup
 
@@ -44,23 +45,26 @@ def start_crew(
         from .threads import ThreadCrew
 
         return ThreadCrew(workers, setup)
-    import multiprocessing  # 25 ms: only when a crew really starts
-
+    multiprocessing = load("multiprocessing")  # 25 ms: only when a crew really starts
+    load("amorsize.run.kept")
     from . import kept
     from .current import current_values
     from .processes import ProcessCrew
 
-    if context is None or isinstance(context, str):
-        context = multiprocessing.get_context(method)
+    chosen: BaseContext = (
+        multiprocessing.get_context(method)
+        if context is None or isinstance(context, str)
+        else context
+    )
     if method != "fork":
         used = uses(setup.call.func)
         state, _ = take()
         if setup.is_plain:
-            crew = kept.lease(context, workers, setup.call, used, setup.threads, state)
+            crew = kept.lease(chosen, workers, setup.call, used, setup.threads, state)
             if crew is not None:
                 return crew
-        setup = setup.of_caller(current_values(used), kept.current_environ(context), state)
+        setup = setup.of_caller(current_values(used), kept.current_environ(chosen), state)
     else:
         setup.state = take_own()
     tasks = first(inherits) if first is not None and method == "fork" else None
-    return ProcessCrew(context, workers, setup, inherits=inherits, first=tasks)
+    return ProcessCrew(chosen, workers, setup, inherits=inherits, first=tasks)

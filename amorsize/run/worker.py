@@ -13,18 +13,19 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from struct import Struct
 from typing import NamedTuple
 
 from ..decide.probe import cpu_seconds, queued_seconds, with_queue
 from ..lookup import loaded
+from ..signals import restore_handlers
+from . import logs, tracker
 from .channel import END, MOST_BYTES, send_frame, take_task
 from .current import Current, Undo, adopt, restore
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
-from .logs import relay_to
-from .signals import restore_handlers
 from .surroundings import State, put, put_last
 from .transport import Parcel, dumps_by_value, dumps_inherited, loads, pack_results, unpack
 
@@ -41,6 +42,7 @@ __all__ = [
     "READY",
     "RECORD",
     "REPLY",
+    "TRACKED",
     "Call",
     "Reply",
     "Setup",
@@ -282,10 +284,11 @@ class Reply(NamedTuple):
 
 
 # What a worker says in frames: it is set up; it has taken a chunk, or begun an item, and when; what
-# became of a chunk; a record that was logged. A note is the subject (chunk or item) and the
-# monotonic time.
+# became of a chunk; a record that was logged; what is to be tracked. A note is the subject (chunk
+# or item) and the monotonic time.
 NOTE = Struct("<qd")
-READY, CHUNK, ITEM, REPLY, RECORD = b"r", b"c", b"i", b"a", b"l"
+READY, CHUNK, ITEM, REPLY = b"r", b"c", b"i", b"a"
+RECORD, TRACKED = b"l", b"t"
 
 
 class _Worker:
@@ -355,7 +358,9 @@ def serve(setup: Setup, tasks: Connection, replies: Connection) -> None:
         replies: where frames go; its own.
     """
     _worker.replies = replies
-    relay_to(lambda record: _worker.tell(RECORD, record))
+    logs.relay_to(partial(_worker.tell, RECORD))
+    if type(setup) is Setup:  # it was not sent: this worker was forked
+        tracker.relay_to(partial(_worker.tell, TRACKED))
     _worker.prefix = setup.prefix
     _start(setup)
     buffer = bytearray(MOST_BYTES)
@@ -423,7 +428,7 @@ def _whole_lines() -> None:
     streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
     for stream in streams:
         with suppress(AttributeError, ValueError, OSError):  # none, closed, or something odd
-            stream.reconfigure(line_buffering=True)
+            stream.reconfigure(line_buffering=True, write_through=False)
 
 
 def run_chunk(
@@ -545,7 +550,13 @@ def _flush() -> None:
 
 
 def _reseed() -> None:
-    """Give this worker its own global NumPy random state: forks inherit the caller's."""
+    """Give this worker random numbers of its own: forks inherit the state of the caller's.
+
+    Python does that itself for its own global generator.
+    """
+    torch = loaded("torch")
+    if torch is not None:
+        torch.default_generator.seed()
     random = loaded("numpy.random")
     if random is not None:
         random.seed()
