@@ -1,15 +1,20 @@
 """When a fork is safe and when it is not: with real libraries, real threads, and real locks."""
 
+import importlib.util
 import threading
 import time
 
 import pytest
 
-from amorsize import smart_map
 from amorsize.decide.forking import fork_danger
 from tests import programs
 
-HEAVY = "needs the dependency group 'heavy'"
+
+def needs(library):
+    """Skip without a library; loading it here would start its threads in all other tests."""
+    if importlib.util.find_spec(library.partition(".")[0]) is None:
+        pytest.skip(f"needs {library}, of the dependency group 'heavy'")
+
 
 MAP = """
 import sys, time
@@ -55,7 +60,7 @@ LIBRARIES = {
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_libraries_whose_threads_do_not_survive_a_fork_never_hang(library, first, tmp_path):
     """The first items, run here, start the library's threads: workers are not forked then."""
-    pytest.importorskip(library, reason=HEAVY)
+    needs(library)
     setup, expression = LIBRARIES[library]
     source = MAP.format(setup=setup, expression=expression, first=first)
     ended = programs.run_source(source, tmp_path, deadline=100)
@@ -92,7 +97,7 @@ if __name__ == "__main__":
 )
 def test_libraries_that_survive_a_fork_do_not_prevent_it(library, setup, expression, tmp_path):
     """OpenBLAS and Arrow have fork handlers; tqdm's monitor only waits."""
-    pytest.importorskip(library, reason=HEAVY)
+    needs(library)
     source = FORKED.format(setup=setup, expression=expression)
     ended = programs.run_source(source, tmp_path)
     assert ended.out == "True fork\n", ended.out + ended.err
@@ -163,30 +168,35 @@ def acquired(over, ready):
     lock.release()
 
 
-@pytest.mark.parametrize("run", [waits, sleeps, takes])
+def apart(code):
+    """Run code in a process that has no other threads."""
+    ended = programs.run("-c", f"from tests.surroundings.test_forking import *\n{code}")
+    assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize("run", ["waits", "sleeps", "takes"])
 def test_a_thread_that_waits_without_a_lock_does_not_prevent_a_fork(run):
     """Servers and notebooks are full of those."""
-    with Beside(run):
-        # It may be looked at just as it wakes.
-        assert any(not fork_danger() for _ in range(50))
+    # It may be looked at just as it wakes.
+    apart(f"with Beside({run}): assert any(not fork_danger() for _ in range(50)), fork_danger()")
 
 
-@pytest.mark.parametrize("run", [computes, holds, acquired])
+@pytest.mark.parametrize("run", ["computes", "holds", "acquired"])
 def test_a_thread_at_work_or_with_a_lock_prevents_a_fork(run):
     """What it holds would be held for ever in the child."""
-    with Beside(run):
-        time.sleep(0.02)
-        assert "thread" in fork_danger()
+    apart(f"with Beside({run}): time.sleep(0.05); assert 'thread' in fork_danger()")
 
 
 def test_workers_are_forked_beside_a_waiting_thread():
     """The report says how they were started, and why."""
-    reports = []
-    with Beside(waits):
-        got = smart_map(slow, range(100), report=reports.append)
-    assert got == list(range(100))
-    assert reports[0].start_method == "fork"
-    assert reports[0].start_reason == "this process can be forked safely"
+    apart("""
+reports = []
+with Beside(waits):
+    got = smart_map(slow, range(100), report=reports.append)
+assert got == list(range(100))
+assert reports[0].start_method == "fork"
+assert reports[0].start_reason == "this process can be forked safely"
+""")
 
 
 def slow(x):

@@ -5,6 +5,7 @@ import contextvars
 import csv
 import decimal
 import gc
+import importlib.util
 import locale
 import socket
 import sys
@@ -237,13 +238,32 @@ SETTINGS = {
 }
 
 
+# Loading these starts threads that no fork survives: not in the process of all other tests.
+HEAVY = ("sklearn", "torch")
+
+
+def apart(check, name, kind):
+    """Run a check in a process of its own, if its library is there."""
+    for library in SETTINGS[name].needs:
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"needs {library}, of the dependency group 'heavy'")
+    if name not in HEAVY:
+        check(name, kind)
+        return
+    code = f"from tests.surroundings import test_state as t; t.{check.__name__}({name!r}, {kind!r})"
+    ended = programs.run("-c", code)
+    assert ended.code == 0, ended.err
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("method", FRESH)
 def test_fresh_workers_have_the_callers_state(name, method):
     """What the caller has changed holds in workers, also in kept ones, and ends with the call."""
+    apart(check_workers, name, method)
+
+
+def check_workers(name, method):
     setting = SETTINGS[name]
-    for library in setting.needs:
-        pytest.importorskip(library)
     smart_map(abs, range(3), n_jobs=2, mp_context=method)  # workers with nothing changed
     with setting.change():
         here = list(map(setting.show, range(4)))
@@ -256,12 +276,14 @@ def test_fresh_workers_have_the_callers_state(name, method):
 @pytest.mark.parametrize("name", ["decimal", "numpy", "sklearn", "torch"])
 def test_threads_have_what_the_callers_thread_has_of_its_own(name):
     """With backend="thread", too, results are the caller's."""
+    apart(check_threads, name, "thread")
+
+
+def check_threads(name, backend):
     setting = SETTINGS[name]
-    for library in setting.needs:
-        pytest.importorskip(library)
     with setting.change():
         here = list(map(setting.show, range(4)))
-        assert smart_map(setting.show, range(4), n_jobs=2, backend="thread") == here
+        assert smart_map(setting.show, range(4), n_jobs=2, backend=backend) == here
 
 
 request = contextvars.ContextVar("request", default="none")
