@@ -190,6 +190,7 @@ def test_a_thread_at_work_or_with_a_lock_prevents_a_fork(run):
 def test_workers_are_forked_beside_a_waiting_thread():
     """The report says how they were started, and why."""
     apart("""
+from amorsize import smart_map
 reports = []
 with Beside(waits):
     got = smart_map(slow, range(100), report=reports.append)
