@@ -21,6 +21,7 @@ from ..decide.fingerprint import Uses
 from ..decide.forking import IDLE_THREAD
 from ..decide.owners import is_users
 from ..errors import SerializationError
+from ..lookup import loaded
 from .crew import Lost, Running, Task
 from .current import Current, current_values
 from .processes import ProcessCrew
@@ -261,7 +262,10 @@ class Lease:
             kept, self._kept = self._kept, None
             self._crew.sweep()
             self.sweep()
-            _keep(kept)
+            if _is_measured():
+                self._crew.close()
+            else:
+                _keep(kept)
 
     def abandon(self) -> list[tuple[int, Reply]]:
         """End the workers at once, whatever they do; return replies that still came through."""
@@ -321,6 +325,16 @@ def _take(
     if taken is not None:
         taken.set_idle(False)
     return taken
+
+
+def _is_measured() -> bool:
+    """Return whether coverage is measured: workers write theirs down as they end.
+
+    Tools that run tests put the parts together before this process ends, which is when kept
+    workers would.
+    """
+    coverage = loaded("coverage")
+    return coverage is not None and coverage.Coverage.current() is not None
 
 
 def _keep(kept: _Kept) -> None:

@@ -424,11 +424,43 @@ def _take_signals() -> None:
 
 
 def _whole_lines() -> None:
-    """Have lines written one by one: a full buffer is written up to where it is full."""
-    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
-    for stream in streams:
-        with suppress(AttributeError, ValueError, OSError):  # none, closed, or something odd
-            stream.reconfigure(line_buffering=True, write_through=False)
+    """Have lines written one by one: those of several workers must not mix."""
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            with suppress(ValueError, OSError):  # closed
+                stream.reconfigure(line_buffering=True, write_through=False)
+        elif stream is not None:  # a notebook's, or one that a test captures
+            setattr(sys, name, _Lines(stream))
+
+
+class _Lines:
+    """A stream that gets whole lines, each in one piece.
+
+    Args:
+        stream: the stream.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        """Write the lines that are complete, and keep the rest."""
+        whole, newline, self._begun = (self._begun + text).rpartition("\n")
+        if newline:
+            self._stream.write(whole + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what there is."""
+        if self._begun:
+            self._stream.write(self._begun)
+            self._begun = ""
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def run_chunk(

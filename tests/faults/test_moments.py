@@ -233,9 +233,8 @@ def test_threads_started_by_the_first_items_are_noticed(tmp_path):
     source = """
 import threading, time
 from amorsize import smart_map
-lock = threading.Lock()
 def hold():
-    with lock:
+    with threading.Lock():
         time.sleep(60)
 def f(x):
     if threading.active_count() == 1:

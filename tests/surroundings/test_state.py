@@ -443,3 +443,30 @@ def test_time_zone_is_the_callers(monkeypatch):
 
 def zone(_):
     return time.timezone
+
+
+MEASURED = """
+import coverage, sys
+measured = coverage.Coverage(data_file={data!r}, source=[{folder!r}], concurrency=["multiprocessing"], config_file=False, data_suffix=True)
+measured.start()
+import covered
+from amorsize import smart_map
+if __name__ == "__main__":
+    smart_map(covered.work, range(8), n_jobs=2, mp_context={method!r})
+    measured.stop()
+    measured.save()
+    measured.combine()
+    print(measured.analysis2(covered)[3])
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", *FRESH])
+def test_what_workers_execute_is_measured(method, tmp_path):
+    """Before the program ends, which is when pytest-cov puts the parts together."""
+    (tmp_path / "covered.py").write_text(
+        "def work(x):\\n    if x > 3:\\n        return 1\\n    return 0\\n"
+    )
+    source = MEASURED.replace("{method!r}", repr(method)).replace("{folder!r}", repr(str(tmp_path)))
+    source = source.replace("{data!r}", repr(str(tmp_path / "data")))
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out == "[]\\n", ended.out + ended.err
