@@ -447,7 +447,7 @@ def zone(_):
 
 MEASURED = """
 import coverage, sys
-measured = coverage.Coverage(data_file={data!r}, source=[{folder!r}], concurrency=["multiprocessing"], config_file=False, data_suffix=True)
+measured = coverage.Coverage(data_file={data!r}, config_file={config!r})
 measured.start()
 import covered
 from amorsize import smart_map
@@ -464,9 +464,12 @@ if __name__ == "__main__":
 def test_what_workers_execute_is_measured(method, tmp_path):
     """Before the program ends, which is when pytest-cov puts the parts together."""
     (tmp_path / "covered.py").write_text(
-        "def work(x):\\n    if x > 3:\\n        return 1\\n    return 0\\n"
+        "def work(x):\n    if x > 3:\n        return 1\n    return 0\n"
     )
-    source = MEASURED.replace("{method!r}", repr(method)).replace("{folder!r}", repr(str(tmp_path)))
+    source = MEASURED.replace("{method!r}", repr(method))
     source = source.replace("{data!r}", repr(str(tmp_path / "data")))
+    config = tmp_path / "coverage.ini"
+    config.write_text(f"[run]\nconcurrency = multiprocessing\nparallel = true\nsource = {tmp_path}\n")
+    source = source.replace("{config!r}", repr(str(config)))
     ended = programs.run_source(source, tmp_path)
-    assert ended.out == "[]\\n", ended.out + ended.err
+    assert ended.out == "[]\n", ended.out + ended.err
