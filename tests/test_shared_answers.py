@@ -258,6 +258,7 @@ class TestFolder:
         """What one user learned another reads, who writes his own where the folder lets him."""
         source = (
             "import os, sys\n"
+            "from urllib import parse\n"
             "from amorsize import remote\n"
             "os.setgid(65534); os.setuid(65534)\n"
             "assert remote.fetch([sys.argv[1]]) == [b'root']\n"
