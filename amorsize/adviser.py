@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from . import cache
-from .decide.fingerprint import Fingerprint, fingerprint
+from .decide.coarse import coarse_digest
 from .decide.learning import (
     Seen,
     bounded_costs,
@@ -39,6 +40,7 @@ from .decide.planner import (
     make_plan,
     plan_for_little,
 )
+from .naming import Name, is_settled, name_of, name_of_code
 from .options import count_jobs, environment_cap
 from .units import duration
 
@@ -241,7 +243,8 @@ class Adviser:
         self._remembered_under = method  # whatever is used instead this time
         self.use_cache = use_cache
         self._cached = use_cache and items is not None and cache.enabled()
-        self._fingerprint: Fingerprint | None = None
+        self._name: Name | None = None
+        self._late = False  # whether the call was over before it was looked up
         self._costs: Costs | None = None
         self._has_doubted = not use_cache  # then nothing learned is used
 
@@ -280,16 +283,38 @@ class Adviser:
         """Whether a record was found, and the run has not contradicted it."""
         return self.record is not None
 
-    def look_up(self, *, only_memory: bool = False) -> None:
-        """Find the freshest valid record of the function at this size."""
+    def look_up(self, *, only_memory: bool = False, late: bool = False) -> None:
+        """Find the freshest valid record of the function at this size.
+
+        Args:
+            only_memory: leave the folder alone.
+            late: whether the items have run already: then nothing shows whether the function
+                changes what it reaches.
+        """
         if not self._cached:
             return
         assert self.items is not None
-        self._fingerprint = self._fingerprint or fingerprint(self.func)
-        environment = cache.environment_of(self.machine, self._remembered_under)
+        name = self._name = self._name or name_of(self.func)
+        self._late = late
+        by_code = not (name.coarse or only_memory)
         self.record = cache.look_up(
-            self._fingerprint.digest, self.items, environment, only_memory=only_memory
+            name.digest,
+            self.items,
+            cache.environment_of(self.machine, self._remembered_under),
+            only_memory=only_memory,
+            otherwise=partial(coarse_digest, self.func) if by_code else None,
         )
+        if self.record is not None and self.record.func != name.digest:
+            self._name = name_of_code(self.func)
+
+    def _final_name(self) -> Name:
+        """Return the name to remember the function under, now that its items have run."""
+        name = self._name or name_of(self.func)
+        if name.coarse:
+            return name
+        if self._late:
+            return name._replace(stable=name.stable and is_settled(self.func))
+        return name if name_of(self.func).digest == name.digest else name_of_code(self.func)
 
     def remembered(self, item_seconds: float | None = None) -> Profile | None:
         """Return the remembered profile, None when there is none.
@@ -434,7 +459,7 @@ class Adviser:
         if not self._cached:
             return
         assert self.items is not None
-        self._fingerprint = self._fingerprint or fingerprint(self.func)
+        name = self._final_name()
         old = self.record
         if (
             old is not None
@@ -444,7 +469,7 @@ class Adviser:
             profile = merged_profile(old.profile, profile)
         cache.remember(
             cache.Record(
-                func=self._fingerprint.digest,
+                func=name.digest,
                 size=size_bucket(self.items),
                 items=self.items,
                 profile=profile,
@@ -455,5 +480,5 @@ class Adviser:
                 updated=time.time(),
             ),
             run_seconds=run_seconds,
-            stable=self._fingerprint.stable,
+            stable=name.stable,
         )

@@ -97,35 +97,30 @@ def enabled() -> bool:
 
 
 def look_up(
-    func: str, items: int, environment: Environment, *, only_memory: bool = False
+    func: str,
+    items: int,
+    environment: Environment,
+    *,
+    only_memory: bool = False,
+    otherwise: Callable[[], str] | None = None,
 ) -> Record | None:
     """Return the freshest record of a function and size that is valid here, None on a miss.
 
     Args:
-        func: fingerprint of the function.
+        func: name of the function, its fingerprint.
         items: number of items of the call.
         environment: what the record must fit.
         only_memory: leave the folder alone.
+        otherwise: gives another name it may be remembered under, where nothing is under the first.
     """
     size = size_bucket(items)
-    told = store.told_folder()
-    slot = (told, func, size)
-    known = _memory.get(slot)
-    if known is not None and not all(map(store.exists, known.paths.values())):
-        _memory.pop(slot, None)  # another process has cleared the folder
-        for record in known.records.values():
-            _written.pop((told, record.key), None)
-        known = None
+    known = _known_of(func, size, environment, only_memory=only_memory)
+    if known is None and otherwise is not None:
+        known = _known_of(otherwise(), size, environment, only_memory=only_memory)
     if known is None:
-        if only_memory:
-            return None
-        known = _Known()
-        _load_all(known, told, func, size, environment)
-        if not known.records:
-            # Not kept as a miss: another process may write the record meanwhile.
+        if not only_memory:
             _counts["nothing remembered"] += 1
-            return None
-        _put(_memory, slot, known)
+        return None
     now = time.time()
     fresh = [record for record in known.records.values() if _fresh(record, now)]
     valid = [record for record in fresh if environment.accepts(record.environment)]
@@ -134,6 +129,28 @@ def look_up(
         return None
     _counts["hit"] += 1
     return max(valid, key=_age)
+
+
+def _known_of(
+    func: str, size: str, environment: Environment, *, only_memory: bool
+) -> _Known | None:
+    """Return what is remembered under a name, None for nothing."""
+    told = store.told_folder()
+    slot = (told, func, size)
+    known = _memory.get(slot)
+    if known is not None and not all(map(store.exists, known.paths.values())):
+        _memory.pop(slot, None)  # another process has cleared the folder
+        for record in known.records.values():
+            _written.pop((told, record.key), None)
+        known = None
+    if known is not None or only_memory:
+        return known
+    known = _Known()
+    _load_all(known, told, func, size, environment)
+    if not known.records:
+        return None  # not kept as a miss: another process may write the record meanwhile
+    _put(_memory, slot, known)
+    return known
 
 
 def _age(record: Record) -> float:
