@@ -25,6 +25,7 @@ from .outcome import Outcome
 from .run.failure import MISSING
 from .run.feed import Feed
 from .run.transport import is_smaller
+from .units import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -471,7 +472,7 @@ class Session:
             assert self.options.timeout is not None
             raise TaskTimeoutError(
                 f"the call took longer than timeout={self.options.timeout:g} s; "
-                f"{self.feed.position} items were finished",
+                f"{counted(self.feed.position, 'item was', 'items were')} finished",
                 seconds=self.options.timeout,
             )
 

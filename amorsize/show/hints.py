@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..decide.model import Costs, Profile, travel_seconds
 from ..decide.planner import Plan
-from ..units import duration
+from ..units import counted, duration
 
 __all__ = ["hints_for_items", "hints_for_run"]
 
@@ -34,9 +34,9 @@ def hints_for_items(profile: Profile, items: int, costs: Costs) -> list[str]:
     moved = travel_seconds(profile, costs)
     if profile.result_bytes >= LARGE_CAPTURE / 100 and moved > profile.item_seconds:
         found.append(
-            f"moving a result ({profile.result_bytes:,.0f} bytes, {duration(moved)}) costs more "
-            f"than computing it ({duration(profile.item_seconds)}): return less, or compute more "
-            "at a time"
+            f"moving a result ({counted(profile.result_bytes, 'byte')}, {duration(moved)}) costs "
+            f"more than computing it ({duration(profile.item_seconds)}): return less, or compute "
+            "more at a time"
         )
     elif profile.item_seconds < TINY_SECONDS and items >= MANY:
         found.append(
@@ -45,8 +45,8 @@ def hints_for_items(profile: Profile, items: int, costs: Costs) -> list[str]:
         )
     if profile.arg_bytes >= LARGE_CAPTURE:
         found.append(
-            f"an argument of {profile.arg_bytes:,.0f} bytes is sent for each item: pass a path or "
-            "an index, and load it in the function"
+            f"an argument of {counted(profile.arg_bytes, 'byte')} is sent for each item: pass a "
+            "path or an index, and load it in the function"
         )
     return found
 
@@ -63,6 +63,7 @@ def hints_for_run(
     seconds: float,
     start_seconds: float,
     shipped_bytes: int,
+    busy: str = "",
 ) -> list[str]:
     """Return what could be changed about a call.
 
@@ -78,6 +79,7 @@ def hints_for_run(
         start_seconds: of that, starting and ending workers.
         shipped_bytes: size of the function and what it captures, as it was sent; 0 where it was
             inherited.
+        busy: what other programs did with the CPUs, "" for nothing.
     """
     found = hints_for_items(profile, items, costs)
     serial = profile.item_seconds * items
@@ -86,13 +88,18 @@ def hints_for_run(
             found.append(f"n_jobs=1 keeps {cpus - 1} of {cpus} CPUs idle: leave it out")
         return found
     if jobs is not None and seconds > 1.1 * serial > 0:
+        advice = (
+            "other programs had the CPUs, so try it again without them"
+            if busy
+            else ("leave it out")
+        )
         found.append(
-            f"n_jobs={jobs} took {seconds / serial:.1f} times as long as the serial loop: "
-            "leave it out"
+            f"n_jobs={jobs} took {seconds / serial:.1f} times as long as the serial loop: {advice}"
         )
     elif jobs is not None and jobs > 2 * cpus and profile.cpu_share > 0.5:
         found.append(
-            f"n_jobs={jobs} for {cpus} CPUs and items that compute: more than {cpus} gain nothing"
+            f"n_jobs={jobs} for {counted(cpus, 'CPU')} and items that compute: more than {cpus} "
+            f"{'gains' if cpus == 1 else 'gain'} nothing"
         )
     if chunksize is not None:
         found += _about_chunksize(profile, items, costs, plan, chunksize)
