@@ -223,7 +223,8 @@ class Outcome(NamedTuple):
 
     def _hints(self, profile: Profile, *, used: bool, busy: str) -> list[str]:
         """Return what would make the call faster."""
-        from .show.hints import hints_for_run
+        from .decide.effects import effects_of
+        from .show.hints import hints_for_effects, hints_for_run
 
         crew = self.engine.crew if self.engine is not None else None
         started = crew is not None and not crew.reused
@@ -244,6 +245,9 @@ class Outcome(NamedTuple):
         if adviser is not None and self.options.backend is None:
             hint = adviser.threads_hint(profile, self.produced, self.elapsed)
             found += [hint] if hint else []
+        in_processes = used and self.plan is not None and self.plan.executor == "process"
+        if in_processes and self.engine is not None and self.engine.tally.items:
+            found += hints_for_effects(effects_of(self.func))
         return found
 
 

@@ -37,7 +37,7 @@ LAYERS = [
     {"run.feed", "run.transport"},
     {"run.failure", "run.shared"},
     {"decide.planner", "decide.probe", "decide.learning"},
-    {"decide.fingerprint", "decide.coarse"},
+    {"decide.fingerprint", "decide.coarse", "decide.effects"},
     {"decide.walk"},
     {"decide.model", "decide.machine", "decide.codes", "decide.owners"},
     {"options", "errors", "units"},

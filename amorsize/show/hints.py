@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ..decide.effects import Effects
 from ..decide.model import Costs, Profile, travel_seconds
 from ..decide.planner import Plan
 from ..units import counted, duration
 
-__all__ = ["hints_for_items", "hints_for_run"]
+__all__ = ["hints_for_effects", "hints_for_items", "hints_for_run"]
 
 # Below this an item costs less than Python's own call of it.
 TINY_SECONDS = 1e-6
@@ -20,6 +21,8 @@ WORTH_SECONDS = 0.05
 LARGE_CAPTURE = 1_000_000
 # Chunks so many times as long as their dispatch are not what slows a run down.
 FEW_DISPATCHES = 5
+# Names in one line.
+MOST_NAMES = 5
 
 
 def hints_for_items(profile: Profile, items: int, costs: Costs) -> list[str]:
@@ -49,6 +52,35 @@ def hints_for_items(profile: Profile, items: int, costs: Costs) -> list[str]:
             "path or an index, and load it in the function"
         )
     return found
+
+
+def hints_for_effects(effects: Effects) -> list[str]:
+    """Return what a function does that had no effect, or an odd one, where workers ran it.
+
+    Args:
+        effects: what its code does.
+
+    >>> hints_for_effects(Effects(stored=("count",)))[0].partition(":")[0]
+    'the function assigns count, which in a worker is a copy of its own'
+    """
+    found = []
+    for verb, names in (("assigns", effects.stored), ("changes", effects.changed)):
+        if names:
+            found.append(
+                f"the function {verb} {_listed(names)}, which in a worker is a copy of its own: "
+                "the caller sees nothing of that. Return what is needed, or use n_jobs=1"
+            )
+    if effects.drawn:
+        found.append(
+            f"the function draws from {_listed(effects.drawn)}, whose numbers repeat in each "
+            "worker's copy: make a generator for each item, seeded by what the item is"
+        )
+    return found
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:MOST_NAMES])
+    return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
 
 
 def hints_for_run(
