@@ -171,7 +171,7 @@ def plain_function(func: Callable[..., Any]) -> Callable[..., Any]:
     return func
 
 
-def _not_iterable(name: str, place: int, data: object, *, star: bool) -> str:
+def _not_iterable(name: str, place: int, data: Any, *, star: bool) -> str:
     if place and hasattr(data, "__index__") and not hasattr(data, "__len__"):
         number = index(data)
         further = (

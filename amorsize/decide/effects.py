@@ -10,6 +10,7 @@ of a run whose items ran in worker processes: it takes about 1 ms.
 from __future__ import annotations
 
 import dis
+import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -42,6 +43,19 @@ _GENERATORS = {
     ("torch._C", "Generator"),
     ("torch", "Generator"),
 }
+
+
+_METHODS = (types.MethodType, types.BuiltinFunctionType)
+
+
+def _is_librarys(value: object) -> bool:
+    """Return whether a generator is the one behind a library's own functions.
+
+    Those are seeded anew in each worker.
+    """
+    own = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))
+    modules = ((sys.modules.get(module), name) for module, name in own)
+    return any(module is not None and vars(module).get(name) is value for module, name in modules)
 
 
 class Effects(NamedTuple):
@@ -243,7 +257,7 @@ class _Scan:
         """Note a changing method of a container or of a user's object."""
         if self._lines[place].name not in CHANGING:
             name, value = self._origin(place)
-            if type(value) is not types.MethodType:  # else its owner was met before
+            if type(value) not in _METHODS:  # else its owner was met before
                 self._draw(name, value)
             return
         name, value = self._origin(place - 1)
@@ -255,8 +269,10 @@ class _Scan:
 
     def _draw(self, name: str, value: Any) -> None:
         """Note a captured generator, or a method of one."""
-        if type(value) in (types.MethodType, types.BuiltinFunctionType):
+        if type(value) in _METHODS:
             value = value.__self__
+        if _is_librarys(value):
+            return
         if any((base.__module__, base.__name__) in _GENERATORS for base in type(value).__mro__):
             self._found.drawn[name] = None
 
