@@ -528,12 +528,21 @@ _ttls: list[float] = []
 
 def _drifted(old: Record, new: Record) -> bool:
     """Return whether a record is worth writing again."""
+    return _is_news(old, new) or has_drifted(old.profile, new.profile, DRIFT)
+
+
+def _is_news(old: Record, new: Record) -> bool:
+    """Return whether a record is worth telling other machines again.
+
+    To them it is a first guess, and what comes and goes with the load here is no news.
+    """
+    before, after = old.profile.item_seconds, new.profile.item_seconds
     return (
-        old.environment != new.environment
+        abs(after - before) > DRIFT * before
+        or old.environment != new.environment
         or old.guess != new.guess
         # Also one from the future, which counts for nothing as long as it is there.
         or not 0 <= new.updated - old.updated <= TTL_SECONDS / 14
-        or has_drifted(old.profile, new.profile, DRIFT)
     )
 
 
@@ -650,7 +659,9 @@ def _write(told: str, record: Record) -> None:
         known = _memory.get((told, record.func, record.size))
         if known is not None:
             known.paths = {**known.paths, record.time: os.path.join(place, name)}
-    if not record.guess and os.environ.get("AMORSIZE_CACHE_URL"):
+    before = _written.get((told, record.key))
+    shared = not record.guess and bool(os.environ.get("AMORSIZE_CACHE_URL"))
+    if shared and (before is None or _is_news(before, record)):
         try:
             remote.publish(name, data, _ttl())
         except OSError as error:
