@@ -6,18 +6,19 @@ the report. Who remembers it is the session.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
 from .adviser import Adviser, machine_costs
 from .decide.learning import MOST_CROWDING, Seen
-from .decide.machine import resident_bytes, this_machine, usable_cpus
+from .decide.machine import resident_bytes, this_machine, usable_cpus, waiting_programs
 from .decide.model import FRESH_METHODS, SHARED_FROM_BYTES, Profile, slowdown
 from .decide.planner import Plan
 from .decide.probe import Tally, profile_of
 from .evidence import Evidence
 from .options import Options
-from .units import duration
+from .units import counted, duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .run.engine import Engine
     from .show.report import RunReport
 
-__all__ = ["Outcome", "chunk_gaps", "contradictions"]
+__all__ = ["Outcome", "chunk_gaps", "contradictions", "others"]
 
 # A run so many times as long or as short as forecast is worth a word, if it took a while.
 NOTEWORTHY = 2.0
@@ -190,6 +191,8 @@ class Outcome(NamedTuple):
         spans = tuple(engine.spans) if engine is not None else ()
         used = plan is not None and engine is not None and not self.gave_up
         worker_items = engine.tally.items if used and engine is not None else 0
+        long = self.elapsed >= NOTEWORTHY_SECONDS
+        busy = others(waiting_programs(), os.cpu_count() or 1) if long else ""
         return RunReport(
             function=getattr(self.func, "__qualname__", type(self.func).__qualname__),
             items=self.produced,
@@ -211,15 +214,17 @@ class Outcome(NamedTuple):
             worker_items=worker_items,
             workers=tuple(sorted({span.worker for span in spans if span.worker})),
             retried=engine.retried if engine is not None else 0,
-            warnings=(*self.warnings, *contradictions(self.forecast, self.elapsed)),
+            warnings=(*self.warnings, *contradictions(self.forecast, self.elapsed, busy)),
             timeline=spans,
             machine=this_machine(),
-            hints=() if profile is None else tuple(self._hints(profile, used=used)),
+            hints=() if profile is None else tuple(self._hints(profile, used=used, busy=busy)),
+            busy=busy,
         )
 
-    def _hints(self, profile: Profile, *, used: bool) -> list[str]:
+    def _hints(self, profile: Profile, *, used: bool, busy: str) -> list[str]:
         """Return what would make the call faster."""
-        from .show.hints import hints_for_run
+        from .decide.effects import effects_of
+        from .show.hints import hints_for_effects, hints_for_run
 
         crew = self.engine.crew if self.engine is not None else None
         started = crew is not None and not crew.reused
@@ -234,12 +239,32 @@ class Outcome(NamedTuple):
             seconds=self.elapsed,
             start_seconds=crew.start_seconds + crew.end_seconds if crew and started else 0.0,
             shipped_bytes=crew.shipped_bytes if crew is not None else 0,
+            busy=busy,
         )
         adviser = self.adviser
         if adviser is not None and self.options.backend is None:
             hint = adviser.threads_hint(profile, self.produced, self.elapsed)
             found += [hint] if hint else []
+        in_processes = used and self.plan is not None and self.plan.executor == "process"
+        if in_processes and self.engine is not None and self.engine.tally.items:
+            found += hints_for_effects(effects_of(self.func))
         return found
+
+
+def others(waiting: int, cpus: int) -> str:
+    """Return what is to be said of other programs, "" where they leave a CPU.
+
+    Args:
+        waiting: threads of other programs that run or want to.
+        cpus: CPUs of the machine.
+
+    >>> others(1, 2), others(4, 2)
+    ('', '4 threads of other programs want to run on 2 CPUs')
+    """
+    if waiting < cpus:
+        return ""
+    threads = counted(waiting, "thread of other programs wants", "threads of other programs want")
+    return f"{threads} to run on {counted(cpus, 'CPU')}"
 
 
 def chunk_gaps(spans: list[Span]) -> tuple[float, float | None]:
@@ -261,8 +286,13 @@ def chunk_gaps(spans: list[Span]) -> tuple[float, float | None]:
     return size, max(gap, 0.0)
 
 
-def contradictions(forecast: float | None, actual: float) -> list[str]:
+def contradictions(forecast: float | None, actual: float, busy: str = "") -> list[str]:
     """Return what is to be said of a run that went quite otherwise than forecast.
+
+    Args:
+        forecast: what it was forecast to take, s; None without a forecast.
+        actual: what it took, s.
+        busy: what other programs did meanwhile, "" for nothing.
 
     >>> contradictions(1.0, 1.2), contradictions(1.0, 2.5)
     ([], ['it took 2.5 s; the forecast was 1 s'])
@@ -271,4 +301,5 @@ def contradictions(forecast: float | None, actual: float) -> list[str]:
         return []
     if 1 / NOTEWORTHY <= actual / max(forecast, 1e-9) <= NOTEWORTHY:
         return []
-    return [f"it took {duration(actual)}; the forecast was {duration(forecast)}"]
+    cause = f", and the CPUs are busy with other programs: {busy}" if busy else ""
+    return [f"it took {duration(actual)}; the forecast was {duration(forecast)}{cause}"]

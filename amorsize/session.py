@@ -13,7 +13,6 @@ from contextlib import closing, nullcontext, suppress
 from functools import partial
 
 from .adviser import Adviser, assumed_items, count_workers, hindrance, inherits, learn_costs
-from .decide.fingerprint import is_known
 from .decide.machine import ASKED, usable_cpus
 from .decide.model import FRESH_METHODS, Chunking, Profile
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
@@ -21,11 +20,13 @@ from .decide.probe import LONGEST_BLOCK_SECONDS, Stopwatch
 from .errors import SerializationError, TaskTimeoutError, WorkerLostError
 from .evidence import Evidence
 from .lookup import load
+from .naming import meet
 from .options import Options
 from .outcome import Outcome
 from .run.failure import MISSING
 from .run.feed import Feed
 from .run.transport import is_smaller
+from .units import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -507,7 +508,7 @@ class Session:
             assert self.options.timeout is not None
             raise TaskTimeoutError(
                 f"the call took longer than timeout={self.options.timeout:g} s; "
-                f"{self.feed.position} items were finished",
+                f"{counted(self.feed.position, 'item was', 'items were')} finished",
                 seconds=self.options.timeout,
             )
 
@@ -538,10 +539,10 @@ class Session:
         if adviser is None:
             # Over at once, before anything was looked up. It is remembered the first time, since
             # advice may be asked for; after that it would only be the work that takes longer.
-            if is_known(self.func) and self.options.report is None:
+            if meet(self.func) and self.options.report is None:
                 return
             adviser = self._call_adviser()
-            adviser.look_up(only_memory=True)
+            adviser.look_up(only_memory=True, late=True)
             if adviser.remembered(self.probe.mean) is not None:
                 return
         engine = self.engine

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from math import ceil, log, sqrt
 from typing import NamedTuple
 
-from ..units import duration
+from ..units import counted, duration
 from .model import (
     DEFAULT_CHUNKING,
     FRESH_METHODS,
@@ -117,8 +117,11 @@ class Candidate(NamedTuple):
     def __str__(self) -> str:
         if self.method == "serial":
             return "serial"
-        kind = "threads" if self.method == "thread" else f"processes ({self.method})"
-        return f"{self.workers} {'kept ' if self.kept else ''}{kind}"
+        kept = "kept " if self.kept else ""
+        if self.method == "thread":
+            return counted(self.workers, f"{kept}thread")
+        shown = counted(self.workers, f"{kept}process", f"{kept}processes")
+        return f"{shown} ({self.method})"
 
 
 class Plan(NamedTuple):
@@ -175,9 +178,10 @@ def make_plan(profile: Profile, situation: Situation) -> Plan:
     if situation.must_run:
         reason = "workers were asked for"
     elif best.seconds * (1 + wrong) <= serial:
-        reason = f"{best} are forecast to take {best.seconds / serial:.0%} of the serial time"
+        verb = "is" if best.workers == 1 else "are"
+        reason = f"{best} {verb} forecast to take {best.seconds / serial:.0%} of the serial time"
     else:
-        why = _why_serial(profile, situation.costs, serial, best.seconds)
+        why = _why_serial(profile, situation.costs, serial, best, wrong)
         return _serial_plan(serial, wrong, why, considered)
     way = next(way for way in situation.ways if way.method == best.method)
     crowd = _crowd(situation, way, best.workers)
@@ -237,7 +241,7 @@ def plan_for_little(profile: Profile, situation: Situation) -> Plan | None:
     if serial < least:
         reason += ", less than starting a worker and gaining by it"
     else:
-        cpus = "one CPU" if situation.cpus == 1 else f"{situation.cpus} CPUs"
+        cpus = counted(situation.cpus, "CPU")
         reason += f"; what {cpus} could save of that is less than starting a worker costs"
     return _serial_plan(
         serial, uncertainty(profile, costs), reason, (Candidate("serial", 1, False, serial),)
@@ -356,7 +360,14 @@ def _fitting_workers(profile: Profile, situation: Situation, way: Way) -> int:
     return max(1, int(situation.free_bytes * USABLE_MEMORY / each))
 
 
-def _why_serial(profile: Profile, costs: Costs, serial: float, parallel: float) -> str:
+def _why_serial(
+    profile: Profile, costs: Costs, serial: float, best: Candidate, wrong: float
+) -> str:
+    if best.seconds < serial:
+        return (
+            f"{best} would save {1 - best.seconds / serial:.1%} of {duration(serial)} by forecast, "
+            f"and forecasts here may be wrong by {wrong:.0%}: too little to leave this process for"
+        )
     travel = travel_seconds(profile, costs)
     if travel > profile.item_seconds:
         return (
@@ -365,7 +376,7 @@ def _why_serial(profile: Profile, costs: Costs, serial: float, parallel: float) 
         )
     return (
         f"the items left take {duration(serial)} in this process and were forecast to take "
-        f"{duration(parallel)} in workers"
+        f"{duration(best.seconds)} in workers"
     )
 
 

@@ -15,6 +15,7 @@ from math import ceil
 
 from ..decide.probe import Block, Stopwatch, Tally
 from ..errors import AmorsizeError, TaskTimeoutError, WorkerLostError
+from ..units import counted
 from .chunks import Chunk, Span, around, halves
 from .crew import Crew, Lost, Task
 from .failure import add_item_note, add_note, unpack
@@ -542,7 +543,7 @@ class Engine:
         if policy.deadline is not None and now >= policy.deadline:
             raise TaskTimeoutError(
                 f"the call took longer than timeout={policy.timeout:g} s; "
-                f"{self.tally.items} items were finished in workers",
+                f"{counted(self.tally.items, 'item was', 'items were')} finished in workers",
                 seconds=policy.timeout,
             )
         if policy.task_timeout is None:

@@ -447,7 +447,7 @@ def zone(_):
 
 MEASURED = """
 import coverage, sys
-measured = coverage.Coverage(data_file={data!r}, config_file={config!r})
+measured = coverage.Coverage(config_file={config!r})
 measured.start()
 import covered
 from amorsize import smart_map
@@ -467,9 +467,9 @@ def test_what_workers_execute_is_measured(method, tmp_path):
         "def work(x):\n    if x > 3:\n        return 1\n    return 0\n"
     )
     source = MEASURED.replace("{method!r}", repr(method))
-    source = source.replace("{data!r}", repr(str(tmp_path / "data")))
     config = tmp_path / "coverage.ini"
-    config.write_text(f"[run]\nconcurrency = multiprocessing\nparallel = true\nsource = {tmp_path}\n")
+    settings = ["concurrency = multiprocessing", "parallel = true", f"source = {tmp_path}"]
+    config.write_text("\n".join(["[run]", *settings, f"data_file = {tmp_path / 'data'}"]))
     source = source.replace("{config!r}", repr(str(config)))
     ended = programs.run_source(source, tmp_path)
     assert ended.out == "[]\n", ended.out + ended.err
