@@ -400,7 +400,9 @@ class ProcessCrew:
         return 0 if columns is None else columns.size
 
     def _packed(self, task: Task) -> Parcel | None:
-        return None if task.columns is None else self._pack(task.columns, self.prefix)
+        if task.columns is None:
+            return None
+        return self._pack(task.columns, self.prefix, start=task.start)
 
     def _arguments(self, task: Task, columns: Parcel | None) -> tuple[object, ...]:
         """Return the arguments of ``worker.run_chunk``."""

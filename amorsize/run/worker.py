@@ -17,6 +17,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from ..decide.probe import cpu_seconds, queued_seconds, with_queue
+from . import known
 from .current import Current, Undo, adopt, restore
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
@@ -324,6 +325,8 @@ def start(setup: Setup) -> None:
     assert setup.notes is not None
     _worker.notes = setup.notes
     _worker.prefix = setup.prefix
+    if not isinstance(setup, _Pickled):
+        known.inherit()
     try:
         _reseed()
         _worker.threads = setup.threads
