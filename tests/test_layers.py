@@ -39,7 +39,7 @@ LAYERS = [
     {"run.pickler"},
     {"run.known", "run.homes"},
     {"decide.planner", "decide.probe", "decide.learning"},
-    {"decide.fingerprint"},
+    {"decide.fingerprint", "decide.uses"},
     {"decide.walk"},
     {"decide.model", "decide.machine", "decide.codes", "decide.owners"},
     {"options", "errors", "units"},

@@ -113,6 +113,10 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield from _parts_of_data(value)
 
 
+def _is_ours(value: Any) -> bool:
+    return type(value).__module__.startswith(f"{__name__.partition('.')[0]}.")
+
+
 def _parts_of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     names = function.__code__.co_freevars
     for name, cell in zip(names, function.__closure__ or (), strict=True):
@@ -135,8 +139,8 @@ def _names_in(code: types.CodeType) -> list[str]:
 
 
 def _parts_of_data(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, tuple) and type(value).__module__.startswith("amorsize."):
-        yield from (("", part) for part in value)  # our own message: nobody knows its fields
+    if isinstance(value, tuple) and any(map(_is_ours, (value, *value[:1]))):
+        yield from (("", part) for part in value)  # a message of ours, whose fields say nothing
     elif isinstance(value, tuple | list | set | frozenset):
         for place, part in enumerate(value):
             yield f"element {place}", part

@@ -17,9 +17,10 @@ import types
 from functools import cached_property
 from typing import NamedTuple
 
-from ..decide.fingerprint import Owner, Uses, code_digest
+from ..decide.uses import Owner, Uses, code_digest
 from ..decide.walk import MISSING
 from ..errors import SerializationError
+from .known import begin_call
 from .transport import dumps_by_value, loads
 
 TYPE_CHECKING = False
@@ -116,6 +117,7 @@ def restore(undo: Undo) -> None:
     """Put back what was there before ``adopt``: what another call sends need not replace it."""
     while undo:
         _set(*undo.pop())
+    begin_call()
 
 
 def forget_results(caches: frozenset[tuple[str, str]]) -> None:

@@ -16,9 +16,9 @@ import sys
 import threading
 import time
 
-from ..decide.fingerprint import Uses
 from ..decide.machine import IDLE_THREAD
 from ..decide.owners import is_users
+from ..decide.uses import Uses
 from ..errors import SerializationError
 from .crew import Lost, Running, Task
 from .current import Current, current_values

@@ -23,20 +23,26 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "begin_call",
     "find",
     "find_inherited",
     "inherit",
     "is_inherited",
     "is_lasting",
+    "is_stale",
     "main_names",
     "register",
+    "token",
     "token_of",
 ]
 
 # By id, since classes may be compared and hashed in ways of their own: (weak reference, token).
 _tokens: dict[int, tuple[weakref.ref[Any], str]] = {}
 _objects: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+_inherited: dict[int, weakref.ref[Any]] = {}  # by id, what was found to be so
 _lasting: set[str] = set()  # tokens of what the caller holds as long as its call runs
+_received: set[str] = set()  # tokens of what came from another process during this call
+_stale: set[str] = set()  # and during earlier ones
 
 
 class _Process:
@@ -57,27 +63,42 @@ def inherit() -> None:
 
 def is_inherited(value: object) -> bool:
     """Return whether this is a forked worker and its caller has had ``value``, too."""
-    return _Process.forked and not any(new is value for new in gc.get_objects())
+    if not _Process.forked:
+        return False
+    known = _inherited.get(id(value))
+    if known is None or known() is not value:
+        if any(new is value for new in gc.get_objects()):
+            return False
+        _inherited[id(value)] = weakref.ref(value)
+    return True
 
 
 def token_of(value: object) -> str:
     """Return the token of a class or function, a new one if it has none."""
-    return _token(value) or register(value, os.urandom(8).hex())
+    return token(value) or _register(value, os.urandom(8).hex())
 
 
-def _token(value: object) -> str:
+def token(value: object) -> str:
+    """Return the token of a class or function, "" if it has none."""
     known = _tokens.get(id(value))
     return known[1] if known is not None and known[0]() is value else ""
 
 
-def register(value: object, token: str, *, lasting: bool = False) -> str:
-    """Know a value under a token from now on; return the token.
+def register(value: object, token: str, *, lasting: bool = False) -> None:
+    """Know what came from another process under its token from now on.
 
     Args:
         value: a class or function.
         token: what stands for it.
         lasting: whether the other side is sure to have it.
     """
+    _register(value, token)
+    _received.add(token)
+    if lasting:
+        _lasting.add(token)
+
+
+def _register(value: object, token: str) -> str:
     key = id(value)
 
     def forget(_: object) -> None:
@@ -85,17 +106,36 @@ def register(value: object, token: str, *, lasting: bool = False) -> str:
         if known is not None and known[0]() is None:
             del _tokens[key]
             _lasting.discard(token)
+            _received.discard(token)
+            _stale.discard(token)
 
     _tokens[key] = (weakref.ref(value, forget), token)
     _objects[token] = value
-    if lasting:
-        _lasting.add(token)
     return token
+
+
+def begin_call() -> None:
+    """Begin another call in a kept worker: what an earlier one has sent is stale.
+
+    Classes stay what they are, so that objects that modules keep are still their instances; but
+    they are written to when they come again.
+    """
+    _stale.update(_received)
+    _received.clear()
+    _lasting.clear()
+    names = main_names()
+    for name in [name for name in names if not (name.startswith("__") and name.endswith("__"))]:
+        del names[name]
+
+
+def is_stale(token: str) -> bool:
+    """Return whether what a token stands for came with an earlier call, and not with this."""
+    return token in _stale and token not in _received
 
 
 def is_lasting(value: object) -> bool:
     """Return whether the other side is sure to have a value under its token."""
-    return _token(value) in _lasting
+    return token(value) in _lasting
 
 
 def find(token: str) -> Any:
@@ -103,21 +143,21 @@ def find(token: str) -> Any:
     return _objects.get(token)
 
 
-def find_inherited(token: str, base: type, address: int, path: str) -> Any:
+def find_inherited(base: type, address: int, path: str) -> Any:
     """Return the class that had an address before the fork, None if there is none.
 
+    In a forked worker it must not have another name already: its caller may have dropped the one
+    that was there, and made another in its place since.
+
     Args:
-        token: what is to stand for it.
         base: its first base.
         address: where it lies.
         path: its qualified name.
     """
     for found in type.__subclasses__(base):
-        if id(found) == address and found.__qualname__ == path and not _token(found):
-            if _Process.forked and not is_inherited(found):
-                return None
-            register(found, token)
-            return found
+        if id(found) == address and found.__qualname__ == path:
+            new = _Process.forked and (token(found) or not is_inherited(found))
+            return None if new else found
     return None
 
 

@@ -143,6 +143,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             if reference is not None:
                 return reference
         make, args, state, _, _, _ = cloudpickle._dynamic_class_reduce(cls)
+        named = typing.NamedTuple in getattr(cls, "__orig_bases__", ())  # it has slots of its own
+        if make is cloudpickle._make_skeleton_class and "__slots__" in vars(cls) and not named:
+            args[3]["__slots__"] = cls.__slots__  # type: ignore[attr-defined]
         return self._by_value(cls, make, args, _clean(cls, state[0]), _set_class)
 
     def _function(self, function: types.FunctionType) -> Any:
@@ -163,7 +166,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if known.is_lasting(cls):
             return _found, (known.token_of(cls), None)
         if known.is_inherited(cls):
-            return _found, (known.token_of(cls), _whereabouts(cls))
+            return _found, (known.token(cls), _whereabouts(cls))
         return None
 
     def _by_value(self, value: Any, make: Any, args: Any, state: Any, set_state: Any) -> Any:
@@ -250,7 +253,7 @@ def _found(token: str, where: tuple[type, int, str] | None) -> Any:
     """Return what the other side is sure to have sent, or inherited."""
     value = known.find(token)
     if value is None and where is not None:
-        value = known.find_inherited(token, *where)
+        value = known.find_inherited(*where)
     if value is None:
         name = where[2] if where else "a class or function"
         raise LookupError(f"{name} is not alive any more in the process that sent it")
@@ -260,12 +263,15 @@ def _found(token: str, where: tuple[type, int, str] | None) -> Any:
 def _found_or_made(
     token: str, where: tuple[type, int, str] | None, place: str, make: Any, args: Any
 ) -> Any:
-    """Return what stands under a token, made if that is not here."""
+    """Return what stands under a token; it is made, or brought up to date, where that is due."""
     value = known.find(token)
     if value is None and where is not None:
-        value = known.find_inherited(token, *where)
-    if value is None:
-        value = make(*args)
+        value = known.find_inherited(*where)
+        if value is not None:
+            known.register(value, token)
+    if value is None or known.is_stale(token):
+        if value is None or make is _function_of:
+            value = make(*args)
         known.register(value, token)
         vars(_unfinished)[str(id(value))] = value
         if place:
@@ -454,8 +460,11 @@ def _clean(cls: type, state: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in state.items()
-        if type(value) not in (types.MemberDescriptorType, types.GetSetDescriptorType)
-        or value.__objclass__ is not cls
+        if name != "__slotnames__"  # copyreg's notes, made as instances are pickled
+        and (
+            type(value) not in (types.MemberDescriptorType, types.GetSetDescriptorType)
+            or value.__objclass__ is not cls
+        )
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ..decide.fingerprint import uses
+from ..decide.uses import uses
 from .worker import Setup
 
 TYPE_CHECKING = False
