@@ -19,16 +19,13 @@ QUIET = "ignore::DeprecationWarning"
 
 def run_main(body, folder, method, **env):
     """Run a script whose ``run(func, items)`` is a call with workers; return what it prints."""
-    source = (
-        textwrap.dedent(f"""
+    source = textwrap.dedent(f"""
         import dataclasses, enum, functools, collections, typing
         from amorsize import smart_map
 
         def run(func, items, **options):
             return smart_map(func, items, n_jobs=2, mp_context={method!r}, chunksize=2, **options)
-        """)
-        + textwrap.dedent(body)
-    )
+        """) + textwrap.dedent(body)
     ended = programs.run_source(source, folder, PYTHONWARNINGS=QUIET, **env)
     assert ended.code == 0, ended.err
     return ended.out
@@ -291,7 +288,9 @@ SCALE = 1
 @pytest.mark.parametrize("method", METHODS)
 def test_results_of_main_classes_do_not_touch_them(method, tmp_path):
     """Methods keep their globals, attributes their values, and results their class."""
-    body = MAIN_CLASSES + """
+    body = (
+        MAIN_CLASSES
+        + """
 def work(x):
     Plain.count += 1
     made = [kind(x) for kind in KINDS]
@@ -309,6 +308,7 @@ for _ in range(2):
 SCALE = 7
 print(got[0][0][0].where(), Plain.where.__globals__ is globals(), Plain.count)
 """
+    )
     out = run_main(body, tmp_path, method)
     assert out.splitlines() == ["True True True"] * 2 + ["7 True 0"]
 
@@ -316,7 +316,9 @@ print(got[0][0][0].where(), Plain.where.__globals__ is globals(), Plain.count)
 @pytest.mark.parametrize("method", METHODS)
 def test_items_of_main_classes_do_not_touch_the_workers(method, tmp_path):
     """What a worker's function has set in a class is still there with the next chunk."""
-    body = MAIN_CLASSES + """
+    body = (
+        MAIN_CLASSES
+        + """
 def work(item):
     first = Plain.count == 0
     Plain.count += 1
@@ -329,6 +331,7 @@ for scale in (1, 5):
     # Each worker has counted from 0 once in the call.
     print(sum(first for first, *_ in got) <= 2, {tuple(rest) for _, *rest in got}, Plain.count)
 """
+    )
     out = run_main(body, tmp_path, method)
     assert out.splitlines() == ["True {(True, 1, 1)} 0", "True {(True, 5, 5)} 0"]
 
@@ -545,8 +548,12 @@ for SCALE in (3, 4):
     print(got == list(map(func, ITEMS)), got)
 """
     if kind == "cached_method":
-        body = body.replace("    got =", "    Holder.value.cache_clear(); Holder.other.cache_clear(); got =")
-        body = body.replace("    print(", "    Holder.value.cache_clear(); Holder.other.cache_clear(); print(")
+        body = body.replace(
+            "    got =", "    Holder.value.cache_clear(); Holder.other.cache_clear(); got ="
+        )
+        body = body.replace(
+            "    print(", "    Holder.value.cache_clear(); Holder.other.cache_clear(); print("
+        )
     elif kind == "partial of a cached one":
         body = body.replace("    got =", "    cached.cache_clear(); got =")
         body = body.replace("    print(", "    cached.cache_clear(); print(")

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import builtins
 import functools
+import operator
 import os
 import sys
 import types
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import accumulate, chain
 from typing import NamedTuple
 
@@ -40,6 +41,8 @@ __all__ = ["Owner", "Uses", "code_digest", "uses"]
 MOST_OBJECTS = 20_000
 # A function over pandas reaches thousands; 300 take 1 ms once their code is known.
 MOST_LIBRARY_FUNCTIONS = 300
+# Of a container with more items than that.
+MOST_SAMPLED = 64
 # What is simple is small: settings, not data.
 MOST_SIMPLE_ITEMS = 64
 DEEPEST_SIMPLE = 3
@@ -81,9 +84,7 @@ def uses(func: Callable[..., Any]) -> Uses:
     """
     reach = _Reach()
     reach.follow(func)
-    return Uses(
-        tuple(reach.values.values()), reach.codes, frozenset(reach.caches), reach.left > 0
-    )
+    return Uses(tuple(reach.values.values()), reach.codes, frozenset(reach.caches), reach.whole)
 
 
 def code_digest(function: types.FunctionType) -> bytes:
@@ -113,9 +114,11 @@ class _Reach:
         self.values: dict[tuple[int, str], tuple[Owner, str, object]] = {}
         self.codes: dict[tuple[str, str], frozenset[bytes]] = {}
         self.caches: set[tuple[str, str]] = set()
+        self.whole = True
         self.left = MOST_OBJECTS
         self._library_left = MOST_LIBRARY_FUNCTIONS
-        self._todo: deque[Any] = deque()
+        self._code: deque[Any] = deque()  # comes first: data may be more than can be looked through
+        self._data: deque[Any] = deque()
         self._seen: dict[int, object] = {}  # kept alive, so that no id is used twice
         self._names: set[str] = set()  # that the user's code asks something for
         self._modules: dict[int, types.ModuleType] = {}
@@ -125,13 +128,15 @@ class _Reach:
     def follow(self, value: Any) -> None:
         """Go from a value to all that it reaches."""
         self._meet(value)
-        while self._todo or self._ask_modules():
-            if not self._todo:
+        while self._code or self._data or self._ask_modules():
+            todo = self._code or self._data
+            if not todo:
                 continue
-            if self.left <= 0:
+            if not self.left:
+                self.whole = False
                 return
             self.left -= 1
-            value = self._todo.popleft()
+            value = todo.popleft()
             try:
                 _handler(type(value))(self, value)
             except Exception:  # noqa: BLE001, S112 - objects of the user's may raise when looked at
@@ -142,7 +147,7 @@ class _Reach:
         if kind in ATOMS or id(value) in self._seen:
             return
         self._seen[id(value)] = value
-        self._todo.append(value)
+        (self._code if kind in _CODE or isinstance(value, type) else self._data).append(value)
 
     def _record(self, namespace: Any, owner: Owner | None, name: str, value: Any) -> None:
         if owner is not None and (value is not MISSING or name not in vars(builtins)):
@@ -176,8 +181,10 @@ class _Reach:
         self._names.update(described.names)
         for name in described.imports:
             self._imported(names, name)
-        if owner is not None and not _COMPUTED.isdisjoint(described.names):
-            self._modules[id(sys.modules[owner])] = sys.modules[owner]
+        if not _COMPUTED.isdisjoint(described.names):
+            self._names.update(_texts(function.__code__))
+            if owner is not None:
+                self._modules[id(sys.modules[owner])] = sys.modules[owner]
         self._definition(function, described.digest)
 
     def _definition(self, function: types.FunctionType, digest: bytes) -> None:
@@ -189,6 +196,9 @@ class _Reach:
         for name in ("__defaults__", "__kwdefaults__"):
             value = getattr(function, name)
             if value is not None:
+                self._record(function, function, name, value)
+        for name, value in vars(function).items():
+            if name != "__wrapped__":
                 self._record(function, function, name, value)
 
     def _of_library(self, function: types.FunctionType) -> None:
@@ -237,6 +247,11 @@ class _Reach:
         for name in ("__func__", "__wrapped__", "fget", "fset", "fdel", "func", "args", "keywords"):
             self._meet(getattr(value, name, None))
         self._attributes(value)
+
+    def getter(self, value: Any) -> None:
+        """Note the names that an ``operator.attrgetter`` asks for."""
+        for path in value.__reduce__()[1]:
+            self._names.update(path.split("."))
 
     # Modules --------------------------------------------------------------------------------
 
@@ -327,12 +342,18 @@ class _Reach:
 
     def items(self, value: Any) -> None:
         """Go on to the items, unless all are atoms."""
-        if not set(map(type, value)) <= ATOMS.keys():
-            for item in value:
-                if self.left <= len(self._todo):
-                    self.left = 0  # more than can be looked through
-                    return
-                self._meet(item)
+        if set(map(type, value)) <= ATOMS.keys():
+            return
+        if len(value) > self.left - len(self._data):
+            self.whole = False
+            items = list(value)
+            value = (
+                *items[:MOST_SAMPLED],
+                *items[:: -(-len(items) // MOST_SAMPLED)],
+                *items[-MOST_SAMPLED:],
+            )
+        for item in value:
+            self._meet(item)
 
     def sequence(self, value: Any) -> None:
         """Go on to the items, and to the attributes of an instance of a subclass."""
@@ -346,6 +367,15 @@ class _Reach:
         state = getattr(value, "__dict__", None)
         if type(state) is dict:
             self.items(state.values())
+
+
+def _texts(code: types.CodeType) -> Iterator[str]:
+    """Yield the names among the texts that code holds, and code nested in it."""
+    for const in code.co_consts:
+        if type(const) is str and const.isidentifier():
+            yield const
+        elif type(const) is types.CodeType:
+            yield from _texts(const)
 
 
 def _slot(member: Any, value: Any) -> Any:
@@ -424,6 +454,7 @@ _PLAIN = frozenset({tuple, list, set, frozenset})
 _SIMPLE_MODULES = frozenset({"decimal", "fractions", "datetime", "pathlib", "uuid", "zoneinfo"})
 _CALLABLE = frozenset({types.FunctionType, types.MethodType, functools.partial, _CACHE,
                        staticmethod, classmethod, property})  # fmt: skip
+_CODE = _CALLABLE | {types.ModuleType}
 
 # Names every class has, or whose values an import makes again.
 _CLASS_NOISE = frozenset(
@@ -444,6 +475,7 @@ _HANDLERS: dict[Any, Callable[[_Reach, Any], None]] = {
     types.BuiltinFunctionType: _Reach.builtin,
     types.MethodType: _Reach.method,
     types.ModuleType: _Reach.module,
+    operator.attrgetter: _Reach.getter,
     functools.partial: _Reach.wrapped,
     functools.partialmethod: _Reach.wrapped,
     functools.cached_property: _Reach.wrapped,
@@ -465,4 +497,3 @@ _HANDLERS: dict[Any, Callable[[_Reach, Any], None]] = {
 def _handler(kind: type) -> Callable[[_Reach, Any], None]:
     """Return how to go on from an object of a type: as the nearest base that is known says."""
     return next((_HANDLERS[base] for base in kind.__mro__ if base in _HANDLERS), _Reach.instance)
-

@@ -42,9 +42,7 @@ def home_of(name: str) -> Home | None:
 def is_dynamic(module: types.ModuleType) -> bool:
     """Return whether a module was made by hand: no import in another process gives it."""
     name = module.__name__
-    return name != "__main__" and (
-        sys.modules.get(name) is not module or module.__spec__ is None
-    )
+    return name != "__main__" and (sys.modules.get(name) is not module or module.__spec__ is None)
 
 
 def module_at(home: Home) -> types.ModuleType:

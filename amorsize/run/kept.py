@@ -21,7 +21,7 @@ from ..decide.owners import is_users
 from ..decide.uses import Uses
 from ..errors import SerializationError
 from .crew import Lost, Running, Task
-from .current import Current, current_values
+from .current import Current
 from .pool import ProcessCrew
 from .shared import make_prefix, sweep
 from .transport import pack_common
@@ -106,7 +106,12 @@ _watchers: list[threading.Thread] = []  # the one that is to go on; none or one
 
 
 def lease(
-    context: BaseContext, workers: int, call: Call, used: Uses, threads: Threads | None
+    context: BaseContext,
+    workers: int,
+    call: Call,
+    used: Uses,
+    current: Current,
+    threads: Threads | None,
 ) -> Lease | None:
     """Return a crew for one call: a kept one, or a new one that will be kept.
 
@@ -115,6 +120,7 @@ def lease(
         workers: how many.
         call: the call.
         used: what its function uses.
+        current: the caller's values of that.
         threads: as in ``Setup``.
 
     Returns:
@@ -129,7 +135,7 @@ def lease(
     prefix = make_prefix()
     shipment = None
     try:
-        shipment = _pack(call, current_values(used), prefix)
+        shipment = _pack(call, current, prefix)
         if shipment is None:
             return None
         surroundings = _Surroundings()

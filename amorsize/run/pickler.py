@@ -407,9 +407,7 @@ class _Namespace:
         own = getattr(module, "__dict__", None) is names
         by_hand = own and module is not None and way is not Way.KIN and homes.is_dynamic(module)
         self._module = name if own and not by_hand else None
-        self._home = (
-            homes.home_of(self._module) if self._module and way is not Way.KIN else None
-        )
+        self._home = homes.home_of(self._module) if self._module and way is not Way.KIN else None
         self._base = {} if self._module else {k: names[k] for k in _BASE if k in names}
 
     def is_there(self, way: Way) -> bool:
@@ -509,4 +507,3 @@ _REDUCERS: dict[type, Any] = {
     memoryview: Pickler.view,
     functools.cached_property: lambda _, value: (_property, (value.func, value.attrname)),
 }
-

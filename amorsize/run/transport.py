@@ -28,6 +28,7 @@ __all__ = [
     "dumps",
     "dumps_by_value",
     "dumps_inherited",
+    "dumps_state",
     "is_smaller",
     "loads",
     "pack_common",
@@ -99,6 +100,24 @@ def dumps_by_value(value: Any, buffers: list[pickle.PickleBuffer] | None = None)
         SerializationError: it cannot be pickled.
     """
     return _pickled(value, "CALL", buffers)
+
+
+def dumps_state(value: Any) -> bytes:
+    """Pickle a value that a module of the caller's holds, for the same module in a worker.
+
+    Locks in it go as new ones, such as the worker's own import has made.
+
+    Raises:
+        SerializationError: it cannot be pickled.
+    """
+    from .pickler import Pickler, Way
+
+    out = BytesIO()
+    try:
+        Pickler(out, Way.CALL, fresh_locks=True).dump(value)
+    except Exception as error:
+        raise _refusal(value, error, "CALL") from error
+    return out.getvalue()
 
 
 def _pickled(value: Any, way: str, buffers: list[pickle.PickleBuffer] | None) -> bytes:
