@@ -51,9 +51,11 @@ def _unplaced(value: Any, reason: str) -> str:
 def _culprit(value: Any, is_sendable: Callable[[Any], bool]) -> tuple[list[str], Any]:
     """Return the names on the way down to what cannot be sent, from the outermost on, and that."""
     path: list[str] = []
-    for _ in range(DEEPEST):
+    seen: dict[int, Any] = {}
+    while len(seen) < DEEPEST:
+        seen[id(value)] = value
         for label, part in itertools.islice(_parts(value), MOST_PARTS):
-            if not is_sendable(part):
+            if id(part) not in seen and not is_sendable(part):
                 if not path and label and _noun(value):
                     path.append(_noun(value))
                 if label:

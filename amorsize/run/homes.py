@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 import types
+from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +20,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Home", "home_of", "is_dynamic", "module_at", "value_at"]
 
-# A module's name, its file, and the folders of its submodules if it is a package.
-Home = tuple[str, str, tuple[str, ...]]
+
+class Home(NamedTuple):
+    """Where a module lies that its name does not lead to.
+
+    Attributes:
+        name: its name.
+        file: its file.
+        folders: of its submodules, if it is a package.
+        parent: the package it is in, where that is not found by its name either.
+    """
+
+    name: str
+    file: str
+    folders: tuple[str, ...] = ()
+    parent: Home | None = None
 
 
 def home_of(name: str) -> Home | None:
@@ -36,7 +50,7 @@ def home_of(name: str) -> Home | None:
     folders = tuple(getattr(spec, "submodule_search_locations", None) or ())
     if _leads_to(name, origin, tuple(map(str, sys.path))) or not os.path.isfile(origin):
         return None
-    return name, origin, folders
+    return Home(name, origin, folders, home_of(name.rpartition(".")[0]))
 
 
 def is_dynamic(module: types.ModuleType) -> bool:
@@ -54,10 +68,11 @@ def module_at(home: Home) -> types.ModuleType:
     Raises:
         ImportError: it cannot be loaded here.
     """
-    name, file, folders = home
+    name, file, folders, parent = home
     known = sys.modules.get(name)
     if known is not None:
         return known
+    package = None if parent is None else module_at(parent)
     spec = importlib.util.spec_from_file_location(
         name, file, submodule_search_locations=list(folders) or None
     )
@@ -70,6 +85,8 @@ def module_at(home: Home) -> types.ModuleType:
     except BaseException:
         sys.modules.pop(name, None)
         raise
+    if package is not None:
+        setattr(package, name.rpartition(".")[2], module)
     return module
 
 

@@ -18,6 +18,7 @@ This module is loaded where it is needed: cloudpickle takes 15 ms.
 
 from __future__ import annotations
 
+import abc
 import enum
 import functools
 import io
@@ -142,11 +143,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             reference = self._reference(cls)
             if reference is not None:
                 return reference
-        make, args, state, _, _, _ = cloudpickle._dynamic_class_reduce(cls)
-        named = typing.NamedTuple in getattr(cls, "__orig_bases__", ())  # it has slots of its own
-        if make is cloudpickle._make_skeleton_class and "__slots__" in vars(cls) and not named:
-            args[3]["__slots__"] = cls.__slots__  # type: ignore[attr-defined]
-        return self._by_value(cls, make, args, _clean(cls, state[0]), _set_class)
+        make, args = _making_of(cls)
+        return self._by_value(cls, make, args, _state_of(cls), _set_class)
 
     def _function(self, function: types.FunctionType) -> Any:
         reduced = self._by_name(function, function.__qualname__)
@@ -450,20 +448,30 @@ def _whereabouts(cls: type) -> tuple[type, int, str] | None:
     return None if base is None else (base, id(cls), cls.__qualname__)
 
 
-def _clean(cls: type, state: dict[str, Any]) -> dict[str, Any]:
-    """Return a class's attributes without the slots that Python makes of its ``__slots__``.
+def _making_of(cls: type) -> tuple[Any, Any]:
+    """Return what makes a class without its attributes, and the arguments for that."""
+    if issubclass(cls, enum.Enum):
+        return cloudpickle._make_skeleton_enum, cloudpickle._enum_getnewargs(cls)
+    args = cloudpickle._class_getnewargs(cls)
+    # A typed tuple has slots of its own, and will not be given any.
+    if "__slots__" in vars(cls) and typing.NamedTuple not in vars(cls).get("__orig_bases__", ()):
+        args[3]["__slots__"] = vars(cls)["__slots__"]
+    return cloudpickle._make_skeleton_class, args
 
-    cloudpickle leaves out those whose names are written as they are stored; a private one is not.
-    """
-    return {
+
+def _state_of(cls: type) -> dict[str, Any]:
+    """Return a class's attributes, without what Python makes of the others."""
+    state = {
         name: value
-        for name, value in state.items()
-        if name != "__slotnames__"  # copyreg's notes, made as instances are pickled
-        and (
-            type(value) not in (types.MemberDescriptorType, types.GetSetDescriptorType)
-            or value.__objclass__ is not cls
-        )
+        for name, value in cloudpickle._extract_class_dict(cls).items()
+        if name not in _MADE_WITH_CLASS and getattr(value, "__objclass__", None) is not cls
     }
+    if isinstance(cls, abc.ABCMeta):
+        registered = (subclass() for subclass in abc._get_dump(cls)[0])  # type: ignore[attr-defined]
+        state["_abc_impl"] = [subclass for subclass in registered if subclass is not None]
+    for name in vars(cls).get("_member_map_", ()):  # members of an enumeration
+        state.pop(name, None)
+    return state
 
 
 def _fresh(value: Any) -> Any:
@@ -487,6 +495,22 @@ _LOCKS: dict[type, Any] = {
 
 # Set in the flags of classes that are made while a program runs; those of C code are static.
 _MADE_HERE = 1 << 9
+
+# Made with a class, by Python, by copyreg as instances are pickled, or for an enumeration.
+_MADE_WITH_CLASS = frozenset(
+    {
+        "__annotate_func__",
+        "__dict__",
+        "__slotnames__",
+        "__weakref__",
+        "_abc_impl",
+        "_generate_next_value_",
+        "_member_map_",
+        "_member_names_",
+        "_member_type_",
+        "_value2member_map_",
+    }
+)
 
 _BASE = ("__package__", "__name__", "__path__", "__file__")
 _DESCRIPTION = (
