@@ -94,6 +94,26 @@ CASES = {
         "from mypkg import Model\ndef f(x): return Model().run(x)",
         "mypkg.Model.run = lambda self, x: x + 100",
     ),
+    "a built-in put in a package": (
+        "import mypkg\ndef f(x): return mypkg.hooked(x)",
+        "import math; mypkg.hook = math.sin",
+    ),
+    "a partial put in a package": (
+        "import mypkg, functools\ndef g(x, y): return x + y\n"
+        "P = functools.partial(g, 100)\ndef f(x): return mypkg.hooked(x)",
+        "mypkg.hook = user.P",
+    ),
+    "a wrapped function of a package": (
+        "import mypkg, functools\ndef wrapped(g):\n    @functools.wraps(g)\n"
+        "    def inner(x): return g(x) + 100\n    return inner\n"
+        "def f(x): return mypkg.hooked(x)",
+        "mypkg.hook = user.wrapped(mypkg.hook)",
+    ),
+    "an object put in a package": (
+        "import mypkg\nclass Hook:\n    n = 3\n    def __call__(self, x): return x + self.n\n"
+        "HOOK = Hook()\ndef f(x): return mypkg.hooked(x)",
+        "mypkg.hook = user.HOOK",
+    ),
     "a deleted name of a package": (
         "import mypkg\ndef f(x): return hasattr(mypkg, 'FLAG'), getattr(mypkg, 'FLAG', None)",
         "del mypkg.FLAG",

@@ -139,7 +139,7 @@ class _Reach:
             value = todo.popleft()
             try:
                 _handler(type(value))(self, value)
-            except Exception:  # noqa: BLE001, S112 - objects of the user's may raise when looked at
+            except Exception:  # noqa: BLE001 - objects of the user's may raise when looked at
                 continue
 
     def _meet(self, value: Any) -> None:
@@ -149,7 +149,7 @@ class _Reach:
         self._seen[id(value)] = value
         (self._code if kind in _CODE or isinstance(value, type) else self._data).append(value)
 
-    def _record(self, namespace: Any, owner: Owner | None, name: str, value: Any) -> None:
+    def _record(self, namespace: Any, owner: Any, name: str, value: Any) -> None:
         if owner is not None and (value is not MISSING or name not in vars(builtins)):
             self.values[id(namespace), name] = (owner, name, value)
 
@@ -218,7 +218,8 @@ class _Reach:
         """Take a named value of an installed package."""
         if value is MISSING:
             return
-        if type(value) is types.FunctionType or is_simple(value):
+        other = type(value) is types.BuiltinFunctionType and value.__name__ != name
+        if other or is_simple(value) or _is_users_own(value):
             self._record(names, owner, name, value)
         if type(value) in _CALLABLE or isinstance(value, type):
             self._meet(value)
@@ -236,13 +237,13 @@ class _Reach:
         self._meet(method.__func__)
         self._meet(method.__self__)
 
-    def builtin(self, function: types.BuiltinFunctionType) -> None:
+    def builtin(self, function: Any) -> None:
         """Go on to the object of a method in C."""
         self._meet(function.__self__)
 
     def wrapped(self, value: Any) -> None:
         """Go on to what a descriptor, cache or partial is made around."""
-        if type(value) is _CACHE:
+        if isinstance(value, _CACHE):
             self.caches.add((str(value.__module__), str(value.__qualname__)))
         for name in ("__func__", "__wrapped__", "fget", "fset", "fdel", "func", "args", "keywords"):
             self._meet(getattr(value, name, None))
@@ -295,8 +296,8 @@ class _Reach:
     def _scan(self, names: dict[str, Any], owner: str | None) -> None:
         """Take what code may ask for by a name that it computes."""
         for name, value in list(names.items()):
-            own = owner == "__main__" and getattr(value, "__module__", "") == "__main__"
-            if not name.startswith("__") and (is_simple(value) or (own and _is_defined(value))):
+            own = owner == "__main__" and _is_defined(value) and value.__module__ == "__main__"
+            if not name.startswith("__") and (own or is_simple(value)):
                 self._record(names, owner, name, value)
                 self._meet(value)
 
@@ -325,9 +326,7 @@ class _Reach:
         self._attributes(value)
 
     def _attributes(self, value: Any) -> None:
-        state = getattr(value, "__dict__", None)
-        if type(state) is dict:
-            self.mapping(state)
+        self.items(names_of(value).values())
         for base in type(value).__mro__:
             for member in vars(base).values() if "__slots__" in vars(base) else ():
                 if type(member) is types.MemberDescriptorType:
@@ -364,9 +363,7 @@ class _Reach:
     def instance_beside(self, value: Any) -> None:
         """Go on to what a container has beside its items."""
         self._meet(type(value))
-        state = getattr(value, "__dict__", None)
-        if type(state) is dict:
-            self.items(state.values())
+        self.items(names_of(value).values())
 
 
 def _texts(code: types.CodeType) -> Iterator[str]:
@@ -395,21 +392,45 @@ def is_simple(value: Any, depth: int = 0) -> bool:
     kind = type(value)
     if kind in ATOMS:
         return kind not in (str, bytes) or len(value) <= 64 * MOST_SIMPLE_ITEMS
-    if depth >= DEEPEST_SIMPLE:
-        return False
-    if kind is dict:
-        return len(value) <= MOST_SIMPLE_ITEMS and all(
-            is_simple(part, depth + 1) for part in chain(value, value.values())
-        )
-    if kind in _PLAIN:
-        return len(value) <= MOST_SIMPLE_ITEMS and all(is_simple(v, depth + 1) for v in value)
     if kind.__module__ in _SIMPLE_MODULES:
-        return not isinstance(value, type)
-    # Settings kept as the attributes of an object, as in a simple namespace.
-    state = getattr(value, "__dict__", None) if kind.__reduce_ex__ is object.__reduce_ex__ else None
-    if isinstance(value, type) or type(state) is not dict or callable(value):
-        return False
-    return bool(state) and type(value) is not types.ModuleType and is_simple(state, depth + 1)
+        return True
+    parts = _parts_of(value) if depth < DEEPEST_SIMPLE else None
+    return parts is not None and all(is_simple(part, depth + 1) for part in parts)
+
+
+def _parts_of(value: Any) -> list[Any] | None:
+    """Return the items of a small container or plain object, None for anything else."""
+    kind: Any = type(value)
+    if kind in _PLAIN:
+        return list(value) if len(value) <= MOST_SIMPLE_ITEMS else None
+    state = value
+    if kind is not dict:  # settings kept as the attributes of an object
+        own = kind.__reduce_ex__ is not object.__reduce_ex__ or kind is types.ModuleType
+        state = None if own or callable(value) else names_of(value)
+    if not state or len(state) > MOST_SIMPLE_ITEMS:
+        return [] if kind is dict and not state else None
+    return [*state, *state.values()]
+
+
+def names_of(value: object) -> dict[str, Any]:
+    """Return the dictionary of an object, past its own methods; empty where it has none.
+
+    A lazy module loads itself when it is asked for an attribute, and others raise.
+    """
+    try:
+        names = object.__getattribute__(value, "__dict__")
+    except Exception:  # noqa: BLE001 - it may be anything that calls itself a dictionary
+        return {}
+    return names if type(names) is dict else {}
+
+
+def _is_users_own(value: Any) -> bool:
+    """Return whether what a package holds under a name was put there by the user."""
+    if type(value) is types.FunctionType:
+        return _whose(value.__globals__.get("__name__")) == USER
+    if type(value) is functools.partial:
+        return _is_users_own(value.func)
+    return _whose(value.__module__ if isinstance(value, type) else type(value).__module__) == USER
 
 
 def _is_defined(value: Any) -> bool:
@@ -420,7 +441,7 @@ def _module_of(namespace: Any) -> str | None:
     """Return the name of the imported module a namespace belongs to, None for any other."""
     name = namespace.get("__name__")
     module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is None or getattr(module, "__dict__", None) is not namespace:
+    if not isinstance(name, str) or names_of(module) is not namespace:
         return None
     return name if name == "__main__" or namespace.get("__spec__") is not None else None
 
@@ -432,7 +453,7 @@ def _whose(module: object) -> str:
     """
     if type(module) is not str or module in ("__main__", "__mp_main__"):
         return USER
-    file = getattr(sys.modules.get(module), "__file__", None)
+    file = names_of(sys.modules.get(module)).get("__file__")
     return _owner_of(module, file if type(file) is str else "")
 
 

@@ -88,7 +88,7 @@ def current_values(uses: Uses) -> Current:
     for key, value in values.items():
         where = tuple(places[key])
         try:
-            found.append(Value(where, *(_pickled(value) if value is not MISSING else (None,))))
+            found.append(Value(where, None) if value is MISSING else Value(where, *_pickled(value)))
         except SerializationError:
             if not _is_stateless(value):
                 left_out += [f"{_name_of(*place)} ({type(value).__name__})" for place in where]

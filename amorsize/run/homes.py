@@ -120,5 +120,5 @@ def _leads_to(name: str, origin: str, path: tuple[str, ...]) -> bool:
         find = getattr(finder, "find_spec", None)
         spec = None if find is None else find(name, folders)
         if spec is not None:
-            return spec.origin == origin
+            return bool(spec.origin == origin)
     return False

@@ -154,6 +154,7 @@ def find_inherited(base: type, address: int, path: str) -> Any:
         address: where it lies.
         path: its qualified name.
     """
+    found: type
     for found in type.__subclasses__(base):
         if id(found) == address and found.__qualname__ == path:
             new = _Process.forked and (token(found) or not is_inherited(found))

@@ -27,7 +27,7 @@ import sys
 import threading
 import types
 import typing
-from typing import Any
+from typing import Any, cast
 
 from cloudpickle import cloudpickle
 
@@ -199,7 +199,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._namespaces[id(names)] = _Namespace(names, self._way)
         return self._namespaces[id(names)]
 
-    def _cell(self, cell: types.CellType) -> _Cell:
+    def _cell(self, cell: types.CellType) -> Any:
         return self._cells.setdefault(id(cell), _Cell())
 
     # What cloudpickle cannot do, or does otherwise ------------------------------------------
@@ -213,7 +213,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def type_variable(self, variable: Any) -> Any:
         """Return how to pickle a TypeVar: it is known by what it is, as a class."""
-        loaded = vars(sys.modules.get(variable.__module__, types)).get(variable.__name__)
+        names = getattr(sys.modules.get(variable.__module__), "__dict__", {})
+        loaded = names.get(variable.__name__)
         if loaded is variable and variable.__module__ != "__main__":
             return cloudpickle._typevar_reduce(variable)
         if self._way is Way.KIN and loaded is variable:
@@ -358,7 +359,7 @@ def _dispatcher(function: Any, registry: dict[Any, Any], attributes: dict[str, A
     return made
 
 
-_DISPATCHER = functools.singledispatch(lambda: None).__code__
+_DISPATCHER = cast("types.FunctionType", functools.singledispatch(len)).__code__
 
 
 def _view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
@@ -423,7 +424,8 @@ def _names(module: str | None, home: homes.Home | None, base: dict[str, Any]) ->
         return vars(homes.module_at(home))
     if module == "__main__":
         return known.main_names()
-    return vars(cloudpickle.subimport(module))
+    names: dict[str, Any] = vars(cloudpickle.subimport(module))
+    return names
 
 
 def _held(names: Any, path: str) -> Any:

@@ -335,10 +335,7 @@ def pack_forked(
 def _packed(value: Any, prefix: str, start: int | None, way: str) -> Parcel:
     """Return a parcel; a chunk's columns that cannot be sent are looked into, item by item."""
     buffers: list[pickle.PickleBuffer] | None = [] if prefix else None
-    if way == "ITEMS":
-        pickled = partial(_pickled, way=way)
-    else:
-        pickled = dumps
+    pickled: Any = partial(_pickled, way=way) if way == "ITEMS" else dumps
     try:
         head = pickled(value, buffers=buffers)
         parcel = _parcel(head, buffers, prefix) or Parcel(pickled(value, buffers=None))
