@@ -187,6 +187,11 @@ class Session:
         self._reason = reason
         self.warnings.append(f"the items run in the calling process: {reason}")
 
+    def _warn(self, text: str) -> None:
+        """Say something in the report, once however many crews are started."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
     def _advised(self) -> Adviser:
         """Return the adviser; the first call looks up what is known."""
         adviser = self._adviser or self._call_adviser()
@@ -461,6 +466,7 @@ class Session:
                 context=options.mp_context,
                 inherits=self._inherits(),
                 first=first,
+                lenient=self._warn if options.workers_only(self.jobs) else None,
             )
         except (OSError, ImportError) as error:
             if isinstance(error, OSError) and workers > 1:

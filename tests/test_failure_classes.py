@@ -110,3 +110,22 @@ def test_system_exit_arrives_as_itself(method):
     with pytest.raises(SystemExit) as caught:
         smart_map(quit_at_three, range(6), n_jobs=2, mp_context=method)
     assert caught.value.code == 4
+
+
+class Wanting(Exception):
+    def __init__(self, code, *, detail):
+        super().__init__(f"{code}")
+        self.detail = detail
+
+
+def give_back(x):
+    return Wanting(x, detail=[x]) if x == 3 else x
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_exceptions_that_are_results_or_items_travel(method):
+    """Returned rather than raised; whatever their __init__ wants."""
+    got = smart_map(give_back, range(6), n_jobs=2, mp_context=method)
+    assert (type(got[3]), got[3].args, got[3].detail) == (Wanting, ("3",), [3])
+    items = iter([Wanting(1, detail=2), 5])
+    assert smart_map(str, items, n_jobs=2, mp_context=method) == ["1", "5"]

@@ -20,23 +20,20 @@ each time, since no guard can see inside those; only their code objects are reme
 
 from __future__ import annotations
 
-import builtins
 import sys
 import types
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .codes import describe, digest_of, hash_of, make_room
+from .codes import digest_of, make_room
 from .walk import MISSING, Walk, content_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Fingerprint", "Owner", "Uses", "code_digest", "fingerprint", "is_known", "uses"]
+__all__ = ["Fingerprint", "fingerprint", "is_known"]
 
-# Where the walk is not for a digest but to find all that a function uses.
-MOST_USED_NODES = 20_000
 MOST_MEMO = 512
 
 
@@ -76,81 +73,6 @@ def is_known(func: Callable[..., Any]) -> bool:
     """Return whether the fingerprint of ``func`` is known from before and still holds."""
     memo = _memo.get(func) if type(func) is types.FunctionType else None
     return memo is not None and memo.holds()
-
-
-Owner = str | type | types.FunctionType  # a module's name, a class, a function
-
-
-class Uses(NamedTuple):
-    """What a function uses of its user's modules, classes and functions.
-
-    Attributes:
-        values: (owner, attribute, value) of everything reached by name; ``MISSING`` for a value
-            that is looked for and not there.
-        codes: digests of the code of each function of a module, by (module, qualified name).
-        caches: (module, qualified name) of functions that keep results (``functools.lru_cache``).
-        whole: False when there was too much to look through.
-    """
-
-    values: tuple[tuple[Owner, str, object], ...]
-    codes: dict[tuple[str, str], frozenset[bytes]]
-    caches: frozenset[tuple[str, str]]
-    whole: bool
-
-
-def uses(func: Callable[..., Any]) -> Uses:
-    """Return what ``func`` uses, transitively, of the modules and classes of its user.
-
-    >>> uses(len)
-    Uses(values=(), codes={}, caches=frozenset(), whole=True)
-    """
-    walk = Walk(MOST_USED_NODES, follow_imports=True)
-    walk.value(func)
-    values: dict[tuple[int, str], tuple[Owner, str, object]] = {}
-    for namespace, name, value in walk.slots:
-        owner = walk.classes.get(id(namespace)) or _module_of(namespace)
-        if owner is not None and (value is not MISSING or name not in vars(builtins)):
-            values[id(namespace), name] = (owner, name, value)
-    codes: dict[tuple[str, str], frozenset[bytes]] = {}
-    for function, _, defaults, _, keywords in walk.functions:
-        key = (function.__module__, function.__qualname__)
-        if "<" in key[1]:
-            continue
-        codes[key] = codes.get(key, frozenset()) | {describe(function.__code__).digest}
-        for name, value in (("__defaults__", defaults), ("__kwdefaults__", keywords)):
-            if value is not None:
-                values[id(function), name] = (function, name, value)
-    caches = frozenset((str(c.__module__), str(c.__qualname__)) for c in walk.caches)
-    return Uses(tuple(values.values()), codes, caches, not walk.cut)
-
-
-def code_digest(function: types.FunctionType) -> bytes:
-    """Return what tells the code of a function, and of those it is wrapped around, from others'.
-
-    Args:
-        function: the function.
-    """
-    digests, todo, seen = [], [function], set()
-    while todo:
-        found = todo.pop()
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        digests.append(describe(found.__code__).digest)
-        for cell in found.__closure__ or ():
-            inner = content_of(cell)
-            if type(inner) is types.FunctionType:
-                todo.append(inner)
-    return hash_of(b"".join(digests))
-
-
-def _module_of(namespace: Any) -> str | None:
-    """Return the name of the imported module a namespace belongs to, None for any other."""
-    name = namespace.get("__name__")
-    module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is None or vars(module) is not namespace or name == "__main__":
-        return None
-    return name if namespace.get("__spec__") is not None else None
 
 
 def _walked(func: Callable[..., Any]) -> Fingerprint:

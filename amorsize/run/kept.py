@@ -17,13 +17,13 @@ import sys
 import threading
 import time
 
-from ..decide.fingerprint import Uses
 from ..decide.forking import IDLE_THREAD
 from ..decide.owners import is_users
+from ..decide.uses import Uses
 from ..errors import SerializationError
 from ..lookup import loaded
 from .crew import Lost, Running, Task
-from .current import Current, current_values
+from .current import Current
 from .processes import ProcessCrew
 from .shared import make_prefix, sweep
 from .surroundings import State
@@ -112,6 +112,7 @@ def lease(
     workers: int,
     call: Call,
     used: Uses,
+    current: Current,
     threads: Threads | None,
     state: State,
 ) -> Lease | None:
@@ -122,6 +123,7 @@ def lease(
         workers: how many.
         call: the call.
         used: what its function uses.
+        current: the caller's values of that.
         threads: as in ``Setup``.
         state: the state that the caller runs in.
 
@@ -137,7 +139,7 @@ def lease(
     prefix = make_prefix()
     shipment = None
     try:
-        shipment = _pack(call, current_values(used), state, prefix)
+        shipment = _pack(call, current, state, prefix)
         if shipment is None:
             return None
         surroundings = _Surroundings()

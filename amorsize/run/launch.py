@@ -16,16 +16,15 @@ import multiprocessing
 import multiprocessing.context
 import multiprocessing.process
 import os
-import re
 import select
 import signal
 import sys
 import types
-import warnings
-from collections.abc import Iterator
 from multiprocessing import spawn
 from multiprocessing.connection import wait
 from typing import Any
+
+from .unwarned import fork_unwarned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,19 +32,13 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 __all__ = [
-    "FORK_WARNING",
     "Worker",
     "descendants",
     "ensure_descriptors",
     "ensure_server",
     "kill",
-    "rewarn",
     "start_worker",
 ]
-
-# What Python 3.12 and later say of a fork beside other threads. Whether that is safe is decided
-# before (``forking``); the user cannot do anything about it.
-FORK_WARNING = re.compile("This process .*is multi-threaded, use of fork")
 
 
 class _WithoutMain:
@@ -128,7 +121,7 @@ if "fork" in _METHODS:
         def _Popen(process: Any) -> Any:  # noqa: N802 - so named by multiprocessing
             from multiprocessing.popen_fork import Popen
 
-            with _fork_unwarned():
+            with fork_unwarned():
                 return Popen(process)
 
 
@@ -232,27 +225,6 @@ _OWN = {
     "multiprocessing.context.SpawnProcess": "_SpawnWorker",
     "multiprocessing.context.ForkServerProcess": "_ForkServerWorker",
 }
-
-
-@contextlib.contextmanager
-def _fork_unwarned() -> Iterator[None]:
-    """Keep Python from warning of other threads; only here, and in the child until ``rewarn``."""
-    entry = ("ignore", FORK_WARNING, DeprecationWarning, None, 0)
-    if sys.version_info < (3, 12):
-        yield
-        return
-    filters: Any = warnings.filters
-    filters.insert(0, entry)
-    try:
-        yield
-    finally:  # the child passes here, too, if it comes back at all; else see ``worker.start``
-        rewarn()
-
-
-def rewarn() -> None:
-    """Take the filter for the warning of other threads away again."""
-    filters: Any = warnings.filters
-    filters[:] = [entry for entry in filters if entry[1] is not FORK_WARNING]
 
 
 class Worker:

@@ -21,13 +21,14 @@ from typing import NamedTuple
 from ..decide.probe import cpu_seconds, queued_seconds, with_queue
 from ..lookup import loaded
 from ..signals import restore_handlers
-from . import logs, tracker
+from . import known, logs, tracker
 from .channel import END, MOST_BYTES, send_frame, take_task
 from .current import Current, Undo, adopt, restore
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
 from .surroundings import State, put, put_last
 from .transport import Parcel, dumps_by_value, dumps_inherited, loads, pack_results, unpack
+from .unwarned import rewarn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -360,6 +361,8 @@ def serve(setup: Setup, tasks: Connection, replies: Connection) -> None:
     _worker.replies = replies
     logs.relay_to(partial(_worker.tell, RECORD))
     if type(setup) is Setup:  # it was not sent: this worker was forked
+        rewarn()
+        known.inherit()
         tracker.relay_to(partial(_worker.tell, TRACKED))
     _worker.prefix = setup.prefix
     _start(setup)
