@@ -21,11 +21,18 @@ from .decide.machine import (
     resident_bytes,
     this_machine,
 )
-from .decide.model import FIRST_COSTS, Costs, Profile, size_bucket, start_seconds, time_bucket
-from .decide.planner import (
+from .decide.model import (
+    FIRST_COSTS,
     MOST_WAITING_WORKERS,
-    SPAWNED_WORKER_BYTES,
     WAITING_SHARE,
+    Costs,
+    Profile,
+    size_bucket,
+    start_seconds,
+    time_bucket,
+)
+from .decide.planner import (
+    SPAWNED_WORKER_BYTES,
     Plan,
     Situation,
     Way,
@@ -275,8 +282,8 @@ class Adviser:
         """Return the remembered profile, None when there is none.
 
         Args:
-            item_seconds: time of an item among the first ones of this call; a record whose items
-                were all out of its neighbourhood is dropped.
+            item_seconds: time of an item among the first ones of this call, None while that is no
+                evidence; a record whose items were all out of its neighbourhood is dropped.
         """
         if self.record is not None and item_seconds is not None:
             known = self.record.profile

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .adviser import NEIGHBOURHOOD
-from .decide.model import Profile
+from .decide.model import WAITING_SHARE, Profile
 from .decide.probe import Probe, peak_memory_bytes, pickling, profile_of
 from .run.failure import MISSING
 from .run.transport import dumps
@@ -67,17 +67,24 @@ class Evidence:
             sent, sending = self.travel.arg_bytes, self.travel.send_seconds
             return remembered._replace(arg_bytes=sent, send_seconds=sending)
         probe, travel = self.probe, self.travel or remembered
-        return profile_of(probe.tally, probe.mean, memory_bytes=self.grown(), travel=travel)
+        return profile_of(probe.usual, probe.mean, memory_bytes=self.grown(), travel=travel)
 
     def _surprises(self, remembered: Profile) -> bool:
         """Return whether today's items are outside the range of those that are remembered."""
         probe = self.probe
+        if probe.evidence is None:  # it may have paid for imports
+            return False
         low, high = remembered.least_seconds / SURPRISE, remembered.most_seconds * SURPRISE
         if low <= probe.mean <= high:
-            return False
+            return remembered.cpu_share < WAITING_SHARE and self._computes()
         if probe.mean >= NEIGHBOURHOOD * remembered.item_seconds:
             return True
         return probe.items >= SURE_ITEMS and probe.seconds >= PROBE_SECONDS
+
+    def _computes(self) -> bool:
+        """Return whether today's items are known to compute."""
+        usual = self.probe.usual
+        return usual.known_seconds >= PROBE_SECONDS and usual.cpu_share >= WAITING_SHARE
 
     def measure_travel(self, out: list[Any], item: Any, remembered: Profile | None) -> None:
         """Measure what sending items and results costs.
@@ -113,4 +120,5 @@ class Evidence:
             send_seconds=sending,
             crowding=remembered.crowding if remembered else 0.0,
             import_seconds=remembered.import_seconds if remembered else 0.0,
+            waiting_workers=remembered.waiting_workers if remembered else 0,
         )

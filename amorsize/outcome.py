@@ -15,6 +15,7 @@ from .decide.machine import resident_bytes, this_machine, usable_cpus
 from .decide.model import FRESH_METHODS, SHARED_FROM_BYTES, Profile, slowdown
 from .decide.planner import Plan
 from .decide.probe import Tally, profile_of
+from .decide.steps import Stage, Steps
 from .evidence import Evidence
 from .options import Options
 from .units import duration
@@ -66,6 +67,7 @@ class Outcome(NamedTuple):
         reason: why it ran as it did, in words.
         warnings: what the caller should know.
         gave_up: whether workers were wanted and could not be had.
+        steps: what workers beyond the CPUs have shown, None where they were not added in steps.
     """
 
     func: Callable[..., Any]
@@ -83,6 +85,7 @@ class Outcome(NamedTuple):
     reason: str
     warnings: list[str]
     gave_up: bool
+    steps: Steps | None = None
 
     def profile(self) -> Profile | None:
         """Return what this run has shown of its items, wherever they ran."""
@@ -90,12 +93,12 @@ class Outcome(NamedTuple):
         probe, grown = self.evidence.probe, self.evidence.grown()
         travel = self.evidence.travel or (adviser.remembered() if adviser is not None else None)
         if engine is None or adviser is None or not engine.tally.items:
-            tally.merge(probe.tally)
+            tally.merge(probe.usual)
             if engine is not None:
                 tally.merge(engine.own)
             if not tally.items:
                 return None
-            mean = probe.mean if engine is None else tally.seconds / tally.items
+            mean = tally.seconds / tally.items
             known = profile_of(tally, mean, memory_bytes=grown, travel=travel)
             # What only workers show, and may have shown once too much, is forgotten by and by.
             return known._replace(
@@ -107,7 +110,11 @@ class Outcome(NamedTuple):
         # Items that ran in workers took longer than they take alone.
         known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
         crowding = self._crowding(engine) or (travel.crowding if travel is not None else 0.0)
-        known = known._replace(crowding=crowding)
+        # Of children that have ended, workers do not see how long they waited for a CPU.
+        share = max(known.cpu_share, probe.rest.cpu_share if probe.rest.known_seconds else 0.0)
+        known = known._replace(
+            crowding=crowding, cpu_share=share, waiting_workers=self._waiting(engine, known)
+        )
         costs = machine_costs(use_cache=self.options.use_cache)
         slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
         alone = tally.seconds - engine.tally.seconds * (1 - 1 / slow)
@@ -118,6 +125,18 @@ class Outcome(NamedTuple):
         if engine.packed and profile.result_bytes < SHARED_FROM_BYTES:
             profile = profile._replace(pickle_seconds=engine.packed / engine.tally.items)
         return profile
+
+    def _waiting(self, engine: Engine, known: Profile) -> int:
+        """Return how many workers have been shown to wait as well as one."""
+        assert self.adviser is not None
+        cpus, tally, alone = self.adviser.machine.cpus, engine.tally, self.evidence.probe.mean
+        if engine.workers <= cpus and self.steps is None:
+            return known.waiting_workers
+        steps = self.steps
+        if steps is None:
+            steps = Steps(cpus, alone)
+            steps.book(Stage(engine.workers, tally.items, tally.seconds, tally.cpu_share))
+        return steps.shown
 
     def _importing(self, engine: Engine, adviser: Adviser) -> float | None:
         """Return how long fresh workers took to import what the function uses, None if none did."""

@@ -17,7 +17,8 @@ from .decide.fingerprint import is_known
 from .decide.machine import usable_cpus
 from .decide.model import FRESH_METHODS, Chunking, Profile
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
-from .decide.probe import LONGEST_BLOCK_SECONDS, Stopwatch
+from .decide.probe import LONGEST_BLOCK_SECONDS
+from .decide.steps import Stage, Step, Steps
 from .errors import SerializationError, TaskTimeoutError
 from .evidence import Evidence
 from .options import Options
@@ -91,6 +92,7 @@ class Session:
         self._looked_up = False  # whether the adviser has seen all there is
         self._alone = self.jobs == 1 or options.backend == "serial"
         self._confined = ""  # why results or items cannot leave this process
+        self._steps: Steps | None = None  # what workers beyond the CPUs have shown
         self._decided = 0.0
         self._forecast: float | None = None
         self._progress = None
@@ -220,7 +222,7 @@ class Session:
         """Run items here until none are left or a plan says that workers pay."""
         feed, probe = self.feed, self.probe
         if self._alone and self._deadline is None and self._progress is None:
-            watch = Stopwatch()
+            watch = probe.watch(1)
             feed.run_all(out)
             if out:
                 probe.add(watch.block(len(out)))
@@ -240,7 +242,7 @@ class Session:
         if self._settled and feed.remaining is not None:
             fitting = int(LONGEST_BLOCK_SECONDS / max(probe.mean, 1e-9))
             size = max(size, min(feed.remaining, fitting, SETTLED_GROWTH * probe.items))
-        watch = Stopwatch(size * probe.mean if probe.first else None)
+        watch = probe.watch(size)
         done = feed.run(size, out)
         if done:
             probe.add(watch.block(done))
@@ -256,7 +258,7 @@ class Session:
         feed, probe = self.feed, self.probe
         result: list[Any] = []
         while True:
-            watch = Stopwatch(probe.mean if probe.first else None)
+            watch = probe.watch(1)
             if not feed.run(1, result):
                 return None
             probe.add(watch.block(1))
@@ -292,8 +294,10 @@ class Session:
         """Return a plan for workers if what is known by now makes them pay, else None."""
         feed, probe, adviser, evidence = self.feed, self.probe, self._advised(), self.evidence
         evidence.grown()  # asked for the first time, it is what the items took
+        if probe.helped and not self._confined:
+            self._confined = "the function has processes of its own that work for it"
         reason = self._confined or hindrance()
-        remembered = adviser.remembered(probe.mean)
+        remembered = adviser.remembered(probe.evidence)
         if remembered is None and not evidence.suffices:
             return None
         profile = evidence.profile(remembered)
@@ -367,6 +371,8 @@ class Session:
         profile = adviser.remembered() or (
             self.evidence.profile(None) if self.probe.first else None
         )
+        if self.jobs is None:
+            self._steps = Steps.of_plan(usable_cpus(), plan, profile)
         self.engine = Engine(
             self.feed,
             Policy(
@@ -383,7 +389,7 @@ class Session:
                 return_exceptions=options.return_exceptions,
                 help=not must_run and adviser.method in FRESH_METHODS,
                 retreat=not must_run and not lazy and adviser.method != "thread",
-                rethink=self._rethink if self.jobs is None and profile is None else None,
+                rethink=self._rethink if self._steps is not None else None,
             ),
             self._make_crew,
             item_seconds=profile.item_seconds if profile else 0.0,
@@ -410,16 +416,17 @@ class Session:
             )
         return partial(next_chunksize, chunking=chunking)
 
-    def _rethink(self, left: int | None, item_seconds: float, cpu_share: float) -> int:
-        """Return how many workers to go on with, now that one has shown what an item costs."""
-        profile = Profile(item_seconds=item_seconds, cpu_share=cpu_share)
+    def _rethink(self, stage: Stage) -> Step:
+        """Return how many workers to go on with, now that some have shown what an item takes."""
+        assert self._steps is not None
         # Of unknown length, work for a while is assumed to be left.
-        likely = assumed_items(item_seconds) if left is None else left
-        if likely == 0:
-            return 1
-        plan = self._advised().plan(profile, likely, sliceable=self.feed.sliceable, must_run=True)
-        self._commit(plan, known=left is not None)
-        return plan.n_jobs
+        left = assumed_items(stage.item_seconds) if stage.left is None else stage.left
+        plan = partial(self._advised().plan, left=left, sliceable=self.feed.sliceable)
+        found = self._steps.next(stage, left, partial(plan, must_run=True))
+        if isinstance(found, Step):
+            return found
+        self._commit(found, known=stage.left is not None)
+        return Step(found.n_jobs, last=not stage.waits)
 
     def _make_crew(self, workers: int, first: Callable[[bool], Iterator[Task]] | None) -> Crew:
         # Now: later there may be no descriptor to open them with.
@@ -499,7 +506,7 @@ class Session:
                 return
             adviser = self._call_adviser()
             adviser.look_up(only_memory=True)
-            if adviser.remembered(self.probe.mean) is not None:
+            if adviser.remembered(self.probe.evidence) is not None:
                 return
         engine = self.engine
         if engine is None and elapsed < WORTH_LEARNING_SECONDS and self._went_as_remembered():
@@ -542,4 +549,5 @@ class Session:
             reason=self._reason,
             warnings=self.warnings,
             gave_up=self._gave_up,
+            steps=self._steps,
         )

@@ -36,9 +36,11 @@ LAYERS = [
     {"run.current"},
     {"run.feed", "run.transport"},
     {"run.failure", "run.shared"},
+    {"decide.steps"},
     {"decide.planner", "decide.probe", "decide.learning"},
     {"decide.fingerprint"},
     {"decide.walk"},
+    {"decide.usage"},
     {"decide.model", "decide.machine", "decide.codes", "decide.owners"},
     {"options", "errors", "units"},
 ]
@@ -91,7 +93,9 @@ def test_imports_point_downwards_only(name):
         assert RANK[target] > RANK[name], f"{name} imports {target}"
 
 
-@pytest.mark.parametrize("name", ["decide.model", "decide.planner", "decide.learning"])
+@pytest.mark.parametrize(
+    "name", ["decide.model", "decide.planner", "decide.learning", "decide.steps"]
+)
 def test_model_planner_and_learning_are_pure(name):
     """They import nothing that reads clocks, files or the machine."""
     found = set()

@@ -39,7 +39,7 @@ def merged_profile(old: Profile, new: Profile, weight: float = 0.5) -> Profile:
     changed: dict[str, Any] = {
         name: blend(getattr(old, name), getattr(new, name))
         for name in Profile._fields
-        if name not in ("memory_bytes", "items")
+        if name not in ("memory_bytes", "items", "waiting_workers")
     }
     return new._replace(
         **changed,

@@ -1,0 +1,179 @@
+"""What is used of the CPUs: by this process, by its threads and by its children, and beside it.
+
+A function that waits is told from one that computes by the CPU time it does not take. That time may
+be taken elsewhere: by another thread, by a child that is alive or has ended; or it was wanted and
+not given, while other programs had the CPUs. So all of these are read. Linux has them under
+``/proc``; elsewhere the clocks of this process and of its ended children are all there is.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import NamedTuple
+
+__all__ = [
+    "Surroundings",
+    "children_seconds",
+    "cpu_seconds",
+    "own_cpu_seconds",
+    "own_queued_seconds",
+    "queued_seconds",
+    "runnable",
+    "surroundings",
+    "with_queue",
+]
+
+# Of more threads or descendants not all are read: 4 us for each thread (November 2026, two-core
+# machine), twice for each block of items.
+MOST_READ = 64
+
+try:
+    from resource import RUSAGE_CHILDREN, getrusage
+except ImportError:  # Windows has no such module
+
+    def children_seconds() -> float:
+        """Return the CPU time of child processes that have ended, s; 0 where it is not known."""
+        return 0.0
+
+else:
+
+    def children_seconds() -> float:
+        """Return the CPU time of child processes that have ended, s; 0 where it is not known."""
+        usage = getrusage(RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+
+class Surroundings(NamedTuple):
+    """What is not this process's own CPU time, at one moment; two of them are compared.
+
+    Attributes:
+        queued: time that the threads of this process have waited in run queues, s.
+        children: CPU time that living descendants have taken, and waited for in run queues, s.
+        runnable: threads of the whole machine that run or wait for a CPU now, this one among them.
+        complete: whether all of that could be read.
+    """
+
+    queued: float
+    children: float
+    runnable: int
+    complete: bool
+
+
+def surroundings() -> Surroundings:
+    """Return what other threads, living children and other programs have used so far."""
+    tasks = _tasks("self")
+    children, read_all = _descendants_seconds(tasks)
+    running = runnable()
+    complete = read_all and 0 < len(tasks) <= MOST_READ and running > 0
+    queued = sum(_schedstat("self", task)[1] for task in tasks[:MOST_READ])
+    return Surroundings(queued, children, running, complete)
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and its children, s.
+
+    Living descendants are counted with the time they waited for a CPU.
+    """
+    return own_cpu_seconds() + _descendants_seconds(_tasks("self"))[0]
+
+
+def queued_seconds() -> float:
+    """Return how long the threads of this process have waited in run queues, s; 0 if unknown."""
+    return sum(_schedstat("self", task)[1] for task in _tasks("self")[:MOST_READ])
+
+
+def own_cpu_seconds() -> float:
+    """Return the CPU time of this process and of its ended children, s."""
+    return time.process_time() + children_seconds()
+
+
+def own_queued_seconds() -> float:
+    """Return how long this thread has waited in a run queue, s; 0 where that is not known."""
+    return _times(_read("/proc/thread-self/schedstat"))[1]
+
+
+def with_queue(cpu: float, queued: float, wall: float) -> float:
+    """Return the CPU time taken or waited for, within the time that passed; all in s.
+
+    >>> with_queue(1.0, 0.5, 2.0), with_queue(1.0, 3.0, 2.0), with_queue(4.0, 1.0, 2.0)
+    (1.5, 2.0, 4.0)
+    """
+    return cpu + min(max(wall - cpu, 0.0), max(queued, 0.0))
+
+
+def runnable() -> int:
+    """Return how many threads of the machine run or wait for a CPU now, 0 where it is not known."""
+    fields = _read("/proc/loadavg").split()
+    return int(fields[3].partition(b"/")[0]) if len(fields) > 3 else 0
+
+
+def _descendants_seconds(tasks: list[str]) -> tuple[float, bool]:
+    """Return what living descendants have used and waited for, s, and whether all was read."""
+    todo: list[tuple[str, str]] = [("self", task) for task in tasks[:MOST_READ]]
+    total, read = 0.0, 0
+    while todo and read < MOST_READ:
+        listed = _read("/proc/{}/task/{}/children".format(*todo.pop()))
+        for child in (listed or b"").decode().split():
+            below = _tasks(child)
+            read += len(below)
+            total += _used_by(child, below)
+            todo += [(child, task) for task in below]
+    return total, not todo and _LISTS_CHILDREN
+
+
+def _used_by(process: str, tasks: list[str]) -> float:
+    """Return what a process, its ended threads and its ended children have used and waited for, s.
+
+    Its living threads are known to the ns, the rest to a tick of the clock.
+    """
+    alive = [_schedstat(process, task) for task in tasks]
+    running, queued = sum(run for run, _ in alive), sum(queue for _, queue in alive)
+    ticks = _read(f"/proc/{process}/stat").rpartition(b")")[2].split()[11:15]
+    own, ended = sum(map(int, ticks[:2])) / _TICKS, sum(map(int, ticks[2:])) / _TICKS
+    return max(running, own) + ended + queued
+
+
+def _tasks(process: str) -> list[str]:
+    """Return the threads of a process, none where they cannot be read."""
+    try:
+        return os.listdir(f"/proc/{process}/task")
+    except OSError:
+        return []
+
+
+def _schedstat(process: str, task: str) -> tuple[float, float]:
+    """Return (s on a CPU, s in a run queue) of one thread; zeros if it has ended."""
+    return _times(_read(f"/proc/{process}/task/{task}/schedstat"))
+
+
+def _times(text: bytes) -> tuple[float, float]:
+    """Return the first two figures of the kernel's schedstat, which are ns, as s.
+
+    Documentation/scheduler/sched-stats.rst describes them.
+    """
+    fields = text.split()
+    return (int(fields[0]) / 1e9, int(fields[1]) / 1e9) if len(fields) > 1 else (0.0, 0.0)
+
+
+def _read(path: str) -> bytes:
+    """Return the content of a small file of the kernel's, b"" when it cannot be read.
+
+    Left open, the file might be closed by the user's code, and its number be another file's.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return b""
+    try:
+        return os.read(file, 1 << 14)
+    except OSError:  # the process has ended meanwhile
+        return b""
+    finally:
+        os.close(file)
+
+
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+# A kernel built without CONFIG_PROC_CHILDREN has no such file.
+_LISTS_CHILDREN = os.path.exists("/proc/thread-self/children")
