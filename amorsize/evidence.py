@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from .adviser import NEIGHBOURHOOD
 from .decide.model import WAITING_SHARE, Profile
-from .decide.probe import Probe, peak_memory_bytes, pickling, profile_of
+from .decide.probe import (
+    LONGEST_BLOCK_SECONDS,
+    Probe,
+    peak_memory_bytes,
+    pickling,
+    profile_of,
+)
 from .run.failure import MISSING
 from .run.transport import dumps
 
@@ -80,6 +86,18 @@ class Evidence:
         if probe.mean >= NEIGHBOURHOOD * remembered.item_seconds:
             return True
         return probe.items >= SURE_ITEMS and probe.seconds >= PROBE_SECONDS
+
+    def in_doubt(self, remembered: Profile | None) -> bool:
+        """Return whether one more block should show if items wait: so it seems, and it is not long.
+
+        Args:
+            remembered: what is known of them; if that says that they wait, nothing is in doubt.
+        """
+        probe = self.probe
+        if probe.tally.known_seconds or probe.seconds > 2 * LONGEST_BLOCK_SECONDS:
+            return False
+        known = remembered is not None and remembered.cpu_share < WAITING_SHARE
+        return probe.idle and not known
 
     def _computes(self) -> bool:
         """Return whether today's items are known to compute."""

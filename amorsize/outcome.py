@@ -12,7 +12,7 @@ from typing import NamedTuple
 from .adviser import Adviser, machine_costs
 from .decide.learning import MOST_CROWDING, Seen
 from .decide.machine import resident_bytes, this_machine, usable_cpus
-from .decide.model import FRESH_METHODS, SHARED_FROM_BYTES, Profile, slowdown
+from .decide.model import FRESH_METHODS, SHARED_FROM_BYTES, WAITING_SHARE, Profile, slowdown
 from .decide.planner import Plan
 from .decide.probe import Tally, profile_of
 from .decide.steps import Stage, Steps
@@ -100,6 +100,8 @@ class Outcome(NamedTuple):
                 return None
             mean = tally.seconds / tally.items
             known = profile_of(tally, mean, memory_bytes=grown, travel=travel)
+            if probe.helped:  # what works for it has the CPUs already
+                known = known._replace(cpu_share=max(known.cpu_share, float(usable_cpus())))
             # What only workers show, and may have shown once too much, is forgotten by and by.
             return known._replace(
                 crowding=FORGETTING * known.crowding,
@@ -110,10 +112,10 @@ class Outcome(NamedTuple):
         # Items that ran in workers took longer than they take alone.
         known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
         crowding = self._crowding(engine) or (travel.crowding if travel is not None else 0.0)
-        # Of children that have ended, workers do not see how long they waited for a CPU.
-        share = max(known.cpu_share, probe.rest.cpu_share if probe.rest.known_seconds else 0.0)
         known = known._replace(
-            crowding=crowding, cpu_share=share, waiting_workers=self._waiting(engine, known)
+            crowding=crowding,
+            cpu_share=self._cpu_share(known, adviser.remembered()),
+            waiting_workers=self._waiting(engine, known),
         )
         costs = machine_costs(use_cache=self.options.use_cache)
         slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
@@ -125,6 +127,20 @@ class Outcome(NamedTuple):
         if engine.packed and profile.result_bytes < SHARED_FROM_BYTES:
             profile = profile._replace(pickle_seconds=engine.packed / engine.tally.items)
         return profile
+
+    def _cpu_share(self, known: Profile, remembered: Profile | None) -> float:
+        """Return the CPU share to remember of items that ran in workers.
+
+        There it is not seen how long children and threads that have ended waited for a CPU. So
+        workers may say that items compute; that they wait only the caller can.
+        """
+        probe = self.evidence.probe
+        if probe.rest.known_seconds:
+            return max(known.cpu_share, probe.rest.cpu_share)
+        basis = 0.0 if remembered is None else remembered.cpu_share
+        if remembered is None and probe.items:  # what was not known counted as computing
+            basis = 1.0
+        return max(known.cpu_share, basis) if basis >= WAITING_SHARE else known.cpu_share
 
     def _waiting(self, engine: Engine, known: Profile) -> int:
         """Return how many workers have been shown to wait as well as one."""

@@ -300,6 +300,9 @@ class Session:
         remembered = adviser.remembered(probe.evidence)
         if remembered is None and not evidence.suffices:
             return None
+        if evidence.in_doubt(remembered):
+            self._next_look = 0.0
+            return None
         profile = evidence.profile(remembered)
         # Of unknown length, as much is assumed to be left as was done: the doubling of ski rental.
         left = feed.likely_remaining

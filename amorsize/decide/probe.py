@@ -10,6 +10,8 @@ from typing import NamedTuple
 from .machine import usable_cpus
 from .model import MOST_WAITING_WORKERS, Profile
 from .usage import (
+    HELPING_SHARE,
+    Helpers,
     Surroundings,
     cpu_seconds,
     own_cpu_seconds,
@@ -67,8 +69,6 @@ STARVED = 0.25
 # that waits for a network is longer and uses less. Both are pulled out of the air.
 PROOF_SECONDS = 0.002
 IDLE_SHARE = 0.2
-# Children that used so much of a block, and are still there, work for the function.
-HELPING_SHARE = 0.1
 
 # What is known of the CPU time of a block: nothing, since not all was measured; or as much as could
 # be measured here, beside other programs; or all of it, on a machine with CPUs to spare.
@@ -84,14 +84,14 @@ class Block(NamedTuple):
         cpu_seconds: CPU time of the process and of its children, and what they waited in run
             queues.
         proof: what is known of that: ``UNKNOWN``, ``CLAIMED`` or ``PROVED``.
-        helped: whether children worked for it that are still there.
+        children: CPU time of children that are still there, a part of it.
     """
 
     items: int
     seconds: float
     cpu_seconds: float
     proof: int = PROVED
-    helped: bool = False
+    children: float = 0.0
 
 
 class Tally:
@@ -183,19 +183,30 @@ class Probe:
         rest: of all but the first, which may have paid for imports.
         first: the first block, None before it.
         last_size: number of items in the last block.
+        idle: whether the last block looked like nothing but waiting.
         doubted: whether a block has looked like waiting: the next ones are measured in full.
-        helped: whether children of the process worked for a block and are still there.
+        helped: whether children that are still there work for the function.
     """
 
-    __slots__ = ("doubted", "first", "helped", "last_size", "rest", "tally")
+    __slots__ = (
+        "_helpers",
+        "doubted",
+        "first",
+        "helped",
+        "idle",
+        "last_size",
+        "rest",
+        "tally",
+    )
 
     def __init__(self) -> None:
         self.tally = Tally()
         self.rest = Tally()
         self.first: Block | None = None
         self.last_size = 0
-        self.doubted = False
+        self.doubted = self.idle = False
         self.helped = False
+        self._helpers = Helpers()
 
     @property
     def items(self) -> int:
@@ -214,14 +225,15 @@ class Probe:
         else:
             self.rest.add(block)
         self.last_size = block.items
+        self.idle = block.cpu_seconds < IDLE_SHARE * block.seconds
         self.doubted = self.doubted or block.cpu_seconds < COMPUTING_SHARE * block.seconds
-        self.helped = self.helped or block.helped
+        self.helped = self.helped or block.children >= HELPING_SHARE * block.seconds
         self.tally.add(block)
 
     def watch(self, items: int) -> Stopwatch:
         """Return a running stopwatch for the next block of so many items."""
         expected = items * self.mean if self.first is not None else None
-        return Stopwatch(expected, doubted=self.doubted)
+        return Stopwatch(expected, self._helpers if self.doubted else None)
 
     def next_size(self, remaining: int | None) -> int:
         """Return the number of items to time next, 1 or more."""
@@ -304,16 +316,18 @@ class Stopwatch:
         expected: how long the block is expected to take, s; None where that is not known. The CPU
             clocks take 2 us, for which a short block is taken for computing instead; and asking
             for the time in the run queue takes up to 8 us, which only longer blocks are worth.
-        doubted: whether to measure in full what other threads, children and programs do.
+        helpers: knows the children; given, other threads, children and programs are measured as
+            well, where the block is long enough.
     """
 
-    __slots__ = ("_before", "_cpu", "_expected", "_queued", "_wall")
+    __slots__ = ("_before", "_cpu", "_expected", "_helpers", "_queued", "_wall")
 
-    def __init__(self, expected: float | None = None, *, doubted: bool = False) -> None:
+    def __init__(self, expected: float | None = None, helpers: Helpers | None = None) -> None:
+        self._helpers = helpers
         self._expected = UNKNOWN_BLOCK_SECONDS if expected is None else expected
         self._before: Surroundings | None = None
         if self._expected >= SHORT_BLOCK_SECONDS:
-            if doubted and self._expected >= DOUBTED_BLOCK_SECONDS:
+            if helpers is not None and self._expected >= DOUBTED_BLOCK_SECONDS:
                 self._before = surroundings()
             if self._expected >= LONG_BLOCK_SECONDS:
                 self._queued = own_queued_seconds()
@@ -330,9 +344,13 @@ class Stopwatch:
             used = with_queue(cpu, own_queued_seconds() - self._queued, wall)
         if used >= COMPUTING_SHARE * wall:
             return Block(items, wall, used)
-        if self._before is None:
+        if self._before is None or self._helpers is None:
             return Block(items, wall, used, UNKNOWN)
-        return examined(Block(items, wall, cpu), self._before, surroundings(), usable_cpus())
+        before, after = self._before, surroundings()
+        children = self._helpers.seconds(before, after, wall)
+        return examined(
+            Block(items, wall, cpu + children, children=children), before, after, usable_cpus()
+        )
 
 
 def examined(block: Block, before: Surroundings, after: Surroundings, cpus: int) -> Block:
@@ -342,28 +360,25 @@ def examined(block: Block, before: Surroundings, after: Surroundings, cpus: int)
     that have ended. So what got a fair part of its share of the CPUs there counts as computing.
 
     Args:
-        block: its time, and its CPU time but for that of living children.
+        block: its time, and its CPU time without that of waiting for a CPU.
         before: the surroundings at its beginning.
         after: those at its end.
         cpus: usable CPUs.
 
-    >>> quiet, busy = Surroundings(0.0, 0.0, 1, True), Surroundings(0.0, 0.0, 99, True)
+    >>> quiet, busy = Surroundings(0.0, {}, 1, True), Surroundings(0.0, {}, 99, True)
     >>> examined(Block(1, 1.0, 0.0), quiet, quiet, 2).proof == PROVED
     True
     >>> examined(Block(1, 1.0, 0.0), quiet, busy, 2).proof == CLAIMED
     True
     """
-    wall = block.seconds
-    children = max(0.0, after.children - before.children)
-    cpu = block.cpu_seconds + children
+    wall, cpu = block.seconds, block.cpu_seconds
     used = with_queue(cpu, after.queued - before.queued, wall)
-    helped = children >= HELPING_SHARE * wall
     runnable = max(before.runnable, after.runnable)  # this thread among them
     if before.complete and after.complete and runnable <= max(1, cpus // 2):
-        return Block(block.items, wall, used, PROVED, helped)
+        return block._replace(cpu_seconds=used)
     if cpu >= STARVED * wall * min(1.0, cpus / max(1, runnable)):
         used = max(used, wall)
-    return Block(block.items, wall, used, CLAIMED, helped)
+    return block._replace(cpu_seconds=used, proof=CLAIMED)
 
 
 try:

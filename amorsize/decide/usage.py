@@ -13,6 +13,8 @@ import time
 from typing import NamedTuple
 
 __all__ = [
+    "HELPING_SHARE",
+    "Helpers",
     "Surroundings",
     "children_seconds",
     "cpu_seconds",
@@ -27,6 +29,10 @@ __all__ = [
 # Of more threads or descendants not all are read: 4 us for each thread (November 2026, two-core
 # machine), twice for each block of items.
 MOST_READ = 64
+# What children do on their own is seen in this time: the kernel books it every 1 to 4 ms.
+REST_SECONDS = 0.02
+# Children that used so much of a block may have worked for it.
+HELPING_SHARE = 0.1
 
 try:
     from resource import RUSAGE_CHILDREN, getrusage
@@ -49,25 +55,71 @@ class Surroundings(NamedTuple):
 
     Attributes:
         queued: time that the threads of this process have waited in run queues, s.
-        children: CPU time that living descendants have taken, and waited for in run queues, s.
+        children: CPU time that each living descendant has taken and waited for, s, by its pid.
         runnable: threads of the whole machine that run or wait for a CPU now, this one among them.
         complete: whether all of that could be read.
     """
 
     queued: float
-    children: float
+    children: dict[str, float]
     runnable: int
     complete: bool
+
+    def children_since(self, before: Surroundings, apart: frozenset[str]) -> float:
+        """Return what children have used since then, s, but for some."""
+        used = 0.0
+        for child, seconds in self.children.items():
+            if child not in apart:
+                used += max(0.0, seconds - before.children.get(child, 0.0))
+        return used
 
 
 def surroundings() -> Surroundings:
     """Return what other threads, living children and other programs have used so far."""
     tasks = _tasks("self")
-    children, read_all = _descendants_seconds(tasks)
+    children, read_all = _descendants(tasks)
     running = runnable()
     complete = read_all and 0 < len(tasks) <= MOST_READ and running > 0
     queued = sum(_schedstat("self", task)[1] for task in tasks[:MOST_READ])
     return Surroundings(queued, children, running, complete)
+
+
+class Helpers:
+    """Tells children that work for a function from those that work for something else.
+
+    Whether they do is asked once they were busy while the function ran: those that are busy when it
+    does not run as well are not waited for by it.
+    """
+
+    def __init__(self) -> None:
+        self._apart: frozenset[str] | None = None  # pids of those that work for something else
+
+    def seconds(self, before: Surroundings, after: Surroundings, wall: float) -> float:
+        """Return what children did for a block, s.
+
+        Args:
+            before: the surroundings at its beginning.
+            after: those at its end, now.
+            wall: how long it took, s.
+        """
+        used = after.children_since(before, self._apart or frozenset())
+        if used >= HELPING_SHARE * wall and self._apart is None:
+            self._apart = busy_at_rest()
+            used = after.children_since(before, self._apart)
+        return used
+
+
+def busy_at_rest() -> frozenset[str]:
+    """Return the pids of descendants that use CPUs while this thread rests for a moment."""
+    time.sleep(REST_SECONDS / 2)  # what one was asked for may not be over yet
+    before = surroundings()
+    time.sleep(REST_SECONDS)
+    after = surroundings()
+    return frozenset(
+        child
+        for child, seconds in after.children.items()
+        if seconds > before.children.get(child, 0)
+    )
 
 
 def cpu_seconds() -> float:
@@ -75,7 +127,7 @@ def cpu_seconds() -> float:
 
     Living descendants are counted with the time they waited for a CPU.
     """
-    return own_cpu_seconds() + _descendants_seconds(_tasks("self"))[0]
+    return own_cpu_seconds() + sum(_descendants(_tasks("self"))[0].values())
 
 
 def queued_seconds() -> float:
@@ -108,18 +160,19 @@ def runnable() -> int:
     return int(fields[3].partition(b"/")[0]) if len(fields) > 3 else 0
 
 
-def _descendants_seconds(tasks: list[str]) -> tuple[float, bool]:
-    """Return what living descendants have used and waited for, s, and whether all was read."""
+def _descendants(tasks: list[str]) -> tuple[dict[str, float], bool]:
+    """Return what each living descendant has used and waited for, s, and whether all was read."""
     todo: list[tuple[str, str]] = [("self", task) for task in tasks[:MOST_READ]]
-    total, read = 0.0, 0
+    used: dict[str, float] = {}
+    read = 0
     while todo and read < MOST_READ:
         listed = _read("/proc/{}/task/{}/children".format(*todo.pop()))
-        for child in (listed or b"").decode().split():
+        for child in listed.decode().split():
             below = _tasks(child)
             read += len(below)
-            total += _used_by(child, below)
+            used[child] = _used_by(child, below)
             todo += [(child, task) for task in below]
-    return total, not todo and _LISTS_CHILDREN
+    return used, not todo and _LISTS_CHILDREN
 
 
 def _used_by(process: str, tasks: list[str]) -> float:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from math import ceil
 
-from ..decide.probe import PROVED, UNKNOWN, Block, Stopwatch, Tally
+from ..decide.probe import CLAIMED, UNKNOWN, Block, Stopwatch, Tally
 from ..errors import AmorsizeError, TaskTimeoutError, WorkerLostError
 from .chunks import Chunk, Span, around, halves
 from .crew import Crew, Lost, Task
 from .failure import add_item_note, add_note, unpack
 from .feed import Feed, Slice
-from .judge import TRIAL_SECONDS, Judge, Trial
+from .judge import Judge, Trial
 from .losses import explain_idle, loss_error
 from .policy import Policy
 from .worker import Reply
@@ -251,8 +251,8 @@ class Engine:
         )
         if self._trial.over or self.item_seconds <= 0:
             return size
-        # Just enough for one worker to show what an item costs.
-        return min(size, ceil(TRIAL_SECONDS / self.item_seconds))
+        # Just enough for a worker to show what an item costs.
+        return min(size, ceil(self._trial.seconds / self.item_seconds))
 
     def _room(self, size: int) -> int:
         """Return how much of a wanted chunk fits between the input and the consumer."""
@@ -391,8 +391,8 @@ class Engine:
     def _note(self, span: Span) -> None:
         if len(self.spans) < MOST_SPANS:
             self.spans.append(span)
-        # Here, beside workers that start, nothing proves what looks like waiting.
-        proof = PROVED if span.worker else UNKNOWN
+        # Nothing proves what looks like waiting: here, it may be for workers that start.
+        proof = CLAIMED if span.worker else UNKNOWN
         block = Block(span.items, span.seconds, span.cpu_seconds, proof)
         (self.tally if span.worker else self.own).add(block)
         if span.worker:

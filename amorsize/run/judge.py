@@ -7,11 +7,14 @@ from collections.abc import Callable
 from ..decide.probe import Block, Tally
 from ..decide.steps import Stage, Step
 
-__all__ = ["TRIAL_SECONDS", "Judge", "Trial"]
+__all__ = ["Judge", "Trial"]
 
-# What each worker must have run before their timing decides about more of them: about what starting
-# one more costs.
+# What the first worker must have run before its timing decides about more of them: about what
+# starting one more costs.
 TRIAL_SECONDS = 0.002
+# And each worker of a crew that must show its gain: beside four busy programs, what came back of one
+# item of 5 ms each looked like no gain (November 2026, two-core machine).
+STEP_SECONDS = 0.02
 
 # Whether workers keep up with what the caller could do alone is judged over so many seconds: some
 # dozens of chunks, and little to lose.
@@ -99,6 +102,11 @@ class Trial:
         self._workers, self._given, self._tally = workers, 0, Tally()
 
     @property
+    def seconds(self) -> float:
+        """What each worker must have run, s."""
+        return TRIAL_SECONDS if self._workers == 1 else STEP_SECONDS
+
+    @property
     def room(self) -> int:
         """Number of chunks that may still be handed out in this round."""
         return max(0, self._workers - self._given)
@@ -119,7 +127,7 @@ class Trial:
             left: items that are left, None where that is not known.
         """
         tally, self._given = self._tally, 0
-        if self._rethink is None or tally.seconds < TRIAL_SECONDS * workers:
+        if self._rethink is None or tally.seconds < self.seconds * workers:
             return None
         step = self._rethink(Stage(workers, tally.items, tally.seconds, tally.cpu_share, left))
         self.over = step.last
