@@ -90,8 +90,13 @@ class Outcome(NamedTuple):
     def profile(self) -> Profile | None:
         """Return what this run has shown of its items, wherever they ran."""
         tally, adviser, engine = Tally(), self.adviser, self.engine
-        probe, grown = self.evidence.probe, self.evidence.grown()
-        travel = self.evidence.travel or (adviser.remembered() if adviser is not None else None)
+        probe = self.evidence.probe
+        # Where the process needed more before, a peak that did not grow says nothing.
+        remembered = adviser.remembered() if adviser is not None else None
+        travel = self.evidence.travel or remembered
+        grown = self.evidence.needed(travel)
+        if remembered is not None:
+            grown = max(grown, remembered.memory_bytes)
         if engine is None or adviser is None or not engine.tally.items:
             tally.merge(probe.usual)
             if engine is not None:
@@ -114,13 +119,15 @@ class Outcome(NamedTuple):
         crowding = self._crowding(engine) or (travel.crowding if travel is not None else 0.0)
         known = known._replace(
             crowding=crowding,
-            cpu_share=self._cpu_share(known, adviser.remembered()),
+            cpu_share=self._cpu_share(known, remembered),
             waiting_workers=self._waiting(engine, known),
         )
         costs = machine_costs(use_cache=self.options.use_cache)
         slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
         alone = tally.seconds - engine.tally.seconds * (1 - 1 / slow)
         profile = known._replace(item_seconds=max(1e-9, alone / tally.items))
+        if engine.memory.grown is not None and not (engine.crew and engine.crew.reused):
+            profile = profile._replace(memory_bytes=engine.memory.grown)
         importing = self._importing(engine, adviser)
         if importing is not None:
             profile = profile._replace(import_seconds=importing)

@@ -207,7 +207,6 @@ class Session:
 
     def _call_adviser(self) -> Adviser:
         options = self.options
-        self.evidence.watch_memory()
         self._adviser = Adviser.of_call(
             self.func,
             self.total,
@@ -294,14 +293,16 @@ class Session:
         """Return a plan for workers if what is known by now makes them pay, else None."""
         feed, probe, adviser, evidence = self.feed, self.probe, self._advised(), self.evidence
         evidence.grown()  # asked for the first time, it is what the items took
-        if probe.helped and not self._confined:
-            self._confined = "the function has processes of its own that work for it"
+        if probe.helped:
+            self._confined = (
+                self._confined or "the function has processes of its own that work for it"
+            )
         reason = self._confined or hindrance()
         remembered = adviser.remembered(probe.evidence)
         if remembered is None and not evidence.suffices:
             return None
         if evidence.in_doubt(remembered):
-            self._next_look = 0.0
+            self._next_look = 0.0  # one more block
             return None
         profile = evidence.profile(remembered)
         # Of unknown length, as much is assumed to be left as was done: the doubling of ski rental.
@@ -366,6 +367,7 @@ class Session:
     def _crowd(self, plan: Plan, *, ordered: bool, lazy: bool) -> Generator[tuple[int, list[Any]]]:
         """Yield (start, results) of the items left, run by a crew; or here, if none can be had."""
         from .run.engine import Engine  # heavy, and only workers need it
+        from .run.memory import WorkerMemory
         from .run.policy import Policy
 
         options, adviser = self.options, self._advised()
@@ -395,6 +397,7 @@ class Session:
                 rethink=self._rethink if self._steps is not None else None,
             ),
             self._make_crew,
+            WorkerMemory(adviser.method),
             item_seconds=profile.item_seconds if profile else 0.0,
             result_bytes=profile.result_bytes if profile else 0.0,
             cpu_share=profile.cpu_share if profile else 0.0,
@@ -448,6 +451,8 @@ class Session:
         share = max(1, usable_cpus() // workers)
         known = self.engine.cpu_share if self.engine is not None else 0.0
         threads = None if method == "thread" else Threads.shared(share, busy=known > BUSY_SHARE)
+        if self.engine is not None:
+            self.engine.memory.begin()
         setup = Setup(call, options.initializer, options.initargs, threads=threads)
         try:
             return start_crew(

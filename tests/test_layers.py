@@ -27,7 +27,7 @@ LAYERS = [
     {"records", "store"},
     {"show.report", "show.progress", "show.hints"},
     {"run.engine"},
-    {"run.judge", "run.losses", "run.chunks", "run.policy"},
+    {"run.judge", "run.losses", "run.chunks", "run.memory", "run.policy"},
     {"run.start"},
     {"run.kept"},
     {"run.pool", "run.threads", "run.inline"},

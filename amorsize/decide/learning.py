@@ -43,7 +43,8 @@ def merged_profile(old: Profile, new: Profile, weight: float = 0.5) -> Profile:
     }
     return new._replace(
         **changed,
-        memory_bytes=max(old.memory_bytes, new.memory_bytes),
+        # More is needed at once, less is believed by and by: workers that do not fit are killed.
+        memory_bytes=max(new.memory_bytes, (old.memory_bytes + new.memory_bytes) // 2),
         items=old.items + new.items,
     )
 

@@ -39,6 +39,7 @@ __all__ = [
     "make_plan",
     "next_chunksize",
     "plan_for_little",
+    "worker_bytes",
 ]
 
 # Where waiting is claimed and not proved, so many workers for each CPU show whether it is true ...
@@ -354,9 +355,13 @@ def _fitting_workers(profile: Profile, situation: Situation, way: Way) -> int:
     """Return how many workers the free memory has room for."""
     if situation.free_bytes is None or way.method == "thread":
         return MOST_WAITING_WORKERS + situation.cpus
-    own = FORKED_WORKER_BYTES if way.method == "fork" else SPAWNED_WORKER_BYTES
-    each = own + profile.memory_bytes
+    each = worker_bytes(way.method) + profile.memory_bytes
     return max(1, int(situation.free_bytes * USABLE_MEMORY / each))
+
+
+def worker_bytes(method: str) -> int:
+    """Return what a worker needs without any item, in bytes."""
+    return FORKED_WORKER_BYTES if method == "fork" else SPAWNED_WORKER_BYTES
 
 
 def _why_serial(profile: Profile, costs: Costs, serial: float, parallel: float) -> str:

@@ -182,9 +182,14 @@ def _used_by(process: str, tasks: list[str]) -> float:
     """
     alive = [_schedstat(process, task) for task in tasks]
     running, queued = sum(run for run, _ in alive), sum(queue for _, queue in alive)
-    ticks = _read(f"/proc/{process}/stat").rpartition(b")")[2].split()[11:15]
+    ticks = _status(process)[11:15]
     own, ended = sum(map(int, ticks[:2])) / _TICKS, sum(map(int, ticks[2:])) / _TICKS
     return max(running, own) + ended + queued
+
+
+def _status(process: str) -> list[bytes]:
+    """Return the fields of a process's stat from its state on, none if it has ended."""
+    return _read(f"/proc/{process}/stat").rpartition(b")")[2].split()
 
 
 def _tasks(process: str) -> list[str]:

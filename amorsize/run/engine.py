@@ -21,6 +21,7 @@ from .failure import add_item_note, add_note, unpack
 from .feed import Feed, Slice
 from .judge import Judge, Trial
 from .losses import explain_idle, loss_error
+from .memory import WorkerMemory
 from .policy import Policy
 from .worker import Reply
 
@@ -50,6 +51,7 @@ class Engine:
         policy: how to run them.
         make_crew: starts a crew of so many workers; calls back, if it can, for the tasks to begin
             with before it does, saying whether the workers inherit the whole input.
+        memory: reads what workers needed before they end.
         item_seconds: an item's time as far as known, 0 when unknown.
         result_bytes: a result's size as far as known.
         cpu_share: CPU time of an item over its wall time, 0 when unknown.
@@ -65,6 +67,7 @@ class Engine:
         workers: number of workers now.
         pack_seconds: that pickling a result took of late.
         packed: that pickling all results took, s.
+        memory: says what they needed.
         judge: says whether the workers keep up, and how often they did not.
     """
 
@@ -73,6 +76,7 @@ class Engine:
         feed: Feed,
         policy: Policy,
         make_crew: Callable[[int, Callable[[bool], Iterator[Task]] | None], Crew],
+        memory: WorkerMemory,
         *,
         item_seconds: float = 0.0,
         result_bytes: float = 0.0,
@@ -100,6 +104,7 @@ class Engine:
         self._next = feed.position  # index of the next result to yield, when ordered
         self._waiting = 0  # items handed out or finished, but not yielded
         self._trial = Trial(policy.rethink)
+        self.memory = memory
         self._failure: tuple[int, BaseException] | None = None  # the earliest so far
         self._end: int | None = None  # results from here on do not count
         self._futile = 0  # crews lost since the last chunk that was finished
@@ -140,6 +145,7 @@ class Engine:
                     break
             self._raise_failure()
             if self._end is None:
+                self.memory.look(span.worker for span in self.spans)
                 self.crew.close()
         finally:  # does nothing after a close; else workers may be busy with what does not count
             self.crew.abandon()
@@ -346,17 +352,8 @@ class Engine:
             self.pack_seconds += (1 - MEMORY) * (
                 reply.pack_seconds / reply.done - self.pack_seconds
             )
-            self._note(
-                Span(
-                    reply.pid,
-                    piece.start,
-                    reply.done,
-                    reply.begun,
-                    reply.seconds,
-                    reply.cpu_seconds,
-                    reply.size,
-                )
-            )
+            times = (reply.begun, reply.seconds, reply.cpu_seconds)
+            self._note(Span(reply.pid, piece.start, reply.done, *times, reply.size))
         if reply.failure is not None:
             error = unpack(reply.failure)
             index = reply.failure.item

@@ -12,8 +12,8 @@ __all__ = ["Judge", "Trial"]
 # What the first worker must have run before its timing decides about more of them: about what
 # starting one more costs.
 TRIAL_SECONDS = 0.002
-# And each worker of a crew that must show its gain: beside four busy programs, what came back of one
-# item of 5 ms each looked like no gain (November 2026, two-core machine).
+# And each worker of a crew that must show its gain: beside four busy programs, one item of 5 ms
+# each looked like no gain (November 2026, two-core machine).
 STEP_SECONDS = 0.02
 
 # Whether workers keep up with what the caller could do alone is judged over so many seconds: some
