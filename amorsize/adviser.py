@@ -278,17 +278,22 @@ class Adviser:
             self._fingerprint.digest, self.items, environment, only_memory=only_memory
         )
 
-    def remembered(self, item_seconds: float | None = None) -> Profile | None:
+    def remembered(
+        self, item_seconds: float | None = None, *, first: bool = False
+    ) -> Profile | None:
         """Return the remembered profile, None when there is none.
 
         Args:
-            item_seconds: time of an item among the first ones of this call, None while that is no
-                evidence; a record whose items were all out of its neighbourhood is dropped.
+            item_seconds: time of an item among the first ones of this call; a record whose items
+                were all out of its neighbourhood is dropped.
+            first: whether it is that of the first block alone. That may have paid for imports, so
+                it can only be too short.
         """
         if self.record is not None and item_seconds is not None:
             known = self.record.profile
             low = known.least_seconds / NEIGHBOURHOOD
-            if not low <= item_seconds <= known.most_seconds * NEIGHBOURHOOD:
+            high = known.most_seconds * NEIGHBOURHOOD
+            if item_seconds < low or (item_seconds > high and not first):
                 self.record = None
                 cache.note_contradiction()
         return None if self.record is None else self.record.profile

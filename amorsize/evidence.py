@@ -55,6 +55,14 @@ class Evidence:
         """Whether a plan can be made of it alone."""
         return self.probe.seconds >= PROBE_SECONDS and self.probe.items >= 2
 
+    @property
+    def confines(self) -> str:
+        """Why the items must stay in this process, "" if nothing is in the way.
+
+        Processes that work for the function can serve this process only: a fork would share them.
+        """
+        return "the function has processes of its own that work for it" if self.probe.helped else ""
+
     def grown(self) -> int:
         """Return what an item needed at its peak, in bytes, beyond what it left behind.
 
@@ -90,9 +98,9 @@ class Evidence:
     def _surprises(self, remembered: Profile) -> bool:
         """Return whether today's items are outside the range of those that are remembered."""
         probe = self.probe
-        if probe.evidence is None:  # it may have paid for imports
-            return False
         low, high = remembered.least_seconds / SURPRISE, remembered.most_seconds * SURPRISE
+        if not probe.rest.items and probe.mean > high:  # it may have paid for imports
+            return False
         if low <= probe.mean <= high:
             return remembered.cpu_share < WAITING_SHARE and self._computes()
         if probe.mean >= NEIGHBOURHOOD * remembered.item_seconds:

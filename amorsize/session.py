@@ -293,12 +293,8 @@ class Session:
         """Return a plan for workers if what is known by now makes them pay, else None."""
         feed, probe, adviser, evidence = self.feed, self.probe, self._advised(), self.evidence
         evidence.grown()  # asked for the first time, it is what the items took
-        if probe.helped:
-            self._confined = (
-                self._confined or "the function has processes of its own that work for it"
-            )
-        reason = self._confined or hindrance()
-        remembered = adviser.remembered(probe.evidence)
+        reason = self._confined or evidence.confines or hindrance()
+        remembered = adviser.remembered(probe.mean, first=not probe.rest.items)
         if remembered is None and not evidence.suffices:
             return None
         if evidence.in_doubt(remembered):
@@ -514,7 +510,7 @@ class Session:
                 return
             adviser = self._call_adviser()
             adviser.look_up(only_memory=True)
-            if adviser.remembered(self.probe.evidence) is not None:
+            if adviser.remembered(self.probe.mean, first=not self.probe.rest.items):
                 return
         engine = self.engine
         if engine is None and elapsed < WORTH_LEARNING_SECONDS and self._went_as_remembered():

@@ -264,11 +264,6 @@ class Probe:
         usual = self.usual
         return usual.seconds / max(1, usual.items)
 
-    @property
-    def evidence(self) -> float | None:
-        """Mean time of an item, s; None while the first block is all there is."""
-        return self.mean if self.rest.items else None
-
 
 def profile_of(
     tally: Tally, mean: float, *, memory_bytes: int = 0, travel: Profile | None = None
