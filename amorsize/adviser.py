@@ -30,11 +30,18 @@ from .decide.machine import (
     resident_bytes,
     this_machine,
 )
-from .decide.model import FIRST_COSTS, Costs, Profile, size_bucket, start_seconds, time_bucket
-from .decide.planner import (
+from .decide.model import (
+    FIRST_COSTS,
     MOST_WAITING_WORKERS,
-    SPAWNED_WORKER_BYTES,
     WAITING_SHARE,
+    Costs,
+    Profile,
+    size_bucket,
+    start_seconds,
+    time_bucket,
+)
+from .decide.planner import (
+    SPAWNED_WORKER_BYTES,
     Plan,
     Situation,
     Way,
@@ -335,17 +342,22 @@ class Adviser:
             return name._replace(stable=name.stable and is_settled(self.func))
         return name if name_of(self.func).digest == name.digest else name_of_code(self.func)
 
-    def remembered(self, item_seconds: float | None = None) -> Profile | None:
+    def remembered(
+        self, item_seconds: float | None = None, *, first: bool = False
+    ) -> Profile | None:
         """Return the remembered profile, None when there is none.
 
         Args:
             item_seconds: time of an item among the first ones of this call; a record whose items
                 were all out of its neighbourhood is dropped.
+            first: whether it is that of the first block alone. That may have paid for imports, so
+                it can only be too short.
         """
         if self.record is not None and item_seconds is not None:
             known = self.record.profile
             low = known.least_seconds / NEIGHBOURHOOD
-            if not low <= item_seconds <= known.most_seconds * NEIGHBOURHOOD:
+            high = known.most_seconds * NEIGHBOURHOOD
+            if item_seconds < low or (item_seconds > high and not first):
                 self.record = None
                 cache.note_contradiction()
         return None if self.record is None else self.record.profile

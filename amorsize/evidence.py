@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from .adviser import NEIGHBOURHOOD
-from .decide.model import Profile
-from .decide.probe import Probe, peak_memory_bytes, pickling, profile_of
+from .decide.machine import fresh_resident_bytes
+from .decide.model import WAITING_SHARE, Profile
+from .decide.probe import (
+    LONGEST_BLOCK_SECONDS,
+    Probe,
+    peak_memory_bytes,
+    pickling,
+    profile_of,
+)
 from .run.failure import MISSING
 from .run.transport import dumps
 
@@ -21,6 +28,8 @@ PROBE_SECONDS = 0.001
 # so far out of its range.
 SURE_ITEMS = 3
 SURPRISE = 1.5
+# Growth of the peak below this is not worth asking (4 us) what is left of it.
+LEAST_GROWTH_BYTES = 4_000_000
 # Pickling that takes less for each is measured on more.
 LIGHT_PICKLE_SECONDS = 20e-6
 # An integer of a long list.
@@ -38,7 +47,7 @@ class Evidence:
     def __init__(self) -> None:
         self.probe = Probe()
         self.travel: Profile | None = None
-        self._peak = 0
+        self._peak = peak_memory_bytes()
         self._grown: int | None = None
 
     @property
@@ -46,18 +55,35 @@ class Evidence:
         """Whether a plan can be made of it alone."""
         return self.probe.seconds >= PROBE_SECONDS and self.probe.items >= 2
 
-    def watch_memory(self) -> None:
-        """Note the peak of memory; what it grows by from here on is the items'."""
-        self._peak = peak_memory_bytes()
+    @property
+    def confines(self) -> str:
+        """Why the items must stay in this process, "" if nothing is in the way.
+
+        Processes that work for the function can serve this process only: a fork would share them.
+        """
+        return "the function has processes of its own that work for it" if self.probe.helped else ""
 
     def grown(self) -> int:
-        """Return by how many bytes the peak of memory has grown until this was first asked.
+        """Return what an item needed at its peak, in bytes, beyond what it left behind.
 
-        Later there would be the results in it, which are no worker's need.
+        That is asked once, after the first items; later there would be all results in it. What they
+        left are results, which are counted by their size, and modules and caches, which workers
+        inherit or fill once.
         """
         if self._grown is None:
-            self._grown = max(0, peak_memory_bytes() - self._peak) if self._peak else 0
+            peak = peak_memory_bytes()
+            self._grown = 0
+            if peak > self._peak + LEAST_GROWTH_BYTES:
+                self._grown = max(0, peak - max(self._peak, fresh_resident_bytes()))
         return self._grown
+
+    def needed(self, travel: Profile | None) -> int:
+        """Return the memory that a worker needs for an item, in bytes.
+
+        Args:
+            travel: has the size of a result.
+        """
+        return self.grown() + (int(travel.result_bytes) if travel is not None else 0)
 
     def profile(self, remembered: Profile | None) -> Profile:
         """Return what is known of an item: remembered, unless this run says otherwise."""
@@ -67,17 +93,36 @@ class Evidence:
             sent, sending = self.travel.arg_bytes, self.travel.send_seconds
             return remembered._replace(arg_bytes=sent, send_seconds=sending)
         probe, travel = self.probe, self.travel or remembered
-        return profile_of(probe.tally, probe.mean, memory_bytes=self.grown(), travel=travel)
+        return profile_of(probe.usual, probe.mean, memory_bytes=self.needed(travel), travel=travel)
 
     def _surprises(self, remembered: Profile) -> bool:
         """Return whether today's items are outside the range of those that are remembered."""
         probe = self.probe
         low, high = remembered.least_seconds / SURPRISE, remembered.most_seconds * SURPRISE
-        if low <= probe.mean <= high:
+        if not probe.rest.items and probe.mean > high:  # it may have paid for imports
             return False
+        if low <= probe.mean <= high:
+            return remembered.cpu_share < WAITING_SHARE and self._computes()
         if probe.mean >= NEIGHBOURHOOD * remembered.item_seconds:
             return True
         return probe.items >= SURE_ITEMS and probe.seconds >= PROBE_SECONDS
+
+    def in_doubt(self, remembered: Profile | None) -> bool:
+        """Return whether one more block should show if items wait: so it seems, and it is not long.
+
+        Args:
+            remembered: what is known of them; if that says that they wait, nothing is in doubt.
+        """
+        probe = self.probe
+        if probe.tally.known_seconds or probe.seconds > 2 * LONGEST_BLOCK_SECONDS:
+            return False
+        known = remembered is not None and remembered.cpu_share < WAITING_SHARE
+        return probe.idle and not known
+
+    def _computes(self) -> bool:
+        """Return whether today's items are known to compute."""
+        usual = self.probe.usual
+        return usual.known_seconds >= PROBE_SECONDS and usual.cpu_share >= WAITING_SHARE
 
     def measure_travel(self, out: list[Any], item: Any, remembered: Profile | None) -> None:
         """Measure what sending items and results costs.
@@ -113,4 +158,5 @@ class Evidence:
             send_seconds=sending,
             crowding=remembered.crowding if remembered else 0.0,
             import_seconds=remembered.import_seconds if remembered else 0.0,
+            waiting_workers=remembered.waiting_workers if remembered else 0,
         )

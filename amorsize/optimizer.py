@@ -15,7 +15,7 @@ from .api import plain_function
 from .decide.machine import Machine
 from .decide.model import Costs, Profile
 from .decide.planner import Plan, fixed_chunksize
-from .decide.probe import Probe, Stopwatch, peak_memory_bytes, pickling, profile_of
+from .decide.probe import Probe, peak_memory_bytes, pickling, profile_of
 from .options import check_context, check_flag, check_jobs, check_seconds, check_whole
 from .units import counted
 
@@ -221,14 +221,14 @@ def _sample(
     if not items:
         return None, whole, []
     probe, peak = Probe(), peak_memory_bytes()
-    watch = Stopwatch()
+    watch = probe.watch(1)
     result = func(items[0])
     probe.add(watch.block(1))
     # One by one, to see the spread; but tiny items together, or the clock would be measured.
     single = probe.seconds > SINGLE_SECONDS
     for group in [[item] for item in items[1:]] if single else [items[1:]]:
         if group:
-            watch = Stopwatch(len(group) * probe.mean)
+            watch = probe.watch(len(group))
             for item in group:
                 result = func(item)
             probe.add(watch.block(len(group)))
@@ -238,7 +238,11 @@ def _sample(
         sent = pickling(items[-1:], pickle.dumps)[0]
         received, seconds = pickling([result], pickle.dumps)
         travel = Profile(
-            item_seconds=1.0, arg_bytes=sent, result_bytes=received, pickle_seconds=seconds
+            item_seconds=1.0,
+            arg_bytes=sent,
+            result_bytes=received,
+            pickle_seconds=seconds,
+            waiting_workers=0,
         )
     except Exception as error:  # noqa: BLE001 - a user's reduction may raise anything
         notes.append(
@@ -246,7 +250,7 @@ def _sample(
             f"{type(error).__name__}: {error}"
         )
     grown = max(0, peak_memory_bytes() - peak)
-    profile = profile_of(probe.tally, probe.mean, memory_bytes=grown, travel=travel)
+    profile = profile_of(probe.usual, probe.mean, memory_bytes=grown, travel=travel)
     return profile, whole, notes
 
 

@@ -13,9 +13,10 @@ from typing import NamedTuple
 from .adviser import Adviser, machine_costs
 from .decide.learning import MOST_CROWDING, Seen
 from .decide.machine import resident_bytes, this_machine, usable_cpus, waiting_programs
-from .decide.model import FRESH_METHODS, SHARED_FROM_BYTES, Profile, slowdown
+from .decide.model import FRESH_METHODS, SHARED_FROM_BYTES, WAITING_SHARE, Profile, slowdown
 from .decide.planner import Plan
 from .decide.probe import Tally, profile_of
+from .decide.steps import Stage, Steps
 from .evidence import Evidence
 from .options import Options
 from .units import counted, duration
@@ -67,6 +68,7 @@ class Outcome(NamedTuple):
         reason: why it ran as it did, in words.
         warnings: what the caller should know.
         gave_up: whether workers were wanted and could not be had.
+        steps: what workers beyond the CPUs have shown, None where they were not added in steps.
     """
 
     func: Callable[..., Any]
@@ -84,20 +86,28 @@ class Outcome(NamedTuple):
     reason: str
     warnings: list[str]
     gave_up: bool
+    steps: Steps | None = None
 
     def profile(self) -> Profile | None:
         """Return what this run has shown of its items, wherever they ran."""
         tally, adviser, engine = Tally(), self.adviser, self.engine
-        probe, grown = self.evidence.probe, self.evidence.grown()
-        travel = self.evidence.travel or (adviser.remembered() if adviser is not None else None)
+        probe = self.evidence.probe
+        # Where the process needed more before, a peak that did not grow says nothing.
+        remembered = adviser.remembered() if adviser is not None else None
+        travel = self.evidence.travel or remembered
+        grown = self.evidence.needed(travel)
+        if remembered is not None:
+            grown = max(grown, remembered.memory_bytes)
         if engine is None or adviser is None or not engine.tally.items:
-            tally.merge(probe.tally)
+            tally.merge(probe.usual)
             if engine is not None:
                 tally.merge(engine.own)
             if not tally.items:
                 return None
-            mean = probe.mean if engine is None else tally.seconds / tally.items
+            mean = tally.seconds / tally.items
             known = profile_of(tally, mean, memory_bytes=grown, travel=travel)
+            if probe.helped:  # what works for it has the CPUs already
+                known = known._replace(cpu_share=max(known.cpu_share, float(usable_cpus())))
             # What only workers show, and may have shown once too much, is forgotten by and by.
             return known._replace(
                 crowding=FORGETTING * known.crowding,
@@ -108,17 +118,49 @@ class Outcome(NamedTuple):
         # Items that ran in workers took longer than they take alone.
         known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
         crowding = self._crowding(engine) or (travel.crowding if travel is not None else 0.0)
-        known = known._replace(crowding=crowding)
+        known = known._replace(
+            crowding=crowding,
+            cpu_share=self._cpu_share(known, remembered),
+            waiting_workers=self._waiting(engine, known),
+        )
         costs = machine_costs(use_cache=self.options.use_cache)
         slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
         alone = tally.seconds - engine.tally.seconds * (1 - 1 / slow)
         profile = known._replace(item_seconds=max(1e-9, alone / tally.items))
+        if engine.memory.grown is not None and not (engine.crew and engine.crew.reused):
+            profile = profile._replace(memory_bytes=engine.memory.grown)
         importing = self._importing(engine, adviser)
         if importing is not None:
             profile = profile._replace(import_seconds=importing)
         if engine.packed and profile.result_bytes < SHARED_FROM_BYTES:
             profile = profile._replace(pickle_seconds=engine.packed / engine.tally.items)
         return profile
+
+    def _cpu_share(self, known: Profile, remembered: Profile | None) -> float:
+        """Return the CPU share to remember of items that ran in workers.
+
+        There it is not seen how long children and threads that have ended waited for a CPU. So
+        workers may say that items compute; that they wait only the caller can.
+        """
+        probe = self.evidence.probe
+        if probe.rest.known_seconds:
+            return max(known.cpu_share, probe.rest.cpu_share)
+        basis = 0.0 if remembered is None else remembered.cpu_share
+        if remembered is None and probe.items:  # what was not known counted as computing
+            basis = 1.0
+        return max(known.cpu_share, basis) if basis >= WAITING_SHARE else known.cpu_share
+
+    def _waiting(self, engine: Engine, known: Profile) -> int:
+        """Return how many workers have been shown to wait as well as one."""
+        assert self.adviser is not None
+        cpus, tally, alone = self.adviser.machine.cpus, engine.tally, self.evidence.probe.mean
+        if engine.workers <= cpus and self.steps is None:
+            return known.waiting_workers
+        steps = self.steps
+        if steps is None:
+            steps = Steps(cpus, alone)
+            steps.book(Stage(engine.workers, tally.items, tally.seconds, tally.cpu_share))
+        return steps.shown
 
     def _importing(self, engine: Engine, adviser: Adviser) -> float | None:
         """Return how long fresh workers took to import what the function uses, None if none did."""

@@ -39,7 +39,7 @@ __all__ = [
     "to_data",
 ]
 
-FORMAT = 3
+FORMAT = 4
 MEMORY_TOLERANCE = 0.2
 
 SIZES = ("tiny", "small", "medium", "large", "xlarge")
@@ -114,7 +114,7 @@ def record_key(func: str, size: str, time_: str) -> str:
     """Return the key of a record.
 
     >>> record_key("00112233445566aa", "small", "fast")
-    'func:00112233445566aa_size:small_time:fast_v:3'
+    'func:00112233445566aa_size:small_time:fast_v:4'
     """
     return f"func:{func}_size:{size}_time:{time_}_v:{FORMAT}"
 
@@ -123,7 +123,7 @@ def file_name(key: str) -> str:
     """Return the file of a key; a colon is not allowed in names on Windows.
 
     >>> file_name(record_key("00112233445566aa", "small", "fast"))
-    'func-00112233445566aa_size-small_time-fast_v-3.json'
+    'func-00112233445566aa_size-small_time-fast_v-4.json'
     """
     return key.replace(":", "-") + _SUFFIX
 
@@ -256,6 +256,7 @@ _RANGES = {
     "import_seconds": (0, 1e5),
     "memory_bytes": (0, 1 << 50),
     "items": (0, 1 << 62),
+    "waiting_workers": (0, 1 << 20),
     "cores": (1, 1 << 20),
     "cpus": (1, 1 << 20),
     "n_jobs": (1, 1 << 20),
@@ -305,9 +306,8 @@ def _checked(data: dict[str, Any]) -> Record:
     return record
 
 
-_PROFILE = [
-    (name, "int" if name in ("memory_bytes", "items") else "float") for name in Profile._fields
-]
+_WHOLE = ("memory_bytes", "items", "waiting_workers")
+_PROFILE = [(name, "int" if name in _WHOLE else "float") for name in Profile._fields]
 
 
 def _number(data: dict[str, Any], name: str, kind: Any) -> Any:

@@ -16,7 +16,8 @@ from .adviser import Adviser, assumed_items, count_workers, hindrance, inherits,
 from .decide.machine import ASKED, usable_cpus
 from .decide.model import FRESH_METHODS, Chunking, Profile
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
-from .decide.probe import LONGEST_BLOCK_SECONDS, Stopwatch
+from .decide.probe import LONGEST_BLOCK_SECONDS
+from .decide.steps import Stage, Step, Steps
 from .errors import SerializationError, TaskTimeoutError, WorkerLostError
 from .evidence import Evidence
 from .lookup import load
@@ -95,6 +96,7 @@ class Session:
         self._looked_up = False  # whether the adviser has seen all there is
         self._alone = self.jobs == 1 or options.backend == "serial"
         self._confined = ""  # why results or items cannot leave this process
+        self._steps: Steps | None = None  # what workers beyond the CPUs have shown
         self._decided = 0.0
         self._forecast: float | None = None
         self._progress = None
@@ -214,7 +216,6 @@ class Session:
 
     def _call_adviser(self) -> Adviser:
         options = self.options
-        self.evidence.watch_memory()
         self._adviser = Adviser.of_call(
             self.func,
             self.total,
@@ -229,7 +230,7 @@ class Session:
         """Run items here until none are left or a plan says that workers pay."""
         feed, probe = self.feed, self.probe
         if self._alone and self._deadline is None and self._progress is None:
-            watch = Stopwatch()
+            watch = probe.watch(1)
             feed.run_all(out)
             if out:
                 probe.add(watch.block(len(out)))
@@ -249,7 +250,7 @@ class Session:
         if self._settled and feed.remaining is not None:
             fitting = int(LONGEST_BLOCK_SECONDS / max(probe.mean, 1e-9))
             size = max(size, min(feed.remaining, fitting, SETTLED_GROWTH * probe.items))
-        watch = Stopwatch(size * probe.mean if probe.first else None)
+        watch = probe.watch(size)
         done = feed.run(size, out)
         if done:
             probe.add(watch.block(done))
@@ -265,7 +266,7 @@ class Session:
         feed, probe = self.feed, self.probe
         result: list[Any] = []
         while True:
-            watch = Stopwatch(probe.mean if probe.first else None)
+            watch = probe.watch(1)
             if not feed.run(1, result):
                 return None
             probe.add(watch.block(1))
@@ -301,9 +302,12 @@ class Session:
         """Return a plan for workers if what is known by now makes them pay, else None."""
         feed, probe, adviser, evidence = self.feed, self.probe, self._advised(), self.evidence
         evidence.grown()  # asked for the first time, it is what the items took
-        reason = self._confined or hindrance()
-        remembered = adviser.remembered(probe.mean)
+        reason = self._confined or evidence.confines or hindrance()
+        remembered = adviser.remembered(probe.mean, first=not probe.rest.items)
         if remembered is None and not evidence.suffices:
+            return None
+        if evidence.in_doubt(remembered):
+            self._next_look = 0.0  # one more block
             return None
         profile = evidence.profile(remembered)
         # Of unknown length, as much is assumed to be left as was done: the doubling of ski rental.
@@ -372,6 +376,7 @@ class Session:
         """Yield (start, results) of the items left, run by a crew; or here, if none can be had."""
         load("amorsize.run.engine")  # heavy, and only workers need it
         from .run.engine import Engine
+        from .run.memory import WorkerMemory
         from .run.policy import Policy
 
         options, adviser = self.options, self._advised()
@@ -380,6 +385,8 @@ class Session:
         profile = adviser.remembered() or (
             self.evidence.profile(None) if self.probe.first else None
         )
+        if self.jobs is None:
+            self._steps = Steps.of_plan(usable_cpus(), plan, profile)
         self.engine = Engine(
             self.feed,
             Policy(
@@ -397,9 +404,10 @@ class Session:
                 help=not must_run and adviser.method in FRESH_METHODS,
                 withdraw=not must_run,
                 retreat=not must_run and not lazy and adviser.method != "thread",
-                rethink=self._rethink if self.jobs is None and profile is None else None,
+                rethink=self._rethink if self._steps is not None else None,
             ),
             self._make_crew,
+            WorkerMemory(adviser.method),
             item_seconds=profile.item_seconds if profile else 0.0,
             result_bytes=profile.result_bytes if profile else 0.0,
             cpu_share=profile.cpu_share if profile else 0.0,
@@ -424,16 +432,17 @@ class Session:
             )
         return partial(next_chunksize, chunking=chunking)
 
-    def _rethink(self, left: int | None, item_seconds: float, cpu_share: float) -> int:
-        """Return how many workers to go on with, now that one has shown what an item costs."""
-        profile = Profile(item_seconds=item_seconds, cpu_share=cpu_share)
+    def _rethink(self, stage: Stage) -> Step:
+        """Return how many workers to go on with, now that some have shown what an item takes."""
+        assert self._steps is not None
         # Of unknown length, work for a while is assumed to be left.
-        likely = assumed_items(item_seconds) if left is None else left
-        if likely == 0:
-            return 1
-        plan = self._advised().plan(profile, likely, sliceable=self.feed.sliceable, must_run=True)
-        self._commit(plan, known=left is not None)
-        return plan.n_jobs
+        left = assumed_items(stage.item_seconds) if stage.left is None else stage.left
+        plan = partial(self._advised().plan, left=left, sliceable=self.feed.sliceable)
+        found = self._steps.next(stage, left, partial(plan, must_run=True))
+        if isinstance(found, Step):
+            return found
+        self._commit(found, known=stage.left is not None)
+        return Step(found.n_jobs, last=not stage.waits)
 
     def _make_crew(self, workers: int, first: Callable[[bool], Iterator[Task]] | None) -> Crew:
         # Now: later there may be no descriptor to open them with.
@@ -457,6 +466,8 @@ class Session:
         share = max(1, usable_cpus() // workers)
         known = self.engine.cpu_share if self.engine is not None else 0.0
         threads = None if method == "thread" else Threads.shared(share, busy=known > BUSY_SHARE)
+        if self.engine is not None:
+            self.engine.memory.begin()
         setup = Setup(call, options.initializer, options.initargs, threads=threads)
         try:
             return start_crew(
@@ -549,7 +560,7 @@ class Session:
                 return
             adviser = self._call_adviser()
             adviser.look_up(only_memory=True, late=True)
-            if adviser.remembered(self.probe.mean) is not None:
+            if adviser.remembered(self.probe.mean, first=not self.probe.rest.items):
                 return
         engine = self.engine
         if engine is None and elapsed < WORTH_LEARNING_SECONDS and self._went_as_remembered():
@@ -592,4 +603,5 @@ class Session:
             reason=self._reason,
             warnings=self.warnings,
             gave_up=self._gave_up,
+            steps=self._steps,
         )

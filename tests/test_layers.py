@@ -27,7 +27,7 @@ LAYERS = [
     {"records", "store"},
     {"show.report", "show.progress", "show.hints"},
     {"run.engine"},
-    {"run.judge", "run.losses", "run.chunks", "run.policy"},
+    {"run.judge", "run.losses", "run.chunks", "run.memory", "run.policy"},
     {"run.start"},
     {"run.kept"},
     {"run.processes", "run.threads", "run.inline"},
@@ -40,9 +40,11 @@ LAYERS = [
     {"run.pickler"},
     {"run.known", "run.homes"},
     {"run.channel", "run.stuck", "run.tracker", "run.unwarned"},
+    {"decide.steps"},
     {"decide.planner", "decide.probe", "decide.learning"},
     {"decide.fingerprint", "decide.uses", "decide.coarse", "decide.effects"},
     {"decide.walk"},
+    {"decide.usage"},
     {"decide.machine"},
     {"decide.forking"},
     {"decide.model", "decide.codes", "decide.owners", "decide.natives", "decide.blocks"},
@@ -99,7 +101,9 @@ def test_imports_point_downwards_only(name):
         assert RANK[target] > RANK[name], f"{name} imports {target}"
 
 
-@pytest.mark.parametrize("name", ["decide.model", "decide.planner", "decide.learning"])
+@pytest.mark.parametrize(
+    "name", ["decide.model", "decide.planner", "decide.learning", "decide.steps"]
+)
 def test_model_planner_and_learning_are_pure(name):
     """They import nothing that reads clocks, files or the machine."""
     found = set()

@@ -52,11 +52,12 @@ def merged_profile(old: Profile, new: Profile, weight: float = 0.5) -> Profile:
     changed: dict[str, Any] = {
         name: blend(getattr(old, name), getattr(new, name))
         for name in Profile._fields
-        if name not in ("memory_bytes", "items")
+        if name not in ("memory_bytes", "items", "waiting_workers")
     }
     return new._replace(
         **changed,
-        memory_bytes=max(old.memory_bytes, new.memory_bytes),
+        # More is needed at once, less is believed by and by: workers that do not fit are killed.
+        memory_bytes=max(new.memory_bytes, (old.memory_bytes + new.memory_bytes) // 2),
         items=min(old.items + new.items, MOST_COUNTED),
     )
 
@@ -87,6 +88,7 @@ def has_drifted(old: Profile, new: Profile, share: float) -> bool:
         import_seconds=SMALL_SHARE,
         memory_bytes=SMALL_MEMORY,
         items=MOST_COUNTED,
+        waiting_workers=1,
     )
     return _any_moved(old, new, least, share)
 

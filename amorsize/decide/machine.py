@@ -127,7 +127,7 @@ def resident_bytes() -> int:
     global _resident, _resident_at
     now = time.monotonic()
     if not _resident or now - _resident_at > 1.0:
-        _resident, _resident_at = _read_resident(), now
+        _resident, _resident_at = fresh_resident_bytes(), now
     return _resident
 
 
@@ -135,7 +135,8 @@ _resident = 0
 _resident_at = 0.0
 
 
-def _read_resident() -> int:
+def fresh_resident_bytes() -> int:
+    """Return the resident memory of this process now, in bytes."""
     text = _read("/proc/self/statm")
     if text:
         return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -14,7 +14,9 @@ __all__ = [
     "DEFAULT_CHUNKING",
     "FIRST_COSTS",
     "FRESH_METHODS",
+    "MOST_WAITING_WORKERS",
     "TIME_BUCKETS",
+    "WAITING_SHARE",
     "Chunking",
     "Costs",
     "Crowd",
@@ -32,6 +34,13 @@ __all__ = [
     "travel_seconds",
     "uncertainty",
 ]
+
+
+# More processes than this hide no more waiting: their start costs 1 ms each.
+MOST_WAITING_WORKERS = 256
+
+# An item that uses less than this share of a CPU is waiting for something.
+WAITING_SHARE = 0.5
 
 
 class Profile(NamedTuple):
@@ -53,6 +62,8 @@ class Profile(NamedTuple):
             function uses; 0 when not measured.
         memory_bytes: growth of the peak resident memory while items ran.
         items: number of items measured.
+        waiting_workers: so many workers at once are known to wait as well as one; 0 where waiting
+            is only claimed.
     """
 
     item_seconds: float
@@ -68,6 +79,7 @@ class Profile(NamedTuple):
     import_seconds: float = 0.0
     memory_bytes: int = 0
     items: int = 1
+    waiting_workers: int = MOST_WAITING_WORKERS
 
 
 class StartCost(NamedTuple):
@@ -422,7 +434,8 @@ def _span(
         late = ramp * (over - 1) / max(1, workers - 1)
         rounded = max(rounds * t + ramp, (rounds + 1) * t + late if over else 0.0)
         span += even * (1 - ramp / t) * (rounded + dispatch - span)
-    return span
+    # No order of chunks gets more than its part of the work out of each worker.
+    return max(span, level)
 
 
 # Mapping a segment and removing its name.

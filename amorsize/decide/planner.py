@@ -16,6 +16,8 @@ from .model import (
     FRESH_METHODS,
     LARGEST_CHUNK_BYTES,
     LONGEST_CHUNK_SECONDS,
+    MOST_WAITING_WORKERS,
+    WAITING_SHARE,
     Chunking,
     Costs,
     Crowd,
@@ -37,13 +39,14 @@ __all__ = [
     "make_plan",
     "next_chunksize",
     "plan_for_little",
+    "worker_bytes",
 ]
 
-# More processes than this hide no more waiting: their start costs 1 ms each.
-MOST_WAITING_WORKERS = 256
-
-# An item that uses less than this share of a CPU is waiting for something.
-WAITING_SHARE = 0.5
+# Where waiting is claimed and not proved, so many workers for each CPU show whether it is true ...
+FIRST_STEP = 2
+# ... and from so many as were shown to wait as well as one, this many times as many are the next
+# step: four of them lead from one CPU to the most. Both are pulled out of the air.
+NEXT_STEP = 4
 
 # Numbers of workers closer together than this share of them make no difference.
 FLAT = 8
@@ -345,7 +348,8 @@ def _most_workers(profile: Profile, situation: Situation, way: Way) -> int:
     """Return how many workers make any sense."""
     most = situation.cpus
     if profile.cpu_share < WAITING_SHARE:
-        most = max(most, MOST_WAITING_WORKERS)
+        most = max(FIRST_STEP * most, NEXT_STEP * profile.waiting_workers)
+        most = max(situation.cpus, min(most, MOST_WAITING_WORKERS))
     if situation.most_workers is not None:
         most = min(most, situation.most_workers)
     return max(1, min(most, situation.items, _fitting_workers(profile, situation, way)))
@@ -355,9 +359,13 @@ def _fitting_workers(profile: Profile, situation: Situation, way: Way) -> int:
     """Return how many workers the free memory has room for."""
     if situation.free_bytes is None or way.method == "thread":
         return MOST_WAITING_WORKERS + situation.cpus
-    own = FORKED_WORKER_BYTES if way.method == "fork" else SPAWNED_WORKER_BYTES
-    each = own + profile.memory_bytes
+    each = worker_bytes(way.method) + profile.memory_bytes
     return max(1, int(situation.free_bytes * USABLE_MEMORY / each))
+
+
+def worker_bytes(method: str) -> int:
+    """Return what a worker needs without any item, in bytes."""
+    return FORKED_WORKER_BYTES if method == "fork" else SPAWNED_WORKER_BYTES
 
 
 def _why_serial(

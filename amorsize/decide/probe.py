@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from math import ceil, sqrt
 from typing import NamedTuple
 
-from .model import Profile
+from .machine import usable_cpus
+from .model import MOST_WAITING_WORKERS, Profile
+from .usage import (
+    HELPING_SHARE,
+    Helpers,
+    Surroundings,
+    cpu_seconds,
+    own_cpu_seconds,
+    own_queued_seconds,
+    queued_seconds,
+    surroundings,
+    with_queue,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +27,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "CLAIMED",
+    "PROVED",
+    "UNKNOWN",
     "Block",
     "Probe",
     "Stopwatch",
@@ -38,11 +52,27 @@ SHORTEST_BLOCK_SECONDS = 40e-6
 UNKNOWN_GROWTH = 0.3
 # ... and at most this, so that a long serial run looks up often enough.
 LONGEST_BLOCK_SECONDS = 0.05
-# Blocks expected to be shorter than this are timed by the wall clock alone, those that are longer
-# than that also by what they stood in line for. Of the first one nobody knows.
+# Blocks expected to be shorter than this are timed by the wall clock alone, longer ones also by
+# what this thread waited in run queues. The length of the first one is not known.
 SHORT_BLOCK_SECONDS = 50e-6
 LONG_BLOCK_SECONDS = 0.001
 UNKNOWN_BLOCK_SECONDS = SHORT_BLOCK_SECONDS
+# Once a block has looked like waiting, those that are longer than this are measured in full, which
+# takes 20 us (November 2026, two-core machine).
+DOUBTED_BLOCK_SECONDS = 0.0002
+# A block that used this share of its time computed.
+COMPUTING_SHARE = 0.9
+# What computes beside others gets its share of the CPUs. A block that got less than so much of that
+# share was not waiting for a CPU. Pulled out of the air.
+STARVED = 0.25
+# Waiting is believed after so many seconds that used no more than such a share of a CPU: an item
+# that waits for a network is longer and uses less. Both are pulled out of the air.
+PROOF_SECONDS = 0.002
+IDLE_SHARE = 0.2
+
+# What is known of the CPU time of a block: nothing, since not all was measured; or as much as could
+# be measured here, beside other programs; or all of it, on a machine with CPUs to spare.
+UNKNOWN, CLAIMED, PROVED = range(3)
 
 
 class Block(NamedTuple):
@@ -51,29 +81,46 @@ class Block(NamedTuple):
     Attributes:
         items: number of items, 1 or more.
         seconds: wall time.
-        cpu_seconds: CPU time of the process and of the processes it waited for, and what it stood
-            in line for.
+        cpu_seconds: CPU time of the process and of its children, and what they waited in run
+            queues.
+        proof: what is known of that: ``UNKNOWN``, ``CLAIMED`` or ``PROVED``.
+        children: CPU time of children that are still there, a part of it.
     """
 
     items: int
     seconds: float
     cpu_seconds: float
+    proof: int = PROVED
+    children: float = 0.0
 
 
 class Tally:
     """Running sums over blocks of items, wherever they ran; a long run must not keep them all.
 
     Attributes:
-        items, seconds, cpu_seconds: sums over all blocks.
+        items, seconds: sums over all blocks.
+        cpu_seconds, known_seconds: CPU and wall time of the blocks whose CPU time is known.
+        claimed_seconds: wall time of those of which it is not proved.
         least, most: item time of the fastest and the slowest block, s.
     """
 
-    __slots__ = ("_squares", "cpu_seconds", "items", "least", "most", "seconds")
+    __slots__ = (
+        "_squares",
+        "claimed_seconds",
+        "cpu_seconds",
+        "items",
+        "known_seconds",
+        "least",
+        "most",
+        "seconds",
+    )
 
     def __init__(self) -> None:
         self.items = 0
         self.seconds = 0.0
         self.cpu_seconds = 0.0
+        self.known_seconds = 0.0
+        self.claimed_seconds = 0.0
         self.least = float("inf")
         self.most = 0.0
         self._squares = 0.0
@@ -83,7 +130,11 @@ class Tally:
         each = max(block.seconds / block.items, 1e-9)
         self.items += block.items
         self.seconds += block.seconds
-        self.cpu_seconds += block.cpu_seconds
+        if block.proof != UNKNOWN:
+            self.cpu_seconds += block.cpu_seconds
+            self.known_seconds += block.seconds
+        if block.proof == CLAIMED:
+            self.claimed_seconds += block.seconds
         self.least = min(self.least, each)
         self.most = max(self.most, each)
         self._squares += block.items * each * each
@@ -93,9 +144,23 @@ class Tally:
         self.items += other.items
         self.seconds += other.seconds
         self.cpu_seconds += other.cpu_seconds
+        self.known_seconds += other.known_seconds
+        self.claimed_seconds += other.claimed_seconds
         self.least = min(self.least, other.least)
         self.most = max(self.most, other.most)
         self._squares += other._squares
+
+    @property
+    def cpu_share(self) -> float:
+        """CPU time over wall time; what is not known counts as computing."""
+        return self.cpu_seconds / self.known_seconds if self.known_seconds else 1.0
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is proved that items wait for something that is no CPU."""
+        proved = self.known_seconds - self.claimed_seconds
+        long_enough = proved >= max(PROOF_SECONDS, self.known_seconds / 2)
+        return long_enough and self.cpu_share <= IDLE_SHARE
 
     @property
     def spread(self) -> float:
@@ -118,15 +183,30 @@ class Probe:
         rest: of all but the first, which may have paid for imports.
         first: the first block, None before it.
         last_size: number of items in the last block.
+        idle: whether the last block looked like nothing but waiting.
+        doubted: whether a block has looked like waiting: the next ones are measured in full.
+        helped: whether children that are still there work for the function.
     """
 
-    __slots__ = ("first", "last_size", "rest", "tally")
+    __slots__ = (
+        "_helpers",
+        "doubted",
+        "first",
+        "helped",
+        "idle",
+        "last_size",
+        "rest",
+        "tally",
+    )
 
     def __init__(self) -> None:
         self.tally = Tally()
         self.rest = Tally()
         self.first: Block | None = None
         self.last_size = 0
+        self.doubted = self.idle = False
+        self.helped = False
+        self._helpers = Helpers()
 
     @property
     def items(self) -> int:
@@ -145,7 +225,15 @@ class Probe:
         else:
             self.rest.add(block)
         self.last_size = block.items
+        self.idle = block.cpu_seconds < IDLE_SHARE * block.seconds
+        self.doubted = self.doubted or block.cpu_seconds < COMPUTING_SHARE * block.seconds
+        self.helped = self.helped or block.children >= HELPING_SHARE * block.seconds
         self.tally.add(block)
+
+    def watch(self, items: int) -> Stopwatch:
+        """Return a running stopwatch for the next block of so many items."""
+        expected = items * self.mean if self.first is not None else None
+        return Stopwatch(expected, self._helpers if self.doubted else None)
 
     def next_size(self, remaining: int | None) -> int:
         """Return the number of items to time next, 1 or more."""
@@ -160,15 +248,21 @@ class Probe:
         return size if remaining is None else max(1, min(size, remaining))
 
     @property
-    def mean(self) -> float:
-        """Mean time of an item, s.
+    def usual(self) -> Tally:
+        """Of the blocks that stand for those to come.
 
         The first block, which may pay for imports, is left out once it is a small part.
         """
-        first, tally = self.first, self.tally
-        if first is not None and 0 < first.items < tally.items / 2:
-            return (tally.seconds - first.seconds) / (tally.items - first.items)
-        return tally.seconds / max(1, tally.items)
+        first = self.first
+        if first is not None and first.items < self.tally.items / 2:
+            return self.rest
+        return self.tally
+
+    @property
+    def mean(self) -> float:
+        """Mean time of an item of the usual blocks, s."""
+        usual = self.usual
+        return usual.seconds / max(1, usual.items)
 
 
 def profile_of(
@@ -180,14 +274,15 @@ def profile_of(
         tally: what was measured, at least one item.
         mean: the item time to report, s.
         memory_bytes: growth of the peak memory meanwhile.
-        travel: a profile whose sizes and pickling time to take over.
+        travel: a profile whose sizes and pickling time to take over, and what was shown of waiting.
     """
+    shown = travel.waiting_workers if travel else 0
     return Profile(
         item_seconds=max(mean, 1e-9),
         spread=tally.spread,
         least_seconds=tally.least,
         most_seconds=tally.most,
-        cpu_share=tally.cpu_seconds / max(tally.seconds, 1e-9),
+        cpu_share=tally.cpu_share,
         arg_bytes=travel.arg_bytes if travel else 0.0,
         result_bytes=travel.result_bytes if travel else 0.0,
         pickle_seconds=travel.pickle_seconds if travel else 0.0,
@@ -196,6 +291,7 @@ def profile_of(
         import_seconds=travel.import_seconds if travel else 0.0,
         memory_bytes=memory_bytes,
         items=tally.items,
+        waiting_workers=MOST_WAITING_WORKERS if tally.waits else shown,
     )
 
 
@@ -206,24 +302,31 @@ class Stopwatch:
     """Times one block: wall and CPU.
 
     CPU time is that of the whole process, so that a function with threads inside shows a share
-    above 1, and of finished child processes, so that one that waits for a compiler is not taken
-    for one that waits for a network. What this thread stood in line for counts as well: where other
-    programs have the CPUs, what computes must not look as if it waited.
+    above 1, and of child processes, so that one that waits for a compiler is not taken for one that
+    waits for a network. The time in run queues counts as well: where other programs have the CPUs,
+    what computes must not look as if it waited. What only looks like waiting is ``UNKNOWN``, unless
+    the block was measured in full.
 
     Args:
-        expected: how long the block is expected to take, s; None where nobody knows. The CPU clocks
-            take 2 us, for which a short block is taken for computing instead; and asking what was
-            stood in line for takes 8 us, which only longer blocks are worth.
+        expected: how long the block is expected to take, s; None where that is not known. The CPU
+            clocks take 2 us, for which a short block is taken for computing instead; and asking
+            for the time in the run queue takes up to 8 us, which only longer blocks are worth.
+        helpers: knows the children; given, other threads, children and programs are measured as
+            well, where the block is long enough.
     """
 
-    __slots__ = ("_cpu", "_expected", "_queued", "_wall")
+    __slots__ = ("_before", "_cpu", "_expected", "_helpers", "_queued", "_wall")
 
-    def __init__(self, expected: float | None = None) -> None:
+    def __init__(self, expected: float | None = None, helpers: Helpers | None = None) -> None:
+        self._helpers = helpers
         self._expected = UNKNOWN_BLOCK_SECONDS if expected is None else expected
+        self._before: Surroundings | None = None
         if self._expected >= SHORT_BLOCK_SECONDS:
+            if helpers is not None and self._expected >= DOUBTED_BLOCK_SECONDS:
+                self._before = surroundings()
             if self._expected >= LONG_BLOCK_SECONDS:
-                self._queued = queued_seconds()
-            self._cpu = cpu_seconds()
+                self._queued = own_queued_seconds()
+            self._cpu = own_cpu_seconds()
         self._wall = time.perf_counter()
 
     def block(self, items: int) -> Block:
@@ -231,60 +334,57 @@ class Stopwatch:
         wall = time.perf_counter() - self._wall
         if self._expected < SHORT_BLOCK_SECONDS:
             return Block(items, wall, wall)
-        cpu = cpu_seconds() - self._cpu
+        cpu = used = own_cpu_seconds() - self._cpu
         if self._expected >= LONG_BLOCK_SECONDS:
-            cpu = with_queue(cpu, queued_seconds() - self._queued, wall)
-        return Block(items, wall, cpu)
+            used = with_queue(cpu, own_queued_seconds() - self._queued, wall)
+        if used >= COMPUTING_SHARE * wall:
+            return Block(items, wall, used)
+        if self._before is None or self._helpers is None:
+            return Block(items, wall, used, UNKNOWN)
+        before, after = self._before, surroundings()
+        children = self._helpers.seconds(before, after, wall)
+        return examined(
+            Block(items, wall, cpu + children, children=children), before, after, usable_cpus()
+        )
 
 
-def with_queue(cpu: float, queued: float, wall: float) -> float:
-    """Return the CPU time taken or stood in line for, within the time that passed; all in s.
+def examined(block: Block, before: Surroundings, after: Surroundings, cpus: int) -> Block:
+    """Return a block with what its surroundings say of its CPU time.
 
-    >>> with_queue(1.0, 0.5, 2.0), with_queue(1.0, 3.0, 2.0), with_queue(4.0, 1.0, 2.0)
-    (1.5, 2.0, 4.0)
+    Beside other programs a part of the waiting for a CPU is not seen: that of children and threads
+    that have ended. So what got a fair part of its share of the CPUs there counts as computing.
+
+    Args:
+        block: its time, and its CPU time without that of waiting for a CPU.
+        before: the surroundings at its beginning.
+        after: those at its end.
+        cpus: usable CPUs.
+
+    >>> quiet, busy = Surroundings(0.0, {}, 1, True), Surroundings(0.0, {}, 99, True)
+    >>> examined(Block(1, 1.0, 0.0), quiet, quiet, 2).proof == PROVED
+    True
+    >>> examined(Block(1, 1.0, 0.0), quiet, busy, 2).proof == CLAIMED
+    True
     """
-    return cpu + min(max(wall - cpu, 0.0), queued)
-
-
-def cpu_seconds() -> float:
-    """Return the CPU time of this process and of its ended children, s."""
-    return time.process_time() + children_seconds()
-
-
-def queued_seconds() -> float:
-    """Return how long this thread stood in line for a CPU, s; 0 where nobody tells.
-
-    The second figure of the kernel's schedstat, in ns (Documentation/scheduler/sched-stats.rst).
-    Left open, the file might be closed by the user's code, and its number be another file's.
-    """
-    try:
-        file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
-    except OSError:
-        return 0.0
-    try:
-        return int(os.read(file, 100).split()[1]) / 1e9
-    finally:
-        os.close(file)
+    wall, cpu = block.seconds, block.cpu_seconds
+    used = with_queue(cpu, after.queued - before.queued, wall)
+    runnable = max(before.runnable, after.runnable)  # this thread among them
+    if before.complete and after.complete and runnable <= max(1, cpus // 2):
+        return block._replace(cpu_seconds=used)
+    if cpu >= STARVED * wall * min(1.0, cpus / max(1, runnable)):
+        used = max(used, wall)
+    return block._replace(cpu_seconds=used, proof=CLAIMED)
 
 
 try:
-    from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+    from resource import RUSAGE_SELF, getrusage
 except ImportError:  # Windows has no such module
-
-    def children_seconds() -> float:
-        """Return the CPU time of child processes that have ended, s; 0 where it is not known."""
-        return 0.0
 
     def peak_memory_bytes() -> int:
         """Return the largest resident memory so far, 0 where it is not known."""
         return 0
 
 else:
-
-    def children_seconds() -> float:
-        """Return the CPU time of child processes that have ended, s; 0 where it is not known."""
-        usage = getrusage(RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
 
     def peak_memory_bytes() -> int:
         """Return the largest resident memory so far, 0 where it is not known."""

@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from math import ceil
 
-from ..decide.probe import Block, Stopwatch, Tally
+from ..decide.probe import CLAIMED, UNKNOWN, Block, Stopwatch, Tally
 from ..errors import AmorsizeError, TaskTimeoutError, WorkerLostError
 from ..units import counted
 from .chunks import Chunk, Span, around, halves
 from .crew import Crew, Lost, Task
 from .failure import add_item_note, add_note, unpack
 from .feed import Feed, Slice, call_all
-from .judge import Judge
+from .judge import Judge, Trial
 from .losses import explain_idle, explain_stuck, loss_error
+from .memory import WorkerMemory
 from .policy import Policy
 from .worker import Reply
 
@@ -33,9 +34,6 @@ __all__ = ["Engine"]
 
 # The engine looks at deaths and time limits at least this often while it waits.
 WAKE_SECONDS = 0.02
-# What the first worker must have run before its timing decides about more of them: about what
-# starting one more costs.
-RETHINK_SECONDS = 0.002
 # Chunks of a timeline: nobody looks at more, and an endless run must not keep them.
 MOST_SPANS = 10_000
 # Crews that may die idle, one after the other, before the call gives up.
@@ -55,6 +53,7 @@ class Engine:
         make_crew: starts a crew of so many workers, 0 for the calling process alone; calls back, if
             it can, for the tasks to begin with before it does, saying whether the workers inherit
             the whole input.
+        memory: reads what workers needed before they end.
         item_seconds: an item's time as far as known, 0 when unknown.
         result_bytes: a result's size as far as known.
         cpu_share: CPU time of an item over its wall time, 0 when unknown.
@@ -72,6 +71,7 @@ class Engine:
         packed: that pickling all results took, s.
         withdrawn: why the calling process has taken over for good, "" while it has not.
         stuck: workers that waited for a lock that nothing can release.
+        memory: says what they needed.
         judge: says whether the workers keep up, and how often they did not.
     """
 
@@ -80,6 +80,7 @@ class Engine:
         feed: Feed,
         policy: Policy,
         make_crew: Callable[[int, Callable[[bool], Iterator[Task]] | None], Crew],
+        memory: WorkerMemory,
         *,
         item_seconds: float = 0.0,
         result_bytes: float = 0.0,
@@ -106,7 +107,8 @@ class Engine:
         self._finished: list[tuple[int, list[Any]]] = []  # not yielded yet, lowest first
         self._next = feed.position  # index of the next result to yield, when ordered
         self._waiting = 0  # items handed out or finished, but not yielded
-        self._rethought = policy.rethink is None
+        self._trial = Trial(policy.rethink)
+        self.memory = memory
         self._failure: tuple[int, BaseException] | None = None  # the earliest so far
         self._end: int | None = None  # results from here on do not count
         self._futile = 0  # crews lost since the last chunk that was finished
@@ -137,7 +139,7 @@ class Engine:
                     self._check_deaths()
                     self._check_time()
                     self._rethink()
-                    if self.policy.retreat and self._rethought:
+                    if self.policy.retreat and self._trial.over:
                         self.judge.look(time.monotonic(), self.tally, ready=self._all_ready())
                 elif self.judge.retreated:
                     helped = self._help()
@@ -151,6 +153,7 @@ class Engine:
                     break
             self._raise_failure()
             if self._end is None:
+                self.memory.look(span.worker for span in self.spans)
                 self.crew.close()
         finally:
             self.end()
@@ -170,6 +173,7 @@ class Engine:
         first = self._first_tasks if self.policy.retries else None
         while True:
             self.workers = max(1, workers)
+            self._trial.begin(self.workers)
             self.feed.mark()
             try:
                 self.crew = self._make_crew(workers, first)
@@ -195,6 +199,7 @@ class Engine:
                 return
             ahead += chunk.piece.size * self.item_seconds
             self._out[chunk.number] = chunk
+            self._trial.hand_out()
             yield self._task(chunk)
             if time.monotonic() - begun > WAKE_SECONDS:
                 return
@@ -208,6 +213,7 @@ class Engine:
             if chunk is None:
                 return
             self._out[chunk.number] = chunk
+            self._trial.hand_out()
             sent = self.crew.submit(self._task(chunk))
             self._arg_bytes = max(self._arg_bytes, sent / chunk.piece.size)
             if time.monotonic() - begun > WAKE_SECONDS:
@@ -222,11 +228,14 @@ class Engine:
         """Return how many chunks may be out: one running and one waiting for each worker.
 
         With a limit on items none may wait: its clock must start when it does. While nothing is
-        known of the items, or the number of workers is still to be thought over, none does either.
+        known of the items none does either; and while the number of workers is still to be thought
+        over, each of them gets one chunk, and the next when all are back.
         """
         if self._holding or (self._failure is not None and not self._again):
             return 0
-        if self.policy.task_timeout is not None or self.item_seconds <= 0 or not self._rethought:
+        if not self._trial.over:
+            return len(self._out) + self._trial.room
+        if self.policy.task_timeout is not None or self.item_seconds <= 0:
             return self.workers
         return 2 * self.workers
 
@@ -262,10 +271,10 @@ class Engine:
             # Chunks are kept small for the sake of what is larger, items or results.
             result_bytes=max(self._result_bytes, self._arg_bytes),
         )
-        if self._rethought or self.item_seconds <= 0:
+        if self._trial.over or self.item_seconds <= 0:
             return size
-        # Just enough for one worker to show what an item costs.
-        return min(size, ceil(RETHINK_SECONDS / self.item_seconds))
+        # Just enough for a worker to show what an item costs.
+        return min(size, ceil(self._trial.seconds / self.item_seconds))
 
     def _room(self, size: int) -> int:
         """Return how much of a wanted chunk fits between the input and the consumer."""
@@ -354,21 +363,19 @@ class Engine:
         return self.crew.ready >= self.workers
 
     def _rethink(self) -> None:
-        """Start the right number of workers once the first has shown what an item costs.
+        """Go on with the right number of workers once a crew has shown what it gains.
 
         In a new crew: adding workers to this one would fork beside its handler threads.
         """
-        if self._rethought or self._out or self.tally.seconds < RETHINK_SECONDS:
+        if self._trial.over or self._out:
+            return
+        step = self._trial.verdict(self.workers, self.feed.likely_remaining)
+        if step is None or step.workers == self.workers or self._failure is not None:
             return
         assert self.crew is not None
-        assert self.policy.rethink is not None
-        self._rethought = True
-        share = self.tally.cpu_seconds / self.tally.seconds
-        wanted = self.policy.rethink(self.feed.likely_remaining, self.item_seconds, share)
-        if wanted > self.workers:
-            self.crew.close()
-            self.crew.sweep()
-            self._start(wanted)
+        self.crew.close()
+        self.crew.sweep()
+        self._start(step.workers)
 
     def _patience(self) -> float:
         """Return how long to wait for a reply before looking at deaths and limits again."""
@@ -402,17 +409,8 @@ class Engine:
             self.pack_seconds += (1 - MEMORY) * (
                 reply.pack_seconds / reply.done - self.pack_seconds
             )
-            self._note(
-                Span(
-                    reply.pid,
-                    piece.start,
-                    reply.done,
-                    reply.begun,
-                    reply.seconds,
-                    reply.cpu_seconds,
-                    reply.size,
-                )
-            )
+            times = (reply.begun, reply.seconds, reply.cpu_seconds)
+            self._note(Span(reply.pid, piece.start, reply.done, *times, reply.size))
         if reply.failure is not None:
             error = unpack(reply.failure)
             index = reply.failure.item
@@ -447,10 +445,12 @@ class Engine:
     def _note(self, span: Span) -> None:
         if len(self.spans) < MOST_SPANS:
             self.spans.append(span)
-        (self.tally if span.worker else self.own).add(
-            Block(span.items, span.seconds, span.cpu_seconds)
-        )
+        # Nothing proves what looks like waiting: here, it may be for workers that start.
+        proof = CLAIMED if span.worker else UNKNOWN
+        block = Block(span.items, span.seconds, span.cpu_seconds, proof)
+        (self.tally if span.worker else self.own).add(block)
         if span.worker:
+            self._trial.note(block)
             self.chunks += 1
         items, seconds = self._recent
         self._recent = (MEMORY * items + span.items, MEMORY * seconds + span.seconds)
@@ -620,6 +620,7 @@ class Engine:
         for chunk in self._out.values():
             heappush(self._again, (chunk.piece.start, chunk.number, chunk))
         self._out = {}
+        self._trial.begin(self.workers)
 
     # Ends -----------------------------------------------------------------------------------
 

@@ -1,10 +1,20 @@
-"""Whether workers keep up with what the caller could do alone."""
+"""Whether workers do what was expected: a new crew on trial, and all of them against the caller."""
 
 from __future__ import annotations
 
-from ..decide.probe import Tally
+from collections.abc import Callable
 
-__all__ = ["Judge"]
+from ..decide.probe import Block, Tally
+from ..decide.steps import Stage, Step
+
+__all__ = ["Judge", "Trial"]
+
+# What the first worker must have run before its timing decides about more of them: about what
+# starting one more costs.
+TRIAL_SECONDS = 0.002
+# And each worker of a crew that must show its gain: beside four busy programs, one item of 5 ms
+# each looked like no gain (November 2026, two-core machine).
+STEP_SECONDS = 0.02
 
 # Whether workers keep up with what the caller could do alone is judged over so many seconds: some
 # dozens of chunks, and little to lose.
@@ -68,3 +78,57 @@ class Judge:
         """Give the workers another chance once a retreat has lasted long enough."""
         if now >= self._resume_at:
             self.retreated, self._slow_times, self._last = False, 0, (0.0, 0, 0.0)
+
+
+class Trial:
+    """Has each worker of a crew run one chunk at a time, until it is clear how many go on.
+
+    Args:
+        rethink: what decides, see ``Policy``; None where there is nothing to decide.
+
+    Attributes:
+        over: whether the number of workers is settled.
+    """
+
+    def __init__(self, rethink: Callable[[Stage], Step] | None) -> None:
+        self.over = rethink is None
+        self._rethink = rethink
+        self._workers = 0
+        self._given = 0  # chunks handed out in this round
+        self._tally = Tally()
+
+    def begin(self, workers: int) -> None:
+        """Try a new crew."""
+        self._workers, self._given, self._tally = workers, 0, Tally()
+
+    @property
+    def seconds(self) -> float:
+        """What each worker must have run, s."""
+        return TRIAL_SECONDS if self._workers == 1 else STEP_SECONDS
+
+    @property
+    def room(self) -> int:
+        """Number of chunks that may still be handed out in this round."""
+        return max(0, self._workers - self._given)
+
+    def hand_out(self) -> None:
+        """Note that a chunk was handed out."""
+        self._given += 1
+
+    def note(self, block: Block) -> None:
+        """Note what a worker ran."""
+        self._tally.add(block)
+
+    def verdict(self, workers: int, left: int | None) -> Step | None:
+        """Return how to go on at the end of a round, None where another round must show it.
+
+        Args:
+            workers: how many there really are.
+            left: items that are left, None where that is not known.
+        """
+        tally, self._given = self._tally, 0
+        if self._rethink is None or tally.seconds < self.seconds * workers:
+            return None
+        step = self._rethink(Stage(workers, tally.items, tally.seconds, tally.cpu_share, left))
+        self.over = step.last
+        return step

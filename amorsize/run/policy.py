@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..decide.steps import Stage, Step
+
 __all__ = ["Policy"]
 
 
@@ -13,8 +17,8 @@ class Policy(NamedTuple):
 
     Attributes:
         workers: number of workers to start with.
-        rethink: called once, with (items left or None, seconds an item takes, CPU share), when the
-            first chunks are back; returns the number of workers to go on with. None keeps it.
+        rethink: called when each worker has run a chunk, with what the crew has shown; returns how
+            many workers to go on with, and whether to ask again. None keeps the number.
         size: called with (items left or None, done=, workers=, item_seconds=, result_bytes=);
             returns the size of the next chunk.
         ordered: whether results are yielded in the order of the items.
@@ -47,4 +51,4 @@ class Policy(NamedTuple):
     help: bool = False
     withdraw: bool = False
     retreat: bool = False
-    rethink: Callable[[int | None, float, float], int] | None = None
+    rethink: Callable[[Stage], Step] | None = None

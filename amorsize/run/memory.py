@@ -1,0 +1,61 @@
+"""How much memory workers need for their items, beyond what they start with.
+
+The caller cannot see it: where it needed more before, its own peak does not grow. A forked worker's
+peak begins at what it inherits, so what it grows by is its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from ..decide.planner import worker_bytes
+
+__all__ = ["WorkerMemory"]
+
+
+class WorkerMemory:
+    """Reads the peaks of workers before they end.
+
+    Args:
+        method: how they are started.
+
+    Attributes:
+        grown: by how many bytes the peak of a worker has grown at most; None where that is not
+            known.
+    """
+
+    def __init__(self, method: str) -> None:
+        self.grown: int | None = None
+        self._own = self._there = worker_bytes(method)
+        self._forked = method == "fork"
+
+    def begin(self) -> None:
+        """Note what workers that are started from now on begin with."""
+        inherited = _figures("self").get("RssAnon", 0) if self._forked else 0
+        self._there = self._own + inherited
+
+    def look(self, workers: Iterable[int]) -> None:
+        """Read the peaks of living workers.
+
+        Args:
+            workers: their pids; the calling process does not count.
+        """
+        for worker in {*workers} - {0, os.getpid()}:
+            found = _figures(str(worker))
+            if "VmHWM" not in found:
+                continue
+            # Pages of files are shared between processes. They are hardly ever given back.
+            shared = found.get("RssFile", 0) + found.get("RssShmem", 0)
+            self.grown = max(self.grown or 0, found["VmHWM"] - shared - self._there)
+
+
+def _figures(process: str) -> dict[str, int]:
+    """Return the sizes that the kernel tells of a process, in bytes by name; none if it ended."""
+    try:
+        with open(f"/proc/{process}/status", "rb") as file:
+            lines = file.read().decode("ascii", "replace").splitlines()
+    except OSError:
+        return {}
+    fields = (line.split() for line in lines if line.endswith(" kB"))
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in fields}

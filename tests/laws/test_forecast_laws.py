@@ -1,0 +1,33 @@
+"""Laws of the forecast: nothing is done in less time than its work takes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amorsize.decide.model import FIRST_COSTS, Crowd, parallel_seconds, serial_seconds
+from tests.laws.test_planner_laws import profiles
+
+crowds = st.builds(
+    Crowd,
+    method=st.sampled_from(["fork", "spawn", "forkserver", "thread"]),
+    workers=st.integers(1, 300),
+    cpus=st.integers(1, 256),
+    resident_bytes=st.integers(0, 10**10),
+    inherited=st.booleans(),
+    kept=st.booleans(),
+)
+
+
+@given(profiles, st.integers(1, 10**6), crowds)
+def test_no_forecast_is_below_a_workers_part_of_the_work(profile, items, crowd):
+    """So one worker is never forecast to be quicker than the caller."""
+    forecast = parallel_seconds(profile, FIRST_COSTS, items, crowd)
+    serial = serial_seconds(profile, items)
+    assert forecast >= serial / crowd.workers * (1 - 1e-9)
+
+
+@given(profiles, st.integers(1, 10**6), crowds)
+def test_no_forecast_is_below_what_the_cpus_compute(profile, items, crowd):
+    """However many workers there are."""
+    forecast = parallel_seconds(profile, FIRST_COSTS, items, crowd)
+    computing = serial_seconds(profile, items) * min(profile.cpu_share, 1.0)
+    assert forecast >= computing / min(crowd.workers, crowd.cpus) * (1 - 1e-9)
