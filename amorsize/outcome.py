@@ -98,10 +98,10 @@ class Outcome(NamedTuple):
         grown = self.evidence.needed(travel)
         if remembered is not None:
             grown = max(grown, remembered.memory_bytes)
-        if engine is None or adviser is None or not engine.tally.items:
+        if engine is None or adviser is None or not engine.course.tally.items:
             tally.merge(probe.usual)
             if engine is not None:
-                tally.merge(engine.own)
+                tally.merge(engine.course.own)
             if not tally.items:
                 return None
             mean = tally.seconds / tally.items
@@ -113,7 +113,7 @@ class Outcome(NamedTuple):
                 crowding=FORGETTING * known.crowding,
                 import_seconds=FORGETTING * known.import_seconds,
             )
-        for part in (probe.rest, engine.own, engine.tally):
+        for part in (probe.rest, engine.course.own, engine.course.tally):
             tally.merge(part)
         # Items that ran in workers took longer than they take alone.
         known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
@@ -125,15 +125,17 @@ class Outcome(NamedTuple):
         )
         costs = machine_costs(use_cache=self.options.use_cache)
         slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
-        alone = tally.seconds - engine.tally.seconds * (1 - 1 / slow)
+        alone = tally.seconds - engine.course.tally.seconds * (1 - 1 / slow)
         profile = known._replace(item_seconds=max(1e-9, alone / tally.items))
         if engine.memory.grown is not None and not (engine.crew and engine.crew.reused):
             profile = profile._replace(memory_bytes=engine.memory.grown)
         importing = self._importing(engine, adviser)
         if importing is not None:
             profile = profile._replace(import_seconds=importing)
-        if engine.packed and profile.result_bytes < SHARED_FROM_BYTES:
-            profile = profile._replace(pickle_seconds=engine.packed / engine.tally.items)
+        if engine.course.packed and profile.result_bytes < SHARED_FROM_BYTES:
+            profile = profile._replace(
+                pickle_seconds=engine.course.packed / engine.course.tally.items
+            )
         return profile
 
     def _cpu_share(self, known: Profile, remembered: Profile | None) -> float:
@@ -153,7 +155,11 @@ class Outcome(NamedTuple):
     def _waiting(self, engine: Engine, known: Profile) -> int:
         """Return how many workers have been shown to wait as well as one."""
         assert self.adviser is not None
-        cpus, tally, alone = self.adviser.machine.cpus, engine.tally, self.evidence.probe.mean
+        cpus, tally, alone = (
+            self.adviser.machine.cpus,
+            engine.course.tally,
+            self.evidence.probe.mean,
+        )
         if engine.workers <= cpus and self.steps is None:
             return known.waiting_workers
         steps = self.steps
@@ -165,7 +171,7 @@ class Outcome(NamedTuple):
     def _importing(self, engine: Engine, adviser: Adviser) -> float | None:
         """Return how long fresh workers took to import what the function uses, None if none did."""
         crew = engine.crew
-        begun = [span.begun for span in engine.spans if span.worker]
+        begun = [span.begun for span in engine.course.spans if span.worker]
         if adviser.method not in FRESH_METHODS or crew is None or crew.reused or engine.retried:
             return None
         if crew.ready_at is None or not begun:
@@ -178,7 +184,7 @@ class Outcome(NamedTuple):
         Only items that cost the same can be compared: of others those that ran here may have been
         the light ones.
         """
-        probe, tally, adviser = self.evidence.probe, engine.tally, self.adviser
+        probe, tally, adviser = self.evidence.probe, engine.course.tally, self.adviser
         assert adviser is not None
         if probe.items < 2 or probe.seconds < COMPARABLE_SECONDS or not tally.items:
             return None
@@ -195,7 +201,7 @@ class Outcome(NamedTuple):
         engine, adviser = self.engine, self.adviser
         assert engine is not None
         assert adviser is not None
-        crew, spans = engine.crew, engine.spans
+        crew, spans = engine.crew, engine.course.spans
         assert crew is not None
         seen = Seen(adviser.method, crew.workers, resident_bytes())
         if not crew.reused and crew.start_seconds:
@@ -220,8 +226,8 @@ class Outcome(NamedTuple):
             elif size < SHARED_FROM_BYTES and moving > 0:
                 seen = seen._replace(byte_seconds=moving / size)
         moved = sum(span.bytes for span in spans)
-        if moved >= SHARED_FROM_BYTES * max(1, engine.tally.items):
-            seen = seen._replace(shared_seconds=engine.packed / moved)
+        if moved >= SHARED_FROM_BYTES * max(1, engine.course.tally.items):
+            seen = seen._replace(shared_seconds=engine.course.packed / moved)
         return seen._replace(crowding=self._crowding(engine))
 
     def report(self) -> RunReport:
@@ -230,9 +236,9 @@ class Outcome(NamedTuple):
 
         engine, adviser, plan = self.engine, self.adviser, self.plan
         profile = self.profile()
-        spans = tuple(engine.spans) if engine is not None else ()
+        spans = tuple(engine.course.spans) if engine is not None else ()
         used = plan is not None and engine is not None and not self.gave_up
-        worker_items = engine.tally.items if used and engine is not None else 0
+        worker_items = engine.course.tally.items if used and engine is not None else 0
         long = self.elapsed >= NOTEWORTHY_SECONDS
         busy = others(waiting_programs(), os.cpu_count() or 1) if long else ""
         return RunReport(
@@ -241,7 +247,7 @@ class Outcome(NamedTuple):
             backend=plan.executor if plan is not None and used else "serial",
             n_jobs=engine.workers if engine is not None else 1,
             chunksize=next((span.items for span in spans if span.worker), 0),
-            chunks=engine.chunks if engine is not None else 0,
+            chunks=engine.course.chunks if engine is not None else 0,
             start_method=adviser.method if used and adviser is not None else "",
             start_reason=adviser.method_reason if used and adviser is not None else "",
             reason=self.reason,
@@ -288,7 +294,7 @@ class Outcome(NamedTuple):
             hint = adviser.threads_hint(profile, self.produced, self.elapsed)
             found += [hint] if hint else []
         in_processes = used and self.plan is not None and self.plan.executor == "process"
-        if in_processes and self.engine is not None and self.engine.tally.items:
+        if in_processes and self.engine is not None and self.engine.course.tally.items:
             found += hints_for_effects(effects_of(self.func))
         return found
 

@@ -13,12 +13,12 @@ from contextlib import closing, nullcontext, suppress
 from functools import partial
 
 from .adviser import Adviser, assumed_items, count_workers, hindrance, inherits, learn_costs
-from .decide.machine import ASKED, usable_cpus
+from .decide.machine import usable_cpus
 from .decide.model import FRESH_METHODS, Chunking, Profile
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
 from .decide.probe import LONGEST_BLOCK_SECONDS
 from .decide.steps import Stage, Step, Steps
-from .errors import SerializationError, TaskTimeoutError, WorkerLostError
+from .errors import SerializationError, TaskTimeoutError
 from .evidence import Evidence
 from .lookup import load
 from .naming import meet
@@ -33,10 +33,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .run.crew import Crew, Task
+    from .launcher import Launcher
     from .run.engine import Engine
-    from .run.inline import InlineCrew
-    from .run.worker import Call
 
 __all__ = ["Session"]
 
@@ -89,6 +87,7 @@ class Session:
         self.plan: Plan | None = None  # of what was handed to workers
         self._serial_plan: Plan | None = None  # the last that said to go on here
         self.engine: Engine | None = None
+        self.launcher: Launcher | None = None
         self.warnings: list[str] = []
         self.produced = 0
         self._reason = "it was over before anything else could have been quicker"
@@ -188,11 +187,6 @@ class Session:
         self._alone = self._gave_up = True
         self._reason = reason
         self.warnings.append(f"the items run in the calling process: {reason}")
-
-    def _warn(self, text: str) -> None:
-        """Say something in the report, once however many crews are started."""
-        if text not in self.warnings:
-            self.warnings.append(text)
 
     def _advised(self) -> Adviser:
         """Return the adviser; the first call looks up what is known."""
@@ -375,6 +369,8 @@ class Session:
     def _crowd(self, plan: Plan, *, ordered: bool, lazy: bool) -> Generator[tuple[int, list[Any]]]:
         """Yield (start, results) of the items left, run by a crew; or here, if none can be had."""
         load("amorsize.run.engine")  # heavy, and only workers need it
+        from .launcher import Launcher
+        from .run.course import Course
         from .run.engine import Engine
         from .run.memory import WorkerMemory
         from .run.policy import Policy
@@ -387,6 +383,24 @@ class Session:
         )
         if self.jobs is None:
             self._steps = Steps.of_plan(usable_cpus(), plan, profile)
+        memory, course = (
+            WorkerMemory(adviser.method),
+            Course(
+                profile.item_seconds if profile else 0.0,
+                profile.result_bytes if profile else 0.0,
+                profile.cpu_share if profile else 0.0,
+            ),
+        )
+        self.launcher = Launcher(
+            self.func,
+            self.shipped,
+            self.feed,
+            options,
+            adviser,
+            must_run=must_run,
+            cpu_share=course.cpu_share,
+            memory=memory,
+        )
         self.engine = Engine(
             self.feed,
             Policy(
@@ -406,11 +420,9 @@ class Session:
                 retreat=not must_run and not lazy and adviser.method != "thread",
                 rethink=self._rethink if self._steps is not None else None,
             ),
-            self._make_crew,
-            WorkerMemory(adviser.method),
-            item_seconds=profile.item_seconds if profile else 0.0,
-            result_bytes=profile.result_bytes if profile else 0.0,
-            cpu_share=profile.cpu_share if profile else 0.0,
+            self.launcher,
+            memory,
+            course,
             progress=None if self._progress is None else self._progress.add,
         )
         yield from self.engine.run()
@@ -444,77 +456,6 @@ class Session:
         self._commit(found, known=stage.left is not None)
         return Step(found.n_jobs, last=not stage.waits)
 
-    def _make_crew(self, workers: int, first: Callable[[bool], Iterator[Task]] | None) -> Crew:
-        # Now: later there may be no descriptor to open them with.
-        load("amorsize.run.inline")
-        load("amorsize.run.start")
-        from .run.start import start_crew
-        from .run.worker import BUSY_SHARE, Call, Setup, Threads
-
-        options, feed, method = self.options, self.feed, self._advised().method
-        if self.engine is not None and self.engine.stuck:
-            method = self._leave_fork()
-        inherited = inherits(method)
-        call = Call(
-            func=self.func if inherited else self.shipped,
-            star=feed.star,
-            columns=feed.columns if self._inherits() else (),
-            return_exceptions=options.return_exceptions,
-        )
-        if not workers:
-            return self._inline(call)
-        share = max(1, usable_cpus() // workers)
-        known = self.engine.cpu_share if self.engine is not None else 0.0
-        threads = None if method == "thread" else Threads.shared(share, busy=known > BUSY_SHARE)
-        if self.engine is not None:
-            self.engine.memory.begin()
-        setup = Setup(call, options.initializer, options.initargs, threads=threads)
-        try:
-            return start_crew(
-                method,
-                workers,
-                setup,
-                context=options.mp_context,
-                inherits=self._inherits(),
-                first=first,
-                lenient=self._warn if options.workers_only(self.jobs) else None,
-            )
-        except (OSError, ImportError) as error:
-            if isinstance(error, OSError) and workers > 1:
-                raise  # the engine asks again for fewer
-            reason = f"no worker could be started ({type(error).__name__}: {error})"
-        except SerializationError as error:
-            if options.workers_only(self.jobs):
-                raise
-            reason = f"the function cannot be sent to workers ({error})"
-        self._give_up_workers(reason)
-        return self._inline(call)
-
-    def _leave_fork(self) -> str:
-        """Return the start method to go on with after forked workers got stuck.
-
-        Raises:
-            WorkerLostError: fork was asked for.
-        """
-        from .run.losses import explain_stuck
-
-        adviser = self._advised()
-        if adviser.method == "fork":
-            if adviser.method_reason == ASKED:
-                raise WorkerLostError(explain_stuck())
-            adviser.leave_fork()
-            self.warnings.append(f"{adviser.method_reason}: the items ran in others")
-        return adviser.method
-
-    def _inline(self, call: Call) -> InlineCrew:
-        """Return the crew of the caller alone: here are the function itself, and the input."""
-        from .run.inline import InlineCrew
-        from .run.worker import Setup
-
-        options = self.options
-        call = call._replace(func=self.func, columns=self.feed.columns)
-        return InlineCrew(Setup(call, options.initializer, options.initargs))
-
     # The end --------------------------------------------------------------------------------
 
     def _elapsed(self) -> float:
@@ -532,12 +473,15 @@ class Session:
     def _leave(self, *, done: bool) -> None:
         """Remember and report, however the call ended."""
         elapsed = self._elapsed()
-        engine = self.engine
-        if engine is not None:
-            engine.end()  # once more: a signal's handler may have raised in the middle of its end
-            if engine.withdrawn:
+        if self.engine is not None and self.launcher is not None:
+            # Once more: a signal's handler may have raised in the middle of its end.
+            self.engine.end()
+            self.warnings += self.launcher.warnings
+            if self.launcher.gave_up:
+                self._give_up_workers(self.launcher.gave_up)
+            if self.engine.withdrawn:
                 self.warnings.append(
-                    f"the items left ran in the calling process: {engine.withdrawn}"
+                    f"the items left ran in the calling process: {self.engine.withdrawn}"
                 )
         if self._progress is not None:
             self._progress.close()
@@ -566,6 +510,7 @@ class Session:
         if engine is None and elapsed < WORTH_LEARNING_SECONDS and self._went_as_remembered():
             return
         outcome = self._outcome(elapsed)
+        first = engine.course.spans[0] if engine is not None and engine.course.spans else None
         if engine is not None and not engine.retried and not self._gave_up:
             learn_costs(outcome.seen())
         profile = outcome.profile()
@@ -575,7 +520,7 @@ class Session:
                 profile,
                 executor="serial" if plan is None else plan.executor,
                 n_jobs=1 if plan is None or engine is None else engine.workers,
-                chunksize=engine.spans[0].items if engine is not None and engine.spans else 0,
+                chunksize=first.items if first is not None else 0,
                 run_seconds=elapsed,
             )
 

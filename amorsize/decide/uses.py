@@ -244,7 +244,8 @@ class _Reach:
     def wrapped(self, value: Any) -> None:
         """Go on to what a descriptor, cache or partial is made around."""
         if isinstance(value, _CACHE):
-            self.caches.add((str(value.__module__), str(value.__qualname__)))
+            cached: Any = value
+            self.caches.add((str(cached.__module__), str(cached.__qualname__)))
         for name in ("__func__", "__wrapped__", "fget", "fset", "fdel", "func", "args", "keywords"):
             self._meet(getattr(value, name, None))
         self._attributes(value)

@@ -93,7 +93,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         reduce = _REDUCERS.get(kind)
         if reduce is not None:
             return reduce(self, obj)
-        if isinstance(obj, BaseException) and kind.__reduce__ is BaseException.__reduce__:
+        if isinstance(obj, BaseException) and kind.__reduce__ is _EXCEPTIONS_OWN:
             return self.exception(obj)
         return self._other(obj)
 
@@ -513,6 +513,8 @@ _LOCKS: dict[type, Any] = {
     type(threading.Lock()): threading.Lock,
     type(threading.RLock()): threading.RLock,
 }
+
+_EXCEPTIONS_OWN: Any = BaseException.__reduce__
 
 # Set in the flags of classes that are made while a program runs; those of C code are static.
 _MADE_HERE = 1 << 9
