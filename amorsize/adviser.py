@@ -19,6 +19,7 @@ from .decide.learning import (
     bounded_costs,
     costs_drifted,
     faded_costs,
+    is_dearer,
     learned_costs,
     merged_profile,
 )
@@ -412,9 +413,13 @@ class Adviser:
 
     def _doubting(self, plan: Plan, profile: Profile, situation: Situation) -> Plan:
         """Return the plan; where only learned costs made it serial, doubt those, once a call."""
-        if plan.executor != "serial" or self._has_doubted or situation.costs == FIRST_COSTS:
+        if plan.executor != "serial" or self._has_doubted:
             return plan
-        first = situation._replace(costs=FIRST_COSTS)
+        if not any(is_dearer(situation.costs, way.method) for way in situation.ways):
+            return plan
+        # As many workers as CPUs stand for all numbers of them: a search takes 0.1 ms.
+        jobs = min(situation.cpus, situation.items, situation.most_workers or situation.cpus)
+        first = situation._replace(costs=FIRST_COSTS, n_jobs=jobs)
         other = plan_for_little(profile, first) or make_plan(profile, first)
         if other.executor != "serial":
             self._has_doubted = True

@@ -139,16 +139,21 @@ def run(func, items=60, **options):
     return reports[0].cache_hit
 
 
+def names():
+    """Return what is remembered; on a busy machine one of it may have two time buckets."""
+    return {path.name.partition("_")[0] for path in record_files()}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_next_process_hits(kind):
     """One record, found by the next call, and by one in another process."""
     func = KINDS[kind]()
     assert not run(func)
-    assert len(record_files()) == 1
+    assert len(names()) == 1
     assert run(func)
     forget()
     assert run(KINDS[kind]())
-    assert len(record_files()) == 1
+    assert len(names()) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,7 +162,7 @@ def test_many_calls_write_one_record(kind):
     func = KINDS[kind]()
     for _ in range(8):
         smart_map(func, range(12))
-    assert len(record_files()) <= 2  # of 1 and of 2 time buckets, on a busy machine
+    assert len(names()) == 1
 
 
 COUNTER = """
@@ -202,7 +207,7 @@ def test_where_it_runs_in_workers_the_next_call_hits(jobs):
     func = closure_list()
     run(func, items=200, n_jobs=jobs)
     assert run(func, items=200, n_jobs=jobs)
-    assert len(record_files()) == 1
+    assert len(names()) == 1
 
 
 def test_threads_and_lazy_runs_count_as_well():
@@ -215,7 +220,7 @@ def test_threads_and_lazy_runs_count_as_well():
                 smart_map(func, range(60), **options)
             else:
                 list(smart_imap(func, range(60)))
-    assert len(record_files()) <= 3
+    assert len(names()) == 1
 
 
 def test_advice_is_found_again():
@@ -238,7 +243,7 @@ def test_functions_that_change_nothing_keep_their_own_records():
     """Those that differ in a value alone are still two."""
     assert not run(make(1))
     assert not run(make(2))
-    assert len(record_files()) == 2
+    assert len(names()) == 2
     forget()
     assert run(make(1))
     assert not run(make(3))
@@ -254,7 +259,7 @@ def test_values_changed_between_calls_are_seen():
     smart_map(work, range(60))
     config["k"] = 1
     smart_map(work, range(60))
-    assert len(record_files()) == 2
+    assert len(names()) == 2
 
 
 def test_code_is_told_apart_without_values():

@@ -68,6 +68,7 @@ def test_no_forecast_is_shown_of_items_that_were_not_measured():
     report = report_of(f.double, range(100), n_jobs=2)
     assert report.forecast_seconds is None
     assert "forecast" not in report.explain()
+    assert "from what was" not in report.explain()
     assert "workers were asked for" in report.explain()
 
 

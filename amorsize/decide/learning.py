@@ -23,6 +23,7 @@ __all__ = [
     "costs_drifted",
     "faded_costs",
     "has_drifted",
+    "is_dearer",
     "learned_costs",
     "merged_profile",
 ]
@@ -243,6 +244,33 @@ def faded_costs(costs: Costs, share: float) -> Costs:
         return faded
 
     return _each(costs, fade)
+
+
+def is_dearer(costs: Costs, method: str) -> bool:
+    """Return whether a way to run workers seems dearer than on the first day.
+
+    Args:
+        costs: the estimate.
+        method: start method, or "thread".
+    """
+    now, first = _charges(costs, method), _charges(FIRST_COSTS, method)
+    return any(value > DEARER * before for value, before in zip(now, first, strict=True))
+
+
+def _charges(costs: Costs, method: str) -> tuple[float, ...]:
+    """Return all that is charged of one way to run workers."""
+    return (
+        *costs.of(method),
+        costs.chunk_seconds,
+        costs.byte_seconds,
+        costs.shared_seconds,
+        costs.crowding,
+        costs.error,
+    )
+
+
+# Less than that makes no plan serial that is worth a word.
+DEARER = 1.25
 
 
 def _each(costs: Costs, change: Callable[[float, float], float]) -> Costs:

@@ -92,10 +92,7 @@ class RunReport:
         if self.start_method:
             lines.append(f"  started   {_started(self.start_method, self.start_reason)}")
         if self.decided_seconds > 0:
-            source = "remembered" if self.cache_hit else "measured"
-            lines.append(
-                f"  decided   after {duration(self.decided_seconds)}, from what was {source}"
-            )
+            lines.append(f"  decided   after {duration(self.decided_seconds)}{self._source()}")
         lines += self._figures()
         if self.machine is not None:
             lines.append(f"  machine   {self.machine}")
@@ -107,6 +104,12 @@ class RunReport:
         lines += [f"  warning   {text}" for text in self.warnings]
         lines += [f"  hint      {text}" for text in self.hints]
         return "\n".join(lines)
+
+    def _source(self) -> str:
+        """Return what it was decided from; "" where it had to be before anything was known."""
+        if self.cache_hit:
+            return ", from what was remembered"
+        return "" if self.forecast_seconds is None else ", from what was measured"
 
     def _headline(self) -> str:
         return f"{self.function}: {counted(self.items, 'item')} in {duration(self.actual_seconds)}"
