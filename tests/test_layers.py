@@ -39,7 +39,10 @@ LAYERS = [
     {"decide.planner", "decide.probe", "decide.learning"},
     {"decide.fingerprint"},
     {"decide.walk"},
+    {"decide.kinds"},
+    {"decide.encoders"},
     {"decide.model", "decide.machine", "decide.codes", "decide.owners"},
+    {"decide.atoms", "decide.looking"},
     {"options", "errors", "units"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

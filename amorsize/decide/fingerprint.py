@@ -27,6 +27,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .codes import describe, digest_of, hash_of, make_room
+from .looking import namespace_of
 from .walk import MISSING, Walk, content_of
 
 TYPE_CHECKING = False
@@ -147,8 +148,9 @@ def code_digest(function: types.FunctionType) -> bytes:
 def _module_of(namespace: Any) -> str | None:
     """Return the name of the imported module a namespace belongs to, None for any other."""
     name = namespace.get("__name__")
-    module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is None or vars(module) is not namespace or name == "__main__":
+    if type(name) is not str or name == "__main__":
+        return None
+    if namespace_of(sys.modules.get(name)) is not namespace:
         return None
     return name if namespace.get("__spec__") is not None else None
 
@@ -156,7 +158,7 @@ def _module_of(namespace: Any) -> str | None:
 def _walked(func: Callable[..., Any]) -> Fingerprint:
     walk = Walk()
     walk.value(func)
-    digest = digest_of(_HEADER + b"".join(walk.parts))
+    digest = digest_of(_HEADER + walk.encoding())
     result = Fingerprint(digest, walk.stable)
     if type(func) is types.FunctionType:
         _memo.pop(func, None)
@@ -166,7 +168,7 @@ def _walked(func: Callable[..., Any]) -> Fingerprint:
     return result
 
 
-_HEADER = b"amorsize 1 python %d.%d " % sys.version_info[:2]
+_HEADER = b"amorsize 2 python %d.%d " % sys.version_info[:2]
 
 
 class _Memo:
