@@ -65,7 +65,8 @@ def function(walk: Walk, function: types.FunctionType) -> None:
     if code is _DISPATCHER:
         _registry(walk, function)
         return
-    sequence(walk, defaults or ())
+    if defaults:
+        sequence(walk, defaults)
     _keyword_defaults(walk, function.__kwdefaults__)
     for cell in closure or ():
         content = content_of(cell)
@@ -76,13 +77,15 @@ def function(walk: Walk, function: types.FunctionType) -> None:
             walk.refer(content)
     _globals(walk, function.__globals__, described)
     # What a library's decorator notes on its wrappers (calls, times) is not what they do.
-    if is_users(function.__globals__.get("__name__")):
+    if vars(function) and is_users(function.__globals__.get("__name__")):
         _on_function(walk, function)
 
 
 def _keyword_defaults(walk: Walk, defaults: dict[str, Any] | None) -> None:
-    walk.parts.append(pack("<q", len(defaults or ())))
-    for name, value in (defaults or {}).items():
+    if not defaults:
+        return
+    walk.parts.append(b"k" + pack("<q", len(defaults)))
+    for name, value in list(defaults.items()):
         walk.slots.append((defaults, name, value))
         walk.tag(b"k", name)
         walk.refer(value)
@@ -105,9 +108,9 @@ def _registry(walk: Walk, function: types.FunctionType) -> None:
 
 def _globals(walk: Walk, values: dict[str, Any], described: Code) -> None:
     """Encode the globals the code names; of a user's module only the attributes it names."""
+    if not walk.spend(STEPS_OF_SLOT * len(described.globals)):
+        return
     for name in described.globals:
-        if not walk.spend(STEPS_OF_SLOT):
-            return
         value = values.get(name, MISSING)
         walk.slots.append((values, name, value))
         if value is MISSING:  # a builtin, or not defined yet: its name is in the code
@@ -144,9 +147,9 @@ def _named_attributes(walk: Walk, view: tuple[types.ModuleType, tuple[str, ...]]
     """Encode those attributes of a module, and of its submodules, that are named."""
     module, names = view
     values = namespace_of(module)
+    if not walk.spend(STEPS_OF_SLOT * len(names)):
+        return
     for name in names:
-        if not walk.spend(STEPS_OF_SLOT):
-            return
         value = values.get(name, MISSING)
         walk.slots.append((values, name, value))
         if value is not MISSING:

@@ -57,12 +57,18 @@ def namespace_of(module: object) -> dict[str, Any]:
 
 
 def module_of(cls: type) -> str:
-    """Return the name of the module that a class says it is from, "" where that is no name."""
+    """Return the name of the module that a class says it is from, "" where that is no name.
+
+    A type in C whose instances have a ``__module__`` each, as Cython's functions do, leaves it to
+    its metaclass to say where it is from itself.
+    """
     try:
         found = _module(cls)
     except AttributeError:  # it was deleted
         return ""
-    return found if type(found) is str else ""
+    if type(found) is str:
+        return found
+    return "" if type(cls) is type else module_of(type(cls))
 
 
 def attributes(value: object) -> dict[str, Any] | None:
