@@ -106,17 +106,19 @@ ATOMS: dict[type, Callable[[Any], bytes]] = {
 }
 
 
-def sampled(values: Sequence[Any]) -> Sequence[Any]:
-    """Return all of a short tuple or list, of a long one both ends and strides between.
+def sampled(values: Sequence[Any]) -> tuple[int, Sequence[Any]]:
+    """Return the length and all items of a tuple or list, of a long one both ends and strides.
 
     Args:
-        values: an exact tuple or list, or a slice of one.
+        values: a tuple or list; of a subclass's nothing is used that it could override.
     """
-    size = len(values)
+    base: Any = list if issubclass(type(values), list) else tuple
+    size, part = base.__len__(values), base.__getitem__
     if size <= 3 * MOST_ITEMS:
-        return values
-    middle = values[MOST_ITEMS : -MOST_ITEMS : -(-size // MOST_ITEMS)]
-    return [*values[:MOST_ITEMS], *middle, *values[-MOST_ITEMS:]]
+        return size, part(values, slice(None))
+    stride = -(-size // MOST_ITEMS)
+    ends = part(values, slice(MOST_ITEMS)), part(values, slice(-MOST_ITEMS, None))
+    return size, [*ends[0], *part(values, slice(MOST_ITEMS, -MOST_ITEMS, stride)), *ends[1]]
 
 
 # Sets ---------------------------------------------------------------------------------------
@@ -195,14 +197,15 @@ def constant(value: Any, room: list[int] | None = None) -> bytes:
 
 def _compound(value: Any, kind: type, room: list[int]) -> bytes:
     if kind is tuple:
-        parts = b"".join(constant(inner, room) for inner in sampled(value))
-        return b"(" + pack("<q", len(value)) + framed(b"", parts)
+        size, few = sampled(value)
+        parts = b"".join(constant(inner, room) for inner in few)
+        return b"(" + pack("<q", size) + framed(b"", parts)
     if kind is frozenset:
         known = set_of_atoms(value, len(value))
         if known is not None:
             return known
-        few = value if len(value) <= MOST_ITEMS else ()
-        parts = b"".join(sorted(constant(inner, room) for inner in few))
+        members = value if len(value) <= MOST_ITEMS else ()
+        parts = b"".join(sorted(constant(inner, room) for inner in members))
         return b"{" + pack("<q", len(value)) + framed(b"", parts)
     if kind is slice:  # constants since 3.14
         inner = (value.start, value.stop, value.step)

@@ -245,9 +245,10 @@ def named(walk: Walk, value: Any) -> None:
 
 
 def sequence(walk: Walk, values: tuple[Any, ...] | list[Any]) -> None:
-    """Encode the length and the items of an exact tuple or list, of a long one a sample."""
-    walk.parts.append(b"(" + pack("<q", len(values)))
-    for value in sampled(values):
+    """Encode the length and the items of a tuple or list, of a long one a sample."""
+    size, few = sampled(values)
+    walk.parts.append(b"(" + pack("<q", size))
+    for value in few:
         walk.refer(value)
 
 
@@ -273,19 +274,14 @@ def _pairs(walk: Walk, items: Iterable[tuple[Any, Any]]) -> None:
 
 def _tuple(walk: Walk, value: tuple[Any, ...]) -> None:
     _subclass(walk, value, tuple)
-    sequence(walk, _taken(value, tuple))
+    sequence(walk, value)
 
 
 def _list(walk: Walk, value: list[Any]) -> None:
     walk.mutable = True
     _subclass(walk, value, list)
     walk.parts.append(b"l")
-    sequence(walk, _taken(value, list))
-
-
-def _taken(value: Any, base: type) -> Any:
-    """Return a tuple or list itself, of a subclass's instance a plain one."""
-    return value if type(value) is base else base.__getitem__(value, slice(None))  # type: ignore[attr-defined]
+    sequence(walk, value)
 
 
 def _dict(walk: Walk, value: dict[Any, Any]) -> None:

@@ -66,9 +66,10 @@ def module_of(cls: type) -> str:
         found = _module(cls)
     except AttributeError:  # it was deleted
         return ""
-    if type(found) is str:
-        return found
-    return "" if type(cls) is type else module_of(type(cls))
+    if type(found) is not str:
+        getter = namespace(type(cls)).get("__module__")
+        found = getter.__get__(cls) if type(getter) in _FETCHERS else ""
+    return found if type(found) is str else ""
 
 
 def attributes(value: object) -> dict[str, Any] | None:
