@@ -42,7 +42,8 @@ LAYERS = [
     {"decide.kinds"},
     {"decide.encoders"},
     {"decide.model", "decide.machine", "decide.codes", "decide.owners"},
-    {"decide.atoms", "decide.looking"},
+    {"decide.atoms"},
+    {"decide.looking"},
     {"options", "errors", "units"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

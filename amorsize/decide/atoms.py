@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
 from struct import pack
 
+from .looking import module_of, qualname
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -20,6 +22,7 @@ __all__ = [
     "ATOMS",
     "MOST_ITEMS",
     "SAMPLE_BYTES",
+    "atom_of",
     "buffer",
     "constant",
     "framed",
@@ -121,9 +124,20 @@ def sampled(values: Sequence[Any]) -> tuple[int, Sequence[Any]]:
     return size, [*ends[0], *part(values, slice(MOST_ITEMS, -MOST_ITEMS, stride)), *ends[1]]
 
 
+def atom_of(kind: type) -> Callable[[Any], bytes] | None:
+    """Return how to encode values of a type without identity, None for any other type.
+
+    Looked up by the type's id: a metaclass may have a ``__hash__`` that runs code of the user's.
+    """
+    return _BY_ID.get(id(kind))
+
+
+_BY_ID = {id(kind): encode for kind, encode in ATOMS.items()}
+
+
 # Sets ---------------------------------------------------------------------------------------
 
-_ALONE = frozenset(ATOMS)  # types whose members are summed up
+_ALONE = frozenset(map(id, ATOMS))  # types whose members are summed up
 
 
 def set_of_atoms(values: Iterable[Any], size: int) -> bytes | None:
@@ -143,7 +157,7 @@ def set_of_atoms(values: Iterable[Any], size: int) -> bytes | None:
     if size > MOST_SUMMED:
         return head
     members = list(values)
-    if size <= MOST_ITEMS and _ALONE.issuperset(map(type, members)):
+    if size <= MOST_ITEMS and _ALONE.issuperset(map(id, map(type, members))):
         return head + b"".join(sorted([ATOMS[type(member)](member) for member in members]))
     if size > MOST_ITEMS and _is_light(members):
         return head + b"+" + pack("<Q", _sum_of(members))
@@ -152,12 +166,12 @@ def set_of_atoms(values: Iterable[Any], size: int) -> bytes | None:
 
 def _is_light(values: list[Any]) -> bool:
     """Return whether members are atoms, or tuples of atoms, and small together."""
-    kinds = set(map(type, values))
-    if tuple in kinds:
-        if kinds != {tuple} or sum(map(len, values)) > MOST_SUMMED:
+    kinds = set(map(id, map(type, values)))
+    if id(tuple) in kinds:
+        if len(kinds) > 1 or sum(map(len, values)) > MOST_SUMMED:
             return False
         values = list(chain.from_iterable(values))
-        kinds = set(map(type, values))
+        kinds = set(map(id, map(type, values)))
     if not _ALONE.issuperset(kinds):
         return False
     return sum(map(sys.getsizeof, values)) <= MOST_SUMMED_BYTES
@@ -183,8 +197,9 @@ def constant(value: Any, room: list[int] | None = None) -> bytes:
     """
     room = room or [MOST_CONSTANTS, DEEPEST_CONSTANT]
     kind = type(value)
-    if kind in ATOMS:
-        return ATOMS[kind](value)
+    atom = atom_of(kind)
+    if atom is not None:
+        return atom(value)
     if room[0] <= 0 or room[1] <= 0:
         return b"#"
     room[0] -= 1
@@ -211,4 +226,4 @@ def _compound(value: Any, kind: type, room: list[int]) -> bytes:
         inner = (value.start, value.stop, value.step)
         return framed(b":", b"".join(constant(part, room) for part in inner))
     # Only other makers of code than the compiler put anything else there.
-    return framed(b"?", f"{kind.__module__}.{kind.__qualname__}".encode())
+    return framed(b"?", f"{module_of(kind)}.{qualname(kind)}".encode())

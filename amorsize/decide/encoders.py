@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Iterable
 from struct import pack
 
-from .atoms import ATOMS, MOST_ITEMS, framed, sampled, set_of_atoms
+from .atoms import ATOMS, MOST_ITEMS, atom_of, framed, sampled, set_of_atoms
 from .codes import Code, describe, make_room
 from .looking import (
     MISSING,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from .walk import Walk
 
-__all__ = ["ENCODERS", "instance", "library", "mapping", "named", "own_state", "sequence", "series"]
+__all__ = ["ENCODERS", "instance", "mapping", "named", "own_state", "sequence", "series"]
 
 MOST_SET_ITEMS = 512  # members that are objects; of more of them only the number counts
 MOST_NAMESPACES = 256
@@ -309,10 +309,12 @@ def _set(walk: Walk, value: set[Any] | frozenset[Any]) -> None:
 
 def _members(walk: Walk, values: list[Any]) -> None:
     """Encode members: atoms sorted, the others as objects whose order means nothing."""
-    atoms = [ATOMS[type(value)](value) for value in values if type(value) in ATOMS]
-    walk.parts += sorted(atoms)
+    encoders = [atom_of(type(value)) for value in values]
+    pairs = list(zip(encoders, values, strict=True))
+    atoms = sorted([encode(value) for encode, value in pairs if encode is not None])
+    walk.parts += atoms
     if walk.spend(len(atoms) + sum(map(len, atoms)) // 128):
-        walk.members([value for value in values if type(value) not in ATOMS])
+        walk.members([value for encode, value in pairs if encode is None])
 
 
 def _scalar(base: type) -> Callable[[Walk, Any], None]:
@@ -473,7 +475,7 @@ _CLASS_NOISE = frozenset(
 _CONTAINERS = (tuple, list, dict, set, frozenset, int, float, complex, str, bytes)
 
 # Looked up along the type's MRO: a subclass is encoded as its nearest known base says.
-ENCODERS: dict[Any, Callable[[Walk, Any], None]] = {
+_ENCODERS: dict[Any, Callable[[Walk, Any], None]] = {
     types.FunctionType: function,
     types.BuiltinFunctionType: _builtin,
     types.MethodType: _method,
@@ -500,3 +502,6 @@ ENCODERS: dict[Any, Callable[[Walk, Any], None]] = {
     set: _set,
     frozenset: _set,
 }
+
+# By the id of the type, as a metaclass may have a ``__hash__`` that runs code of the user's.
+ENCODERS = {id(base): encode for base, encode in _ENCODERS.items()}

@@ -7,14 +7,13 @@ The types are known by name, since their modules may not be imported just to kno
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Iterator
 from struct import pack
 
-from .atoms import ATOMS, MOST_ITEMS, SAMPLE_BYTES, buffer, framed
-from .encoders import ENCODERS, instance, library, mapping, named, own_state, sequence, series
-from .looking import attributes, module_of, mro, qualname
-from .owners import USER, owner, version
+from .atoms import MOST_ITEMS, SAMPLE_BYTES, atom_of, buffer, framed
+from .encoders import ENCODERS, instance, mapping, named, own_state, sequence, series
+from .looking import module_of, mro, qualname
+from .owners import USER, owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ MOST_TEXT = 200  # characters of the text that stands for a library's own scalar
 def encoder_of(kind: type) -> Callable[[Walk, Any], None]:
     """Return how to encode a type: as the nearest base that is known says."""
     for base in mro(kind):
-        encode = ENCODERS.get(base) or _KINDS.get((module_of(base), qualname(base)))
+        encode = ENCODERS.get(id(base)) or _KINDS.get((module_of(base), qualname(base)))
         if encode is not None:
             return encode
     return instance
@@ -67,12 +66,6 @@ def by(*names: str) -> Callable[[Walk, Any], None]:
             walk.refer(getattr(value, name, None))
 
     return encode
-
-
-def by_text(walk: Walk, value: Any) -> None:
-    """Encode a library's scalar by its text."""
-    kind_of(walk, value)
-    walk.tag(b"t", str(value)[:MOST_TEXT])
 
 
 # The standard library -----------------------------------------------------------------------
@@ -119,7 +112,7 @@ def _proxy(walk: Walk, value: Any) -> None:
 
 
 def _defaults(walk: Walk, value: Any) -> None:
-    ENCODERS[dict](walk, value)
+    ENCODERS[id(dict)](walk, value)
     walk.refer(value.default_factory)
 
 
@@ -267,7 +260,7 @@ def _places(size: int, end: int, between: int) -> list[int]:
 def _cell(cell: Any) -> Any:
     """Return a cell, a library's scalar as its text."""
     kind = type(cell)
-    if kind in ATOMS or kind in ENCODERS or owner(module_of(kind)) == USER:
+    if id(kind) in ENCODERS or atom_of(kind) is not None or owner(module_of(kind)) == USER:
         return cell
     return f"{qualname(kind)} {cell!r:.{MOST_TEXT}}"
 

@@ -24,7 +24,7 @@ import types
 from collections.abc import Callable
 from struct import pack
 
-from .atoms import ATOMS, SAMPLE_BYTES, framed
+from .atoms import SAMPLE_BYTES, atom_of, framed
 from .codes import hash_of
 from .kinds import encoder_of
 from .looking import MISSING, content_of, module_of, qualname
@@ -118,7 +118,7 @@ class Walk:
             self._cut()
             return
         kind = type(value)
-        atom = ATOMS.get(kind)
+        atom = atom_of(kind)
         if atom is None:
             self.parts.append(b"@")
             self._node.children.append(self._place(id(value), value))
@@ -127,7 +127,7 @@ class Walk:
         self.parts.append(part)
         self._left -= 1 + (len(part) >> BYTES_A_STEP)
         # The memo would keep what its guards hold alive: not for the sake of a huge string.
-        if kind in (str, bytes) and len(value) > 64 * SAMPLE_BYTES:
+        if (kind is str or kind is bytes) and len(value) > 64 * SAMPLE_BYTES:
             self.mutable = True
 
     def refer_as(self, key: object, value: Any, encode: Encoder) -> None:
