@@ -108,7 +108,8 @@ KINDS = {
     "lock": ("", "import threading", "threading.Lock()", "threading.RLock()"),
     "condition": ("", "import threading", "threading.Condition()", "threading.Event()"),
     "environment": ("", "from os import environ, environb", "environ", "environb"),
-    "random's own generator": ("", "from random import randint, random, choice", "randint", "choice"),
+    "random's own generator": ("", "from random import randint, choice",
+                               "randint", "choice"),
     "random's method in C": (
         "", "from random import random, getrandbits", "random", "getrandbits"),
     "standard stream": ("", "from sys import stdout, stderr", "stdout", "stderr"),
@@ -141,8 +142,8 @@ KINDS = {
         """, "make(1)", "make(2)"),
     "missing value": ("pandas", "import pandas as pd", "pd.NA", "pd.NaT"),
     "frame with missing values": ("pandas", "import pandas as pd",
-                                  "pd.DataFrame({'a': [pd.NA, 'x'], 'b': [1, pd.NaT]}, dtype=object)",
-                                  "pd.DataFrame({'a': [pd.NA, 'y'], 'b': [1, pd.NaT]}, dtype=object)"),
+                                  "pd.DataFrame({'a': [pd.NA, 'x', pd.NaT]}, dtype=object)",
+                                  "pd.DataFrame({'a': [pd.NA, 'y', pd.NaT]}, dtype=object)"),
     "categories": ("pandas", "import pandas as pd", "pd.Series(list('aab'), dtype='category')",
                    "pd.Series(list('abb'), dtype='category')"),
     "tensor": ("torch", "import torch", "torch.arange(5.0)", "torch.arange(1.0, 6.0)"),
@@ -177,7 +178,7 @@ def printed(name, folder, seed):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_process_knows_it_again(name, tmp_path):
-    """Its fingerprint is stable, equal under another hash seed, and another's of its kind differs."""
+    """Its fingerprint is stable, equal under another hash seed, and differs from its like's."""
     if KINDS[name][0]:
         pytest.importorskip(KINDS[name][0])
     first, second = printed(name, tmp_path, "1"), printed(name, tmp_path, "2")

@@ -123,7 +123,7 @@ def test_a_call_whose_results_refuse_is_the_loop(error):
 def frames():
     """Return (name, a function that makes a result) for data types that are not NumPy's."""
     pandas = pytest.importorskip("pandas")
-    kinds = {
+    return {
         "category": lambda x: pandas.Series(["a", "b", str(x)], dtype="category"),
         "integers with gaps": lambda x: pandas.Series([1, None, x], dtype="Int64"),
         "text": lambda x: pandas.Series(["a", str(x)], dtype="string"),
@@ -134,7 +134,6 @@ def frames():
         "index": lambda x: pandas.CategoricalIndex(["a", str(x)]),
         "array": lambda x: pandas.array([1, x, None]),
     }
-    return kinds
 
 
 @pytest.mark.parametrize("name", [

@@ -41,6 +41,7 @@ LAYERS = [
     {"decide.walk"},
     {"decide.kinds"},
     {"decide.encoders"},
+    {"decide.contents"},
     {"decide.model", "decide.machine", "decide.codes", "decide.owners"},
     {"decide.atoms"},
     {"decide.looking"},

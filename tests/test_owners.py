@@ -203,8 +203,13 @@ def test_pythons_folder_is_known_in_a_venv_behind_a_link(tmp_path):
 
 def test_made_up_modules_are_whose_package_they_are_in(monkeypatch):
     """A module made at run time is the user's, unless it is inside a package of somebody else's."""
-    for name, whose in (("made_up", owners.USER), ("pytest.made_up", owners.LIBRARY),
-                        ("json.made_up", owners.PYTHON), ("_cython_3_9", owners.LIBRARY)):  # fmt: skip
+    cases = {
+        "made_up": owners.USER,
+        "pytest.made_up": owners.LIBRARY,
+        "json.made_up": owners.PYTHON,
+        "_cython_3_9": owners.LIBRARY,
+    }
+    for name, whose in cases.items():
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
         assert owners.owner(name) == whose
 

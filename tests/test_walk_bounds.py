@@ -235,7 +235,7 @@ LARGE = {
     "mapped memory": shared_memory,
     "bytes in a file": lambda: io.BytesIO(bytes(20_000_000)),
     "text in a file": lambda: io.StringIO("x" * 20_000_000),
-    "array of ctypes": lambda: (ctypes.c_double * 2_500_000)(),
+    "array of ctypes": ctypes.c_double * 2_500_000,
     "list": lambda: [0] * MANY,
     "list of a subclass": lambda: Items([0] * MANY),
     "tuple": lambda: (0,) * MANY,
@@ -253,9 +253,7 @@ LARGE = {
     "set of numbers": lambda: set(range(MANY)),
     "set of text": lambda: set(map(str, range(200_000))),
     "set of long texts": lambda: {f"{number}{'x' * 100_000}" for number in range(200)},
-    "set of pairs with a long text": lambda: (
-        lambda text: {(number, text) for number in range(200)}
-    )("x" * 5_000_000),
+    "set of pairs with a long text": lambda: set(zip(range(200), ["x" * 5_000_000] * 200)),
     "array of NumPy": lambda: np.zeros(2_500_000),
     "array with gaps": lambda: np.zeros((2_000, 2_000)).T[::2, ::3],
     "array of objects": lambda: np.array([Node(0)] * 100_000, dtype=object),

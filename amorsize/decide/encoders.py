@@ -1,4 +1,4 @@
-"""How functions, classes, modules, containers and instances are encoded for a walk.
+"""How functions, classes and modules are encoded for a walk; ``contents`` has all else.
 
 Each encoder gets the walk and one object, adds the object's own bytes to ``walk.parts``, and refers
 to the objects that it consists of. Nothing here runs code of the user's, see ``looking``; only
@@ -11,24 +11,14 @@ import functools
 import itertools
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from struct import pack
 
-from .atoms import ATOMS, MOST_ITEMS, atom_of, framed, sampled, set_of_atoms
-from .codes import Code, describe, make_room
-from .looking import (
-    MISSING,
-    attributes,
-    bases,
-    content_of,
-    hides_state,
-    module_of,
-    namespace,
-    namespace_of,
-    qualname,
-    slots,
-)
-from .owners import PYTHON, USER, is_users, owner, version
+from .atoms import framed
+from .codes import Code, describe
+from .contents import CONTAINERS, mapping, sequence, state, subclass
+from .looking import MISSING, bases, content_of, fetch, module_of, namespace, namespace_of, qualname
+from .owners import is_users, version
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,10 +26,8 @@ if TYPE_CHECKING:
 
     from .walk import Walk
 
-__all__ = ["ENCODERS", "instance", "mapping", "named", "own_state", "sequence", "series"]
+__all__ = ["ENCODERS", "named"]
 
-MOST_SET_ITEMS = 512  # members that are objects; of more of them only the number counts
-MOST_NAMESPACES = 256
 # What is taken of a code object, in steps of the walk: describing 600 functions of the standard
 # library took 14 us each, or 60 ns a byte of code (November 2026, two-core machine).
 STEPS_OF_FUNCTION = 24
@@ -97,7 +85,7 @@ def _on_function(walk: Walk, function: types.FunctionType) -> None:
     kept.pop("__wrapped__", None)
     if kept:
         walk.mutable = True
-        _state(walk, kept)
+        state(walk, kept)
 
 
 def _registry(walk: Walk, function: types.FunctionType) -> None:
@@ -169,9 +157,9 @@ def _module(walk: Walk, module: types.ModuleType) -> None:
 
 def library(walk: Walk, value: Any) -> None:
     """Encode a function that comes with an installed package: by name and version."""
-    module = value.__module__ if hasattr(value, "__module__") else None
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
-    _by_name(walk, module or "builtins", name)
+    module = getattr(value, "__module__", None)
+    name: Any = getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
+    _by_name(walk, module if isinstance(module, str) else "builtins", name)
 
 
 def _by_name(walk: Walk, module: str, name: str) -> None:
@@ -198,9 +186,9 @@ def _method(walk: Walk, method: types.MethodType) -> None:
 def _partial(walk: Walk, partial: functools.partial[Any]) -> None:
     walk.mutable = True
     walk.parts.append(b"P")
-    for part in (partial.func, partial.args, partial.keywords):
-        walk.refer(part)
-    _subclass(walk, partial, functools.partial)
+    for part in ("func", "args", "keywords"):
+        walk.refer(fetch(partial, part))
+    subclass(walk, partial, functools.partial)
 
 
 def _class(walk: Walk, cls: type) -> None:
@@ -230,7 +218,7 @@ def _wrapped(walk: Walk, value: Any) -> None:
     if type(value) is _CACHE:
         walk.caches.append(value)
     for name in ("__func__", "__wrapped__", "fget", "fset", "fdel", "func", "dispatcher"):
-        inner = getattr(value, name, None)
+        inner = fetch(value, name)
         if inner is not None:
             walk.refer(inner)
 
@@ -241,209 +229,10 @@ def named(walk: Walk, value: Any) -> None:
     walk.tag(b"n", str(getattr(value, "name", "") or getattr(value, "__name__", "")))
 
 
-# Containers ---------------------------------------------------------------------------------
-
-
-def sequence(walk: Walk, values: tuple[Any, ...] | list[Any]) -> None:
-    """Encode the length and the items of a tuple or list, of a long one a sample."""
-    size, few = sampled(values)
-    walk.parts.append(b"(" + pack("<q", size))
-    for value in few:
-        walk.refer(value)
-
-
-def series(walk: Walk, size: int, *ends: Iterable[Any]) -> None:
-    """Encode a length, and the first items that each of some iterables gives."""
-    walk.parts.append(b"<" + pack("<q", size))
-    for end in ends:
-        sequence(walk, list(itertools.islice(end, 2 * MOST_ITEMS)))
-
-
-def mapping(walk: Walk, value: Any) -> None:
-    """Encode a mapping in its own order, of a long one the beginning."""
-    walk.parts.append(b"d" + pack("<q", len(value)))
-    _pairs(walk, value.items())
-
-
-def _pairs(walk: Walk, items: Iterable[tuple[Any, Any]]) -> None:
-    # In one go, as another thread may be changing it.
-    for key, item in list(itertools.islice(items, 2 * MOST_ITEMS)):
-        walk.refer(key)
-        walk.refer(item)
-
-
-def _tuple(walk: Walk, value: tuple[Any, ...]) -> None:
-    _subclass(walk, value, tuple)
-    sequence(walk, value)
-
-
-def _list(walk: Walk, value: list[Any]) -> None:
-    walk.mutable = True
-    _subclass(walk, value, list)
-    walk.parts.append(b"l")
-    sequence(walk, value)
-
-
-def _dict(walk: Walk, value: dict[Any, Any]) -> None:
-    walk.mutable = True
-    _subclass(walk, value, dict)
-    walk.parts.append(b"d" + pack("<q", dict.__len__(value)))
-    _pairs(walk, dict.items(value))
-
-
-def _set(walk: Walk, value: set[Any] | frozenset[Any]) -> None:
-    """Encode a set so that the order of its members leaves no trace."""
-    base: Any = set if issubclass(type(value), set) else frozenset
-    walk.mutable = walk.mutable or base is set
-    _subclass(walk, value, base)
-    size = base.__len__(value)
-    known = set_of_atoms(base.__iter__(value), size)
-    if known is not None:
-        walk.parts.append(known)
-        walk.spend(size)
-        return
-    walk.parts.append(b"{" + pack("<q", size))
-    if size <= MOST_SET_ITEMS:
-        _members(walk, list(base.__iter__(value)))
-
-
-def _members(walk: Walk, values: list[Any]) -> None:
-    """Encode members: atoms sorted, the others as objects whose order means nothing."""
-    encoders = [atom_of(type(value)) for value in values]
-    pairs = list(zip(encoders, values, strict=True))
-    atoms = sorted([encode(value) for encode, value in pairs if encode is not None])
-    walk.parts += atoms
-    if walk.spend(len(atoms) + sum(map(len, atoms)) // 128):
-        walk.members([value for encode, value in pairs if encode is None])
-
-
-def _scalar(base: type) -> Callable[[Walk, Any], None]:
-    """Return the encoder for instances of subclasses of an atom's type."""
-
-    def encode(walk: Walk, value: Any) -> None:
-        walk.parts.append(b"=" + ATOMS[base](value))
-        instance(walk, value)
-
-    return encode
-
-
-# Instances ----------------------------------------------------------------------------------
-
-
-def _subclass(walk: Walk, value: Any, base: type) -> None:
-    """Encode the type and attributes of an instance of a subclass of a builtin."""
-    if type(value) is not base:
-        instance(walk, value)
-
-
-def instance(walk: Walk, value: Any) -> None:
-    """Encode an object by its type and its attributes."""
-    walk.mutable = True
-    kind = type(value)
-    walk.refer(kind)
-    module = module_of(kind)
-    whose = owner(module)
-    if whose != USER:
-        name = _global_name(value, module, whose) or _own_name(value)
-        if name:
-            walk.tag(b"G", name)
-            return
-    if whose == PYTHON:
-        # Python's own types know best what they are; their slots may hold mere caches.
-        _reduced(walk, value)
-        return
-    own_state(walk, value)
-    if hides_state(kind) and not issubclass(kind, _CONTAINERS):  # whose content is encoded already
-        _hidden(walk, value, whose)
-
-
-def own_state(walk: Walk, value: Any) -> None:
-    """Encode an instance's dictionary and slots."""
-    found = attributes(value)
-    if found is not None:
-        _state(walk, found)
-    for name, content in slots(value):
-        walk.tag(b"a", name)
-        walk.refer(content)
-
-
-def _state(walk: Walk, values: dict[str, Any]) -> None:
-    walk.parts.append(b"A" + pack("<q", len(values)))
-    _pairs(walk, dict.items(values))
-
-
-def _global_name(value: Any, module: str, whose: str) -> str:
-    """Return under which name the library that a type is from has a value as a global, or "".
-
-    Such an object (``os.environ``, the generator behind ``random.random``, ``pandas.NA``) is who it
-    is, whatever it holds in this process.
-    """
-    places = [module, module.partition(".")[0]] + (["sys"] if whose == PYTHON else [])
-    for place in places:
-        values = namespace_of(sys.modules.get(place))
-        name = _names_in(place, values).get(id(value), "")
-        if name and values.get(name) is value:
-            return f"{place}:{name}"
-    return ""
-
-
-def _names_in(place: str, values: dict[str, Any]) -> dict[int, str]:
-    """Return the names of a module's globals by their ids; the ids may be others' by now."""
-    known = _names.get(place)
-    if known is None or known[0] != len(values):
-        make_room(_names, MOST_NAMESPACES)
-        found = {id(value): name for name, value in list(values.items())}
-        known = _names[place] = (len(values), found)
-    return known[1]
-
-
-_names: dict[str, tuple[int, dict[int, str]]] = {}
-
-
-def _own_name(value: Any) -> str:
-    """Return module and qualified name of a library's callable that has them, or "".
-
-    Array functions of NumPy, functions compiled by Cython, kernels.
-    """
-    if not callable(value):
-        return ""
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    module = getattr(value, "__module__", None)
-    if type(name) is not str or type(module) is not str or "<" in name:
-        return ""
-    return f"{module}:{name} {'' if is_users(module) else version(module)}"
-
-
-def _hidden(walk: Walk, value: Any, whose: str) -> None:
-    """Encode what an object keeps in C, if anything is known of that."""
-    wrapped = None if whose == USER else (attributes(value) or {}).get("__wrapped__")
-    if wrapped is None:
-        walk.stable = False
-
-
-def _reduced(walk: Walk, value: Any) -> None:
-    """Encode an object of Python's own by its reduction."""
-    if issubclass(type(value), _CONTAINERS) or type(value) is object:
-        return
-    try:
-        reduced = value.__reduce_ex__(4)
-    except Exception:  # noqa: BLE001 - its type may have any reason not to be taken apart
-        walk.stable = False
-        return
-    if isinstance(reduced, str):
-        walk.tag(b"R", reduced)
-        return
-    for part in reduced:
-        if hasattr(part, "__next__"):
-            sequence(walk, list(itertools.islice(part, MOST_ITEMS)))
-        else:
-            walk.refer(part)
-
-
 # Tables -------------------------------------------------------------------------------------
 
 _CACHE: type = type(functools.lru_cache(len))
-_DISPATCHER = functools.singledispatch(len).__code__
+_DISPATCHER: Any = vars(types.FunctionType)["__code__"].__get__(functools.singledispatch(len))
 
 # What pydantic makes of the fields and methods that stand beside it.
 _MADE_OF_FIELDS = ("__pydantic_",)
@@ -471,9 +260,6 @@ _CLASS_NOISE = frozenset(
     }
 )
 
-# Types whose content is encoded by their own encoders, never by attributes alone.
-_CONTAINERS = (tuple, list, dict, set, frozenset, int, float, complex, str, bytes)
-
 # Looked up along the type's MRO: a subclass is encoded as its nearest known base says.
 _ENCODERS: dict[Any, Callable[[Walk, Any], None]] = {
     types.FunctionType: function,
@@ -495,12 +281,7 @@ _ENCODERS: dict[Any, Callable[[Walk, Any], None]] = {
     classmethod: _wrapped,
     property: _wrapped,
     type: _class,
-    **{base: _scalar(base) for base in (int, float, complex, str, bytes)},
-    tuple: _tuple,
-    list: _list,
-    dict: _dict,
-    set: _set,
-    frozenset: _set,
+    **CONTAINERS,
 }
 
 # By the id of the type, as a metaclass may have a ``__hash__`` that runs code of the user's.

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from struct import pack
 
 from .atoms import MOST_ITEMS, SAMPLE_BYTES, atom_of, buffer, framed
-from .encoders import ENCODERS, instance, mapping, named, own_state, sequence, series
-from .looking import module_of, mro, qualname
+from .contents import instance, mapping, own_state, sequence, series
+from .encoders import ENCODERS, named
+from .looking import fetch, module_of, mro, qualname
 from .owners import USER, owner
 
 TYPE_CHECKING = False
@@ -63,7 +64,7 @@ def by(*names: str) -> Callable[[Walk, Any], None]:
     def encode(walk: Walk, value: Any) -> None:
         kind_of(walk, value)
         for name in names:
-            walk.refer(getattr(value, name, None))
+            walk.refer(fetch(value, name))
 
     return encode
 

@@ -8,7 +8,7 @@ interpreter's own types instead, which only fetch what is there.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ __all__ = [
     "attributes",
     "bases",
     "content_of",
+    "fetch",
     "hides_state",
     "module_of",
     "mro",
@@ -28,15 +29,15 @@ __all__ = [
     "slots",
 ]
 
-mro = type.__dict__["__mro__"].__get__
-bases = type.__dict__["__bases__"].__get__
-namespace = type.__dict__["__dict__"].__get__
-qualname = type.__dict__["__qualname__"].__get__
+mro: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
+bases: Callable[[type], tuple[type, ...]] = vars(type)["__bases__"].__get__
+namespace: Callable[[type], types.MappingProxyType[str, Any]] = vars(type)["__dict__"].__get__
+qualname: Callable[[type], str] = vars(type)["__qualname__"].__get__
 
-_size = type.__dict__["__basicsize__"].__get__
-_base = type.__dict__["__base__"].__get__
-_module = type.__dict__["__module__"].__get__
-_dict_of_module = types.ModuleType.__dict__["__dict__"].__get__
+_size: Callable[[type], int] = vars(type)["__basicsize__"].__get__
+_base: Callable[[type], type] = vars(type)["__base__"].__get__
+_module: Callable[[type], object] = vars(type)["__module__"].__get__
+_dict_of_module: Callable[[object], Any] = vars(types.ModuleType)["__dict__"].__get__
 _FETCHERS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 _POINTER = object.__basicsize__ // 2  # an object is a reference count and a type
 _NOTHING: dict[str, Any] = {}
@@ -68,7 +69,7 @@ def module_of(cls: type) -> str:
         return ""
     if type(found) is not str:
         getter = namespace(type(cls)).get("__module__")
-        found = getter.__get__(cls) if type(getter) in _FETCHERS else ""
+        found = getter.__get__(cls) if type(getter) in _FETCHERS else ""  # type: ignore[union-attr]
     return found if type(found) is str else ""
 
 
@@ -87,6 +88,22 @@ def attributes(value: object) -> dict[str, Any] | None:
         state: dict[str, Any] | None = found.__get__(value)
         return state
     return None
+
+
+def fetch(value: object, name: str) -> Any:
+    """Return an attribute that is a field of a type in C, or in the instance's dictionary.
+
+    Returns:
+        The value; None where there is none, or it is empty.
+    """
+    for cls in mro(type(value)):
+        found = namespace(cls).get(name)
+        if type(found) in _FETCHERS:
+            try:
+                return found.__get__(value)  # type: ignore[union-attr]
+            except AttributeError:
+                return None
+    return (attributes(value) or _NOTHING).get(name)
 
 
 def slots(value: object) -> Iterator[tuple[str, Any]]:

@@ -191,7 +191,8 @@ class Walk:
         self._nodes.append(self._node)
 
     def _plain(self) -> bytes:
-        sizes, children = [], []
+        sizes: list[int] = []
+        children: list[int] = []
         for node in self._nodes:
             sizes += len(node.own), len(node.children)
             children += node.children
