@@ -13,6 +13,7 @@ from contextlib import closing, nullcontext, suppress
 from functools import partial
 
 from .adviser import Adviser, assumed_items, count_workers, hindrance, inherits, learn_costs
+from .decide.fingerprint import walk_seconds
 from .decide.machine import usable_cpus
 from .decide.model import FRESH_METHODS, Chunking, Profile
 from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
@@ -44,6 +45,9 @@ LOOK_UP_SECONDS = 0.0002
 # the timing of an item of 30 ns is right.
 RECALL_SECONDS = 0.00005
 WORTH_RECALLING_SECONDS = 0.001
+# A fingerprint may cost up to this share of the work done so far: a function that reaches anything
+# mutable is walked anew each time, which takes between 15 us and 6 ms.
+WALK_SHARE = 0.02
 # If no more work than this is left, no crew could be back in time.
 WORTH_SECONDS = 0.0025
 # A short run that went as remembered teaches nothing that pays for the learning (30 us).
@@ -166,7 +170,7 @@ class Session:
             if self._alone and not self.warnings:
                 self._reason = "one job was asked for"
             return None
-        adviser = self._advised()
+        adviser = self._advised(at_once=True)
         profile = adviser.remembered()
         left = self.feed.likely_remaining or max(2, self.jobs or 2)
         # One worker's timing decides about more of them when nothing is known.
@@ -188,13 +192,21 @@ class Session:
         self._reason = reason
         self.warnings.append(f"the items run in the calling process: {reason}")
 
-    def _advised(self) -> Adviser:
-        """Return the adviser; the first call looks up what is known."""
+    def _advised(self, *, at_once: bool = False) -> Adviser:
+        """Return the adviser; what is known is looked up as soon as that pays, or at once."""
         adviser = self._adviser or self._call_adviser()
-        if not self._looked_up:
+        if not self._looked_up and (at_once or self._pays_to_walk(self._worked())):
             adviser.look_up()
             self._looked_up = True
         return adviser
+
+    def _worked(self) -> float:
+        """Return how long items have run here, s; in a lazy run most are not timed."""
+        return max(self.probe.seconds, self.probe.mean * self.feed.position)
+
+    def _pays_to_walk(self, seconds: float) -> bool:
+        """Return whether so much work pays for the function's fingerprint."""
+        return walk_seconds(self.func) <= WALK_SHARE * seconds
 
     def _recalls(self) -> bool:
         """Return whether this process remembers the function; asked once, if it could matter."""
@@ -202,6 +214,8 @@ class Session:
         if self._adviser is not None or left is None or probe.seconds < RECALL_SECONDS:
             return False
         if probe.items < 2 or left * probe.mean < WORTH_RECALLING_SECONDS:
+            return False
+        if not self._pays_to_walk(probe.seconds):
             return False
         adviser = self._call_adviser()
         adviser.look_up(only_memory=True)
@@ -496,10 +510,12 @@ class Session:
         """Correct what is known by what happened."""
         if self.total is None or not self.options.use_cache:
             return
-        adviser = self._adviser
+        adviser, pays = self._adviser, self._looked_up or self._pays_to_walk(elapsed)
         if adviser is None:
-            # Over at once, before anything was looked up. It is remembered the first time, since
-            # advice may be asked for; after that it would only be the work that takes longer.
+            # Over before anything was looked up. It is remembered the first time, since advice may
+            # be asked for; but not where that would take longer than all of the work.
+            if elapsed < LOOK_UP_SECONDS or not pays:
+                return
             if meet(self.func) and self.options.report is None:
                 return
             adviser = self._call_adviser()
@@ -514,7 +530,7 @@ class Session:
         if engine is not None and not engine.retried and not self._gave_up:
             learn_costs(outcome.seen())
         profile = outcome.profile()
-        if profile is not None:
+        if profile is not None and pays:
             plan = self.plan
             adviser.remember(
                 profile,

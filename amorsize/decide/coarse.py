@@ -11,9 +11,10 @@ import functools
 import sys
 import types
 
-from .codes import Code, digest_of
-from .owners import is_users
-from .walk import MISSING, Walk
+from .atoms import framed
+from .codes import describe, digest_of
+from .looking import MISSING, bases, content_of, module_of, namespace, namespace_of, qualname
+from .owners import is_users, version
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["coarse_digest"]
+
+# Functions and classes to look at, 15 us each at the first time.
+MOST_CODES = 1_000
 
 
 def coarse_digest(func: Callable[..., Any]) -> str:
@@ -35,27 +39,18 @@ def coarse_digest(func: Callable[..., Any]) -> str:
     True
     """
     walk = _CodeWalk()
-    walk.value(func if _is_code(func) else type(func))
+    walk.meet(func if _is_code(func) else type(func))
+    walk.run()
     return digest_of(_HEADER + b"".join(walk.parts))
 
 
-_HEADER = b"amorsize code 1 python %d.%d " % sys.version_info[:2]
+_HEADER = b"amorsize code 2 python %d.%d " % sys.version_info[:2]
 
-_KINDS = (
-    types.FunctionType,
-    types.BuiltinFunctionType,
-    types.MethodType,
-    types.ModuleType,
-    types.MethodDescriptorType,
-    types.WrapperDescriptorType,
-    functools.partial,
-    functools.cached_property,
-    type(functools.lru_cache(len)),
-    staticmethod,
-    classmethod,
-    property,
-    type,
-)
+_WRAPPERS = (functools.cached_property, type(functools.lru_cache(len)), staticmethod, classmethod,
+             property)  # fmt: skip
+_NAMED = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
+_KINDS = (types.FunctionType, types.MethodType, types.ModuleType, functools.partial, type,
+          *_WRAPPERS, *_NAMED)  # fmt: skip
 
 
 def _is_code(value: object) -> bool:
@@ -63,44 +58,86 @@ def _is_code(value: object) -> bool:
     return issubclass(type(value), _KINDS)
 
 
-class _CodeWalk(Walk):
-    """A walk that no value leaves a trace in, nor whether there is one."""
+class _CodeWalk:
+    """A walk through code, breadth first: no value leaves a trace in it, nor whether there is one.
 
-    def value(self, value: Any) -> None:
-        """Encode code, and nothing else."""
-        if _is_code(value):
-            super().value(value)
+    Attributes:
+        parts: the encoding so far.
+    """
 
-    def globals(self, namespace: dict[str, Any], described: Code) -> None:
-        """Encode the functions, classes and modules among the globals the code names."""
-        for name in described.globals:
-            value = namespace.get(name, MISSING)
-            if _is_code(value):
-                self.tag(b"g", name)
-                self.value(value)
-                self.attributes(value, described.names)
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self._places: dict[int, int] = {}
+        self._todo: list[Any] = []  # kept, so that their ids are not reused meanwhile
 
-    def method(self, method: types.MethodType) -> None:
-        """Encode a bound method by function and type of the instance."""
-        owner = method.__self__
-        self.parts.append(b"M")
-        self.value(method.__func__)
-        self.value(owner if _is_code(owner) else type(owner))
-
-    def partial(self, partial: functools.partial[Any]) -> None:
-        """Encode a partial by the function and what is code of what it binds."""
-        self.parts.append(b"P")
-        for part in (partial.func, *partial.args, *partial.keywords.values()):
-            self.value(part)
-
-    def cls(self, cls: type) -> None:
-        """Encode a user's class by its bases and methods."""
-        if not is_users(cls.__module__):
-            self.library(cls)
+    def meet(self, value: Any) -> None:
+        """Refer to a value if it is code, and see to it that it is encoded."""
+        if not _is_code(value):
             return
-        self.tag(b"K", cls.__qualname__)
-        for part in (*cls.__bases__, *vars(cls).values()):
-            self.value(part)
+        place = self._places.setdefault(id(value), len(self._todo))
+        if place == len(self._todo):
+            self._todo.append(value)
+        self._tag(b"@", str(place))
 
-    def attributes_of(self, state: dict[str, Any]) -> None:
-        """Leave out what an instance or a function holds."""
+    def run(self) -> None:
+        """Encode what was met, and what that leads to."""
+        done = 0
+        while done < min(len(self._todo), MOST_CODES):
+            value = self._todo[done]
+            done += 1
+            try:
+                self._encode(value)
+            except Exception:  # noqa: BLE001 - a user's descriptor may raise anything when looked at
+                self._tag(b"!", "")
+
+    def _encode(self, value: Any) -> None:
+        kind = type(value)
+        if issubclass(kind, types.FunctionType):
+            self._function(value)
+        elif issubclass(kind, types.MethodType):
+            self.meet(value.__func__)
+            self.meet(value.__self__ if _is_code(value.__self__) else type(value.__self__))
+        elif issubclass(kind, functools.partial):
+            for part in (value.func, *value.args, *value.keywords.values()):
+                self.meet(part)
+        elif issubclass(kind, type):
+            self._class(value)
+        elif issubclass(kind, types.ModuleType):
+            self._tag(b"m", str(namespace_of(value).get("__name__")))
+        elif issubclass(kind, _WRAPPERS):
+            for name in ("__func__", "__wrapped__", "fget", "fset", "fdel", "func"):
+                self.meet(getattr(value, name, None))
+        else:
+            self._library(str(getattr(value, "__module__", "")), value.__qualname__)
+
+    def _function(self, function: types.FunctionType) -> None:
+        inner = function.__closure__ is not None or "<" in function.__qualname__
+        if not inner and not is_users(function.__module__):
+            self._library(function.__module__, function.__qualname__)
+            return
+        described = describe(function.__code__)
+        self.parts.append(framed(b"C", described.digest))
+        for cell in function.__closure__ or ():
+            self.meet(content_of(cell))
+        for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self.meet(default)
+        for name in described.globals:
+            value = function.__globals__.get(name, MISSING)
+            self.meet(value)
+            if type(value) is types.ModuleType and is_users(namespace_of(value).get("__name__")):
+                for attribute in described.names:
+                    self.meet(namespace_of(value).get(attribute, MISSING))
+
+    def _class(self, cls: type) -> None:
+        if not is_users(module_of(cls)):
+            self._library(module_of(cls), qualname(cls))
+            return
+        self._tag(b"K", qualname(cls))
+        for part in (*bases(cls), *namespace(cls).values()):
+            self.meet(part)
+
+    def _library(self, module: str, name: str) -> None:
+        self._tag(b"L", f"{module}:{name}:{version(module)}")
+
+    def _tag(self, tag: bytes, text: str) -> None:
+        self.parts.append(framed(tag, text.encode("utf-8", "surrogatepass")))

@@ -20,7 +20,6 @@ from __future__ import annotations
 import builtins
 import functools
 import operator
-import os
 import sys
 import types
 from collections import deque
@@ -28,7 +27,10 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate, chain
 from typing import NamedTuple
 
-from .codes import ATOMS, describe, hash_of
+from .atoms import ATOMS
+from .codes import describe, hash_of
+from .owners import LIBRARY, PYTHON, USER
+from .owners import owner as owner_of
 from .walk import MISSING, content_of
 
 TYPE_CHECKING = False
@@ -47,7 +49,6 @@ MOST_SAMPLED = 64
 MOST_SIMPLE_ITEMS = 64
 DEEPEST_SIMPLE = 3
 
-USER, LIBRARY, PYTHON = "user", "library", "python"
 
 # Names by which code asks for other names: of its own and of the modules it reaches; of all.
 _COMPUTED = frozenset({"getattr", "attrgetter", "vars", "__dict__", "globals", "locals", "dir"})
@@ -448,27 +449,10 @@ def _module_of(namespace: Any) -> str | None:
 
 
 def _whose(module: object) -> str:
-    """Return whose a module is: ``USER``, ``LIBRARY`` (installed) or ``PYTHON``.
-
-    Its file decides, where it has one: a ``queue.py`` of the user's is the user's.
-    """
-    if type(module) is not str or module in ("__main__", "__mp_main__"):
-        return USER
-    file = names_of(sys.modules.get(module)).get("__file__")
-    return _owner_of(module, file if type(file) is str else "")
-
-
-@functools.lru_cache(maxsize=4096)
-def _owner_of(module: str, file: str) -> str:
-    top = module.partition(".")[0]
-    if top == __name__.partition(".")[0]:
-        return PYTHON  # our own modules hold no state that a function of the user's depends on
-    if "site-packages" in file or "dist-packages" in file:
-        return LIBRARY
-    of_python = not file or file.startswith(os.path.dirname(os.__file__))
-    if top in sys.stdlib_module_names or top in sys.builtin_module_names:
-        return PYTHON if of_python else USER
-    return USER
+    """Return whose a module is, see ``owners``; our own hold no state of the user's."""
+    if type(module) is str and module.partition(".")[0] == __name__.partition(".")[0]:
+        return PYTHON
+    return owner_of(module)
 
 
 _CACHE: type = type(functools.lru_cache(len))

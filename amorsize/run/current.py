@@ -20,7 +20,7 @@ import types
 from functools import cached_property
 from typing import NamedTuple
 
-from ..decide.codes import ATOMS
+from ..decide.atoms import ATOMS
 from ..decide.uses import Owner, Uses, code_digest
 from ..decide.walk import MISSING
 from ..errors import SerializationError
