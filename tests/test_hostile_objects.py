@@ -9,8 +9,8 @@ import pytest
 
 from amorsize import smart_map
 from amorsize.decide.fingerprint import fingerprint
-from amorsize.decide.uses import uses
 from amorsize.decide.probe import pickling
+from amorsize.decide.uses import uses
 from tests import programs
 
 

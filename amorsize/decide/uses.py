@@ -123,6 +123,8 @@ class _Reach:
         self._seen: dict[int, object] = {}  # kept alive, so that no id is used twice
         self._names: set[str] = set()  # that the user's code asks something for
         self._modules: dict[int, types.ModuleType] = {}
+        self._library_names: set[str] = {"__call__", "__init__"}  # that code of packages asks for
+        self._classes: dict[int, type] = {}  # of packages
         self._asked: set[tuple[int, str]] = set()  # (module, name)
         self._scanned: set[int] = set()  # modules all of whose simple values were taken
 
@@ -207,6 +209,7 @@ class _Reach:
         owner = _module_of(names)
         if owner is None:
             return
+        self._library_names.update(described.names)
         for name in described.globals:
             value = names.get(name, MISSING)
             self._of_package(names, owner, name, value)
@@ -244,9 +247,8 @@ class _Reach:
 
     def wrapped(self, value: Any) -> None:
         """Go on to what a descriptor, cache or partial is made around."""
-        if isinstance(value, _CACHE):
-            cached: Any = value
-            self.caches.add((str(cached.__module__), str(cached.__qualname__)))
+        if type(value) is _CACHE:
+            self.caches.add((str(value.__module__), str(value.__qualname__)))
         for name in ("__func__", "__wrapped__", "fget", "fset", "fdel", "func", "args", "keywords"):
             self._meet(getattr(value, name, None))
         self._attributes(value)
@@ -270,6 +272,7 @@ class _Reach:
                 if type(module) is types.ModuleType and _whose(name) == USER:
                     self._modules[id(module)] = module
         before = len(self._asked) + len(self._scanned)
+        self._ask_classes()
         for module in list(self._modules.values()):
             names, owner = vars(module), _module_of(vars(module))
             of_user = _whose(module.__name__) == USER
@@ -281,6 +284,15 @@ class _Reach:
                 self._scanned.add(id(module))
                 self._scan(names, owner)
         return len(self._asked) + len(self._scanned) > before
+
+    def _ask_classes(self) -> None:
+        """Look up the names used so far in the classes of packages met so far."""
+        wanted = self._names | self._library_names
+        for cls in list(self._classes.values()):
+            for name in wanted & vars(cls).keys():
+                if (id(cls), name) not in self._asked and self._library_left > 0:
+                    self._asked.add((id(cls), name))
+                    self._of_package(vars(cls), cls, name, vars(cls)[name])
 
     def _computes(self) -> bool:
         return not (_COMPUTED | _ANYWHERE).isdisjoint(self._names)
@@ -312,15 +324,14 @@ class _Reach:
             return
         for base in cls.__bases__:
             self._meet(base)
+        if whose == LIBRARY:
+            self._classes[id(cls)] = cls
+            return
         names = vars(cls)
         for name, value in list(names.items()):
-            if name in _CLASS_NOISE:
-                continue
-            if whose == USER:
+            if name not in _CLASS_NOISE:
                 self._record(names, cls, name, value)
                 self._meet(value)
-            elif not name.startswith("__") and self._library_left > 0:
-                self._of_package(names, cls, name, value)
 
     def instance(self, value: Any) -> None:
         """Go on to the type and the attributes of an object."""
@@ -455,7 +466,7 @@ def _whose(module: object) -> str:
     return owner_of(module)
 
 
-_CACHE: type = type(functools.lru_cache(len))
+_CACHE: Any = type(functools.lru_cache(len))
 _PLAIN = frozenset({tuple, list, set, frozenset})
 _SIMPLE_MODULES = frozenset({"decimal", "fractions", "datetime", "pathlib", "uuid", "zoneinfo"})
 _CALLABLE = frozenset({types.FunctionType, types.MethodType, functools.partial, _CACHE,
