@@ -45,8 +45,8 @@ LOOK_UP_SECONDS = 0.0002
 # the timing of an item of 30 ns is right.
 RECALL_SECONDS = 0.00005
 WORTH_RECALLING_SECONDS = 0.001
-# A fingerprint may cost up to this share of the work done so far: a function that reaches anything
-# mutable is walked anew each time, which takes between 15 us and 6 ms.
+# A fingerprint may cost up to this share of the work, done and to come: a function that reaches
+# anything mutable is walked anew each time, which takes between 15 us and 6 ms.
 WALK_SHARE = 0.02
 # If no more work than this is left, no crew could be back in time.
 WORTH_SECONDS = 0.0025
@@ -195,17 +195,24 @@ class Session:
     def _advised(self, *, at_once: bool = False) -> Adviser:
         """Return the adviser; what is known is looked up as soon as that pays, or at once."""
         adviser = self._adviser or self._call_adviser()
-        if not self._looked_up and (at_once or self._pays_to_walk(self._worked())):
+        if not self._looked_up and (at_once or self._pays_to_walk(self._work())):
             adviser.look_up()
             self._looked_up = True
         return adviser
 
-    def _worked(self) -> float:
-        """Return how long items have run here, s; in a lazy run most are not timed."""
-        return max(self.probe.seconds, self.probe.mean * self.feed.position)
+    def _work(self) -> float:
+        """Return how long the items take, s: those that ran here, and those that are sure to come.
+
+        In a lazy run most are not timed. A single item may have paid for imports: what follows from
+        it for others is held within so much that a fingerprint takes no longer than it did.
+        """
+        probe, left = self.probe, self.feed.remaining or 0
+        done = max(probe.seconds, probe.mean * self.feed.position)
+        ahead = left * probe.mean
+        return done + (ahead if probe.items > 1 else min(ahead, done / WALK_SHARE))
 
     def _pays_to_walk(self, seconds: float) -> bool:
-        """Return whether so much work pays for the function's fingerprint."""
+        """Return whether so much work, in s, pays for the function's fingerprint."""
         return walk_seconds(self.func) <= WALK_SHARE * seconds
 
     def _recalls(self) -> bool:

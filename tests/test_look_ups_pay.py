@@ -106,24 +106,23 @@ def spinning(seconds):
 
 
 def test_a_dear_walk_waits_for_more_work(walks):
-    """What a walk cost the last time, the next call must have worked for many times over."""
+    """What a walk cost the last time must be little next to the work, done and to come."""
     func = spinning(0.002)
     fingerprint(func)
     cost = walk_seconds(func)
     assert 0.002 * WALK_SHARE < cost < 1.0 * WALK_SHARE
     walks.clear()
-    seen_after = []
 
     def counted(x):
-        if walks:
-            seen_after.append(x)
         return func(x)
 
     # The same code as far as costs go, so that it is this function that is asked about.
     fingerprints._costs[id(counted.__code__)] = counted.__code__, cost
+    few = int(cost / WALK_SHARE / 0.002) // 2
+    assert smart_map(counted, range(few)) == [x + 400 for x in range(few)]
+    assert not walks
     assert smart_map(counted, range(200)) == [x + 400 for x in range(200)]
     assert walks
-    assert min(seen_after, default=200) * 0.002 >= cost / WALK_SHARE - 0.002
 
 
 def test_a_walk_is_counted_in_steps_not_timed(monkeypatch):

@@ -81,6 +81,7 @@ def effects_of(func: Callable[..., Any]) -> Effects:
     >>> seen = []
     >>> def note(x):
     ...     seen.append(x)
+    >>> note.__module__ = "__main__"  # whose functions are the user's
     >>> effects_of(note).changed
     ('seen',)
     """

@@ -27,11 +27,22 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate, chain
 from typing import NamedTuple
 
-from .atoms import ATOMS
+from .atoms import ATOMS, atom_of
 from .codes import describe, hash_of
+from .looking import (
+    MISSING,
+    attributes,
+    bases,
+    content_of,
+    fetch,
+    module_of,
+    mro,
+    namespace,
+    namespace_of,
+    slots,
+)
 from .owners import LIBRARY, PYTHON, USER
 from .owners import owner as owner_of
-from .walk import MISSING, content_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,10 +158,12 @@ class _Reach:
 
     def _meet(self, value: Any) -> None:
         kind = type(value)
-        if kind in ATOMS or id(value) in self._seen:
+        if atom_of(kind) is not None or id(value) in self._seen:
             return
         self._seen[id(value)] = value
-        (self._code if kind in _CODE or isinstance(value, type) else self._data).append(value)
+        # By ids: a class may refuse to be hashed.
+        is_code = id(kind) in _CODE or issubclass(kind, type)
+        (self._code if is_code else self._data).append(value)
 
     def _record(self, namespace: Any, owner: Any, name: str, value: Any) -> None:
         if owner is not None and (value is not MISSING or name not in vars(builtins)):
@@ -213,7 +226,7 @@ class _Reach:
         for name in described.globals:
             value = names.get(name, MISSING)
             self._of_package(names, owner, name, value)
-            if type(value) is types.ModuleType and _whose(value.__name__) != PYTHON:
+            if type(value) is types.ModuleType and _whose(_name_of(value)) != PYTHON:
                 for inner in described.names:
                     held = vars(value).get(inner, MISSING)
                     self._of_package(vars(value), _module_of(vars(value)), inner, held)
@@ -225,7 +238,7 @@ class _Reach:
         other = type(value) is types.BuiltinFunctionType and value.__name__ != name
         if other or is_simple(value) or _is_users_own(value):
             self._record(names, owner, name, value)
-        if type(value) in _CALLABLE or isinstance(value, type):
+        if type(value) in _CALLABLE or issubclass(type(value), type):
             self._meet(value)
 
     def _imported(self, names: dict[str, Any], name: str) -> None:
@@ -250,7 +263,7 @@ class _Reach:
         if type(value) is _CACHE:
             self.caches.add((str(value.__module__), str(value.__qualname__)))
         for name in ("__func__", "__wrapped__", "fget", "fset", "fdel", "func", "args", "keywords"):
-            self._meet(getattr(value, name, None))
+            self._meet(fetch(value, name))
         self._attributes(value)
 
     def getter(self, value: Any) -> None:
@@ -261,8 +274,8 @@ class _Reach:
     # Modules --------------------------------------------------------------------------------
 
     def module(self, module: types.ModuleType) -> None:
-        """Note a module whose attributes code may ask for."""
-        if _whose(module.__name__) != PYTHON:
+        """Note a module whose attributes code may ask for; a lazy one is of another type."""
+        if type(module) is types.ModuleType and _whose(_name_of(module)) != PYTHON:
             self._modules[id(module)] = module
 
     def _ask_modules(self) -> bool:
@@ -275,7 +288,7 @@ class _Reach:
         self._ask_classes()
         for module in list(self._modules.values()):
             names, owner = vars(module), _module_of(vars(module))
-            of_user = _whose(module.__name__) == USER
+            of_user = _whose(_name_of(module)) == USER
             for name in self._names:
                 if (id(module), name) not in self._asked:
                     self._asked.add((id(module), name))
@@ -289,10 +302,11 @@ class _Reach:
         """Look up the names used so far in the classes of packages met so far."""
         wanted = self._names | self._library_names
         for cls in list(self._classes.values()):
-            for name in wanted & vars(cls).keys():
+            names = namespace(cls)
+            for name in wanted & names.keys():
                 if (id(cls), name) not in self._asked and self._library_left > 0:
                     self._asked.add((id(cls), name))
-                    self._of_package(vars(cls), cls, name, vars(cls)[name])
+                    self._of_package(names, cls, name, names[name])
 
     def _computes(self) -> bool:
         return not (_COMPUTED | _ANYWHERE).isdisjoint(self._names)
@@ -310,7 +324,7 @@ class _Reach:
     def _scan(self, names: dict[str, Any], owner: str | None) -> None:
         """Take what code may ask for by a name that it computes."""
         for name, value in list(names.items()):
-            own = owner == "__main__" and _is_defined(value) and value.__module__ == "__main__"
+            own = owner == "__main__" and _is_defined_in_main(value)
             if not name.startswith("__") and (own or is_simple(value)):
                 self._record(names, owner, name, value)
                 self._meet(value)
@@ -319,15 +333,15 @@ class _Reach:
 
     def cls(self, cls: type) -> None:
         """Go through a class's bases and attributes."""
-        whose = _whose(cls.__module__)
+        whose = _whose(module_of(cls))
         if whose == PYTHON:
             return
-        for base in cls.__bases__:
+        for base in bases(cls):
             self._meet(base)
         if whose == LIBRARY:
             self._classes[id(cls)] = cls
             return
-        names = vars(cls)
+        names = namespace(cls)
         for name, value in list(names.items()):
             if name not in _CLASS_NOISE:
                 self._record(names, cls, name, value)
@@ -340,16 +354,15 @@ class _Reach:
 
     def _attributes(self, value: Any) -> None:
         self.items(names_of(value).values())
-        for base in type(value).__mro__:
-            for member in vars(base).values() if "__slots__" in vars(base) else ():
-                if type(member) is types.MemberDescriptorType:
-                    self._meet(_slot(member, value))
+        for _, content in slots(value):
+            self._meet(content)
 
     def mapping(self, value: Any) -> None:
         """Go on to keys and values."""
-        self.items(dict.keys(value) if isinstance(value, dict) else value.keys())
-        self.items(dict.values(value) if isinstance(value, dict) else value.values())
-        if isinstance(value, dict) and type(value) is not dict:
+        of_dict = issubclass(type(value), dict)
+        self.items(dict.keys(value) if of_dict else value.keys())
+        self.items(dict.values(value) if of_dict else value.values())
+        if of_dict and type(value) is not dict:
             self.instance_beside(value)
 
     def items(self, value: Any) -> None:
@@ -369,9 +382,12 @@ class _Reach:
 
     def sequence(self, value: Any) -> None:
         """Go on to the items, and to the attributes of an instance of a subclass."""
-        self.items(value)
-        if type(value) not in _PLAIN:
-            self.instance_beside(value)
+        if type(value) in _PLAIN:
+            self.items(value)
+            return
+        base: Any = next(base for base in mro(type(value)) if base in _SEQUENCES)
+        self.items([*base.__iter__(value)])  # past methods of its own
+        self.instance_beside(value)
 
     def instance_beside(self, value: Any) -> None:
         """Go on to what a container has beside its items."""
@@ -388,13 +404,6 @@ def _texts(code: types.CodeType) -> Iterator[str]:
             yield from _texts(const)
 
 
-def _slot(member: Any, value: Any) -> Any:
-    try:
-        return member.__get__(value)
-    except AttributeError:  # not set
-        return None
-
-
 def is_simple(value: Any, depth: int = 0) -> bool:
     """Return whether a value is a setting: atoms, and few of them.
 
@@ -403,9 +412,9 @@ def is_simple(value: Any, depth: int = 0) -> bool:
         depth: how deep it lies in another.
     """
     kind = type(value)
-    if kind in ATOMS:
+    if atom_of(kind) is not None:
         return kind not in (str, bytes) or len(value) <= 64 * MOST_SIMPLE_ITEMS
-    if kind.__module__ in _SIMPLE_MODULES:
+    if module_of(kind) in _SIMPLE_MODULES:
         return True
     parts = _parts_of(value) if depth < DEEPEST_SIMPLE else None
     return parts is not None and all(is_simple(part, depth + 1) for part in parts)
@@ -418,8 +427,8 @@ def _parts_of(value: Any) -> list[Any] | None:
         return list(value) if len(value) <= MOST_SIMPLE_ITEMS else None
     state = value
     if kind is not dict:  # settings kept as the attributes of an object
-        own = kind.__reduce_ex__ is not object.__reduce_ex__ or kind is types.ModuleType
-        state = None if own or callable(value) else names_of(value)
+        own = any("__reduce_ex__" in namespace(base) for base in mro(kind)[:-1])
+        state = None if own or kind is types.ModuleType or callable(value) else names_of(value)
     if not state or len(state) > MOST_SIMPLE_ITEMS:
         return [] if kind is dict and not state else None
     return [*state, *state.values()]
@@ -431,10 +440,14 @@ def names_of(value: object) -> dict[str, Any]:
     A lazy module loads itself when it is asked for an attribute, and others raise.
     """
     try:
-        names = object.__getattribute__(value, "__dict__")
-    except Exception:  # noqa: BLE001 - it may be anything that calls itself a dictionary
+        names = namespace_of(value) or attributes(value)
+    except TypeError:  # its class hides it behind something of its own
         return {}
     return names if type(names) is dict else {}
+
+
+def _name_of(module: types.ModuleType) -> object:
+    return namespace_of(module).get("__name__")
 
 
 def _is_users_own(value: Any) -> bool:
@@ -443,18 +456,19 @@ def _is_users_own(value: Any) -> bool:
         return _whose(value.__globals__.get("__name__")) == USER
     if type(value) is functools.partial:
         return _is_users_own(value.func)
-    return _whose(value.__module__ if isinstance(value, type) else type(value).__module__) == USER
+    return _whose(module_of(value if issubclass(type(value), type) else type(value))) == USER
 
 
-def _is_defined(value: Any) -> bool:
-    return isinstance(value, (type, types.FunctionType, _CACHE))
+def _is_defined_in_main(value: Any) -> bool:
+    if issubclass(type(value), type):
+        return module_of(value) == "__main__"
+    return type(value) in (types.FunctionType, _CACHE) and value.__module__ == "__main__"
 
 
 def _module_of(namespace: Any) -> str | None:
     """Return the name of the imported module a namespace belongs to, None for any other."""
     name = namespace.get("__name__")
-    module = sys.modules.get(name) if isinstance(name, str) else None
-    if not isinstance(name, str) or names_of(module) is not namespace:
+    if type(name) is not str or namespace_of(sys.modules.get(name)) is not namespace:
         return None
     return name if name == "__main__" or namespace.get("__spec__") is not None else None
 
@@ -468,10 +482,11 @@ def _whose(module: object) -> str:
 
 _CACHE: Any = type(functools.lru_cache(len))
 _PLAIN = frozenset({tuple, list, set, frozenset})
+_SEQUENCES: tuple[Any, ...] = (tuple, list, set, frozenset, deque)
 _SIMPLE_MODULES = frozenset({"decimal", "fractions", "datetime", "pathlib", "uuid", "zoneinfo"})
 _CALLABLE = frozenset({types.FunctionType, types.MethodType, functools.partial, _CACHE,
                        staticmethod, classmethod, property})  # fmt: skip
-_CODE = _CALLABLE | {types.ModuleType}
+_CODE = frozenset(map(id, _CALLABLE | {types.ModuleType}))
 
 # Names every class has, or whose values an import makes again.
 _CLASS_NOISE = frozenset(
@@ -509,8 +524,11 @@ _HANDLERS: dict[Any, Callable[[_Reach, Any], None]] = {
     frozenset: _Reach.sequence,
     deque: _Reach.sequence,
 }
+# By ids: a class may refuse to be hashed.
+_HANDLERS_BY_ID = {id(kind): handler for kind, handler in _HANDLERS.items()}
 
 
 def _handler(kind: type) -> Callable[[_Reach, Any], None]:
     """Return how to go on from an object of a type: as the nearest base that is known says."""
-    return next((_HANDLERS[base] for base in kind.__mro__ if base in _HANDLERS), _Reach.instance)
+    found = (_HANDLERS_BY_ID.get(id(base)) for base in mro(kind))
+    return next(filter(None, found), _Reach.instance)

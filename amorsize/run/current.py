@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 import sys
 import types
+from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
 
@@ -110,19 +111,22 @@ def adopt(current: Current, undo: Undo) -> None:
         current: the values.
         undo: takes what ``restore`` needs.
 
-    Raises:
-        ImportError: a module that is the caller's cannot be imported here.
+    What belongs to a module that cannot be imported here is left out: should the function import
+    it, that raises what it has to.
     """
     for home in current.homes:
-        homes.module_at(home)
+        with suppress(ImportError):
+            homes.module_at(home)
     for owner, name, new in current.atoms:
+        if not _is_here(owner):
+            continue
         own = _get(owner, name)
         if not _is_same_atom(own, new):
             undo.append((owner, name, own))
             _set(owner, name, new)
     for value in current.values:
         differing = []
-        for owner, name in value.places:
+        for owner, name in filter(_is_here_of, value.places):
             own = _get(owner, name)
             if not _is_as_good(own, value):
                 differing.append((owner, name, own))
@@ -276,6 +280,20 @@ def _set(owner: Owner, name: str, value: object) -> None:
             type.__delattr__(owner, name)
     else:
         type.__setattr__(owner, name, value)  # past metaclasses with ideas of their own
+
+
+def _is_here_of(place: tuple[Owner, str]) -> bool:
+    return _is_here(place[0])
+
+
+def _is_here(owner: Owner) -> bool:
+    """Return whether a module can be imported here; classes and functions are here anyway."""
+    if isinstance(owner, str) and owner not in sys.modules:
+        try:
+            importlib.import_module(owner)
+        except Exception:  # noqa: BLE001 - a module of the user's may raise anything as it is loaded
+            return False
+    return True
 
 
 def _namespace(owner: Owner) -> Any:
