@@ -16,7 +16,7 @@ from .adviser import Adviser, assumed_items, count_workers, hindrance, inherits,
 from .decide.fingerprint import walk_seconds
 from .decide.machine import usable_cpus
 from .decide.model import FRESH_METHODS, Chunking, Profile
-from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
+from .decide.planner import Plan, chunk_sizes
 from .decide.probe import LONGEST_BLOCK_SECONDS
 from .decide.steps import Stage, Step, Steps
 from .errors import SerializationError, TaskTimeoutError
@@ -453,17 +453,7 @@ class Session:
         fixed = self.options.chunksize
         if self.options.task_timeout is not None and (fixed is None or not self.options.retries):
             fixed = 1  # so that a late item takes no other with it, which would have to run again
-        if fixed is not None:
-            size: int = fixed
-            return lambda left, **_: size
-        if lazy or self.feed.remaining is None:
-            return partial(
-                next_chunksize,
-                chunking=chunking,
-                longest_seconds=STREAM_CHUNK_SECONDS,
-                most_items=STREAM_CHUNK_ITEMS,
-            )
-        return partial(next_chunksize, chunking=chunking)
+        return chunk_sizes(chunking, fixed, stream=lazy or self.feed.remaining is None)
 
     def _rethink(self, stage: Stage) -> Step:
         """Return how many workers to go on with, now that some have shown what an item takes."""

@@ -7,6 +7,7 @@ slower is worth more than one that might have become faster.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import ceil, log, sqrt
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ __all__ = [
     "Plan",
     "Situation",
     "Way",
+    "chunk_sizes",
     "fixed_chunksize",
     "make_plan",
     "next_chunksize",
@@ -443,6 +445,30 @@ def next_chunksize(
     if remaining is None:
         remaining, share = max(done, workers * least), share / 4
     return max(1, min(most, max(least, ceil(share * remaining / workers))))
+
+
+def chunk_sizes(chunking: Chunking, fixed: int | None, *, stream: bool) -> Callable[..., int]:
+    """Return what tells the size of each next chunk, called as ``next_chunksize``.
+
+    Args:
+        chunking: how the plan has it.
+        fixed: the size that was asked for, None for none.
+        stream: whether results are consumed as they come, or the number of items is not known.
+
+    >>> chunk_sizes(DEFAULT_CHUNKING, 7, stream=False)(1_000)
+    7
+    """
+    if fixed is not None:
+        size: int = fixed
+        return lambda left, **_: size
+    if not stream:
+        return partial(next_chunksize, chunking=chunking)
+    return partial(
+        next_chunksize,
+        chunking=chunking,
+        longest_seconds=STREAM_CHUNK_SECONDS,
+        most_items=STREAM_CHUNK_ITEMS,
+    )
 
 
 def fixed_chunksize(

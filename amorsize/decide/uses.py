@@ -56,6 +56,8 @@ MOST_OBJECTS = 20_000
 MOST_LIBRARY_FUNCTIONS = 300
 # Of a container with more items than that.
 MOST_SAMPLED = 64
+# Nothing is named by more.
+MOST_NAME = 100
 # What is simple is small: settings, not data.
 MOST_SIMPLE_ITEMS = 64
 DEEPEST_SIMPLE = 3
@@ -77,12 +79,14 @@ class Uses(NamedTuple):
         codes: digests of the code of each function of a module, by (module, qualified name).
         caches: (module, qualified name) of functions that keep results (``functools.lru_cache``).
         whole: False when there was too much to look through.
+        texts: short texts that stand in the user's code.
     """
 
     values: tuple[tuple[Owner, str, object], ...]
     codes: dict[tuple[str, str], frozenset[bytes]]
     caches: frozenset[tuple[str, str]]
     whole: bool
+    texts: frozenset[str] = frozenset()
 
 
 def uses(func: Callable[..., Any]) -> Uses:
@@ -92,11 +96,12 @@ def uses(func: Callable[..., Any]) -> Uses:
         func: any callable.
 
     >>> uses(len)
-    Uses(values=(), codes={}, caches=frozenset(), whole=True)
+    Uses(values=(), codes={}, caches=frozenset(), whole=True, texts=frozenset())
     """
     reach = _Reach()
     reach.follow(func)
-    return Uses(tuple(reach.values.values()), reach.codes, frozenset(reach.caches), reach.whole)
+    values, caches = tuple(reach.values.values()), frozenset(reach.caches)
+    return Uses(values, reach.codes, caches, reach.whole, frozenset(reach.texts))
 
 
 def code_digest(function: types.FunctionType) -> bytes:
@@ -127,6 +132,7 @@ class _Reach:
         self.codes: dict[tuple[str, str], frozenset[bytes]] = {}
         self.caches: set[tuple[str, str]] = set()
         self.whole = True
+        self.texts: set[str] = set()
         self.left = MOST_OBJECTS
         self._library_left = MOST_LIBRARY_FUNCTIONS
         self._code: deque[Any] = deque()  # comes first: data may be more than can be looked through
@@ -195,10 +201,11 @@ class _Reach:
                 self._record(names, owner, name, value)
             self._meet(value)
         self._names.update(described.names)
+        self.texts.update(_texts(function.__code__))
         for name in described.imports:
             self._imported(names, name)
         if not _COMPUTED.isdisjoint(described.names):
-            self._names.update(_texts(function.__code__))
+            self._names.update(filter(str.isidentifier, _texts(function.__code__)))
             if owner is not None:
                 self._modules[id(sys.modules[owner])] = sys.modules[owner]
         self._definition(function, described.digest)
@@ -396,9 +403,9 @@ class _Reach:
 
 
 def _texts(code: types.CodeType) -> Iterator[str]:
-    """Yield the names among the texts that code holds, and code nested in it."""
+    """Yield the short texts that code holds, and code nested in it: names may be among them."""
     for const in code.co_consts:
-        if type(const) is str and const.isidentifier():
+        if type(const) is str and len(const) <= MOST_NAME:
             yield const
         elif type(const) is types.CodeType:
             yield from _texts(const)

@@ -19,9 +19,13 @@ This module is loaded where it is needed: cloudpickle takes 15 ms.
 from __future__ import annotations
 
 import abc
+import contextvars
 import enum
 import functools
+import importlib
 import io
+import mmap
+import os
 import pickle
 import sys
 import threading
@@ -31,6 +35,7 @@ from typing import Any, cast
 
 from cloudpickle import cloudpickle
 
+from ..decide.looking import namespace_of
 from . import homes, known
 
 __all__ = ["Pickler", "Way", "pickled"]
@@ -101,6 +106,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Return how to pickle what is told by its identity, or by what it is of."""
         if obj is sys.stdout or obj is sys.stderr:
             return getattr, (sys, "stdout" if obj is sys.stdout else "stderr")
+        if type(obj).__name__ == "memmap" and type(obj).__module__.startswith("numpy"):
+            place = _place_of_map(obj)
+            return NotImplemented if place is None else (_map_again, place)
         return _fresh(obj) if self._fresh_locks else NotImplemented
 
     # By name --------------------------------------------------------------------------------
@@ -227,6 +235,13 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return _found_or_made, (
             known.token_of(variable), None, "", cloudpickle._make_typevar, args,
         )  # fmt: skip
+
+    def context_variable(self, variable: contextvars.ContextVar[Any]) -> Any:
+        """Return how to pickle a context variable: by its name in a module, else under a token."""
+        place = _place_of_variable(variable)
+        if place is not None:
+            return _variable_at, place
+        return _variable, (_token_of_variable(variable), variable.name, _default(variable))
 
     def exception(self, error: BaseException) -> Any:
         """Return how to pickle an exception: its class may want other arguments than it keeps."""
@@ -368,6 +383,78 @@ def _dispatcher(function: Any, registry: dict[Any, Any], attributes: dict[str, A
 
 
 _DISPATCHER = cast("types.FunctionType", functools.singledispatch(len)).__code__
+
+
+# Context variables are never freed (``contextvars``' documentation), and take no weak references.
+_variables: dict[str, contextvars.ContextVar[Any]] = {}
+_variable_tokens: dict[contextvars.ContextVar[Any], str] = {}
+
+
+def _token_of_variable(variable: contextvars.ContextVar[Any]) -> str:
+    token = _variable_tokens.setdefault(variable, os.urandom(8).hex())
+    _variables[token] = variable
+    return token
+
+
+_variable_places: dict[contextvars.ContextVar[Any], tuple[str, str] | None] = {}
+
+
+def _place_of_variable(variable: contextvars.ContextVar[Any]) -> tuple[str, str] | None:
+    """Return (module, name) of a module's context variable, None for any other."""
+    if variable not in _variable_places:
+        modules = [pair for pair in list(sys.modules.items()) if not pair[0].startswith("__m")]
+        found = (
+            (module, name)
+            for module, content in modules
+            for name, value in list(namespace_of(content).items())
+            if value is variable
+        )
+        _variable_places[variable] = next(found, None)
+    return _variable_places[variable]
+
+
+def _variable_at(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+def _default(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
+    """Return the default of a context variable, in a tuple; an empty one for none."""
+    try:
+        return (contextvars.Context().run(variable.get),)
+    except LookupError:
+        return ()
+
+
+def _variable(token: str, name: str, default: tuple[Any, ...]) -> contextvars.ContextVar[Any]:
+    """Return the context variable of a token, made at the first time."""
+    found = _variables.get(token)
+    if found is None:
+        options = {"default": default[0]} if default else {}
+        found = contextvars.ContextVar(name, **options)
+        _variables[token] = found
+        _variable_tokens[found] = token
+    return found
+
+
+def _place_of_map(array: Any) -> tuple[Any, ...] | None:
+    """Return where in a file an array mapped from it lies, None where it must be copied.
+
+    A copy of what is mapped for writing would keep the writes from the file.
+    """
+    root = array
+    while type(root.base) is type(array):
+        root = root.base
+    if array.filename is None or array.mode == "c" or not array.flags.c_contiguous:
+        return None
+    if not isinstance(root.base, mmap.mmap) or not os.path.isfile(array.filename):
+        return None
+    offset = array.ctypes.data - root.ctypes.data + root.offset
+    mode = "r" if array.mode == "r" else "r+"
+    return type(array), os.fspath(array.filename), array.dtype, mode, offset, array.shape
+
+
+def _map_again(kind: Any, file: str, dtype: Any, mode: str, offset: int, shape: Any) -> Any:
+    return kind(file, dtype=dtype, mode=mode, offset=offset, shape=shape)
 
 
 def _exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
@@ -552,5 +639,6 @@ _REDUCERS: dict[type, Any] = {
     typing.TypeVar: Pickler.type_variable,
     io.TextIOWrapper: Pickler.file,
     memoryview: Pickler.view,
+    contextvars.ContextVar: Pickler.context_variable,
     functools.cached_property: lambda _, value: (_property, (value.func, value.attrname)),
 }

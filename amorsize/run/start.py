@@ -66,7 +66,7 @@ def start_crew(
         used = uses(setup.call.func)
         current = current_values(used)
         _check(current.left_out, lenient)
-        state, _ = take()
+        state = take(used.texts)
         if setup.is_plain:
             crew = kept.lease(chosen, workers, setup.call, used, current, setup.threads, state)
             if crew is not None:

@@ -11,9 +11,12 @@ Threads share most of it with the caller. What each thread has of its own is car
 
 from __future__ import annotations
 
+import codecs
+import contextvars
 import gc
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import NamedTuple
 
@@ -119,23 +122,42 @@ def _taken() -> list[tuple[Callable[[Any], object], Any]]:
 # Taking and putting --------------------------------------------------------------------------
 
 
-def take() -> tuple[State, list[str]]:
-    """Return the caller's state for fresh workers, and the names of what cannot be sent of it.
+def take(texts: frozenset[str]) -> State:
+    """Return the caller's state for fresh workers; what cannot be pickled of it is left out.
+
+    Args:
+        texts: that stand in the code to be run: names of error handlers may be among them.
 
     Raises:
         SerializationError: what the user carries cannot be pickled.
         Exception: whatever the user's ``take`` raises.
     """
-    own, left_out = [], []
-    for carrier in _CARRIERS:
-        value = _different(carrier)
-        if value is None:
-            continue
-        try:
-            own.append((carrier.name, dumps_by_value(value)))
-        except SerializationError:
-            left_out.append(carrier.name)
-    return State(tuple(own), tuple(map(dumps_by_value, _taken()))), left_out
+    values = {carrier.name: _different(carrier) for carrier in _CARRIERS}
+    values["codecs"] = _handlers(texts) or None
+    own = []
+    for name, value in values.items():
+        with suppress(SerializationError):
+            if value is not None:
+                own.append((name, dumps_by_value(value)))
+    return State(tuple(own), tuple(map(dumps_by_value, _taken())))
+
+
+def _handlers(texts: frozenset[str]) -> dict[str, Any]:
+    """Return the error handlers of codecs that go by one of some names.
+
+    Python does not tell which there are, only what one of a given name is.
+    """
+    found = {}
+    for text in texts - _USUAL_HANDLERS:
+        with suppress(LookupError, ValueError):  # no such handler, or no name at all
+            found[text] = codecs.lookup_error(text)
+    return found
+
+
+_USUAL_HANDLERS = frozenset(
+    {"strict", "ignore", "replace", "xmlcharrefreplace", "backslashreplace", "namereplace",
+     "surrogateescape", "surrogatepass"}
+)  # fmt: skip
 
 
 def _different(carrier: Carrier) -> Any:
@@ -166,6 +188,8 @@ def put(state: State) -> None:
             carrier.write(value)
         elif carrier.name in _before:
             carrier.write(_before.pop(carrier.name))
+    for name, handler in loads(wanted["codecs"]).items() if "codecs" in wanted else ():
+        codecs.register_error(name, handler)
 
 
 def put_last(state: State) -> None:
@@ -262,6 +286,28 @@ def _described_context(value: tuple[Any, ...]) -> Any:
 
 _FRESH_DECIMAL = (28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0,
                   ("DivisionByZero", "InvalidOperation", "Overflow"))  # fmt: skip
+
+
+def _read_context() -> tuple[bytes, ...]:
+    """Return the context variables that are set, each pickled with its value, where it can be."""
+    found = []
+    for pair in contextvars.copy_context().items():
+        with suppress(SerializationError):
+            found.append(dumps_by_value(pair))
+    return tuple(found)
+
+
+_tokens: list[tuple[contextvars.ContextVar[Any], Any]] = []  # in a worker: what the call has set
+
+
+def _write_context(blobs: tuple[bytes, ...]) -> None:
+    while _tokens:
+        variable, token = _tokens.pop()
+        variable.reset(token)
+    for blob in blobs:
+        with suppress(ImportError, AttributeError):  # a module that only the caller can import
+            variable, value = loads(blob)
+            _tokens.append((variable, variable.set(value)))
 
 
 def _read_csv() -> tuple[Any, ...]:
@@ -449,6 +495,7 @@ _CARRIERS = (
     Carrier("warnings", "warnings", _read_warnings, _write_warnings, None),
     Carrier("decimal", "decimal", _read_decimal, _write_decimal,
             lambda: (_FRESH_DECIMAL, _FRESH_DECIMAL), per_thread=True),
+    Carrier("context", "contextvars", _read_context, _write_context, tuple),
     Carrier("locale", "locale", _read_locale, _write_locale, None),
     Carrier("csv", "csv", _read_csv, _write_csv, lambda: (131072, {})),
     Carrier("socket", "socket", _read_socket, _write_socket, lambda: None),

@@ -1,5 +1,6 @@
 """Workers act as the caller would: the state of interpreter and libraries is the caller's."""
 
+import codecs
 import contextlib
 import contextvars
 import csv
@@ -210,7 +211,30 @@ def doubles():
     torch.set_default_dtype(torch.float32)
 
 
+request = contextvars.ContextVar("request", default="none")
+
+
+def show_request(_):
+    return request.get()
+
+
+@contextlib.contextmanager
+def requested():
+    token = request.set("mine")
+    yield
+    request.reset(token)
+
+
+def encoded(_):
+    return "\u00e4".encode("ascii", "question-mark") + codecs_name.encode()
+
+
+codecs_name = "x"
+codecs.register_error("question-mark", lambda error: ("?!", error.end))
+
 SETTINGS = {
+    "context variables": Setting(show_request, requested),
+    "codec errors": Setting(encoded, contextlib.nullcontext),
     "decimal": Setting(precision, precise),
     "decimal of threads": Setting(new_context, default_context),
     "recursion limit": Setting(
@@ -284,13 +308,6 @@ def check_threads(name, backend):
     with setting.change():
         here = list(map(setting.show, range(4)))
         assert smart_map(setting.show, range(4), n_jobs=2, backend=backend) == here
-
-
-request = contextvars.ContextVar("request", default="none")
-
-
-def show_request(_):
-    return request.get()
 
 
 def test_threads_run_in_a_copy_of_the_callers_context():
@@ -473,3 +490,55 @@ def test_what_workers_execute_is_measured(method, tmp_path):
     source = source.replace("{config!r}", repr(str(config)))
     ended = programs.run_source(source, tmp_path)
     assert ended.out == "[]\n", ended.out + ended.err
+
+
+MAIN_VARIABLE = """
+import contextvars, pathlib
+from amorsize import smart_map
+user = contextvars.ContextVar("user", default="nobody")
+hidden = contextvars.ContextVar("hidden")
+def make(variable):
+    return lambda x: (variable.get("unset"), user.get())
+if __name__ == "__main__":
+    for method in ("spawn", "forkserver"):
+        func = make(hidden)
+        print(set(smart_map(func, range(3), n_jobs=2, mp_context=method)))
+        user.set("ada"), hidden.set(method)
+        print(set(smart_map(func, range(3), n_jobs=2, mp_context=method)))
+        user.set("nobody"), hidden.set("gone")
+"""
+
+
+def test_context_variables_of_the_main_module_and_of_closures(tmp_path):
+    """They are the same variable in the function and in the state that is carried."""
+    ended = programs.run_source(MAIN_VARIABLE, tmp_path)
+    wanted = [("unset", "nobody"), ("spawn", "ada"), ("gone", "nobody"), ("forkserver", "ada")]
+    assert ended.out.splitlines() == [str({pair}) for pair in wanted], ended.err
+
+
+FILLED = """
+import numpy
+from amorsize import smart_map
+rows = numpy.memmap({path!r}, dtype=float, mode="w+", shape=(40, 5))
+part = rows[10:]
+def fill(i):
+    rows[i] = i + 1
+    if i >= 10:
+        part[i - 10, 0] = -i
+    return i
+if __name__ == "__main__":
+    smart_map(fill, range(40), n_jobs=2, mp_context={method!r})
+    print([int(x) for x in rows[:, 1]] == [*range(1, 41)])
+    print([int(x) for x in rows[10:, 0]] == [-i for i in range(10, 40)])
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", *FRESH])
+def test_an_array_mapped_for_writing_is_filled_in_its_file(method, tmp_path):
+    """Not in copies of it."""
+    pytest.importorskip("numpy")
+    source = FILLED.replace("{path!r}", repr(str(tmp_path / "rows"))).replace(
+        "{method!r}", repr(method)
+    )
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out == "True\nTrue\n", ended.err
