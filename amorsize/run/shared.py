@@ -41,7 +41,7 @@ _numbers = itertools.count()
 
 
 def make_prefix() -> str:
-    """Return a prefix for the segments of one crew; "" where there is no place for any.
+    """Return the beginning of the paths of one crew's segments; "" where there is no place for any.
 
     What callers left behind that were killed themselves is removed on the occasion.
     """
@@ -53,7 +53,7 @@ def make_prefix() -> str:
         if name.startswith(own) and not _is_alive(name[len(own) :].partition("-")[0]):
             with suppress(OSError):  # another user's
                 _unlink(os.path.join(folder, name))
-    return f"{own}{os.getpid()}-{os.urandom(4).hex()}-"
+    return os.path.join(folder, f"{own}{os.getpid()}-{os.urandom(4).hex()}-")
 
 
 @functools.cache
@@ -99,14 +99,13 @@ def _is_alive(pid: str) -> bool:
 
 
 def write(prefix: str, parts: list[Any]) -> str:
-    """Write the parts to a new segment; return its name, "" if there is no room or no place.
+    """Write the parts to a new segment; return its path, "" if there is no room or no place.
 
     Args:
         prefix: of the crew's segments.
         parts: bytes-like objects.
     """
-    name = f"{prefix}{os.getpid()}-{next(_numbers)}"
-    path = os.path.join(shared_folder(), name)
+    path = f"{prefix}{os.getpid()}-{next(_numbers)}"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError:
@@ -120,17 +119,17 @@ def write(prefix: str, parts: list[Any]) -> str:
         return ""
     finally:
         os.close(descriptor)
-    return name
+    return path
 
 
-def receive(name: str, sizes: tuple[int, ...], *, others: bool = False) -> list[memoryview]:
+def receive(path: str, sizes: tuple[int, ...], *, others: bool = False) -> list[memoryview]:
     """Map a segment, remove its name, and return its parts, writable.
 
     What is written into them is seen by this process alone. The memory is freed when the last of
     them, and of what looks into them, is dropped.
 
     Args:
-        name: of the segment.
+        path: of the segment.
         sizes: bytes of each part.
         others: whether other processes receive it as well: the name stays for its sender to
             remove.
@@ -138,7 +137,6 @@ def receive(name: str, sizes: tuple[int, ...], *, others: bool = False) -> list[
     Raises:
         OSError: there is no such segment, or it cannot be mapped.
     """
-    path = os.path.join(shared_folder(), name)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         view = memoryview(_mapped(descriptor) or _read_all(descriptor))
@@ -196,11 +194,9 @@ def _read_all(descriptor: int) -> bytearray:
 
 def sweep(prefix: str) -> None:
     """Remove the segments of a crew that nobody received."""
-    folder = shared_folder()
-    if not prefix or not folder:
-        return
-    for name in _names(folder):
-        if name.startswith(prefix):
+    folder, begin = os.path.split(prefix)
+    for name in _names(folder) if prefix else ():
+        if name.startswith(begin):
             _unlink(os.path.join(folder, name))
 
 
