@@ -421,7 +421,7 @@ class Engine:
     def _check_withdrawn(self) -> None:
         """Go on without workers where one of them cannot do what the caller can."""
         if self.withdrawn and not self._alone:
-            self._alone = True
+            self._alone = self._trial.over = True
             self._salvage()
             self._take_back()
             self._start(0)
