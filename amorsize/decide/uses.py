@@ -52,8 +52,9 @@ __all__ = ["Owner", "Uses", "code_digest", "uses"]
 
 # Objects, atoms not counted: 20,000 take 15 ms (two cores, November 2026), less than one worker.
 MOST_OBJECTS = 20_000
-# A function over pandas reaches thousands; 300 take 1 ms once their code is known.
-MOST_LIBRARY_FUNCTIONS = 300
+# A function over pandas reaches thousands. 150 take 5 to 6 ms of each call with fresh workers, 300
+# took 7 to 16 (two cores busy with other work, November 2026).
+MOST_LIBRARY_FUNCTIONS = 150
 # Of a container with more items than that.
 MOST_SAMPLED = 64
 # Nothing is named by more.
