@@ -27,6 +27,7 @@ from .decide.codes import make_room
 from .decide.learning import has_drifted
 from .decide.machine import this_machine
 from .decide.model import Costs, size_bucket
+from .lookup import load
 from .records import (
     FORMAT,
     TIMES,
@@ -383,7 +384,7 @@ def export_cache(path: str | os.PathLike[str]) -> int:
     Raises:
         OSError: the file cannot be written.
     """
-    import json
+    json = load("json")
 
     _flush()
     place, now = _place(store.told_folder()), time.time()
@@ -412,7 +413,7 @@ def import_cache(path: str | os.PathLike[str], *, overwrite: bool = False) -> in
         OSError: the file cannot be read.
         ValueError: it was not written by ``export_cache``.
     """
-    import json
+    json = load("json")
 
     with open(path, encoding="utf-8") as file:
         try:

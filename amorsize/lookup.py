@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from .signals import held_signals
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -39,8 +41,6 @@ def load(name: str) -> Any:
     """
     module = loaded(name)
     if module is None:
-        from .signals import held_signals  # 1 ms, and only what is heavy is loaded so
-
         with held_signals():
             module = importlib.import_module(name)
     return module

@@ -174,7 +174,7 @@ CPUs), -2 (all but one) and so on
 
 def _plain(value: Any) -> object:
     """Return a whole number of another type (NumPy's, say) as an int, anything else as it is."""
-    if isinstance(value, (int, str, float)) or not hasattr(value, "__index__"):
+    if isinstance(value, (int, str, float, type)) or not hasattr(value, "__index__"):
         return value
     return index(value)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from .decide.codes import digest_of
 from .decide.machine import Machine
 from .decide.model import TIME_BUCKETS, Costs, Profile, StartCost, size_bucket, time_bucket
+from .lookup import load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -217,9 +218,9 @@ def from_bytes(data: bytes) -> Record:
 
 
 def _sealed(content: dict[str, Any]) -> bytes:
-    import json  # 1 ms, and only a process that writes or finds a record needs it
+    json = load("json")  # 1 ms, and only a process that writes or finds a record needs it
 
-    body = json.dumps(content).encode()[:-1]
+    body: bytes = json.dumps(content).encode()[:-1]
     return body + _seal(body)
 
 
@@ -227,7 +228,7 @@ def _unsealed(data: bytes) -> Any:
     body, mark, _ = data.rpartition(_MARK)
     if not mark or data != body + _seal(body):
         raise ValueError("its checksum is wrong")
-    import json
+    json = load("json")
 
     # Text, not bytes: json would look for their encoding first.
     return json.loads(body.decode() + "}")

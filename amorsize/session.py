@@ -389,7 +389,8 @@ class Session:
 
     def _crowd(self, plan: Plan, *, ordered: bool, lazy: bool) -> Generator[tuple[int, list[Any]]]:
         """Yield (start, results) of the items left, run by a crew; or here, if none can be had."""
-        load("amorsize.run.engine")  # heavy, and only workers need it
+        for name in ("launcher", "run.course", "run.engine", "run.memory", "run.policy"):
+            load(f"amorsize.{name}")  # heavy, and only workers need it
         from .launcher import Launcher
         from .run.course import Course
         from .run.engine import Engine

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # the wrappers in ``signal`` make enums, which takes 60 us for all of them
+# The wrappers in ``signal`` make enumerations, which takes 60 us for all signals, and 1 ms once.
+import _signal  # type: ignore[import-not-found]
 import contextlib
-import signal
 from collections.abc import Iterator
-from types import FrameType
-from typing import Any
 
-__all__ = ["held_signals", "restore_handlers"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
 
-_SIGNALS = tuple(int(number) for number in signal.valid_signals())
+__all__ = ["held_signals", "restore_signals"]
+
+_SIGNALS = frozenset(map(int, _signal.valid_signals()))
+_MASKS = hasattr(_signal, "pthread_sigmask")
+
+
+class _Held:
+    """What is held back at the moment, in the main thread.
+
+    Attributes:
+        handlers: those that notes are taken for, by the signal's number.
+        mask: the signals that this thread held back before.
+    """
+
+    handlers: dict[int, Any] = {}  # noqa: RUF012 - replaced, never written to
+    mask: frozenset[int] = frozenset()
 
 
 @contextlib.contextmanager
@@ -19,58 +35,64 @@ def held_signals() -> Iterator[None]:
     """Hold back every signal that has a Python handler; deliver what came at the end.
 
     Half a crew cannot be ended, so no handler may raise while there is only half of one: Ctrl-C
-    does, and so does the usual time limit made of SIGALRM. Python runs handlers in the main thread
-    only, whichever thread the system gave the signal to. So the main thread replaces the handlers
-    by one that takes a note. Other threads need nothing.
+    does, and so does the usual time limit made of SIGALRM. A mask keeps them from this thread. But
+    the system may hand a signal to any other thread, and Python then runs the handler in the main
+    thread all the same. So the main thread also replaces the handlers by one that takes a note.
 
-    A process that is started meanwhile would die of Ctrl-C until it has set its own handler, as
-    ``exec`` resets handlers. It inherits the mask, and lifts it when it is ready.
+    A process that is started meanwhile inherits the mask. It needs it, since ``exec`` resets
+    handlers, and Ctrl-C would end it until it has set its own; it lifts the mask when it is ready.
     """
     kept: list[tuple[int, FrameType | None]] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        kept.append((number, frame))
-
-    handlers = _replace(note)
-    outer = dict(_replaced)
-    _replaced.update(handlers)
-    masks = hasattr(signal, "pthread_sigmask")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else ()
+    outer = _Held.handlers, _Held.mask
+    handlers = {number: _signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    mask = frozenset(_signal.pthread_sigmask(_signal.SIG_BLOCK, handlers)) if _MASKS else outer[1]
     try:
-        yield
+        _Held.handlers, _Held.mask = {**outer[0], **handlers}, mask
+        replaced = _replace(handlers, lambda number, frame: kept.append((number, frame)))
+        try:
+            yield
+        finally:
+            if replaced:
+                _set(handlers)
+            _Held.handlers, _Held.mask = outer
     finally:
-        if masks:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for number, handler in handlers.items():
-            _signal.signal(number, handler)
-        _replaced.clear()
-        _replaced.update(outer)
+        if _MASKS:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         _deliver(kept, handlers)
 
 
-_replaced: dict[int, Any] = {}  # the handlers that notes are taken for at the moment
+def restore_signals() -> None:
+    """Set handlers and mask as the caller has them, in a worker that was started meanwhile."""
+    _set(_Held.handlers)
+    if _MASKS:
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _SIGNALS - _Held.mask)
+    _Held.handlers = {}
 
 
-def restore_handlers() -> None:
-    """Set the caller's handlers again, in a worker that was forked while they were held."""
-    for number, handler in _replaced.items():
-        _signal.signal(number, handler)
-    _replaced.clear()
+def _replace(handlers: dict[int, Any], note: Any) -> bool:
+    """Set ``note`` in the place of some handlers; return whether any Python handler runs here."""
+    try:
+        _set(dict.fromkeys(handlers, note))
+    except ValueError:  # not the main thread of the main interpreter
+        return False
+    except BaseException:  # a handler that was still in place has raised
+        _set(handlers)
+        raise
+    return True
 
 
-def _replace(note: Any) -> dict[int, Any]:
-    """Set ``note`` in place of every Python handler; return those, by the signal's number."""
-    handlers: dict[int, Any] = {}
-    for number in _SIGNALS:
-        handler = _signal.getsignal(number)
-        if not callable(handler):
-            continue
-        try:
-            _signal.signal(number, note)
-        except ValueError:  # not the main thread of the main interpreter: no handler runs here
-            break
-        handlers[number] = handler
-    return handlers
+def _set(handlers: dict[int, Any]) -> None:
+    """Set handlers, all of them, even where one that is set again raises at once."""
+    left = dict(handlers)
+    try:
+        while left:
+            number = next(iter(left))
+            _signal.signal(number, left[number])
+            del left[number]
+    finally:
+        if len(left) not in (0, len(handlers)):
+            _set(left)
 
 
 def _deliver(kept: list[tuple[int, FrameType | None]], handlers: dict[int, Any]) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from .lookup import load
+
 __all__ = [
     "Entry",
     "Rules",
@@ -100,10 +102,10 @@ _default_folder: list[str] = []
 
 
 def _users_folder() -> str:
-    from platformdirs import user_cache_dir  # 10 ms, and only the first time
+    user_cache_dir = load("platformdirs").user_cache_dir  # 10 ms, and only the first time
 
     try:
-        found = user_cache_dir("amorsize", appauthor=False)
+        found: str = user_cache_dir("amorsize", appauthor=False)
     except RuntimeError as error:  # neither HOME nor an entry among the system's users
         raise FileNotFoundError(str(error)) from error
     if not os.path.isabs(found):  # as HOME is; it would be another folder after each chdir

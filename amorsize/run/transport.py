@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from ..decide.model import SHARED_FROM_BYTES
 from ..errors import SerializationError
+from ..lookup import load
 from . import shared
 from .blame import explained
 
@@ -121,6 +122,7 @@ def dumps_state(value: Any) -> bytes:
     Raises:
         SerializationError: it cannot be pickled.
     """
+    load("amorsize.run.pickler")
     from .pickler import Pickler, Way
 
     out = BytesIO()
@@ -132,7 +134,8 @@ def dumps_state(value: Any) -> bytes:
 
 
 def _pickled(value: Any, way: str, buffers: list[pickle.PickleBuffer] | None) -> bytes:
-    from .pickler import Way, pickled  # loads cloudpickle, and only what pickle refuses needs it
+    load("amorsize.run.pickler")  # and cloudpickle: only what pickle refuses needs it
+    from .pickler import Way, pickled
 
     try:
         return pickled(value, Way[way], _collector(buffers))
@@ -151,6 +154,7 @@ def dumps_inherited(value: Any) -> bytes:
     """
     from multiprocessing.reduction import ForkingPickler  # only workers that start need it
 
+    load("amorsize.run.pickler")
     from . import pickler
 
     # Of methods and partials our pickler knows more: it need not find them by name.
@@ -190,7 +194,8 @@ def is_smaller(value: Any, limit: int) -> bool:
         value: what would be sent to a fresh interpreter.
         limit: bytes.
     """
-    from .pickler import Pickler, Way  # loads cloudpickle, and only large processes ask
+    load("amorsize.run.pickler")  # and cloudpickle: only large processes ask
+    from .pickler import Pickler, Way
 
     budget = _Budget(limit)
     try:

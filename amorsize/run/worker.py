@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from ..decide.probe import cpu_seconds, queued_seconds, with_queue
 from ..lookup import loaded
-from ..signals import restore_handlers
+from ..signals import restore_signals
 from . import known, logs, tracker
 from .channel import END, MOST_BYTES, send_frame, take_task
 from .current import Current, Undo, adopt, restore
@@ -415,15 +415,13 @@ def _take_signals() -> None:
 
     A fork inherits the caller's handlers, and where the caller's event loop is told of signals.
     """
-    restore_handlers()
     signal.set_wakeup_fd(-1)
-    if callable(signal.getsignal(signal.SIGTERM)):
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A Python handler that does nothing, not SIG_IGN: programs the user's code starts must still
     # end on Ctrl-C, and exec keeps SIG_IGN. The caller decides what Ctrl-C means for workers.
+    restore_signals()
     signal.signal(signal.SIGINT, _ignore)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if callable(signal.getsignal(signal.SIGTERM)):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _whole_lines() -> None:
