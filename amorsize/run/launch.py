@@ -116,18 +116,18 @@ _METHODS = multiprocessing.get_all_start_methods()
 
 if "fork" in _METHODS:
 
-    class _ForkWorker(_MayHaveChildren, multiprocessing.context.ForkProcess):
+    class _ForkWorker(_MayHaveChildren, multiprocessing.context.ForkProcess):  # pyright: ignore[reportIncompatibleVariableOverride]
         @staticmethod
-        def _Popen(process: Any) -> Any:  # noqa: N802 - so named by multiprocessing
+        def _Popen(process_obj: Any) -> Any:  # noqa: N802 - so named by multiprocessing
             from multiprocessing.popen_fork import Popen
 
             with fork_unwarned():
-                return Popen(process)
+                return Popen(process_obj)
 
 
-class _SpawnWorker(_MayHaveChildren, multiprocessing.context.SpawnProcess):
+class _SpawnWorker(_MayHaveChildren, multiprocessing.context.SpawnProcess):  # pyright: ignore[reportIncompatibleVariableOverride]
     @staticmethod
-    def _Popen(process: Any) -> Any:  # noqa: N802 - so named by multiprocessing
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - so named by multiprocessing
         if sys.platform == "win32":
             from multiprocessing import popen_spawn_win32 as module
 
@@ -136,19 +136,19 @@ class _SpawnWorker(_MayHaveChildren, multiprocessing.context.SpawnProcess):
             from multiprocessing import popen_spawn_posix as module
 
             changed = {"_launch": _rebound(_launch_of(module), spawn=_WithoutMain())}
-        return type("Popen", (module.Popen,), changed)(process)
+        return type("Popen", (module.Popen,), changed)(process_obj)
 
 
 if "forkserver" in _METHODS:
     from multiprocessing import forkserver
 
-    class _ForkServerWorker(_MayHaveChildren, multiprocessing.context.ForkServerProcess):
+    class _ForkServerWorker(_MayHaveChildren, multiprocessing.context.ForkServerProcess):  # pyright: ignore[reportIncompatibleVariableOverride]
         @staticmethod
-        def _Popen(process: Any) -> Any:  # noqa: N802 - so named by multiprocessing
+        def _Popen(process_obj: Any) -> Any:  # noqa: N802 - so named by multiprocessing
             from multiprocessing import popen_forkserver as module
 
             launch = _rebound(_launch_of(module), spawn=_WithoutMain(), forkserver=_OwnServer())
-            return type("Popen", (module.Popen,), {"_launch": launch})(process)
+            return type("Popen", (module.Popen,), {"_launch": launch})(process_obj)
 
     # Loaded once in the server, so that each worker need not: most of what a worker loads itself.
     _PRELOADED = ["amorsize.run.worker", "cloudpickle"]
