@@ -118,7 +118,7 @@ def test_a_dear_walk_waits_for_more_work(walks):
 
     # The same code as far as costs go, so that it is this function that is asked about.
     fingerprints._costs[id(counted.__code__)] = counted.__code__, cost
-    few = int(cost / WALK_SHARE / 0.002) // 2
+    few = int(cost / WALK_SHARE / 0.002) // 6  # on a busy machine they take several times as long
     assert smart_map(counted, range(few)) == [x + 400 for x in range(few)]
     assert not walks
     assert smart_map(counted, range(200)) == [x + 400 for x in range(200)]

@@ -107,7 +107,7 @@ class Engine:
                 helped = False
                 if self._out:
                     if not self._help():
-                        self._collect(self._patience())
+                        self._collect(self.policy.patience(time.monotonic(), WAKE_SECONDS))
                     self._check_withdrawn()
                     self._check_deaths()
                     self._check_time()
@@ -350,15 +350,6 @@ class Engine:
         self.crew.sweep()
         self._start(step.workers)
 
-    def _patience(self) -> float:
-        """Return how long to wait for a reply before looking at deaths and limits again."""
-        patience = WAKE_SECONDS
-        if self.policy.deadline is not None:
-            patience = min(patience, max(0.0, self.policy.deadline - time.monotonic()))
-        if self.policy.task_timeout is not None:
-            patience = min(patience, self.policy.task_timeout / 4)
-        return patience
-
     def _collect(self, timeout: float) -> None:
         assert self.crew is not None
         for number, reply in self.crew.replies(timeout):
@@ -445,7 +436,10 @@ class Engine:
                 item = running.item if running is not None else None
                 self._give_up_lost(lost, held, item)
         elif self._is_hopeless(lost):
-            raise WorkerLostError(explain_idle(lost), exitcode=lost.exitcode)
+            if not self.policy.withdraw or lost.ready:
+                raise WorkerLostError(explain_idle(lost), exitcode=lost.exitcode)
+            self.withdrawn = explain_idle(lost)
+            return
         if lost.memory:
             # Fewer at a time may fit where so many did not.
             self.workers = max(1, self.workers // 2)

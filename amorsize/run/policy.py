@@ -52,3 +52,17 @@ class Policy(NamedTuple):
     withdraw: bool = False
     retreat: bool = False
     rethink: Callable[[Stage], Step] | None = None
+
+    def patience(self, now: float, longest: float) -> float:
+        """Return how long to wait for a reply before looking at deaths and limits again, s.
+
+        Args:
+            now: on the monotonic clock, s.
+            longest: where no limit is near, s.
+        """
+        limits = [longest]
+        if self.deadline is not None:
+            limits.append(max(0.0, self.deadline - now))
+        if self.task_timeout is not None:
+            limits.append(self.task_timeout / 4)
+        return min(limits)

@@ -527,20 +527,28 @@ asyncio.run(main())
 
 
 def test_a_removed_working_directory_does_no_harm(tmp_path):
-    """Workers start all the same, of every kind."""
+    """Workers start all the same; in the automatic mode the caller does what they cannot."""
+    # Python 3.13.0 itself cannot start in such a place.
+    asked = ("fork", "spawn", "forkserver") if sys.version_info < (3, 13) else ("fork",)
     place = tmp_path / "gone"
     place.mkdir()
     source = f"""
-import os
+import os, time
 from amorsize import smart_map
+def work(x):
+    time.sleep(0.003)
+    return x
 os.chdir({str(place)!r})
 os.rmdir({str(place)!r})
 if __name__ == "__main__":
+    for method in {asked}:
+        assert smart_map(abs, range(3), n_jobs=2, mp_context=method) == [0, 1, 2]
     for method in ("fork", "spawn", "forkserver", None):
-        print(smart_map(abs, range(3), n_jobs=2, mp_context=method))
+        assert smart_map(work, range(200), mp_context=method) == [*range(200)]
+    print("right")
 """
     ended = programs.run_source(source, tmp_path)
-    assert ended.out == "[0, 1, 2]\n" * 4, ended.err
+    assert ended.out == "right\n", ended.err
 
 
 def test_random_numbers_of_workers_differ(tmp_path):
