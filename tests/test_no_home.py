@@ -74,9 +74,16 @@ def test_a_home_that_is_not_absolute_is_none(home, tmp_path):
 
 
 def test_without_home_the_entry_of_the_user_counts(tmp_path):
-    """As everywhere else."""
-    ended = run(tmp_path, 'del os.environ["HOME"]', AMORSIZE_CACHE="0")
-    check(ended, 0)
+    """As everywhere else; not the real one, whose records this would clear."""
+    home = tmp_path / "home"
+    entry = f"""
+import pwd
+real = pwd.getpwuid(os.getuid())
+pwd.getpwuid = lambda uid: pwd.struct_passwd((*real[:5], {str(home)!r}, *real[6:]))
+del os.environ["HOME"]
+"""
+    check(run(tmp_path, entry), 0)
+    assert (home / ".cache" / "amorsize" / "optimization_cache").is_dir()
     assert not list(tmp_path.glob("amorsize-*"))
 
 
