@@ -287,9 +287,9 @@ def test_mutated_globals_are_current_under_fork():
 def test_the_caller_goes_on_while_workers_start(method, kind):
     """Under a slow start the calling process computes items meanwhile; all come out in order."""
     reports = []
-    data = kind(range(600))
+    data = kind(range(1_500))
     got = smart_map(f.busy_ms, data, mp_context=method, report=reports.append)
-    assert got == [2 * x for x in range(600)]
+    assert got == [2 * x for x in range(1_500)]
     assert reports[0].backend == "process"
     assert reports[0].worker_items > 0
     # More than the probe's few: the caller helped, unless workers came at once.
