@@ -7,6 +7,7 @@ docs/model.md tells what a run shows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -246,6 +247,7 @@ def faded_costs(costs: Costs, share: float) -> Costs:
     return _each(costs, fade)
 
 
+@functools.lru_cache(maxsize=16)  # costs change after a run at most, and each plan asks
 def is_dearer(costs: Costs, method: str) -> bool:
     """Return whether a way to run workers seems dearer than on the first day.
 
