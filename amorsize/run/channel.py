@@ -124,6 +124,8 @@ def take_task(reader: Connection, buffer: bytearray) -> memoryview | None:
         size = os.readv(reader.fileno(), [buffer])
     except BlockingIOError:
         return None
+    except ConnectionResetError:  # how datagrams say that there is nobody on the other side
+        size = 0
     return memoryview(buffer)[:size]
 
 

@@ -163,7 +163,9 @@ if "forkserver" in _METHODS:
         """
 
         connect_to_new_process = staticmethod(_server.connect_to_new_process)
-        read_signed = staticmethod(forkserver.read_signed)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(forkserver, name)
 
 
 def ensure_server(method: str) -> None:

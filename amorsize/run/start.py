@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 from collections.abc import Callable, Iterator
 
 from ..decide.uses import uses
@@ -51,6 +53,8 @@ def start_crew(
         from .threads import ThreadCrew
 
         return ThreadCrew(workers, setup)
+    if not hasattr(socket, "AF_UNIX") or not hasattr(select, "poll"):
+        raise OSError("worker processes need local sockets and poll(), which Windows lacks")
     multiprocessing = load("multiprocessing")  # 25 ms: only when a crew really starts
     load("amorsize.run.kept")
     from . import kept
