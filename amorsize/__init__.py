@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .decorator import ParallelFunction, parallelize
     from .errors import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
     from .optimizer import OptimizationResult, optimize
+    from .run.surroundings import carry_state
     from .show.report import RunReport
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "TaskTimeoutError",
     "WorkerLostError",
     "cache_stats",
+    "carry_state",
     "check_cache",
     "clear_cache",
     "export_cache",
@@ -64,6 +66,7 @@ _HOMES = {
     "TaskTimeoutError": "errors",
     "WorkerLostError": "errors",
     "cache_stats": "cache",
+    "carry_state": "run.surroundings",
     "check_cache": "cache",
     "clear_cache": "cache",
     "export_cache": "cache",

@@ -9,10 +9,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from . import cache
-from .decide.fingerprint import Fingerprint, fingerprint
-from .decide.learning import Seen, bounded_costs, learned_costs, merged_profile
+from .decide.coarse import coarse_digest
+from .decide.forking import got_stuck, remember_stuck
+from .decide.learning import (
+    Seen,
+    bounded_costs,
+    costs_drifted,
+    faded_costs,
+    is_dearer,
+    learned_costs,
+    merged_profile,
+)
 from .decide.machine import (
     ASKED,
     choose_start_method,
@@ -39,6 +49,8 @@ from .decide.planner import (
     make_plan,
     plan_for_little,
 )
+from .lookup import loaded
+from .naming import Name, is_settled, name_of, name_of_code
 from .options import count_jobs, environment_cap
 from .units import duration
 
@@ -51,6 +63,7 @@ __all__ = [
     "Adviser",
     "assumed_items",
     "count_workers",
+    "doubt_costs",
     "forget_costs",
     "hindrance",
     "inherits",
@@ -73,9 +86,17 @@ PLENTY = 0.1
 
 # What was learned of the machine is written again when a figure moved by more than this.
 COSTS_DRIFT = 0.25
+# Half of what was learned of the machine is forgotten after so long without another look: what
+# disturbs a machine comes and goes within a day. Pulled out of the air.
+COSTS_HALF_LIFE_SECONDS = 24 * 3600
+# And so much of it by each call that only what was learned keeps from workers: a start that seems
+# to be 20 times as slow as on the first day seems 4 times as slow after 38 such calls; and where
+# starts really are that slow, trying one again costs 6 % of the calls between two trials.
+DOUBT = 0.02
 
 _costs: dict[str, Costs] = {}  # by told folder: as known now
 _saved: dict[str, Costs] = {}  # by told folder: as last read or written
+_doubted: set[str] = set()  # told folders: where this process has written of its first doubt
 
 # Read while the package loads, which takes a hundred times as long: every process that comes here
 # needs it, and the first look takes 0.2 ms, most of which is the kernel making up /proc/self.
@@ -95,17 +116,33 @@ def machine_costs(*, use_cache: bool = True) -> Costs:
     if costs is None:
         if not cache.enabled():
             return FIRST_COSTS
+        costs = FIRST_COSTS
         found = cache.load_costs()
-        costs = FIRST_COSTS if found is None else bounded_costs(found)
+        if found is not None:
+            learned, age = found
+            costs = faded_costs(bounded_costs(learned), 1 - 0.5 ** (age / COSTS_HALF_LIFE_SECONDS))
         _costs[told] = _saved[told] = costs
     return costs
 
 
 def learn_costs(seen: Seen) -> None:
     """Correct what is known of the machine by one real run, see ``learned_costs``."""
+    _keep_costs(learned_costs(machine_costs(), seen))
+
+
+def doubt_costs() -> None:
+    """Let what is known of the machine fade a little: it alone kept a call from workers."""
     told = cache.told_folder()
-    _costs[told] = costs = learned_costs(machine_costs(), seen)
-    if cache.enabled() and _drifted(_saved.get(told, FIRST_COSTS), costs):
+    _keep_costs(faded_costs(machine_costs(), DOUBT), always=told not in _doubted)
+    _doubted.add(told)
+
+
+def _keep_costs(costs: Costs, *, always: bool = False) -> None:
+    """Take costs as known, and write them if they have moved (or ``always``)."""
+    told = cache.told_folder()
+    _costs[told] = costs
+    moved = always or costs_drifted(_saved.get(told, FIRST_COSTS), costs, COSTS_DRIFT)
+    if moved and cache.enabled():
         _saved[told] = costs
         cache.save_costs(costs)
 
@@ -114,20 +151,7 @@ def forget_costs() -> None:
     """Know nothing of the machine."""
     _costs.clear()
     _saved.clear()
-
-
-def _drifted(old: Costs, new: Costs) -> bool:
-    return any(
-        abs(after - before) > COSTS_DRIFT * before
-        for before, after in zip(_numbers(old), _numbers(new), strict=True)
-    )
-
-
-def _numbers(costs: Costs) -> list[float]:
-    found: list[float] = []
-    for part in costs:
-        found += part if isinstance(part, tuple) else (part,)
-    return found
+    _doubted.clear()
 
 
 def assumed_items(item_seconds: float) -> int:
@@ -155,10 +179,10 @@ def count_workers(n_jobs: int | None) -> int | None:
 
 def hindrance() -> str:
     """Return why no worker process can be started from here, "" when nothing is in the way."""
-    threads = sys.modules.get("amorsize.run.threads")
+    threads = loaded("amorsize.run.threads")
     if threads is not None and threads.inside_worker_thread():
         return "this is a worker thread of another call already"
-    multiprocessing = sys.modules.get("multiprocessing")
+    multiprocessing = loaded("multiprocessing")
     if multiprocessing is not None and multiprocessing.current_process().daemon:
         return "this is a daemonic worker process, which may not start processes"
     return ""
@@ -166,7 +190,7 @@ def hindrance() -> str:
 
 def _kept_workers(method: str) -> tuple[int, ...]:
     """Return the numbers of workers that wait from earlier calls for one with this method."""
-    kept = sys.modules.get("amorsize.run.kept")
+    kept = loaded("amorsize.run.kept")
     if kept is None:  # there are none, and loading it takes 20 ms
         return ()
     found: tuple[int, ...] = kept.idle_workers(method)
@@ -229,8 +253,10 @@ class Adviser:
         self._remembered_under = method  # whatever is used instead this time
         self.use_cache = use_cache
         self._cached = use_cache and items is not None and cache.enabled()
-        self._fingerprint: Fingerprint | None = None
+        self._name: Name | None = None
+        self._late = False  # whether the call was over before it was looked up
         self._costs: Costs | None = None
+        self._has_doubted = not use_cache  # then nothing learned is used
 
     @property
     def costs(self) -> Costs:
@@ -254,29 +280,68 @@ class Adviser:
         if backend == "thread":
             method, why = "thread", ASKED
         else:
-            method, why = choose_start_method(mp_context)
+            method, why = choose_start_method(mp_context, about_to=False)
         return cls(func, items, jobs=jobs, method=method, method_reason=why, use_cache=use_cache)
 
-    def look_again(self, mp_context: str | BaseContext | None) -> None:
-        """Choose the start method anew: the first items may have started threads."""
-        if self.method == self._remembered_under and self.method != "thread":
+    def look_again(self, mp_context: str | BaseContext | None) -> bool:
+        """Choose the start method anew: the first items may have started threads.
+
+        Args:
+            mp_context: the option.
+
+        Returns:
+            Whether it is another than before.
+        """
+        before = self.method
+        if before == self._remembered_under and before != "thread":
             self.method, self.method_reason = choose_start_method(mp_context)
+            if self.method == "fork" and self.method_reason != ASKED and got_stuck(self.func):
+                self.leave_fork()
+        return self.method != before
+
+    def leave_fork(self) -> None:
+        """Start workers in another way than by forking, now and in later calls of the function."""
+        remember_stuck(self.func)
+        self.method = "forkserver"
+        self.method_reason = "forked workers waited for a lock that nothing could release"
 
     @property
     def hit(self) -> bool:
         """Whether a record was found, and the run has not contradicted it."""
         return self.record is not None
 
-    def look_up(self, *, only_memory: bool = False) -> None:
-        """Find the freshest valid record of the function at this size."""
+    def look_up(self, *, only_memory: bool = False, late: bool = False) -> None:
+        """Find the freshest valid record of the function at this size.
+
+        Args:
+            only_memory: leave the folder alone.
+            late: whether the items have run already: then nothing shows whether the function
+                changes what it reaches.
+        """
         if not self._cached:
             return
         assert self.items is not None
-        self._fingerprint = self._fingerprint or fingerprint(self.func)
-        environment = cache.environment_of(self.machine, self._remembered_under)
+        name = self._name = self._name or name_of(self.func)
+        self._late = late
+        by_code = not (name.coarse or only_memory)
         self.record = cache.look_up(
-            self._fingerprint.digest, self.items, environment, only_memory=only_memory
+            name.digest,
+            self.items,
+            cache.environment_of(self.machine, self._remembered_under),
+            only_memory=only_memory,
+            otherwise=partial(coarse_digest, self.func) if by_code else None,
         )
+        if self.record is not None and self.record.func != name.digest:
+            self._name = name_of_code(self.func)
+
+    def _final_name(self) -> Name:
+        """Return the name to remember the function under, now that its items have run."""
+        name = self._name or name_of(self.func)
+        if name.coarse:
+            return name
+        if self._late:
+            return name._replace(stable=name.stable and is_settled(self.func))
+        return name if name_of(self.func).digest == name.digest else name_of_code(self.func)
 
     def remembered(
         self, item_seconds: float | None = None, *, first: bool = False
@@ -332,21 +397,34 @@ class Adviser:
         if profile is not None:
             plan = plan_for_little(profile, situation)
             if plan is not None:
-                return plan
+                return self._doubting(plan, profile, situation)
         profile = profile or Profile(item_seconds=1e-3)
         resident = resident_bytes()
         ways = situation.ways
         if self._is_dear_to_fork(costs, resident) and is_light is not None and is_light():
             ways = (*ways, self._way("forkserver", sliceable=sliceable))
-        return make_plan(
-            profile,
-            situation._replace(
-                ways=ways,
-                most_workers=self._most_workers(),
-                resident_bytes=resident,
-                free_bytes=self._scarce_memory(profile) if n_jobs is None else None,
-            ),
+        situation = situation._replace(
+            ways=ways,
+            most_workers=self._most_workers(),
+            resident_bytes=resident,
+            free_bytes=self._scarce_memory(profile) if n_jobs is None else None,
         )
+        return self._doubting(make_plan(profile, situation), profile, situation)
+
+    def _doubting(self, plan: Plan, profile: Profile, situation: Situation) -> Plan:
+        """Return the plan; where only learned costs made it serial, doubt those, once a call."""
+        if plan.executor != "serial" or self._has_doubted:
+            return plan
+        if not any(is_dearer(situation.costs, way.method) for way in situation.ways):
+            return plan
+        # As many workers as CPUs stand for all numbers of them: a search takes 0.1 ms.
+        jobs = min(situation.cpus, situation.items, situation.most_workers or situation.cpus)
+        first = situation._replace(costs=FIRST_COSTS, n_jobs=jobs)
+        other = plan_for_little(profile, first) or make_plan(profile, first)
+        if other.executor != "serial":
+            self._has_doubted = True
+            doubt_costs()
+        return plan
 
     def adopt(self, plan: Plan) -> None:
         """Run things as a plan has it."""
@@ -417,7 +495,7 @@ class Adviser:
         if not self._cached:
             return
         assert self.items is not None
-        self._fingerprint = self._fingerprint or fingerprint(self.func)
+        name = self._final_name()
         old = self.record
         if (
             old is not None
@@ -427,7 +505,7 @@ class Adviser:
             profile = merged_profile(old.profile, profile)
         cache.remember(
             cache.Record(
-                func=self._fingerprint.digest,
+                func=name.digest,
                 size=size_bucket(self.items),
                 items=self.items,
                 profile=profile,
@@ -438,5 +516,5 @@ class Adviser:
                 updated=time.time(),
             ),
             run_seconds=run_seconds,
-            stable=self._fingerprint.stable,
+            stable=name.stable,
         )

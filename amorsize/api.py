@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from operator import index
 
-from .options import DEFAULTS, Options, make_options
+from .options import DEFAULTS, Options, documented, make_options
 from .run.feed import Feed, guarded
 from .session import Session
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # typing takes 5 ms, and annotations are not evaluated
     R = TypeVar("R")
 
 
+@documented(lazy=False)
 def smart_map(func: Callable[..., R], *iterables: Iterable[Any], **options: Any) -> list[R]:
     """Return ``list(map(func, *iterables))``, in parallel where that is faster.
 
@@ -35,8 +37,8 @@ def smart_map(func: Callable[..., R], *iterables: Iterable[Any], **options: Any)
         func: what to call. Closures, lambdas, functions of ``__main__``, partials, bound methods
             and callable instances all work.
         *iterables: one for each argument of ``func``; the shortest ends the call.
-        **options: see ``amorsize.options.Options``. ``n_jobs=1`` keeps everything in the calling
-            process, ``n_jobs=4`` puts everything into four workers.
+        **options: as listed below. ``n_jobs=1`` keeps everything in the calling process,
+            ``n_jobs=4`` puts everything into four workers.
 
     Returns:
         The results in the order of the items.
@@ -56,13 +58,17 @@ def smart_map(func: Callable[..., R], *iterables: Iterable[Any], **options: Any)
     return session_of("smart_map", func, iterables, options, star=False).map()
 
 
-def smart_starmap(func: Callable[..., R], iterable: Iterable[Any], **options: Any) -> list[R]:
+@documented(lazy=False)
+def smart_starmap(
+    func: Callable[..., R], iterable: Iterable[Any], *misplaced: Any, **options: Any
+) -> list[R]:
     """Return ``list(itertools.starmap(func, iterable))``, in parallel where that is faster.
 
     Args:
         func: what to call.
         iterable: tuples of arguments.
-        **options: see ``smart_map``.
+        *misplaced: takes nothing; a chunk size goes into ``chunksize``.
+        **options: as listed below.
 
     Returns:
         The results in the order of the items.
@@ -73,9 +79,10 @@ def smart_starmap(func: Callable[..., R], iterable: Iterable[Any], **options: An
     >>> smart_starmap(pow, [(2, 5), (3, 2)])
     [32, 9]
     """
-    return session_of("smart_starmap", func, (iterable,), options, star=True).map()
+    return session_of("smart_starmap", func, (iterable, *misplaced), options, star=True).map()
 
 
+@documented(lazy=True)
 def smart_imap(func: Callable[..., R], *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
     """Return an iterator like ``map(func, *iterables)``, in parallel where that is faster.
 
@@ -86,7 +93,7 @@ def smart_imap(func: Callable[..., R], *iterables: Iterable[Any], **options: Any
     Args:
         func: what to call.
         *iterables: one for each argument of ``func``; the shortest ends the call.
-        **options: see ``smart_map``; and ``buffersize``.
+        **options: as listed below.
 
     Returns:
         An iterator of the results in the order of the items.
@@ -104,6 +111,7 @@ def smart_imap(func: Callable[..., R], *iterables: Iterable[Any], **options: Any
     )
 
 
+@documented(lazy=True)
 def smart_imap_unordered(
     func: Callable[..., R], *iterables: Iterable[Any], **options: Any
 ) -> Iterator[R]:
@@ -112,7 +120,7 @@ def smart_imap_unordered(
     Args:
         func: what to call.
         *iterables: one for each argument of ``func``; the shortest ends the call.
-        **options: see ``smart_imap``.
+        **options: as listed below.
 
     Returns:
         An iterator of the results.
@@ -145,8 +153,11 @@ def session_of(
         raise TypeError(f"{name}(func, data): there is no data to map over")
     options = make_options(given, base=base, lazy=lazy)
     for place, data in enumerate(iterables):
-        if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
-            raise TypeError(_not_iterable(name, place, data))
+        # NumPy's numbers have a __getitem__, which only says that they have no items.
+        is_number = hasattr(data, "__index__") and not hasattr(data, "__len__")
+        is_iterable = hasattr(data, "__iter__") or hasattr(data, "__getitem__")
+        if is_number or not is_iterable or (star and place):
+            raise TypeError(_not_iterable(name, place, data, star=star))
     plain = plain_function(func)
     called = guarded(plain) if options.return_exceptions else plain
     return Session(plain, func, Feed(called, iterables, star=star), options)
@@ -160,10 +171,20 @@ def plain_function(func: Callable[..., Any]) -> Callable[..., Any]:
     return func
 
 
-def _not_iterable(name: str, place: int, data: object) -> str:
-    if place and isinstance(data, int):
+def _not_iterable(name: str, place: int, data: Any, *, star: bool) -> str:
+    if place and hasattr(data, "__index__") and not hasattr(data, "__len__"):
+        number = index(data)
+        further = (
+            "no further argument is taken"
+            if star
+            else ("a further positional argument is another iterable, as in map()")
+        )
         return (
-            f"{name}(func, data, {data!r}): a further positional argument is another iterable, as "
-            f"in map(); if {data!r} is a chunk size, say chunksize={data!r}"
+            f"{name}(func, data, {number}): {further}; if {number} is a chunk size, say "
+            f"chunksize={number}"
+        )
+    if place and star:
+        return (
+            f"{name}(func, data): it takes one iterable, of tuples, but {data!r:.80} was given too"
         )
     return f"{name}(func, data): the data must be iterable, but {data!r:.80} was given"

@@ -14,15 +14,20 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from math import isfinite
 from typing import NamedTuple
 
 from . import remote, store
 from .decide.codes import make_room
+from .decide.learning import has_drifted
 from .decide.machine import this_machine
 from .decide.model import Costs, size_bucket
+from .lookup import load
 from .records import (
     FORMAT,
     TIMES,
@@ -93,35 +98,30 @@ def enabled() -> bool:
 
 
 def look_up(
-    func: str, items: int, environment: Environment, *, only_memory: bool = False
+    func: str,
+    items: int,
+    environment: Environment,
+    *,
+    only_memory: bool = False,
+    otherwise: Callable[[], str] | None = None,
 ) -> Record | None:
     """Return the freshest record of a function and size that is valid here, None on a miss.
 
     Args:
-        func: fingerprint of the function.
+        func: name of the function, its fingerprint.
         items: number of items of the call.
         environment: what the record must fit.
         only_memory: leave the folder alone.
+        otherwise: gives another name it may be remembered under, where nothing is under the first.
     """
     size = size_bucket(items)
-    told = store.told_folder()
-    slot = (told, func, size)
-    known = _memory.get(slot)
-    if known is not None and not all(map(store.exists, known.paths.values())):
-        _memory.pop(slot, None)  # another process has cleared the folder
-        for record in known.records.values():
-            _written.pop((told, record.key), None)
-        known = None
+    known = _known_of(func, size, environment, only_memory=only_memory)
+    if known is None and otherwise is not None:
+        known = _known_of(otherwise(), size, environment, only_memory=only_memory)
     if known is None:
-        if only_memory:
-            return None
-        known = _Known()
-        _load_all(known, told, func, size, environment)
-        if not known.records:
-            # Not kept as a miss: another process may write the record meanwhile.
+        if not only_memory:
             _counts["nothing remembered"] += 1
-            return None
-        _put(_memory, slot, known)
+        return None
     now = time.time()
     fresh = [record for record in known.records.values() if _fresh(record, now)]
     valid = [record for record in fresh if environment.accepts(record.environment)]
@@ -130,6 +130,28 @@ def look_up(
         return None
     _counts["hit"] += 1
     return max(valid, key=_age)
+
+
+def _known_of(
+    func: str, size: str, environment: Environment, *, only_memory: bool
+) -> _Known | None:
+    """Return what is remembered under a name, None for nothing."""
+    told = store.told_folder()
+    slot = (told, func, size)
+    known = _memory.get(slot)
+    if known is not None and not all(map(store.exists, known.paths.values())):
+        _memory.pop(slot, None)  # another process has cleared the folder
+        for record in known.records.values():
+            _written.pop((told, record.key), None)
+        known = None
+    if known is not None or only_memory:
+        return known
+    known = _Known()
+    _load_all(known, told, func, size, environment)
+    if not known.records:
+        return None  # not kept as a miss: another process may write the record meanwhile
+    _put(_memory, slot, known)
+    return known
 
 
 def _age(record: Record) -> float:
@@ -171,22 +193,21 @@ def remember(record: Record, *, run_seconds: float, stable: bool) -> None:
         _put(_pending, place, record)
 
 
-def load_costs() -> Costs | None:
-    """Return what was learned of this machine, None when nothing was, or it cannot be read."""
-    told = store.told_folder()
-    try:
-        place = _place(told)
-    except OSError as error:
-        _warn("place", f"the folder {told!r} cannot be found: {error}")
-        return None
-    return _read(place, costs_name(this_machine()), costs_from_bytes, "damaged")
+def load_costs() -> tuple[Costs, float] | None:
+    """Return what was learned of this machine, and how long ago, s.
+
+    None when nothing was, or it cannot be read.
+    """
+    place = _place(store.told_folder())
+    found = _read(place, costs_name(this_machine()), costs_from_bytes, "damaged")
+    return None if found is None else (found[0], store.age(found[1], time.time()))
 
 
 def save_costs(costs: Costs) -> None:
     """Keep what was learned of this machine for other processes."""
     name = costs_name(this_machine())
     try:
-        store.write(_place(store.told_folder()), name, costs_to_bytes(costs))
+        store.write(_place(store.told_folder()), name, costs_to_bytes(costs, time.time()))
     except OSError as error:
         _warn("write", f"cannot write {name}: {error}")
 
@@ -198,14 +219,15 @@ def get_cache_dir() -> Path:
     """Return the folder the records are kept in; it may not exist yet.
 
     It is ``amorsize/optimization_cache`` in the user's cache folder, or the folder that the
-    environment variable ``AMORSIZE_CACHE_DIR`` names.
+    environment variable ``AMORSIZE_CACHE_DIR`` names. Where neither can be determined (no home, no
+    working directory), it is a folder of the user's own among the temporary files.
 
     Returns:
         An absolute path.
     """
     from pathlib import Path  # 4 ms, which no hit needs
 
-    return Path(store.folder())
+    return Path(_place(store.told_folder()))
 
 
 def clear_cache() -> int:
@@ -219,7 +241,7 @@ def clear_cache() -> int:
     _memory.clear()
     _pending.clear()
     _written.clear()
-    place = store.folder()
+    place = _place(store.told_folder())
     for entry in _costs_files(place):
         _remove(place, entry.name)
     return sum(_remove(place, entry.name) for entry in _records(place))
@@ -241,7 +263,7 @@ def prune_expired_cache(ttl_seconds: float = TTL_SECONDS) -> int:
         raise TypeError(f"ttl_seconds={ttl_seconds!r} must be a number of seconds")
     if not ttl_seconds >= 0:
         raise ValueError(f"ttl_seconds={ttl_seconds!r} is out of range: it takes 0 or more seconds")
-    now, place, removed = time.time(), store.folder(), 0
+    now, place, removed = time.time(), _place(store.told_folder()), 0
     for entry in _records(place):
         record = _load(place, entry.name)
         if record is None or not _fresh(record, now, ttl_seconds):
@@ -277,7 +299,7 @@ class CacheStats(NamedTuple):
 
 def cache_stats() -> CacheStats:
     """Return what the cache holds, and how it served this process."""
-    place, now = store.folder(), time.time()
+    place, now = _place(store.told_folder()), time.time()
     files = list(_records(place))
     records = [record for record in (_load(place, entry.name) for entry in files) if record]
     ages = [max(0.0, now - record.updated) for record in records]
@@ -303,7 +325,7 @@ def check_cache(fix: bool = False) -> list[str]:
     Returns:
         A line for each trouble; none when all is well.
     """
-    place, troubles = store.folder(), []
+    place, troubles = _place(store.told_folder()), []
     try:
         found = list(store.entries(place))
     except OSError as error:
@@ -322,6 +344,9 @@ def check_cache(fix: bool = False) -> list[str]:
 
 def _is_ours(name: str) -> bool:
     return is_record_name(name) or is_costs_name(name) or is_leftover(name)
+
+
+_RULES = store.Rules(_is_ours, is_leftover)
 
 
 def _trouble(place: str, entry: store.Entry) -> str:
@@ -359,10 +384,10 @@ def export_cache(path: str | os.PathLike[str]) -> int:
     Raises:
         OSError: the file cannot be written.
     """
-    import json
+    json = load("json")
 
     _flush()
-    place, now = store.folder(), time.time()
+    place, now = _place(store.told_folder()), time.time()
     records = [_load(place, entry.name) for entry in _records(place)]
     data = [to_data(record) for record in records if record is not None and _fresh(record, now)]
     with open(path, "w", encoding="utf-8") as file:
@@ -388,7 +413,7 @@ def import_cache(path: str | os.PathLike[str], *, overwrite: bool = False) -> in
         OSError: the file cannot be read.
         ValueError: it was not written by ``export_cache``.
     """
-    import json
+    json = load("json")
 
     with open(path, encoding="utf-8") as file:
         try:
@@ -408,7 +433,8 @@ def import_cache(path: str | os.PathLike[str], *, overwrite: bool = False) -> in
         here = environment_of(this_machine(), record.environment.method)
         if not _fresh(record, now) or here.python != record.environment.python:
             continue
-        if overwrite or _load(store.folder(), file_name(record.key)) is None:
+        known = _load(_place(told), file_name(record.key))
+        if overwrite or known is None or not _fresh(known, now):
             _write(told, _as_guess(record, here))
             taken += 1
     _memory.clear()
@@ -455,7 +481,12 @@ def _place(told: str) -> str:
     """Return the folder a told one is; an absolute one is always the same."""
     place = _places.get(told)
     if place is None:
-        place = store.folder(told)
+        try:
+            place = store.folder(told)
+        except OSError as error:
+            place = store.spare_folder()
+            which = repr(told) if told else "of this user"
+            _warn("place", f"the folder {which} cannot be found ({error})", f"{place} is used")
         if not told or os.path.isabs(told):
             _places[told] = place
     return place
@@ -476,25 +507,43 @@ def _fresh(record: Record, now: float, ttl: float | None = None) -> bool:
 def _ttl() -> float:
     """Return how long records live, s: a week, or what ``AMORSIZE_CACHE_TTL`` said at first."""
     if not _ttls:
-        told = os.environ.get("AMORSIZE_CACHE_TTL", "")
-        try:
-            _ttls.append(float(told) if told else TTL_SECONDS)
-        except ValueError:
-            _warn("ttl", f"AMORSIZE_CACHE_TTL={told!r} is no number of seconds")
-            _ttls.append(TTL_SECONDS)
+        _ttls.append(_told_ttl(os.environ.get("AMORSIZE_CACHE_TTL", "")))
     return _ttls[0]
+
+
+def _told_ttl(told: str) -> float:
+    if not told:
+        return TTL_SECONDS
+    try:
+        seconds = float(told)
+    except ValueError:
+        seconds = -1.0
+    if isfinite(seconds) and seconds >= 0:
+        return seconds
+    _warn("ttl", f"AMORSIZE_CACHE_TTL={told!r} is no number of seconds", "it is ignored")
+    return TTL_SECONDS
 
 
 _ttls: list[float] = []
 
 
 def _drifted(old: Record, new: Record) -> bool:
+    """Return whether a record is worth writing again."""
+    return _is_news(old, new) or has_drifted(old.profile, new.profile, DRIFT)
+
+
+def _is_news(old: Record, new: Record) -> bool:
+    """Return whether a record is worth telling other machines again.
+
+    To them it is a first guess, and what comes and goes with the load here is no news.
+    """
     before, after = old.profile.item_seconds, new.profile.item_seconds
     return (
         abs(after - before) > DRIFT * before
         or old.environment != new.environment
         or old.guess != new.guess
-        or new.updated - old.updated > TTL_SECONDS / 14
+        # Also one from the future, which counts for nothing as long as it is there.
+        or not 0 <= new.updated - old.updated <= TTL_SECONDS / 14
     )
 
 
@@ -513,6 +562,10 @@ def _at_exit() -> None:
 
 
 atexit.register(_at_exit)
+# Earlier, because from Python 3.12 on no thread can be started any more when that is called, and
+# without one nothing limits how long the shared place may take.
+with suppress(AttributeError, RuntimeError):  # it is not public; and the interpreter may be ending
+    threading._register_atexit(_flush)  # type: ignore[attr-defined]
 # A forked child shares none of the parent's duty to write.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pending.clear)
@@ -522,7 +575,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _is_stale(entry: store.Entry) -> bool:
-    return time.time() - entry.used > store.STALE_SECONDS
+    return store.age(entry.used, time.time()) > store.STALE_SECONDS
 
 
 def _records(place: str) -> Iterator[store.Entry]:
@@ -543,11 +596,7 @@ def _costs_files(place: str) -> Iterator[store.Entry]:
 
 def _load_all(known: _Known, told: str, func: str, size: str, here: Environment) -> None:
     """Take in the records of a function and size; those of the fleet if there are none here."""
-    try:
-        place = _place(told)
-    except OSError as error:  # a relative one, and the working directory was removed
-        _warn("place", f"the folder {told!r} cannot be found: {error}")
-        return
+    place = _place(told)
     keys = {record_key(func, size, bucket): bucket for bucket in TIMES}
     for key, bucket in keys.items():
         name = file_name(key)
@@ -611,7 +660,9 @@ def _write(told: str, record: Record) -> None:
         known = _memory.get((told, record.func, record.size))
         if known is not None:
             known.paths = {**known.paths, record.time: os.path.join(place, name)}
-    if not record.guess and os.environ.get("AMORSIZE_CACHE_URL"):
+    before = _written.get((told, record.key))
+    shared = not record.guess and bool(os.environ.get("AMORSIZE_CACHE_URL"))
+    if shared and (before is None or _is_news(before, record)):
         try:
             remote.publish(name, data, _ttl())
         except OSError as error:
@@ -624,9 +675,11 @@ def _write(told: str, record: Record) -> None:
 
 def _tidy(told: str) -> None:
     try:
-        store.limit(_place(told), _ttl(), _is_ours, is_leftover)
+        store.limit(_place(told), _ttl(), _RULES)
     except OSError as error:
         _warn("limit", f"cannot keep the folder within its limits: {error}")
+    with suppress(OSError):  # what this process cannot remove in time, another will
+        remote.tidy(_ttl(), _RULES)
 
 
 def _remove(place: str, name: str) -> int:
@@ -637,7 +690,7 @@ def _remove(place: str, name: str) -> int:
         return 0
 
 
-def _warn(kind: str, message: str) -> None:
+def _warn(kind: str, message: str, remedy: str = "going on without it") -> None:
     """Log trouble with the cache, each kind of it once."""
     if kind in _warned:
         return
@@ -646,7 +699,7 @@ def _warn(kind: str, message: str) -> None:
         import logging  # 3 ms, and only trouble needs it
     except OSError:  # no file can be opened, not even that one
         return
-    logging.getLogger("amorsize").warning("cache: %s; going on without it", message)
+    logging.getLogger("amorsize").warning("cache: %s; %s", message, remedy)
 
 
 _warned: set[str] = set()

@@ -9,7 +9,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from .api import session_of
 from .optimizer import OptimizationResult, optimize
-from .options import DEFAULTS, Options, make_options
+from .options import DEFAULTS, Options, documented, make_options
 from .session import Session
 from .show.report import RunReport
 
@@ -83,9 +83,9 @@ class ParallelFunction(Generic[P, R]):
         """Return ``list(map(func, *iterables))``; see ``smart_map``."""
         return self._session("map", iterables, options).map()
 
-    def starmap(self, iterable: Iterable[Any], **options: Any) -> list[R]:
+    def starmap(self, iterable: Iterable[Any], *misplaced: Any, **options: Any) -> list[R]:
         """Return ``list(itertools.starmap(func, iterable))``; see ``smart_starmap``."""
-        return self._session("starmap", (iterable,), options, star=True).map()
+        return self._session("starmap", (iterable, *misplaced), options, star=True).map()
 
     def imap(self, *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
         """Return an iterator like ``map(func, *iterables)``; see ``smart_imap``."""
@@ -137,12 +137,13 @@ class ParallelFunction(Generic[P, R]):
 def parallelize(func: Callable[P, R], /) -> ParallelFunction[P, R]: ...
 @overload
 def parallelize(**options: Any) -> Callable[[Callable[P, R]], ParallelFunction[P, R]]: ...
+@documented(lazy=True)
 def parallelize(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Give a function the forms of ``map`` as methods. Calling it stays the plain call.
 
     Args:
         func: the function, when used bare: ``@parallelize``.
-        **options: options of all its calls, see ``smart_map``: ``@parallelize(n_jobs=4)``.
+        **options: options of all its calls, as listed below: ``@parallelize(n_jobs=4)``.
 
     Returns:
         A ``ParallelFunction``, or a decorator that makes one.

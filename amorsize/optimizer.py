@@ -17,6 +17,7 @@ from .decide.model import Costs, Profile
 from .decide.planner import Plan, fixed_chunksize
 from .decide.probe import Probe, peak_memory_bytes, pickling, profile_of
 from .options import check_context, check_flag, check_jobs, check_seconds, check_whole
+from .units import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["OptimizationResult", "optimize"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class OptimizationResult:
-    """Advice for a pool of the caller's own.
+    """Advice for a pool of the caller's own. Printed, it is what ``explain`` returns.
 
     Attributes:
         n_jobs: workers to use; 1 means: do not use a pool.
@@ -47,11 +48,20 @@ class OptimizationResult:
     reason: str
     estimated_speedup: float
     warnings: tuple[str, ...]
-    data: Any = field(repr=False)
+    data: Any
     cache_hit: bool = False
     executor_type: str = "process"
     profile: Profile | None = None
-    basis: Basis | None = field(default=None, repr=False, compare=False)
+    basis: Basis | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        return (
+            f"<OptimizationResult n_jobs={self.n_jobs}, chunksize={self.chunksize} "
+            f"({self.executor_type}, {self.estimated_speedup:.2f} times the serial loop)>"
+        )
+
+    def __str__(self) -> str:
+        return self.explain()
 
     def explain(self) -> str:
         """Return the advice, what it rests on and what else was considered, as one screen of text.
@@ -80,7 +90,7 @@ class OptimizationResult:
                 lines += describe_candidates(basis.plan)
             hints = hints_for_items(basis.profile, basis.items, basis.costs)
         lines += [f"  warning   {text}" for text in self.warnings]
-        return "\n".join(lines + [f"  faster    {text}" for text in hints])
+        return "\n".join(lines + [f"  hint      {text}" for text in hints])
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +273,9 @@ def _advise(
     items = adviser.items
     if items is None:
         items = assumed_items(profile.item_seconds)
-        notes.append(f"the length of the data is unknown; {items:,} items were assumed")
+        notes.append(
+            f"the length of the data is unknown; {counted(items, 'item was', 'items were')} assumed"
+        )
     plan = None
     if notes and adviser.items is not None:  # nothing can be sent
         reason, speedup, n_jobs = "items or results cannot be sent between processes", 1.0, 1

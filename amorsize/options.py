@@ -8,12 +8,24 @@ from math import isfinite
 from operator import index
 from typing import NamedTuple
 
+from .lookup import load
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
-    from typing import Any
+    from typing import Any, TypeVar
 
-__all__ = ["BACKENDS", "DEFAULTS", "Options", "count_jobs", "environment_cap", "make_options"]
+    _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+__all__ = [
+    "BACKENDS",
+    "DEFAULTS",
+    "Options",
+    "count_jobs",
+    "documented",
+    "environment_cap",
+    "make_options",
+]
 
 BACKENDS = ("process", "thread", "serial")
 
@@ -75,6 +87,47 @@ DEFAULTS = Options()
 _NAMES = frozenset(Options._fields)
 
 
+def documented(*, lazy: bool) -> Callable[[_Function], _Function]:
+    """Return a decorator that lists the options in a function's docstring, for ``help``.
+
+    They are written once, in the docstring of ``Options``, with types and defaults beside it.
+
+    Args:
+        lazy: whether to list ``buffersize``, which the ``imap`` forms alone take.
+    """
+
+    def decorate(function: _Function) -> _Function:
+        if function.__doc__:  # not with -OO
+            function.__doc__ += _listed(lazy=lazy)
+        return function
+
+    return decorate
+
+
+def _listed(*, lazy: bool) -> str:
+    """Return the options as a section of a docstring: name, type, default and meaning."""
+    left_out = () if lazy else ("buffersize",)
+    found: dict[str, list[str]] = {}
+    meaning: list[str] = []
+    for line in (Options.__doc__ or "").splitlines():
+        name, colon, text = line.strip().partition(": ")
+        if colon and name in _NAMES:
+            meaning = found[name] = [
+                f"        {name}: {_kind(name)} = {getattr(DEFAULTS, name)!r}."
+            ]
+            meaning.append(f"            {text[:1].upper()}{text[1:]}")
+        elif line.strip():  # goes on, or stands before the first of them
+            meaning.append(f"            {line.strip()}")
+    lines = (line for name, part in found.items() if name not in left_out for line in part)
+    return "\n".join(["", "    Options, by keyword only:", *lines, "    "])
+
+
+def _kind(name: str) -> str:
+    """Return the type of an option as it is written; typing has wrapped the text."""
+    kind = Options.__annotations__[name]
+    return str(getattr(kind, "__forward_arg__", kind))
+
+
 def make_options(given: dict[str, Any], *, base: Options = DEFAULTS, lazy: bool = False) -> Options:
     """Check ``given`` and return it as Options on top of ``base``.
 
@@ -121,7 +174,7 @@ CPUs), -2 (all but one) and so on
 
 def _plain(value: Any) -> object:
     """Return a whole number of another type (NumPy's, say) as an int, anything else as it is."""
-    if isinstance(value, (int, str, float)) or not hasattr(value, "__index__"):
+    if isinstance(value, (int, str, float, type)) or not hasattr(value, "__index__"):
         return value
     return index(value)
 
@@ -200,9 +253,7 @@ def check_context(name: str, value: object) -> None:
     """Raise unless ``value`` is None, a start method of this platform, or a context."""
     if value is None:
         return
-    import multiprocessing  # only when a context is asked for: 20 ms
-    import multiprocessing.context
-
+    multiprocessing = load("multiprocessing")  # only when a context is asked for: 20 ms
     methods = multiprocessing.get_all_start_methods()
     if isinstance(value, str):
         if value not in methods:

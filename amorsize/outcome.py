@@ -6,19 +6,20 @@ the report. Who remembers it is the session.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
 from .adviser import Adviser, machine_costs
 from .decide.learning import MOST_CROWDING, Seen
-from .decide.machine import resident_bytes, this_machine, usable_cpus
+from .decide.machine import resident_bytes, this_machine, usable_cpus, waiting_programs
 from .decide.model import FRESH_METHODS, SHARED_FROM_BYTES, WAITING_SHARE, Profile, slowdown
 from .decide.planner import Plan
 from .decide.probe import Tally, profile_of
 from .decide.steps import Stage, Steps
 from .evidence import Evidence
 from .options import Options
-from .units import duration
+from .units import counted, duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .run.engine import Engine
     from .show.report import RunReport
 
-__all__ = ["Outcome", "chunk_gaps", "contradictions"]
+__all__ = ["Outcome", "chunk_gaps", "contradictions", "others"]
 
 # A run so many times as long or as short as forecast is worth a word, if it took a while.
 NOTEWORTHY = 2.0
@@ -97,10 +98,10 @@ class Outcome(NamedTuple):
         grown = self.evidence.needed(travel)
         if remembered is not None:
             grown = max(grown, remembered.memory_bytes)
-        if engine is None or adviser is None or not engine.tally.items:
+        if engine is None or adviser is None or not engine.course.tally.items:
             tally.merge(probe.usual)
             if engine is not None:
-                tally.merge(engine.own)
+                tally.merge(engine.course.own)
             if not tally.items:
                 return None
             mean = tally.seconds / tally.items
@@ -112,7 +113,7 @@ class Outcome(NamedTuple):
                 crowding=FORGETTING * known.crowding,
                 import_seconds=FORGETTING * known.import_seconds,
             )
-        for part in (probe.rest, engine.own, engine.tally):
+        for part in (probe.rest, engine.course.own, engine.course.tally):
             tally.merge(part)
         # Items that ran in workers took longer than they take alone.
         known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
@@ -124,15 +125,17 @@ class Outcome(NamedTuple):
         )
         costs = machine_costs(use_cache=self.options.use_cache)
         slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
-        alone = tally.seconds - engine.tally.seconds * (1 - 1 / slow)
+        alone = tally.seconds - engine.course.tally.seconds * (1 - 1 / slow)
         profile = known._replace(item_seconds=max(1e-9, alone / tally.items))
         if engine.memory.grown is not None and not (engine.crew and engine.crew.reused):
             profile = profile._replace(memory_bytes=engine.memory.grown)
         importing = self._importing(engine, adviser)
         if importing is not None:
             profile = profile._replace(import_seconds=importing)
-        if engine.packed and profile.result_bytes < SHARED_FROM_BYTES:
-            profile = profile._replace(pickle_seconds=engine.packed / engine.tally.items)
+        if engine.course.packed and profile.result_bytes < SHARED_FROM_BYTES:
+            profile = profile._replace(
+                pickle_seconds=engine.course.packed / engine.course.tally.items
+            )
         return profile
 
     def _cpu_share(self, known: Profile, remembered: Profile | None) -> float:
@@ -152,7 +155,11 @@ class Outcome(NamedTuple):
     def _waiting(self, engine: Engine, known: Profile) -> int:
         """Return how many workers have been shown to wait as well as one."""
         assert self.adviser is not None
-        cpus, tally, alone = self.adviser.machine.cpus, engine.tally, self.evidence.probe.mean
+        cpus, tally, alone = (
+            self.adviser.machine.cpus,
+            engine.course.tally,
+            self.evidence.probe.mean,
+        )
         if engine.workers <= cpus and self.steps is None:
             return known.waiting_workers
         steps = self.steps
@@ -164,7 +171,7 @@ class Outcome(NamedTuple):
     def _importing(self, engine: Engine, adviser: Adviser) -> float | None:
         """Return how long fresh workers took to import what the function uses, None if none did."""
         crew = engine.crew
-        begun = [span.begun for span in engine.spans if span.worker]
+        begun = [span.begun for span in engine.course.spans if span.worker]
         if adviser.method not in FRESH_METHODS or crew is None or crew.reused or engine.retried:
             return None
         if crew.ready_at is None or not begun:
@@ -177,7 +184,7 @@ class Outcome(NamedTuple):
         Only items that cost the same can be compared: of others those that ran here may have been
         the light ones.
         """
-        probe, tally, adviser = self.evidence.probe, engine.tally, self.adviser
+        probe, tally, adviser = self.evidence.probe, engine.course.tally, self.adviser
         assert adviser is not None
         if probe.items < 2 or probe.seconds < COMPARABLE_SECONDS or not tally.items:
             return None
@@ -194,7 +201,7 @@ class Outcome(NamedTuple):
         engine, adviser = self.engine, self.adviser
         assert engine is not None
         assert adviser is not None
-        crew, spans = engine.crew, engine.spans
+        crew, spans = engine.crew, engine.course.spans
         assert crew is not None
         seen = Seen(adviser.method, crew.workers, resident_bytes())
         if not crew.reused and crew.start_seconds:
@@ -219,8 +226,8 @@ class Outcome(NamedTuple):
             elif size < SHARED_FROM_BYTES and moving > 0:
                 seen = seen._replace(byte_seconds=moving / size)
         moved = sum(span.bytes for span in spans)
-        if moved >= SHARED_FROM_BYTES * max(1, engine.tally.items):
-            seen = seen._replace(shared_seconds=engine.packed / moved)
+        if moved >= SHARED_FROM_BYTES * max(1, engine.course.tally.items):
+            seen = seen._replace(shared_seconds=engine.course.packed / moved)
         return seen._replace(crowding=self._crowding(engine))
 
     def report(self) -> RunReport:
@@ -229,16 +236,18 @@ class Outcome(NamedTuple):
 
         engine, adviser, plan = self.engine, self.adviser, self.plan
         profile = self.profile()
-        spans = tuple(engine.spans) if engine is not None else ()
+        spans = tuple(engine.course.spans) if engine is not None else ()
         used = plan is not None and engine is not None and not self.gave_up
-        worker_items = engine.tally.items if used and engine is not None else 0
+        worker_items = engine.course.tally.items if used and engine is not None else 0
+        long = self.elapsed >= NOTEWORTHY_SECONDS
+        busy = others(waiting_programs(), os.cpu_count() or 1) if long else ""
         return RunReport(
             function=getattr(self.func, "__qualname__", type(self.func).__qualname__),
             items=self.produced,
             backend=plan.executor if plan is not None and used else "serial",
             n_jobs=engine.workers if engine is not None else 1,
             chunksize=next((span.items for span in spans if span.worker), 0),
-            chunks=engine.chunks if engine is not None else 0,
+            chunks=engine.course.chunks if engine is not None else 0,
             start_method=adviser.method if used and adviser is not None else "",
             start_reason=adviser.method_reason if used and adviser is not None else "",
             reason=self.reason,
@@ -253,15 +262,17 @@ class Outcome(NamedTuple):
             worker_items=worker_items,
             workers=tuple(sorted({span.worker for span in spans if span.worker})),
             retried=engine.retried if engine is not None else 0,
-            warnings=(*self.warnings, *contradictions(self.forecast, self.elapsed)),
+            warnings=(*self.warnings, *contradictions(self.forecast, self.elapsed, busy)),
             timeline=spans,
             machine=this_machine(),
-            hints=() if profile is None else tuple(self._hints(profile, used=used)),
+            hints=() if profile is None else tuple(self._hints(profile, used=used, busy=busy)),
+            busy=busy,
         )
 
-    def _hints(self, profile: Profile, *, used: bool) -> list[str]:
+    def _hints(self, profile: Profile, *, used: bool, busy: str) -> list[str]:
         """Return what would make the call faster."""
-        from .show.hints import hints_for_run
+        from .decide.effects import effects_of
+        from .show.hints import hints_for_effects, hints_for_run
 
         crew = self.engine.crew if self.engine is not None else None
         started = crew is not None and not crew.reused
@@ -276,12 +287,32 @@ class Outcome(NamedTuple):
             seconds=self.elapsed,
             start_seconds=crew.start_seconds + crew.end_seconds if crew and started else 0.0,
             shipped_bytes=crew.shipped_bytes if crew is not None else 0,
+            busy=busy,
         )
         adviser = self.adviser
         if adviser is not None and self.options.backend is None:
             hint = adviser.threads_hint(profile, self.produced, self.elapsed)
             found += [hint] if hint else []
+        in_processes = used and self.plan is not None and self.plan.executor == "process"
+        if in_processes and self.engine is not None and self.engine.course.tally.items:
+            found += hints_for_effects(effects_of(self.func))
         return found
+
+
+def others(waiting: int, cpus: int) -> str:
+    """Return what is to be said of other programs, "" where they leave a CPU.
+
+    Args:
+        waiting: threads of other programs that run or want to.
+        cpus: CPUs of the machine.
+
+    >>> others(1, 2), others(4, 2)
+    ('', '4 threads of other programs want to run on 2 CPUs')
+    """
+    if waiting < cpus:
+        return ""
+    threads = counted(waiting, "thread of other programs wants", "threads of other programs want")
+    return f"{threads} to run on {counted(cpus, 'CPU')}"
 
 
 def chunk_gaps(spans: list[Span]) -> tuple[float, float | None]:
@@ -303,8 +334,13 @@ def chunk_gaps(spans: list[Span]) -> tuple[float, float | None]:
     return size, max(gap, 0.0)
 
 
-def contradictions(forecast: float | None, actual: float) -> list[str]:
+def contradictions(forecast: float | None, actual: float, busy: str = "") -> list[str]:
     """Return what is to be said of a run that went quite otherwise than forecast.
+
+    Args:
+        forecast: what it was forecast to take, s; None without a forecast.
+        actual: what it took, s.
+        busy: what other programs did meanwhile, "" for nothing.
 
     >>> contradictions(1.0, 1.2), contradictions(1.0, 2.5)
     ([], ['it took 2.5 s; the forecast was 1 s'])
@@ -313,4 +349,5 @@ def contradictions(forecast: float | None, actual: float) -> list[str]:
         return []
     if 1 / NOTEWORTHY <= actual / max(forecast, 1e-9) <= NOTEWORTHY:
         return []
-    return [f"it took {duration(actual)}; the forecast was {duration(forecast)}"]
+    cause = f", and the CPUs are busy with other programs: {busy}" if busy else ""
+    return [f"it took {duration(actual)}; the forecast was {duration(forecast)}{cause}"]

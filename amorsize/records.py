@@ -13,6 +13,7 @@ from typing import NamedTuple
 from .decide.codes import digest_of
 from .decide.machine import Machine
 from .decide.model import TIME_BUCKETS, Costs, Profile, StartCost, size_bucket, time_bucket
+from .lookup import load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -217,9 +218,9 @@ def from_bytes(data: bytes) -> Record:
 
 
 def _sealed(content: dict[str, Any]) -> bytes:
-    import json  # 1 ms, and only a process that writes or finds a record needs it
+    json = load("json")  # 1 ms, and only a process that writes or finds a record needs it
 
-    body = json.dumps(content).encode()[:-1]
+    body: bytes = json.dumps(content).encode()[:-1]
     return body + _seal(body)
 
 
@@ -227,7 +228,7 @@ def _unsealed(data: bytes) -> Any:
     body, mark, _ = data.rpartition(_MARK)
     if not mark or data != body + _seal(body):
         raise ValueError("its checksum is wrong")
-    import json
+    json = load("json")
 
     # Text, not bytes: json would look for their encoding first.
     return json.loads(body.decode() + "}")
@@ -240,27 +241,28 @@ def _seal(body: bytes) -> bytes:
     return _MARK + digest_of(body).encode() + b'"}'
 
 
-# The largest value believed for each number; anything beyond is a damaged or hostile record.
-_LIMITS = {
-    "item_seconds": 1e7,
-    "spread": 1e8,
-    "least_seconds": 1e7,
-    "most_seconds": 1e7,
-    "cpu_share": 1e4,
-    "arg_bytes": 1e12,
-    "result_bytes": 1e12,
-    "pickle_seconds": 1e5,
-    "send_seconds": 1e5,
-    "crowding": 1e4,
-    "import_seconds": 1e5,
-    "memory_bytes": 1 << 50,
-    "items": 1 << 62,
-    "waiting_workers": 1 << 20,
-    "cores": 1 << 20,
-    "cpus": 1 << 20,
-    "n_jobs": 1 << 20,
-    "chunksize": 1 << 62,
-    "updated": 1e12,
+# The range that each number is believed in; anything beyond is a damaged or hostile record. Nothing
+# is measured below a nanosecond (``probe.Tally``), and what forecasts divide by must not be less.
+_RANGES = {
+    "item_seconds": (1e-9, 1e7),
+    "spread": (0, 1e8),
+    "least_seconds": (1e-9, 1e7),
+    "most_seconds": (1e-9, 1e7),
+    "cpu_share": (0, 1e4),
+    "arg_bytes": (0, 1e12),
+    "result_bytes": (0, 1e12),
+    "pickle_seconds": (0, 1e5),
+    "send_seconds": (0, 1e5),
+    "crowding": (0, 1e4),
+    "import_seconds": (0, 1e5),
+    "memory_bytes": (0, 1 << 50),
+    "items": (0, 1 << 62),
+    "waiting_workers": (0, 1 << 20),
+    "cores": (1, 1 << 20),
+    "cpus": (1, 1 << 20),
+    "n_jobs": (1, 1 << 20),
+    "chunksize": (0, 1 << 62),
+    "updated": (0, 1e12),
 }
 
 
@@ -299,7 +301,7 @@ def _checked(data: dict[str, Any]) -> Record:
         updated=_number(data, "updated", "float"),
         guess=data.get("guess") is True,
     )
-    ordered = 0 < profile.least_seconds <= profile.most_seconds and profile.item_seconds > 0
+    ordered = profile.least_seconds <= profile.most_seconds
     if size_bucket(record.items) != record.size or not ordered or data["key"] != record.key:
         raise ValueError("its parts contradict each other")
     return record
@@ -313,9 +315,10 @@ def _number(data: dict[str, Any], name: str, kind: Any) -> Any:
     value = data[name]
     if isinstance(value, bool) or not isinstance(value, int if kind == "int" else (int, float)):
         raise TypeError(f"{name}={value!r} is not a number")
-    if not 0 <= value <= _LIMITS[name]:  # false for NaN, too
+    least, most = _RANGES[name]
+    if not least <= value <= most:  # false for NaN, too
         raise ValueError(f"{name}={value!r} is out of range")
-    return value
+    return value if kind == "int" else float(value)
 
 
 # What the machine charges ---------------------------------------------------------------------
@@ -342,16 +345,21 @@ def is_costs_name(name: str) -> bool:
     )
 
 
-def costs_to_bytes(costs: Costs) -> bytes:
-    """Return what was learned of a machine as sealed JSON."""
-    data = costs._asdict()
+def costs_to_bytes(costs: Costs, updated: float) -> bytes:
+    """Return what was learned of a machine as sealed JSON.
+
+    Args:
+        costs: what was learned.
+        updated: when, in seconds since the epoch.
+    """
+    data = {"updated": updated, **costs._asdict()}
     for method in _START_METHODS:
         data[method] = data[method]._asdict()
     return _sealed({"format": FORMAT, **data})
 
 
-def costs_from_bytes(data: bytes) -> Costs:
-    """Return what was learned of a machine, every number checked.
+def costs_from_bytes(data: bytes) -> tuple[Costs, float]:
+    """Return what was learned of a machine, every number checked, and when that was.
 
     Raises:
         ValueError: the bytes hold none of this format, or are damaged.
@@ -367,7 +375,7 @@ def costs_from_bytes(data: bytes) -> Costs:
                 found[name] = StartCost(*(_cost(value[part]) for part in StartCost._fields))
             else:
                 found[name] = _cost(value)
-        return Costs(**found)
+        return Costs(**found), _number(content, "updated", "float")
     except (TypeError, LookupError, AttributeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

@@ -2,7 +2,9 @@
 
 Short-lived containers start with an empty folder. ``AMORSIZE_CACHE_URL`` names a place they share:
 ``redis://host:port/0`` (extra ``redis``) or ``file:///shared/folder``. It is asked on a local miss
-only, never on a hit's way, with a short limit of time; and after a failure not at all for a while.
+only, never on a hit's way, with one short limit of time for the whole exchange; and after a failure
+not at all for a while. What it answers is not believed before it is checked, and what is said of
+its failures names neither a password nor anything else of the URL that could hold one.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from . import store
 
@@ -19,20 +22,38 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Level(Protocol):
-        """A place that keeps bytes by name."""
+        """A place that keeps bytes by name.
+
+        Attributes:
+            local: whether a call of it may take as long as it likes where no thread can be started.
+        """
+
+        local: bool
 
         def get(self, names: list[str]) -> list[bytes | None]: ...
 
         def put(self, name: str, data: bytes, seconds: float) -> None: ...
 
+        def tidy(self, seconds: float, rules: store.Rules) -> None: ...
 
-__all__ = ["fetch", "publish"]
+        def abandon(self) -> None: ...
+
+
+__all__ = ["fetch", "publish", "tidy"]
 
 # A round trip within a data centre takes less than 1 ms; who has to wait longer had better measure.
 LIMIT_SECONDS = 0.1
+# Listing and removing takes 3 ms here for 1,000 files, and a network's file system some more.
+TIDY_LIMIT_SECONDS = 0.5
 # How long a place that failed is left alone: at first, and at most.
 COOL_SECONDS = 5.0
 MOST_COOL_SECONDS = 300.0
+# Records are dropped when they are a week old; no server takes an expiry that is not finite.
+MOST_KEPT_SECONDS = 366 * 24 * 3600
+
+
+class _RefusedError(Exception):
+    """What is wrong with a place, in words of this module, which hold nothing of the URL."""
 
 
 class _Circuit:
@@ -44,7 +65,7 @@ class _Circuit:
         self.left_alone_until = 0.0  # on the monotonic clock
         self.cool = COOL_SECONDS
 
-    def ask(self, call: Callable[[Level], Any]) -> Any:
+    def ask(self, call: Callable[[Level], Any], limit: float = LIMIT_SECONDS) -> Any:
         """Return what a call of the level gives; None where it fails or is left alone.
 
         Raises:
@@ -53,20 +74,24 @@ class _Circuit:
         if time.monotonic() < self.left_alone_until:
             return None
         try:
-            found = _within(LIMIT_SECONDS, lambda: call(self._open()))
-        except Exception as error:
+            found = self._ask(call, limit)
+        except Exception as error:  # noqa: BLE001 - a client's package may raise anything
             self.left_alone_until = time.monotonic() + self.cool
             self.cool = min(2 * self.cool, MOST_COOL_SECONDS)
-            raise OSError(
-                f"{_without_password(self.url)}: {error or type(error).__name__}"
-            ) from error
+            # Not "from error": its text may hold the password.
+            raise OSError(f"{_without_secrets(self.url)}: {_why(error)}") from None
         self.cool = COOL_SECONDS
         return found
 
-    def _open(self) -> Level:
-        if self.level is None:
-            self.level = _open(self.url)
-        return self.level
+    def _ask(self, call: Callable[[Level], Any], limit: float) -> Any:
+        # Before the clock runs: this may load the client's package, but asks no network.
+        level = self.level = self.level or _open(self.url)
+        try:
+            return _within(limit, lambda: call(level), or_here=level.local)
+        except TimeoutError:
+            self.level = None
+            level.abandon()
+            raise
 
 
 _circuits: dict[str, _Circuit] = {}
@@ -94,6 +119,21 @@ def publish(name: str, data: bytes, seconds: float) -> None:
         circuit.ask(lambda level: level.put(name, data, seconds))
 
 
+def tidy(seconds: float, rules: store.Rules) -> None:
+    """Keep the shared place within the limits of a local folder.
+
+    Args:
+        seconds: age from which a file is of no use.
+        rules: which files are the library's.
+
+    Raises:
+        OSError: it failed; it will be left alone for a while.
+    """
+    circuit = _circuit()
+    if circuit is not None:
+        circuit.ask(lambda level: level.tidy(seconds, rules), TIDY_LIMIT_SECONDS)
+
+
 def _circuit() -> _Circuit | None:
     url = os.environ.get("AMORSIZE_CACHE_URL", "")
     if not url:
@@ -111,11 +151,13 @@ def _open(url: str) -> Level:
         return _Folder(unquote(rest))
     if scheme in ("redis", "rediss", "unix"):
         return _Redis(url)
-    raise ValueError("AMORSIZE_CACHE_URL takes redis://... or file:///...")
+    raise _RefusedError("AMORSIZE_CACHE_URL takes redis://... or file:///...")
 
 
 class _Folder:
     """A folder on a shared file system."""
+
+    local = True  # it hangs no longer than the local folder would
 
     def __init__(self, place: str) -> None:
         self._place = place
@@ -124,15 +166,32 @@ class _Folder:
         return [store.read(self._place, name, shared=True) for name in names]
 
     def put(self, name: str, data: bytes, seconds: float) -> None:
-        store.write(self._place, name, data, shared=True)
+        try:
+            store.write(self._place, name, data, shared=True)
+        except PermissionError:
+            # In a folder like /tmp another user's record cannot be replaced, and is as good.
+            if not store.exists(os.path.join(self._place, name)):
+                raise
+
+    def tidy(self, seconds: float, rules: store.Rules) -> None:
+        with suppress(PermissionError):  # the same: its owner will
+            store.limit(self._place, seconds, rules)
+
+    def abandon(self) -> None:
+        """Do nothing: the thread ends when the file system answers."""
 
 
 class _Redis:
     """A Redis server, or one that speaks its protocol."""
 
+    local = False
+
     def __init__(self, url: str) -> None:
-        import redis.backoff  # an extra
-        import redis.retry
+        try:
+            import redis.backoff  # an extra
+            import redis.retry
+        except ImportError:
+            raise _RefusedError("the package redis is not installed (extra 'redis')") from None
 
         self._client = redis.Redis.from_url(
             url,
@@ -143,19 +202,47 @@ class _Redis:
 
     def get(self, names: list[str]) -> list[bytes | None]:
         found: Any = self._client.mget([self._key(name) for name in names])
-        # Text where the URL asks for decode_responses.
-        return [data.encode() if isinstance(data, str) else data for data in found]
+        if not isinstance(found, list) or len(found) != len(names):
+            raise _RefusedError("it answers as no Redis does")
+        return [_as_bytes(data) for data in found]
 
     def put(self, name: str, data: bytes, seconds: float) -> None:
-        self._client.set(self._key(name), data, ex=max(1, int(seconds)))
+        kept = min(max(1, int(seconds)), MOST_KEPT_SECONDS)
+        self._client.set(self._key(name), data, ex=kept)
+
+    def tidy(self, seconds: float, rules: store.Rules) -> None:
+        """Do nothing: the server drops what has expired."""
+
+    def abandon(self) -> None:
+        """Close the connections, so that a thread that still reads from one ends."""
+        with suppress(Exception):  # they are given up anyhow
+            self._client.connection_pool.disconnect(inuse_connections=True)
 
     @staticmethod
     def _key(name: str) -> str:
         return f"amorsize:{name}"
 
 
-def _within(seconds: float, call: Callable[[], Any]) -> Any:
+def _as_bytes(data: object) -> bytes | None:
+    """Return an answer as bytes: text comes where the URL asks for ``decode_responses``."""
+    if isinstance(data, str):
+        return data.encode()
+    if data is None or isinstance(data, bytes):
+        return data
+    raise _RefusedError("it answers as no Redis does")
+
+
+def _within(seconds: float, call: Callable[[], Any], *, or_here: bool) -> Any:
     """Return what a call gives within so many seconds; a file system may hang without end.
+
+    A limit of each read or write alone would not do: a server that drips a byte at a time keeps
+    within that for ever, and looking up its name has no limit at all.
+
+    Args:
+        seconds: how long to wait.
+        call: what to call, in a thread.
+        or_here: whether to call it in this thread where none can be started (from Python 3.12 on
+            while the interpreter ends); None is returned otherwise.
 
     Raises:
         TimeoutError: it took longer.
@@ -172,23 +259,56 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
     thread = threading.Thread(target=run, name="amorsize-remote", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # the interpreter is ending; from 3.12 on no thread can be started then
-        run()
-    else:
-        # The first call also loads the client's package.
-        thread.join(seconds + 2.0 if not _loaded else seconds)
-    _loaded.append(True)
+    except RuntimeError:
+        return call() if or_here else None
+    thread.join(seconds)
     if not box:
-        raise TimeoutError(f"no answer within {seconds:g} s")
+        raise TimeoutError
     value, error = box[0]
     if error is not None:
         raise error
     return value
 
 
-_loaded: list[bool] = []
+# What is said of a failure ------------------------------------------------------------------
 
 
-def _without_password(url: str) -> str:
+def _why(error: BaseException) -> str:
+    """Return why a place failed, without the text of others' exceptions.
+
+    That may quote the URL: "Port could not be cast to integer value as 'secret'".
+    """
+    if isinstance(error, _RefusedError):
+        return str(error)
+    if type(error) is TimeoutError and not error.args:
+        return "no answer in time"
+    name, seen = type(error).__name__, 0
+    cause: BaseException | None = error
+    while cause is not None and seen < 10:
+        if isinstance(cause, OSError) and isinstance(cause.strerror, str):
+            return f"{name} ({cause.strerror})"
+        cause, seen = cause.__cause__ or cause.__context__, seen + 1
+    return name
+
+
+def _without_secrets(url: str) -> str:
+    """Return what of a URL may be shown: scheme, host and port, or the folder.
+
+    >>> _without_secrets("redis://:secret@db.example:6379/0?password=secret")
+    'redis://db.example:6379'
+    >>> _without_secrets("redis://db:secret/0"), _without_secrets("redis://:se?cr@et@db:1/0")
+    ('redis://db', 'redis://')
+    >>> _without_secrets("file:///srv/records"), _without_secrets("secret")
+    ('file:///srv/records', 'AMORSIZE_CACHE_URL')
+    """
     scheme, mark, rest = url.partition("://")
-    return scheme + mark + rest.rpartition("@")[2]
+    if not mark or scheme not in ("file", "redis", "rediss", "unix"):
+        return "AMORSIZE_CACHE_URL"
+    plain, query, options = rest.replace("#", "?").partition("?")
+    if scheme == "file":
+        return f"file://{plain}" if plain.startswith("/") else "file://"
+    if scheme == "unix" or (query and "@" in options):  # where its password ends cannot be known
+        return f"{scheme}://"
+    host, _, port = plain.rpartition("@")[2].partition("/")[0].partition(":")
+    is_port = port.isdecimal() and int(port) < 1 << 16
+    return f"{scheme}://{host}:{port}" if is_port else f"{scheme}://{host}"

@@ -13,25 +13,28 @@ from contextlib import closing, nullcontext, suppress
 from functools import partial
 
 from .adviser import Adviser, assumed_items, count_workers, hindrance, inherits, learn_costs
-from .decide.fingerprint import is_known
+from .decide.fingerprint import walk_seconds
 from .decide.machine import usable_cpus
 from .decide.model import FRESH_METHODS, Chunking, Profile
-from .decide.planner import STREAM_CHUNK_ITEMS, STREAM_CHUNK_SECONDS, Plan, next_chunksize
+from .decide.planner import Plan, chunk_sizes
 from .decide.probe import LONGEST_BLOCK_SECONDS
 from .decide.steps import Stage, Step, Steps
 from .errors import SerializationError, TaskTimeoutError
 from .evidence import Evidence
+from .lookup import load
+from .naming import meet
 from .options import Options
 from .outcome import Outcome
 from .run.failure import MISSING
 from .run.feed import Feed
 from .run.transport import is_smaller
+from .units import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .run.crew import Crew, Task
+    from .launcher import Launcher
     from .run.engine import Engine
 
 __all__ = ["Session"]
@@ -42,6 +45,9 @@ LOOK_UP_SECONDS = 0.0002
 # the timing of an item of 30 ns is right.
 RECALL_SECONDS = 0.00005
 WORTH_RECALLING_SECONDS = 0.001
+# A fingerprint may cost up to this share of the work, done and to come: a function that reaches
+# anything mutable is walked anew each time, which takes between 15 us and 6 ms.
+WALK_SHARE = 0.02
 # If no more work than this is left, no crew could be back in time.
 WORTH_SECONDS = 0.0025
 # A short run that went as remembered teaches nothing that pays for the learning (30 us).
@@ -85,6 +91,7 @@ class Session:
         self.plan: Plan | None = None  # of what was handed to workers
         self._serial_plan: Plan | None = None  # the last that said to go on here
         self.engine: Engine | None = None
+        self.launcher: Launcher | None = None
         self.warnings: list[str] = []
         self.produced = 0
         self._reason = "it was over before anything else could have been quicker"
@@ -163,7 +170,7 @@ class Session:
             if self._alone and not self.warnings:
                 self._reason = "one job was asked for"
             return None
-        adviser = self._advised()
+        adviser = self._advised(at_once=True)
         profile = adviser.remembered()
         left = self.feed.likely_remaining or max(2, self.jobs or 2)
         # One worker's timing decides about more of them when nothing is known.
@@ -185,13 +192,28 @@ class Session:
         self._reason = reason
         self.warnings.append(f"the items run in the calling process: {reason}")
 
-    def _advised(self) -> Adviser:
-        """Return the adviser; the first call looks up what is known."""
+    def _advised(self, *, at_once: bool = False) -> Adviser:
+        """Return the adviser; what is known is looked up as soon as that pays, or at once."""
         adviser = self._adviser or self._call_adviser()
-        if not self._looked_up:
+        if not self._looked_up and (at_once or self._pays_to_walk(self._work())):
             adviser.look_up()
             self._looked_up = True
         return adviser
+
+    def _work(self) -> float:
+        """Return how long the items take, s: those that ran here, and those that are sure to come.
+
+        In a lazy run most are not timed. A single item may have paid for imports: what follows from
+        it for others is held within so much that a fingerprint takes no longer than it did.
+        """
+        probe, left = self.probe, self.feed.remaining or 0
+        done = max(probe.seconds, probe.mean * self.feed.position)
+        ahead = left * probe.mean
+        return done + (ahead if probe.items > 1 else min(ahead, done / WALK_SHARE))
+
+    def _pays_to_walk(self, seconds: float) -> bool:
+        """Return whether so much work, in s, pays for the function's fingerprint."""
+        return walk_seconds(self.func) <= WALK_SHARE * seconds
 
     def _recalls(self) -> bool:
         """Return whether this process remembers the function; asked once, if it could matter."""
@@ -199,6 +221,8 @@ class Session:
         if self._adviser is not None or left is None or probe.seconds < RECALL_SECONDS:
             return False
         if probe.items < 2 or left * probe.mean < WORTH_RECALLING_SECONDS:
+            return False
+        if not self._pays_to_walk(probe.seconds):
             return False
         adviser = self._call_adviser()
         adviser.look_up(only_memory=True)
@@ -311,6 +335,9 @@ class Session:
             profile = evidence.profile(remembered)
         if not reason:
             plan = adviser.plan(profile, left, sliceable=feed.sliceable, is_light=self._is_light)
+            if plan.executor != "serial" and adviser.look_again(self.options.mp_context):
+                # Workers started in another way cost something else.
+                plan = adviser.plan(profile, left, sliceable=feed.sliceable)
             if plan.executor != "serial":
                 adviser.adopt(plan)
                 self._commit(plan, known=known)
@@ -362,7 +389,11 @@ class Session:
 
     def _crowd(self, plan: Plan, *, ordered: bool, lazy: bool) -> Generator[tuple[int, list[Any]]]:
         """Yield (start, results) of the items left, run by a crew; or here, if none can be had."""
-        from .run.engine import Engine  # heavy, and only workers need it
+        for name in ("launcher", "run.course", "run.engine", "run.memory", "run.policy"):
+            load(f"amorsize.{name}")  # heavy, and only workers need it
+        from .launcher import Launcher
+        from .run.course import Course
+        from .run.engine import Engine
         from .run.memory import WorkerMemory
         from .run.policy import Policy
 
@@ -374,6 +405,24 @@ class Session:
         )
         if self.jobs is None:
             self._steps = Steps.of_plan(usable_cpus(), plan, profile)
+        memory, course = (
+            WorkerMemory(adviser.method),
+            Course(
+                profile.item_seconds if profile else 0.0,
+                profile.result_bytes if profile else 0.0,
+                profile.cpu_share if profile else 0.0,
+            ),
+        )
+        self.launcher = Launcher(
+            self.func,
+            self.shipped,
+            self.feed,
+            options,
+            adviser,
+            must_run=must_run,
+            cpu_share=course.cpu_share,
+            memory=memory,
+        )
         self.engine = Engine(
             self.feed,
             Policy(
@@ -389,14 +438,13 @@ class Session:
                 timeout=options.timeout,
                 return_exceptions=options.return_exceptions,
                 help=not must_run and adviser.method in FRESH_METHODS,
+                withdraw=not must_run,
                 retreat=not must_run and not lazy and adviser.method != "thread",
                 rethink=self._rethink if self._steps is not None else None,
             ),
-            self._make_crew,
-            WorkerMemory(adviser.method),
-            item_seconds=profile.item_seconds if profile else 0.0,
-            result_bytes=profile.result_bytes if profile else 0.0,
-            cpu_share=profile.cpu_share if profile else 0.0,
+            self.launcher,
+            memory,
+            course,
             progress=None if self._progress is None else self._progress.add,
         )
         yield from self.engine.run()
@@ -406,17 +454,7 @@ class Session:
         fixed = self.options.chunksize
         if self.options.task_timeout is not None and (fixed is None or not self.options.retries):
             fixed = 1  # so that a late item takes no other with it, which would have to run again
-        if fixed is not None:
-            size: int = fixed
-            return lambda left, **_: size
-        if lazy or self.feed.remaining is None:
-            return partial(
-                next_chunksize,
-                chunking=chunking,
-                longest_seconds=STREAM_CHUNK_SECONDS,
-                most_items=STREAM_CHUNK_ITEMS,
-            )
-        return partial(next_chunksize, chunking=chunking)
+        return chunk_sizes(chunking, fixed, stream=lazy or self.feed.remaining is None)
 
     def _rethink(self, stage: Stage) -> Step:
         """Return how many workers to go on with, now that some have shown what an item takes."""
@@ -430,48 +468,6 @@ class Session:
         self._commit(found, known=stage.left is not None)
         return Step(found.n_jobs, last=not stage.waits)
 
-    def _make_crew(self, workers: int, first: Callable[[bool], Iterator[Task]] | None) -> Crew:
-        # Now: later there may be no descriptor to open them with.
-        from .run.inline import InlineCrew
-        from .run.start import start_crew
-        from .run.worker import BUSY_SHARE, Call, Setup, Threads
-
-        options, feed, method = self.options, self.feed, self._advised().method
-        inherited = inherits(method)
-        call = Call(
-            func=self.func if inherited else self.shipped,
-            star=feed.star,
-            columns=feed.columns if self._inherits() else (),
-            return_exceptions=options.return_exceptions,
-        )
-        share = max(1, usable_cpus() // workers)
-        known = self.engine.cpu_share if self.engine is not None else 0.0
-        threads = None if method == "thread" else Threads.shared(share, busy=known > BUSY_SHARE)
-        if self.engine is not None:
-            self.engine.memory.begin()
-        setup = Setup(call, options.initializer, options.initargs, threads=threads)
-        try:
-            return start_crew(
-                method,
-                workers,
-                setup,
-                context=options.mp_context,
-                inherits=self._inherits(),
-                first=first,
-            )
-        except (OSError, ImportError) as error:
-            if isinstance(error, OSError) and workers > 1:
-                raise  # the engine asks again for fewer
-            reason = f"no worker could be started ({type(error).__name__}: {error})"
-        except SerializationError as error:
-            if options.workers_only(self.jobs):
-                raise
-            reason = f"the function cannot be sent to workers ({error})"
-        self._give_up_workers(reason)
-        # Here the function itself is at hand, and the input as well.
-        call = call._replace(func=self.func, columns=feed.columns)
-        return InlineCrew(Setup(call, options.initializer, options.initargs))
-
     # The end --------------------------------------------------------------------------------
 
     def _elapsed(self) -> float:
@@ -482,13 +478,23 @@ class Session:
             assert self.options.timeout is not None
             raise TaskTimeoutError(
                 f"the call took longer than timeout={self.options.timeout:g} s; "
-                f"{self.feed.position} items were finished",
+                f"{counted(self.feed.position, 'item was', 'items were')} finished",
                 seconds=self.options.timeout,
             )
 
     def _leave(self, *, done: bool) -> None:
         """Remember and report, however the call ended."""
         elapsed = self._elapsed()
+        if self.engine is not None and self.launcher is not None:
+            # Once more: a signal's handler may have raised in the middle of its end.
+            self.engine.end()
+            self.warnings += self.launcher.warnings
+            if self.launcher.gave_up:
+                self._give_up_workers(self.launcher.gave_up)
+            if self.engine.withdrawn:
+                self.warnings.append(
+                    f"the items left ran in the calling process: {self.engine.withdrawn}"
+                )
         if self._progress is not None:
             self._progress.close()
         if done and self.produced:
@@ -502,30 +508,33 @@ class Session:
         """Correct what is known by what happened."""
         if self.total is None or not self.options.use_cache:
             return
-        adviser = self._adviser
+        adviser, pays = self._adviser, self._looked_up or self._pays_to_walk(elapsed)
         if adviser is None:
-            # Over at once, before anything was looked up. It is remembered the first time, since
-            # advice may be asked for; after that it would only be the work that takes longer.
-            if is_known(self.func) and self.options.report is None:
+            # Over before anything was looked up. It is remembered the first time, since advice may
+            # be asked for; but not where that would take longer than all of the work.
+            if elapsed < LOOK_UP_SECONDS or not pays:
+                return
+            if meet(self.func) and self.options.report is None:
                 return
             adviser = self._call_adviser()
-            adviser.look_up(only_memory=True)
+            adviser.look_up(only_memory=True, late=True)
             if adviser.remembered(self.probe.mean, first=not self.probe.rest.items):
                 return
         engine = self.engine
         if engine is None and elapsed < WORTH_LEARNING_SECONDS and self._went_as_remembered():
             return
         outcome = self._outcome(elapsed)
+        first = engine.course.spans[0] if engine is not None and engine.course.spans else None
         if engine is not None and not engine.retried and not self._gave_up:
             learn_costs(outcome.seen())
         profile = outcome.profile()
-        if profile is not None:
+        if profile is not None and pays:
             plan = self.plan
             adviser.remember(
                 profile,
                 executor="serial" if plan is None else plan.executor,
                 n_jobs=1 if plan is None or engine is None else engine.workers,
-                chunksize=engine.spans[0].items if engine is not None and engine.spans else 0,
+                chunksize=first.items if first is not None else 0,
                 run_seconds=elapsed,
             )
 

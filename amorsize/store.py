@@ -13,14 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from .lookup import load
+
 __all__ = [
     "Entry",
+    "Rules",
+    "age",
     "entries",
     "exists",
     "folder",
     "limit",
     "read",
     "remove",
+    "spare_folder",
     "told_folder",
     "write",
 ]
@@ -50,26 +55,73 @@ class Entry(NamedTuple):
     regular: bool
 
 
+class Rules(NamedTuple):
+    """Which files of a folder are the library's, told by their names.
+
+    Attributes:
+        is_ours: whether a file is one that is kept here.
+        is_leftover: whether it is one that a killed writer left.
+    """
+
+    is_ours: Callable[[str], bool]
+    is_leftover: Callable[[str], bool]
+
+
+def age(when: float, now: float) -> float:
+    """Return the age of a file, s; one from the future was written by a clock that was wrong.
+
+    How wrong is not known: it counts as old as it is ahead, so that it goes like any other.
+    """
+    return abs(now - when)
+
+
 def told_folder() -> str:
     """Return what the environment says of the folder's place, "" for nothing."""
     return os.environ.get("AMORSIZE_CACHE_DIR", "")
 
 
 def folder(told: str | None = None) -> str:
-    """Return the folder that ``told`` (by default the environment) names; it may not exist."""
+    """Return the folder that ``told`` (by default the environment) names; it may not exist.
+
+    Args:
+        told: what the environment says of it, "" for the user's own cache folder.
+
+    Raises:
+        OSError: it cannot be determined: the user has no home, or the folder is relative and the
+            working directory is not there.
+    """
     told = told_folder() if told is None else told
     if told:
         return os.path.abspath(os.path.expanduser(told))
     if not _default_folder:
-        from platformdirs import user_cache_dir  # 10 ms, and only the first time
-
-        _default_folder.append(
-            os.path.join(user_cache_dir("amorsize", appauthor=False), "optimization_cache")
-        )
+        _default_folder.append(os.path.join(_users_folder(), "optimization_cache"))
     return _default_folder[0]
 
 
 _default_folder: list[str] = []
+
+
+def _users_folder() -> str:
+    user_cache_dir = load("platformdirs").user_cache_dir  # 10 ms, and only the first time
+
+    try:
+        found: str = user_cache_dir("amorsize", appauthor=False)
+    except RuntimeError as error:  # neither HOME nor an entry among the system's users
+        raise FileNotFoundError(str(error)) from error
+    if not os.path.isabs(found):  # as HOME is; it would be another folder after each chdir
+        raise FileNotFoundError(f"{found!r} is not an absolute path")
+    return found
+
+
+def spare_folder() -> str:
+    """Return the folder to use where none can be determined: the user's, among temporary files."""
+    told = (os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP"))
+    temporary = next(
+        (folder for folder in told if os.path.isabs(folder)),
+        os.path.join(os.path.abspath(os.sep), "tmp"),
+    )
+    user = os.geteuid() if hasattr(os, "geteuid") else "user"
+    return os.path.join(temporary, f"amorsize-{user}")
 
 
 def exists(path: str) -> bool:
@@ -105,7 +157,7 @@ def read(place: str, name: str, *, shared: bool = False) -> bytes | None:
     try:
         if not shared:
             _check(place)
-            _note_use(descriptor)
+        _note_use(descriptor)
         return os.read(descriptor, LARGEST_BYTES)
     finally:
         os.close(descriptor)
@@ -123,9 +175,11 @@ def write(place: str, name: str, data: bytes, *, shared: bool = False) -> None:
     Raises:
         OSError: it cannot be written, or the folder is not to be trusted.
     """
-    if not shared:
+    if shared:
+        _write_new(os.path.join(place, name), data, like=os.stat(place))
+    else:
         _ensure(place)
-    _write_new(os.path.join(place, name), data)
+        _write_new(os.path.join(place, name), data)
 
 
 def remove(place: str, name: str) -> bool:
@@ -161,18 +215,16 @@ def entries(place: str) -> Iterator[Entry]:
             yield Entry(item.name, status.st_size, status.st_mtime, regular)
 
 
-def limit(
-    place: str, ttl: float, is_ours: Callable[[str], bool], is_leftover: Callable[[str], bool]
-) -> int:
+def limit(place: str, ttl: float, rules: Rules) -> int:
     """Remove what is too old or too much, the least recently used first, and killed writers' rests.
 
-    Whatever else somebody keeps in the folder is neither counted nor touched.
+    Whatever else somebody keeps in the folder is neither counted nor touched. One file that cannot
+    be removed keeps no other.
 
     Args:
         place: the folder.
         ttl: age in seconds from which a file is of no use.
-        is_ours: tells by its name whether a file is one that is kept here.
-        is_leftover: tells by its name whether it is one that a killed writer left.
+        rules: which files are the library's.
 
     Returns:
         The number of files removed.
@@ -180,19 +232,32 @@ def limit(
     Raises:
         OSError: the folder cannot be listed, or a file not be removed.
     """
+    removed, trouble = 0, None
+    for name in list(_too_much(place, ttl, rules)):
+        try:
+            removed += remove(place, name)
+        except OSError as error:
+            trouble = error
+    if trouble is not None:
+        raise trouble
+    return removed
+
+
+def _too_much(place: str, ttl: float, rules: Rules) -> Iterator[str]:
+    """Yield the names of the files that are to go."""
     now = time.time()
     files = [entry for entry in entries(place) if entry.regular]
-    files.sort(key=lambda entry: entry.used, reverse=True)
-    removed = count = size = 0
+    files.sort(key=lambda entry: age(entry.used, now))
+    count = size = 0
     for entry in files:
-        if is_leftover(entry.name) and now - entry.used > STALE_SECONDS:
-            removed += remove(place, entry.name)
-        if not is_ours(entry.name):
-            continue
-        count, size = count + 1, size + entry.size
-        if count > MOST_FILES or size > MOST_BYTES or now - entry.used > ttl:
-            removed += remove(place, entry.name)
-    return removed
+        old = age(entry.used, now)
+        if rules.is_leftover(entry.name):
+            if old > STALE_SECONDS:
+                yield entry.name
+        elif rules.is_ours(entry.name):
+            count, size = count + 1, size + entry.size
+            if count > MOST_FILES or size > MOST_BYTES or old > ttl:
+                yield entry.name
 
 
 def _ensure(place: str) -> None:
@@ -223,12 +288,21 @@ def _check(place: str) -> None:
             raise PermissionError(f"others may write to {place}")
 
 
-def _write_new(path: str, data: bytes) -> None:
+def _write_new(path: str, data: bytes, *, like: os.stat_result | None = None) -> None:
+    """Write a file; who may read the folder ``like`` may read it as well, by default nobody else.
+
+    Args:
+        path: the file.
+        data: its content.
+        like: what the folder's status says, where the folder is shared.
+    """
     temporary = f"{path}.{os.getpid()}-{os.urandom(6).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(temporary, flags | getattr(os, "O_BINARY", 0), 0o600)
     try:
         with open(descriptor, "wb") as file:
+            if like is not None:
+                _open_up(descriptor, like)
             file.write(data)
         os.replace(temporary, path)
     except OSError:
@@ -236,8 +310,19 @@ def _write_new(path: str, data: bytes) -> None:
         raise
 
 
+def _open_up(descriptor: int, like: os.stat_result) -> None:
+    """Let those read a file who may read its folder; the umask is about files of one's own."""
+    if hasattr(os, "fchown"):
+        with suppress(OSError):  # not a member of the folder's group
+            os.fchown(descriptor, -1, like.st_gid)
+        with suppress(OSError):  # a file system without modes
+            os.fchmod(descriptor, 0o600 | like.st_mode & 0o044)
+
+
 def _note_use(descriptor: int) -> None:
-    if os.utime not in os.supports_fd or time.time() - os.fstat(descriptor).st_mtime < USED_LATELY:
+    if os.utime not in os.supports_fd:
+        return
+    if age(os.fstat(descriptor).st_mtime, time.time()) < USED_LATELY:
         return
     try:
         os.utime(descriptor)

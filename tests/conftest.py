@@ -6,7 +6,7 @@ import threading
 import psutil
 import pytest
 
-from amorsize import adviser, cache, remote
+from amorsize import adviser, cache, naming, remote
 from amorsize.run import kept
 
 # A shell's background jobs ignore Ctrl-C, and so would every program the tests start from one.
@@ -56,6 +56,7 @@ def forget():
     cache._places.clear()
     cache._ttls.clear()
     adviser.forget_costs()
+    naming.forget_names()
     remote._circuits.clear()
 
 

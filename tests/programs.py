@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,4 +104,5 @@ def wait_for_group(leader, seconds):
 
 def end_group(leader):
     for process in group(leader):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -239,7 +239,7 @@ def test_the_folder_is_the_users_unless_told(monkeypatch):
 def test_what_short_runs_learned_is_written_at_exit(own_cache):
     """A run of microseconds does not pay for a write; the interpreter's exit does."""
     code = (
-        "from amorsize import smart_map, get_cache_dir; smart_map(abs, range(100)); "
+        "from amorsize import smart_map, get_cache_dir; smart_map(abs, range(20_000)); "
         "print(get_cache_dir().exists())"
     )
     for _ in range(5):  # on a busy machine a hundred items may take long, which is written at once

@@ -39,7 +39,7 @@ def learn(func=busy_ms, items=50, **options):
 
 
 def limit(folder, ttl):
-    return store.limit(str(folder), ttl, records.is_record_name, records.is_leftover)
+    return store.limit(str(folder), ttl, store.Rules(records.is_record_name, records.is_leftover))
 
 
 def is_hit(func=busy_ms, items=50, **options):
@@ -368,7 +368,7 @@ class TestCosts:
     @pytest.mark.parametrize("value", [-1.0, 1e9, float("nan"), "1", None, True])
     def test_no_number_is_believed_without_a_look(self, value):
         """Also with a right checksum."""
-        data = records._unsealed(records.costs_to_bytes(FIRST_COSTS))
+        data = records._unsealed(records.costs_to_bytes(FIRST_COSTS, 0.0))
         data["fork"] = {**data["fork"], "base": value}
         with pytest.raises(ValueError):
             records.costs_from_bytes(records._sealed(data))

@@ -182,7 +182,7 @@ def test_what_short_runs_learned_is_published_at_the_exit(folder_url, tmp_path):
 from amorsize import smart_map
 def work(x):
     return x + 1
-smart_map(work, range(50))
+smart_map(work, range(20_000))
 """
     ended = programs.run_source(source, tmp_path, AMORSIZE_CACHE_URL=folder_url)
     assert (ended.code, ended.err) == (0, "")

@@ -33,7 +33,7 @@ def unloaded():
 
 
 @pytest.mark.parametrize("form", [smart_map, lambda *args, **kw: list(smart_imap(*args, **kw))])
-@pytest.mark.parametrize("items", [100, 3_000])
+@pytest.mark.parametrize("items", [100, 1_000])
 def test_a_first_slow_item_starts_no_worker(form, items):
     """The others are over before a worker could be there."""
     reports = []
@@ -46,11 +46,11 @@ def test_a_first_slow_item_starts_no_worker(form, items):
 def test_a_first_slow_item_drops_no_record():
     """As a process has that remembers another one's calls."""
     MARK.touch()
-    smart_map(load_once, range(3_000))
+    smart_map(load_once, range(1_000))
     for _ in range(2):
         MARK.unlink(missing_ok=True)
         reports = []
-        smart_map(load_once, range(3_000), report=reports.append)
+        smart_map(load_once, range(1_000), report=reports.append)
         assert reports[0].cache_hit
         assert reports[0].worker_items == 0
         assert reports[0].profile.item_seconds < 0.001
@@ -70,9 +70,9 @@ def test_a_first_slow_item_is_in_no_figure_of_the_profile():
 
 def test_the_first_block_alone_can_only_be_too_short():
     """A record is dropped by it where items are much quicker than ever, not where they are slow."""
-    smart_map(load_once, range(3_000))
+    smart_map(load_once, range(1_000))
     found = adviser.Adviser.of_call(
-        load_once, 3_000, jobs=None, backend=None, mp_context=None, use_cache=True
+        load_once, 1_000, jobs=None, backend=None, mp_context=None, use_cache=True
     )
     found.look_up()
     assert found.remembered(10.0, first=True) is not None

@@ -246,7 +246,7 @@ def test_a_module_reloaded_before_its_function_is_used_counts(method, tmp_path, 
 def test_without_shared_memory_one_crew_serves_a_call(room, monkeypatch, tmp_path):
     """Small calls travel by the pipe to kept workers, large ones with the start of others."""
     if room == "none":
-        monkeypatch.setattr(shared, "SHARED_FOLDER", str(tmp_path / "nowhere"))
+        monkeypatch.setattr(shared, "shared_folder", lambda: "")
     else:
         monkeypatch.setattr(shared, "write", lambda prefix, parts: "")
     same_as_map(changing.compute)
@@ -388,12 +388,14 @@ def test_two_threads_have_crews_of_their_own():
 
 
 def test_a_fork_finds_no_idle_threads():
-    """Before workers are forked the kept ones end, so that fork stays safe and quiet."""
+    """Kept workers are watched by a thread, which is not there while the process is forked."""
     smart_map(abs, range(3), n_jobs=2, mp_context="spawn")
-    reports = []
-    smart_map(abs, range(3), n_jobs=2, report=reports.append, mp_context="fork")
-    assert kept.idle_workers("spawn") == ()
-    assert threading.active_count() == 1
+    (before,) = kept._watchers
+    smart_map(abs, range(3), n_jobs=2, mp_context="fork")
+    (after,) = kept._watchers
+    assert not before.is_alive()
+    assert after.is_alive()
+    assert kept.idle_workers("spawn") == (2,)
 
 
 def test_a_failed_call_keeps_nothing():
@@ -492,7 +494,7 @@ class TestLargeCaller:
         monkeypatch.setenv("AMORSIZE_N_JOBS", "2")
 
     @staticmethod
-    def choose(asked):
+    def choose(asked, about_to=True):
         """Choose as where fork is the default."""
         return (asked, ASKED) if asked else ("fork", "the interpreter's default")
 

@@ -133,7 +133,7 @@ print(reports[0].explain())
         check=True,
     )
     assert done.stdout.startswith("serial\n")
-    assert "1 usable CPUs (CPUs of the affinity mask)" in done.stdout
+    assert "1 usable CPU (CPUs of the affinity mask)" in done.stdout
 
 
 def test_resident_memory_is_read():
@@ -212,7 +212,7 @@ def test_a_real_quota_is_seen(real_group):
         check=True,
         timeout=60,
     )
-    assert done.stdout.startswith("1 usable CPUs (")
+    assert done.stdout.startswith("1 usable CPU (")
     assert "quota of 0.5" in done.stdout or CPUS == 1
 
 

@@ -128,11 +128,11 @@ class TestInWorkers:
             smart_map(f.fail_on_multiples_of_30, range(100), **way)
         assert "fail_on_multiples_of_30" in str(caught.value.__cause__)
 
-    def test_an_exception_that_cannot_be_unpickled_comes_as_its_base(self, way):
-        """It arrives as its nearest picklable base, with the same text."""
+    def test_an_exception_that_cannot_be_unpickled_comes_as_itself(self, way):
+        """It arrives as its own class, made without its __init__, with the same text."""
         with pytest.raises(Exception, match=r"^one and two") as caught:
             smart_map(f.raise_needs_two, range(20), **way)
-        assert type(caught.value) is Exception
+        assert type(caught.value) is f.NeedsTwoError
         assert "NeedsTwoError" in str(caught.value.__cause__)
 
     def test_a_result_that_cannot_be_pickled_is_named(self, way):
@@ -292,8 +292,9 @@ def test_the_caller_goes_on_while_workers_start(method, kind):
     assert got == [2 * x for x in range(600)]
     assert reports[0].backend == "process"
     assert reports[0].worker_items > 0
-    # More than the probe's few: the caller helped.
-    assert reports[0].caller_items > 10
+    # More than the probe's few: the caller helped, unless workers came at once.
+    if method == "spawn":
+        assert reports[0].caller_items > 10
 
 
 @pytest.mark.parametrize(

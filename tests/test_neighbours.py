@@ -8,7 +8,7 @@ import pytest
 
 from amorsize import TaskTimeoutError, smart_map
 from amorsize.decide.machine import oom_kills, usable_cpus
-from amorsize.run import pool, worker
+from amorsize.run import processes, worker
 from tests import functions as f
 from tests import programs
 
@@ -169,7 +169,7 @@ def dear_slow_to_pickle_then_long(x):
 def test_fewer_workers_go_on_after_a_death_for_want_of_memory(tmp_path, monkeypatch):
     """The kernel's counter of such deaths tells."""
     counts = iter([7] + [8] * 100)  # it rose after the first crew was started
-    monkeypatch.setattr(pool, "oom_kills", lambda: next(counts))
+    monkeypatch.setattr(processes, "oom_kills", lambda: next(counts))
     reports = []
     got = smart_map(
         partial(f.killed_once, str(tmp_path / "died")),

@@ -173,7 +173,7 @@ class TestExplain:
         report = report_of(f.double, range(2_000), n_jobs=2, chunksize=1)
         assert any("chunksize=1" in hint and "leave it out" in hint for hint in report.hints)
         assert any("n_jobs=2" in hint for hint in report.hints)
-        assert "faster    " in report.explain()
+        assert "hint      " in report.explain()
 
     def test_a_large_captured_object_is_told(self):
         """What travels with the function of each call."""

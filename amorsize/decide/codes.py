@@ -1,16 +1,17 @@
-"""Code objects and constants as bytes: equal for equal code, in every process and folder.
+"""Code objects as digests: equal for equal code, in every process and folder.
 
-Line numbers, file names and docstrings leave no trace. Parts are type-tagged and length-prefixed,
-so that no two sequences of parts have the same bytes; long buffers are sampled.
+Line numbers, file names and docstrings leave no trace.
 """
 
 from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from opcode import hasconst, opmap
 from struct import pack
+
+from .atoms import constant, framed
 
 try:
     from _blake2 import blake2b  # hashlib gives this very function, after 2 ms of OpenSSL
@@ -21,19 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = [
-    "ATOMS",
-    "SAMPLE_BYTES",
-    "Code",
-    "buffer",
-    "describe",
-    "digest_of",
-    "framed",
-    "hash_of",
-    "make_room",
-]
+__all__ = ["Code", "describe", "digest_of", "hash_of", "make_room"]
 
-SAMPLE_BYTES = 1_024  # at each end of a long buffer, and in strides between
 MOST_CODES = 4_096
 
 
@@ -69,9 +59,10 @@ class Code:
         globals: names it loads from the module or the builtins.
         names: all its names, attributes among them.
         imports: names of modules it imports as it runs; relative ones without their dots.
+        size: bytes of bytecode, of nested functions also.
     """
 
-    __slots__ = ("code", "digest", "globals", "imports", "names")
+    __slots__ = ("code", "digest", "globals", "imports", "names", "size")
 
     def __init__(
         self,
@@ -80,12 +71,14 @@ class Code:
         globals_: tuple[str, ...],
         names: tuple[str, ...],
         imports: tuple[str, ...],
+        size: int,
     ) -> None:
         self.code = code
         self.digest = digest
         self.globals = globals_
         self.names = names
         self.imports = imports
+        self.size = size
 
 
 _codes: dict[int, Code] = {}
@@ -105,11 +98,12 @@ def describe(code: types.CodeType) -> Code:
     known = _codes.get(id(code))
     if known is not None:
         return known
-    loaded, imports, uses_first_constant = _scan(code)
+    loaded, imports = _scan(code)
     consts: tuple[object, ...] = code.co_consts
-    if _docstring(code) and not uses_first_constant:
+    if _docstring(code) and not _uses_first_constant(code):
         consts = consts[1:]
     names = list(code.co_names)
+    size = len(code.co_code)
     parts = [
         pack(
             "<5q",
@@ -131,36 +125,58 @@ def describe(code: types.CodeType) -> Code:
             loaded += nested.globals
             imports += nested.imports
             names += nested.names
+            size += nested.size
         else:
-            parts.append(_constant(const))
+            parts.append(constant(const))
     digest = hash_of(b"".join(parts))
-    described = Code(code, digest, _unique(loaded), _unique(names), _unique(imports))
+    described = Code(code, digest, _unique(loaded), _unique(names), _unique(imports), size)
     make_room(_codes, MOST_CODES)
     _codes[id(code)] = described
     return described
 
 
-def _scan(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-    """Return (global names loaded, modules imported, whether the first constant is loaded)."""
-    loaded: list[str] = []
-    imported: list[str] = []
-    first = False
-    extended = 0
-    raw = code.co_code
-    for op, low in zip(raw[::2], raw[1::2], strict=True):
-        arg = extended | low
-        if op == _EXTENDED:
-            extended = arg << 8
-            continue
-        extended = 0
-        if op in _LOADS:
-            # The lowest bit of LOAD_GLOBAL says whether to push a NULL for a coming call.
-            loaded.append(code.co_names[arg >> 1 if op == _LOAD_GLOBAL else arg])
-        elif op == _IMPORT_NAME:
-            imported.append(code.co_names[arg])
-        elif op in _CONSTS and arg == 0:
-            first = True
-    return tuple(loaded), tuple(imported), first
+def _scan(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return (global names loaded, modules imported).
+
+    It goes from one instruction of interest to the next, as code may have 100,000 others.
+    """
+    raw, names = code.co_code, code.co_names
+    ops, lows = raw[::2], raw[1::2]
+    # The lowest bit of LOAD_GLOBAL says whether to push a NULL for a coming call.
+    loaded = [
+        names[_argument(ops, lows, place) >> (ops[place] == _LOAD_GLOBAL)]
+        for place in sorted(place for op in _LOADS for place in _places(ops, op))
+    ]
+    imported = [names[_argument(ops, lows, place)] for place in _places(ops, _IMPORT_NAME)]
+    return _unique(loaded), _unique(imported)
+
+
+def _uses_first_constant(code: types.CodeType) -> bool:
+    """Return whether the first constant is loaded as a value."""
+    ops, lows = code.co_code[::2], code.co_code[1::2]
+    return any(
+        lows[place] == 0 and _argument(ops, lows, place) == 0
+        for op in _CONSTS
+        for place in _places(ops, op)
+    )
+
+
+def _places(ops: bytes, op: int) -> Iterator[int]:
+    """Yield where an instruction stands."""
+    place = ops.find(op)
+    while place >= 0:
+        yield place
+        place = ops.find(op, place + 1)
+
+
+def _argument(ops: bytes, lows: bytes, place: int) -> int:
+    """Return the argument of an instruction, with what is put before it to extend it."""
+    argument, shift = lows[place], 8
+    while place and ops[place - 1] == _EXTENDED:
+        place -= 1
+        argument |= lows[place] << shift
+        shift += 8
+    return argument
 
 
 def _docstring(code: types.CodeType) -> bool:
@@ -177,56 +193,3 @@ def _docstring(code: types.CodeType) -> bool:
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
-
-
-# Encoding -----------------------------------------------------------------------------------
-
-
-def framed(tag: bytes, data: bytes) -> bytes:
-    """Encode one part so that no two sequences of parts have the same bytes."""
-    return tag + pack("<q", len(data)) + data
-
-
-def _constant(value: Any) -> bytes:
-    """Encode an immutable constant, as it may stand in a code object."""
-    kind = type(value)
-    if kind in ATOMS:
-        return ATOMS[kind](value)
-    if kind is tuple:
-        return framed(b"(", b"".join(map(_constant, value)))
-    if kind is frozenset:
-        return framed(b"{", b"".join(sorted(map(_constant, value))))
-    if kind is slice:  # constants since 3.14
-        return framed(b":", b"".join(map(_constant, (value.start, value.stop, value.step))))
-    raise TypeError(f"unexpected constant {value!r} in a code object")
-
-
-def _text(value: str) -> bytes:
-    return buffer(b"s", value.encode("utf-8", "surrogatepass"))
-
-
-def buffer(tag: bytes, data: bytes | memoryview) -> bytes:
-    """Encode bytes: whole when short, else by length and a sample of both ends and strides."""
-    size = len(data)
-    if size <= 4 * SAMPLE_BYTES:
-        return framed(tag, bytes(data))
-    stride = size // SAMPLE_BYTES
-    sample = bytes(data[:SAMPLE_BYTES]) + bytes(data[-SAMPLE_BYTES:]) + bytes(data[::stride])
-    return tag + pack("<q", size) + sample
-
-
-def _integer(value: int) -> bytes:
-    return framed(b"i", value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
-
-
-ATOMS: dict[type, Callable[[Any], bytes]] = {
-    type(None): lambda _: b"N",
-    type(Ellipsis): lambda _: b"E",
-    type(NotImplemented): lambda _: b"I",
-    bool: lambda value: b"T" if value else b"F",
-    int: _integer,
-    float: lambda value: b"f" + pack("<d", value),
-    complex: lambda value: b"j" + pack("<2d", value.real, value.imag),
-    str: _text,
-    bytes: lambda value: buffer(b"b", value),
-}

@@ -7,9 +7,9 @@ values, the globals and helpers it names, transitively.
 
 So the walk never looks at pickle bytes (they follow the hash seed, the memo and the file's path),
 at ``id()`` or at source text (stale after an edit, absent in a REPL). It encodes structure:
-type-tagged, length-prefixed parts, objects met again as back-references, sets in the order of
-their encodings. Its cost is bounded: long containers and buffers are sampled at both ends and in
-strides, and the number of nodes is limited.
+type-tagged, length-prefixed parts, objects by the number in which they were met, members of sets
+without any order. Its cost is bounded: long containers and buffers are sampled at both ends and in
+strides, and the steps of a walk are counted.
 
 A repeated call must be cheap, and a memo keyed by ``id`` is how wrong answers are made. The memo
 here keeps, for each function, *guards*: every slot the walk went through (a global, a cell, a
@@ -20,24 +20,28 @@ each time, since no guard can see inside those; only their code objects are reme
 
 from __future__ import annotations
 
-import builtins
+import functools
 import sys
 import types
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .codes import describe, digest_of, hash_of, make_room
+from .codes import digest_of, make_room
 from .walk import MISSING, Walk, content_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Fingerprint", "Owner", "Uses", "code_digest", "fingerprint", "is_known", "uses"]
+__all__ = ["Fingerprint", "fingerprint", "is_known", "walk_seconds"]
 
-# Where the walk is not for a digest but to find all that a function uses.
-MOST_USED_NODES = 20_000
 MOST_MEMO = 512
+MOST_COSTS = 4_096
+# What a step of a walk takes, and looking at one guard: a list of lists of text, and a class of
+# 1,200 methods (November 2026, two-core machine). Steps are counted rather than walks timed, since
+# the first walk meets new code, and any walk other programs.
+STEP_SECONDS = 0.4e-6
+GUARD_SECONDS = 0.06e-6
 
 
 class Fingerprint(NamedTuple):
@@ -72,92 +76,52 @@ def fingerprint(func: Callable[..., Any]) -> Fingerprint:
     return _walked(func)
 
 
+def walk_seconds(func: Callable[..., Any]) -> float:
+    """Return about what another fingerprint of a function with this code takes, s.
+
+    It is asked before a fingerprint is taken, to see whether that would pay. Closures made of one
+    code, and objects of one class, count as one: they mostly reach the same kind of things.
+
+    Args:
+        func: any callable.
+
+    Returns:
+        The seconds; 0 before the first fingerprint.
+    """
+    known = _costs.get(id(_code_of(func)))
+    return 0.0 if known is None else known[1]
+
+
+def _code_of(func: Any) -> object:
+    """Return the code of a function, through partials and methods; of anything else its type."""
+    while True:
+        kind = type(func)
+        if kind is types.FunctionType:
+            return func.__code__
+        if kind is types.MethodType:
+            func = func.__func__
+        elif kind is functools.partial:
+            func = func.func
+        else:
+            return kind
+
+
+# By the id of a code object or type, which is kept, so that no other can have that id.
+_costs: dict[int, tuple[object, float]] = {}
+
+
 def is_known(func: Callable[..., Any]) -> bool:
     """Return whether the fingerprint of ``func`` is known from before and still holds."""
     memo = _memo.get(func) if type(func) is types.FunctionType else None
     return memo is not None and memo.holds()
 
 
-Owner = str | type | types.FunctionType  # a module's name, a class, a function
-
-
-class Uses(NamedTuple):
-    """What a function uses of its user's modules, classes and functions.
-
-    Attributes:
-        values: (owner, attribute, value) of everything reached by name; ``MISSING`` for a value
-            that is looked for and not there.
-        codes: digests of the code of each function of a module, by (module, qualified name).
-        caches: (module, qualified name) of functions that keep results (``functools.lru_cache``).
-        whole: False when there was too much to look through.
-    """
-
-    values: tuple[tuple[Owner, str, object], ...]
-    codes: dict[tuple[str, str], frozenset[bytes]]
-    caches: frozenset[tuple[str, str]]
-    whole: bool
-
-
-def uses(func: Callable[..., Any]) -> Uses:
-    """Return what ``func`` uses, transitively, of the modules and classes of its user.
-
-    >>> uses(len)
-    Uses(values=(), codes={}, caches=frozenset(), whole=True)
-    """
-    walk = Walk(MOST_USED_NODES, follow_imports=True)
-    walk.value(func)
-    values: dict[tuple[int, str], tuple[Owner, str, object]] = {}
-    for namespace, name, value in walk.slots:
-        owner = walk.classes.get(id(namespace)) or _module_of(namespace)
-        if owner is not None and (value is not MISSING or name not in vars(builtins)):
-            values[id(namespace), name] = (owner, name, value)
-    codes: dict[tuple[str, str], frozenset[bytes]] = {}
-    for function, _, defaults, _, keywords in walk.functions:
-        key = (function.__module__, function.__qualname__)
-        if "<" in key[1]:
-            continue
-        codes[key] = codes.get(key, frozenset()) | {describe(function.__code__).digest}
-        for name, value in (("__defaults__", defaults), ("__kwdefaults__", keywords)):
-            if value is not None:
-                values[id(function), name] = (function, name, value)
-    caches = frozenset((str(c.__module__), str(c.__qualname__)) for c in walk.caches)
-    return Uses(tuple(values.values()), codes, caches, not walk.cut)
-
-
-def code_digest(function: types.FunctionType) -> bytes:
-    """Return what tells the code of a function, and of those it is wrapped around, from others'.
-
-    Args:
-        function: the function.
-    """
-    digests, todo, seen = [], [function], set()
-    while todo:
-        found = todo.pop()
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        digests.append(describe(found.__code__).digest)
-        for cell in found.__closure__ or ():
-            inner = content_of(cell)
-            if type(inner) is types.FunctionType:
-                todo.append(inner)
-    return hash_of(b"".join(digests))
-
-
-def _module_of(namespace: Any) -> str | None:
-    """Return the name of the imported module a namespace belongs to, None for any other."""
-    name = namespace.get("__name__")
-    module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is None or vars(module) is not namespace or name == "__main__":
-        return None
-    return name if namespace.get("__spec__") is not None else None
-
-
 def _walked(func: Callable[..., Any]) -> Fingerprint:
     walk = Walk()
     walk.value(func)
-    digest = digest_of(_HEADER + b"".join(walk.parts))
+    digest = digest_of(_HEADER + walk.encoding())
     result = Fingerprint(digest, walk.stable)
+    _note_cost(func, walk)
     if type(func) is types.FunctionType:
         _memo.pop(func, None)
         if not walk.mutable:
@@ -166,7 +130,17 @@ def _walked(func: Callable[..., Any]) -> Fingerprint:
     return result
 
 
-_HEADER = b"amorsize 1 python %d.%d " % sys.version_info[:2]
+def _note_cost(func: Callable[..., Any], walk: Walk) -> None:
+    """Note what the next fingerprint takes: the same walk, or a look at its guards."""
+    code = _code_of(func)
+    if id(code) not in _costs:
+        make_room(_costs, MOST_COSTS)
+    walks = walk.mutable or type(func) is not types.FunctionType
+    seconds = walk.steps * STEP_SECONDS if walks else len(walk.slots) * GUARD_SECONDS
+    _costs[id(code)] = code, seconds
+
+
+_HEADER = b"amorsize 2 python %d.%d " % sys.version_info[:2]
 
 
 class _Memo:

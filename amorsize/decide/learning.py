@@ -7,6 +7,7 @@ docs/model.md tells what a run shows.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from .model import FIRST_COSTS, Costs, Profile, StartCost, start_seconds
@@ -15,7 +16,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["MOST_CROWDING", "Seen", "bounded_costs", "learned_costs", "merged_profile"]
+__all__ = [
+    "MOST_CROWDING",
+    "Seen",
+    "bounded_costs",
+    "costs_drifted",
+    "faded_costs",
+    "has_drifted",
+    "is_dearer",
+    "learned_costs",
+    "merged_profile",
+]
+
+# No mean is known any better after so many items; and the sum stays a number that a record takes.
+MOST_COUNTED = 1_000_000_000
 
 
 def merged_profile(old: Profile, new: Profile, weight: float = 0.5) -> Profile:
@@ -45,7 +59,82 @@ def merged_profile(old: Profile, new: Profile, weight: float = 0.5) -> Profile:
         **changed,
         # More is needed at once, less is believed by and by: workers that do not fit are killed.
         memory_bytes=max(new.memory_bytes, (old.memory_bytes + new.memory_bytes) // 2),
-        items=old.items + new.items,
+        items=min(old.items + new.items, MOST_COUNTED),
+    )
+
+
+def has_drifted(old: Profile, new: Profile, share: float) -> bool:
+    """Return whether any figure that plans has moved by more than a share of what it was.
+
+    Of small figures only what would show in a forecast counts: times next to that of an item,
+    bytes next to what a message takes anyhow.
+
+    Args:
+        old: as it was.
+        new: as it is.
+        share: by which share.
+    """
+    item = old.item_seconds
+    least = Profile(
+        item_seconds=0.0,
+        spread=SMALL_SHARE * item,
+        least_seconds=item,
+        most_seconds=item,
+        cpu_share=SMALL_SHARE,
+        arg_bytes=SMALL_BYTES,
+        result_bytes=SMALL_BYTES,
+        pickle_seconds=SMALL_SHARE * item,
+        send_seconds=SMALL_SHARE * item,
+        crowding=SMALL_SHARE,
+        import_seconds=SMALL_SHARE,
+        memory_bytes=SMALL_MEMORY,
+        items=MOST_COUNTED,
+        waiting_workers=1,
+    )
+    return _any_moved(old, new, least, share)
+
+
+# Pulled out of the air: below a quarter, what forecasts are wrong by anyhow is more.
+SMALL_SHARE = 0.25
+SMALL_BYTES = 4_096.0
+SMALL_MEMORY = 50_000_000
+
+
+def costs_drifted(old: Costs, new: Costs, share: float) -> bool:
+    """Return whether any charge has moved by more than a share of what it was.
+
+    What is a tenth of its first value or less makes no difference to a plan.
+
+    Args:
+        old: as they were.
+        new: as they are.
+        share: by which share.
+    """
+    least = [0.1 * number for number in _numbers(FIRST_COSTS)]
+    return _any_moved(_numbers(old), _numbers(new), least, share)
+
+
+def _numbers(costs: Costs) -> list[float]:
+    found: list[float] = []
+    for part in costs:
+        found += part if isinstance(part, tuple) else (part,)
+    return found
+
+
+def _any_moved(
+    old: Iterable[float], new: Iterable[float], least: Iterable[float], share: float
+) -> bool:
+    """Return whether any number moved by more than a share of itself, or of the least that counts.
+
+    Args:
+        old: as they were.
+        new: as they are.
+        least: what a number counts as that is smaller.
+        share: by which share.
+    """
+    return any(
+        abs(after - before) > share * max(before, small)
+        for before, after, small in zip(old, new, least, strict=True)
     )
 
 
@@ -129,13 +218,70 @@ def learned_costs(costs: Costs, seen: Seen, weight: float = 0.3) -> Costs:
 
 def bounded_costs(costs: Costs) -> Costs:
     """Return the costs within the range that learning keeps to, wherever they come from."""
+    found = _each(costs, _bounded)
+    return found._replace(
+        crowding=min(found.crowding, MOST_CROWDING),
+        error=min(max(found.error, LEAST_ERROR), MOST_ERROR),
+    )
+
+
+def faded_costs(costs: Costs, share: float) -> Costs:
+    """Return the costs, moved back towards ``FIRST_COSTS`` by a share of the way.
+
+    A charge that keeps work from workers is never measured again by that work: without this, a
+    disturbed hour would rule for ever. The way is that of the ratio: of 16 times, half of it leaves
+    4 times.
+
+    Args:
+        costs: the estimate so far.
+        share: 0 leaves all as it is, 1 forgets all.
+    """
+
+    def fade(value: float, first: float) -> float:
+        if first <= 0 or value <= 0:
+            return first
+        faded: float = first * (value / first) ** (1 - share)
+        return faded
+
+    return _each(costs, fade)
+
+
+def is_dearer(costs: Costs, method: str) -> bool:
+    """Return whether a way to run workers seems dearer than on the first day.
+
+    Args:
+        costs: the estimate.
+        method: start method, or "thread".
+    """
+    now, first = _charges(costs, method), _charges(FIRST_COSTS, method)
+    return any(value > DEARER * before for value, before in zip(now, first, strict=True))
+
+
+def _charges(costs: Costs, method: str) -> tuple[float, ...]:
+    """Return all that is charged of one way to run workers."""
+    return (
+        *costs.of(method),
+        costs.chunk_seconds,
+        costs.byte_seconds,
+        costs.shared_seconds,
+        costs.crowding,
+        costs.error,
+    )
+
+
+# Less than that makes no plan serial that is worth a word.
+DEARER = 1.25
+
+
+def _each(costs: Costs, change: Callable[[float, float], float]) -> Costs:
+    """Return costs of what ``change`` makes of each charge and its first value."""
     found: dict[str, Any] = {}
     for name, first in FIRST_COSTS._asdict().items():
         value = getattr(costs, name)
         if isinstance(first, StartCost):
-            found[name] = StartCost(*(_bounded(v, f) for v, f in zip(value, first, strict=True)))
+            found[name] = StartCost(*(change(v, f) for v, f in zip(value, first, strict=True)))
         else:
-            found[name] = _bounded(value, first)
+            found[name] = change(value, first)
     return Costs(**found)
 
 

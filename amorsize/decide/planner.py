@@ -7,10 +7,11 @@ slower is worth more than one that might have become faster.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import ceil, log, sqrt
 from typing import NamedTuple
 
-from ..units import duration
+from ..units import counted, duration
 from .model import (
     DEFAULT_CHUNKING,
     FRESH_METHODS,
@@ -35,6 +36,7 @@ __all__ = [
     "Plan",
     "Situation",
     "Way",
+    "chunk_sizes",
     "fixed_chunksize",
     "make_plan",
     "next_chunksize",
@@ -120,8 +122,11 @@ class Candidate(NamedTuple):
     def __str__(self) -> str:
         if self.method == "serial":
             return "serial"
-        kind = "threads" if self.method == "thread" else f"processes ({self.method})"
-        return f"{self.workers} {'kept ' if self.kept else ''}{kind}"
+        kept = "kept " if self.kept else ""
+        if self.method == "thread":
+            return counted(self.workers, f"{kept}thread")
+        shown = counted(self.workers, f"{kept}process", f"{kept}processes")
+        return f"{shown} ({self.method})"
 
 
 class Plan(NamedTuple):
@@ -178,9 +183,10 @@ def make_plan(profile: Profile, situation: Situation) -> Plan:
     if situation.must_run:
         reason = "workers were asked for"
     elif best.seconds * (1 + wrong) <= serial:
-        reason = f"{best} are forecast to take {best.seconds / serial:.0%} of the serial time"
+        verb = "is" if best.workers == 1 else "are"
+        reason = f"{best} {verb} forecast to take {best.seconds / serial:.0%} of the serial time"
     else:
-        why = _why_serial(profile, situation.costs, serial, best.seconds)
+        why = _why_serial(profile, situation.costs, serial, best, wrong)
         return _serial_plan(serial, wrong, why, considered)
     way = next(way for way in situation.ways if way.method == best.method)
     crowd = _crowd(situation, way, best.workers)
@@ -240,7 +246,7 @@ def plan_for_little(profile: Profile, situation: Situation) -> Plan | None:
     if serial < least:
         reason += ", less than starting a worker and gaining by it"
     else:
-        cpus = "one CPU" if situation.cpus == 1 else f"{situation.cpus} CPUs"
+        cpus = counted(situation.cpus, "CPU")
         reason += f"; what {cpus} could save of that is less than starting a worker costs"
     return _serial_plan(
         serial, uncertainty(profile, costs), reason, (Candidate("serial", 1, False, serial),)
@@ -364,7 +370,14 @@ def worker_bytes(method: str) -> int:
     return FORKED_WORKER_BYTES if method == "fork" else SPAWNED_WORKER_BYTES
 
 
-def _why_serial(profile: Profile, costs: Costs, serial: float, parallel: float) -> str:
+def _why_serial(
+    profile: Profile, costs: Costs, serial: float, best: Candidate, wrong: float
+) -> str:
+    if best.seconds < serial:
+        return (
+            f"{best} would save {1 - best.seconds / serial:.1%} of {duration(serial)} by forecast, "
+            f"and forecasts here may be wrong by {wrong:.0%}: too little to leave this process for"
+        )
     travel = travel_seconds(profile, costs)
     if travel > profile.item_seconds:
         return (
@@ -373,7 +386,7 @@ def _why_serial(profile: Profile, costs: Costs, serial: float, parallel: float) 
         )
     return (
         f"the items left take {duration(serial)} in this process and were forecast to take "
-        f"{duration(parallel)} in workers"
+        f"{duration(best.seconds)} in workers"
     )
 
 
@@ -432,6 +445,30 @@ def next_chunksize(
     if remaining is None:
         remaining, share = max(done, workers * least), share / 4
     return max(1, min(most, max(least, ceil(share * remaining / workers))))
+
+
+def chunk_sizes(chunking: Chunking, fixed: int | None, *, stream: bool) -> Callable[..., int]:
+    """Return what tells the size of each next chunk, called as ``next_chunksize``.
+
+    Args:
+        chunking: how the plan has it.
+        fixed: the size that was asked for, None for none.
+        stream: whether results are consumed as they come, or the number of items is not known.
+
+    >>> chunk_sizes(DEFAULT_CHUNKING, 7, stream=False)(1_000)
+    7
+    """
+    if fixed is not None:
+        size: int = fixed
+        return lambda left, **_: size
+    if not stream:
+        return partial(next_chunksize, chunking=chunking)
+    return partial(
+        next_chunksize,
+        chunking=chunking,
+        longest_seconds=STREAM_CHUNK_SECONDS,
+        most_items=STREAM_CHUNK_ITEMS,
+    )
 
 
 def fixed_chunksize(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from .worker import Reply
 
-__all__ = ["Crew", "Lost", "Running", "Task", "take_all"]
+__all__ = ["Crew", "Lost", "Running", "Starter", "Task", "take_all"]
 
 
 class Task(NamedTuple):
@@ -48,15 +49,17 @@ class Lost(NamedTuple):
 
     Attributes:
         pid: which.
-        exitcode: as ``multiprocessing.Process.exitcode``, negative for a signal.
+        exitcode: as ``multiprocessing.Process.exitcode``, negative for a signal; None when unknown.
         ready: whether any worker of its crew ever became ready.
         memory: whether the kernel has killed processes for want of memory since the crew began.
+        stuck: whether it lives, but waits for a lock that nothing can release.
     """
 
     pid: int
-    exitcode: int
+    exitcode: int | None
     ready: bool
     memory: bool = False
+    stuck: bool = False
 
 
 class Crew(Protocol):
@@ -104,6 +107,10 @@ class Crew(Protocol):
         """
         ...
 
+    def take_back(self) -> int | None:
+        """Return the number of a chunk that no worker has taken, and none will; None for none."""
+        ...
+
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
         ...
@@ -126,6 +133,27 @@ class Crew(Protocol):
 
     def sweep(self) -> None:
         """Free what replies that nobody opened left behind; after the crew has ended."""
+        ...
+
+
+class Starter(Protocol):
+    """What the engine has its crews from."""
+
+    def start(self, workers: int, first: Callable[[bool], Iterator[Task]] | None) -> Crew:
+        """Return a crew of so many workers, 0 for the calling process alone.
+
+        Args:
+            workers: how many.
+            first: gives the tasks to begin with, if it is asked before workers start; it is given
+                whether they inherit the whole input.
+
+        Raises:
+            OSError: so many cannot be started, but fewer might.
+        """
+        ...
+
+    def leave_fork(self) -> None:
+        """Start workers in another way from now on: forked ones got stuck."""
         ...
 
 

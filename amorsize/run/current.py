@@ -7,6 +7,9 @@ what is there now. So the values a function uses are sent along, and set before 
 What is equal already is left alone: much code asks whether a value *is* some other (``x is
 _MISSING``), and a copy is none of them. Equal means here that both are pickled to the same bytes.
 For the same reason contents are replaced rather than containers.
+
+A lock goes as a new one, as the worker's own import would make it. What else cannot be pickled is
+named, and the caller decides what follows: a worker would use what its own import gives.
 """
 
 from __future__ import annotations
@@ -14,13 +17,17 @@ from __future__ import annotations
 import importlib
 import sys
 import types
+from contextlib import suppress
 from functools import cached_property
 from typing import NamedTuple
 
-from ..decide.fingerprint import Owner, Uses, code_digest
+from ..decide.atoms import ATOMS
+from ..decide.uses import Owner, Uses, code_digest
 from ..decide.walk import MISSING
 from ..errors import SerializationError
-from .transport import dumps_by_value, loads
+from . import homes
+from .known import begin_call
+from .transport import dumps_state, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,38 +55,49 @@ class Current(NamedTuple):
 
     Attributes:
         values: current values of what the function uses.
+        atoms: those that are numbers, texts and the like, as (owner, attribute, value).
         caches: (module, qualified name) of functions that keep results, which must be forgotten.
+        homes: the modules among the owners that a worker does not find by their names.
+        left_out: names of what the function uses and cannot be sent, each with its type.
     """
 
     values: tuple[Value, ...] = ()
+    atoms: tuple[tuple[Owner, str, object], ...] = ()
     caches: frozenset[tuple[str, str]] = frozenset()
+    homes: tuple[homes.Home, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def current_values(uses: Uses) -> Current:
     """Return those values a function uses that an import need not give as they are now.
-
-    What cannot be pickled is left out: of a lock or a file a worker keeps its own.
 
     Args:
         uses: what the function uses.
     """
     places: dict[int, list[tuple[Owner, str]]] = {}
     values: dict[int, object] = {}
+    atoms = []
     for owner, name, value in uses.values:
-        if _may_differ(owner, name, value):
+        if not _may_differ(owner, name, value):
+            continue
+        if type(value) in ATOMS:
+            atoms.append((owner, name, value))
+        else:
             places.setdefault(id(value), []).append((owner, name))
             values[id(value)] = value
-    found = []
+    found, left_out = [], []
     for key, value in values.items():
         where = tuple(places[key])
-        if value is MISSING:
-            found.append(Value(where, None))
-            continue
         try:
-            found.append(Value(where, *_pickled(value)))
+            found.append(Value(where, None) if value is MISSING else Value(where, *_pickled(value)))
         except SerializationError:
-            continue
-    return Current(tuple(found), uses.caches)
+            if not _is_stateless(value):
+                left_out += [f"{_name_of(*place)} ({type(value).__name__})" for place in where]
+    owners = dict.fromkeys(place[0] for place in (*atoms, *(p for v in found for p in v.places)))
+    lost = (homes.home_of(owner) for owner in owners if isinstance(owner, str))
+    return Current(
+        tuple(found), tuple(atoms), uses.caches, tuple(filter(None, lost)), tuple(left_out)
+    )
 
 
 # Undoing: what a worker's own copy had in a place before it was replaced.
@@ -93,12 +111,22 @@ def adopt(current: Current, undo: Undo) -> None:
         current: the values.
         undo: takes what ``restore`` needs.
 
-    Raises:
-        ImportError: a module that is the caller's cannot be imported here.
+    What belongs to a module that cannot be imported here is left out: should the function import
+    it, that raises what it has to.
     """
+    for home in current.homes:
+        with suppress(ImportError):
+            homes.module_at(home)
+    for owner, name, new in current.atoms:
+        if not _is_here(owner):
+            continue
+        own = _get(owner, name)
+        if not _is_same_atom(own, new):
+            undo.append((owner, name, own))
+            _set(owner, name, new)
     for value in current.values:
         differing = []
-        for owner, name in value.places:
+        for owner, name in filter(_is_here_of, value.places):
             own = _get(owner, name)
             if not _is_as_good(own, value):
                 differing.append((owner, name, own))
@@ -116,6 +144,7 @@ def restore(undo: Undo) -> None:
     """Put back what was there before ``adopt``: what another call sends need not replace it."""
     while undo:
         _set(*undo.pop())
+    begin_call()
 
 
 def forget_results(caches: frozenset[tuple[str, str]]) -> None:
@@ -133,7 +162,7 @@ def _may_differ(owner: Owner, name: str, value: object) -> bool:
     """Return whether a place need not hold the same in a process that imports its owner."""
     if not isinstance(owner, str) and not _is_importable(owner):  # then it travels whole
         return False
-    if isinstance(owner, types.FunctionType):
+    if isinstance(owner, types.FunctionType) or owner == "__main__":
         return True
     special = name.startswith("__") and name.endswith("__")
     if isinstance(owner, str):
@@ -182,7 +211,7 @@ def _defined_as(function: types.FunctionType) -> str:
 def _pickled(value: Any) -> tuple[bytes, bytes]:
     """Return a value pickled, and the digest of its code where a pickle would only name it."""
     if type(value) is not types.FunctionType or _defined_as(value) == value.__qualname__:
-        return dumps_by_value(value), b""
+        return dumps_state(value), b""
     # Under the name it was defined with it is not to be found, and so goes by value.
     copy = types.FunctionType(
         value.__code__,
@@ -195,7 +224,21 @@ def _pickled(value: Any) -> tuple[bytes, bytes]:
     copy.__dict__.update(vars(value))
     copy.__module__ = value.__module__
     copy.__qualname__ = _defined_as(value)
-    return dumps_by_value(copy), code_digest(value)
+    return dumps_state(copy), code_digest(value)
+
+
+def _is_stateless(value: object) -> bool:
+    """Return whether a worker's own import gives what is as good, of what cannot be pickled."""
+    return type(value).__module__ in _STATELESS
+
+
+# Foreign functions, compiled formats; context variables, whose values are carried as such.
+_STATELESS = frozenset({"ctypes", "_ctypes", "_cffi_backend", "_struct", "_contextvars"})
+
+
+def _name_of(owner: Owner, name: str) -> str:
+    where = owner if isinstance(owner, str) else f"{owner.__module__}.{owner.__qualname__}"
+    return f"{where}.{name}"
 
 
 def _is_importable(value: type | types.FunctionType) -> bool:
@@ -215,7 +258,7 @@ def _named(module: str, path: str) -> Any:
 
 
 def _get(owner: Owner, name: str) -> Any:
-    if isinstance(owner, types.FunctionType):
+    if isinstance(owner, types.FunctionType) and name in ("__defaults__", "__kwdefaults__"):
         return getattr(owner, name)
     return _namespace(owner).get(name, MISSING)
 
@@ -228,7 +271,10 @@ def _set(owner: Owner, name: str, value: object) -> None:
         else:
             namespace[name] = value
     elif isinstance(owner, types.FunctionType):
-        setattr(owner, name, value)
+        if value is MISSING:
+            vars(owner).pop(name, None)
+        else:
+            setattr(owner, name, value)
     elif value is MISSING:
         if name in vars(owner):
             type.__delattr__(owner, name)
@@ -236,8 +282,22 @@ def _set(owner: Owner, name: str, value: object) -> None:
         type.__setattr__(owner, name, value)  # past metaclasses with ideas of their own
 
 
-def _namespace(owner: str | type) -> Any:
-    if isinstance(owner, type):
+def _is_here_of(place: tuple[Owner, str]) -> bool:
+    return _is_here(place[0])
+
+
+def _is_here(owner: Owner) -> bool:
+    """Return whether a module can be imported here; classes and functions are here anyway."""
+    if isinstance(owner, str) and owner not in sys.modules:
+        try:
+            importlib.import_module(owner)
+        except Exception:  # noqa: BLE001 - a module of the user's may raise anything as it is loaded
+            return False
+    return True
+
+
+def _namespace(owner: Owner) -> Any:
+    if not isinstance(owner, str):
         return vars(owner)
     return vars(sys.modules.get(owner) or importlib.import_module(owner))
 
@@ -252,9 +312,14 @@ def _is_as_good(own: Any, value: Value) -> bool:
     if value.code:
         return type(own) is types.FunctionType and code_digest(own) == value.code
     try:
-        return dumps_by_value(own) == value.blob
+        return dumps_state(own) == value.blob
     except SerializationError:
         return False
+
+
+def _is_same_atom(own: object, new: object) -> bool:
+    """Return whether two atoms are one; 0.0 is not -0.0."""
+    return own is new or (type(own) is type(new) and own == new and repr(own) == repr(new))
 
 
 def _refill(own: Any, new: Any) -> bool:

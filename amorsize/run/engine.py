@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from math import ceil
 
-from ..decide.probe import CLAIMED, UNKNOWN, Block, Stopwatch, Tally
+from ..decide.probe import Stopwatch
 from ..errors import AmorsizeError, TaskTimeoutError, WorkerLostError
-from .chunks import Chunk, Span, around, halves
-from .crew import Crew, Lost, Task
+from ..units import counted
+from .chunks import Chunk, around, halves
+from .course import Course
+from .crew import Crew, Lost, Starter, Task
 from .failure import add_item_note, add_note, unpack
-from .feed import Feed, Slice
+from .feed import Feed, Slice, call_all
 from .judge import Judge, Trial
-from .losses import explain_idle, loss_error
+from .losses import explain_idle, explain_stuck, loss_error
 from .memory import WorkerMemory
 from .policy import Policy
+from .results import Results
 from .worker import Reply
 
 TYPE_CHECKING = False
@@ -33,14 +36,10 @@ __all__ = ["Engine"]
 
 # The engine looks at deaths and time limits at least this often while it waits.
 WAKE_SECONDS = 0.02
-# Chunks of a timeline: nobody looks at more, and an endless run must not keep them.
-MOST_SPANS = 10_000
 # Crews that may die idle, one after the other, before the call gives up.
 MOST_FUTILE = 3
 # The caller's own blocks while workers start: short, so that it is back when they are up.
 HELP_SECONDS = 0.01
-# How much of what was known of an item's time is still believed after one more chunk.
-MEMORY = 0.7
 
 
 class Engine:
@@ -49,24 +48,17 @@ class Engine:
     Args:
         feed: the items.
         policy: how to run them.
-        make_crew: starts a crew of so many workers; calls back, if it can, for the tasks to begin
-            with before it does, saying whether the workers inherit the whole input.
+        launcher: starts crews.
         memory: reads what workers needed before they end.
-        item_seconds: an item's time as far as known, 0 when unknown.
-        result_bytes: a result's size as far as known.
-        cpu_share: CPU time of an item over its wall time, 0 when unknown.
+        course: keeps what the chunks take.
         progress: called with the number of items each time some are finished.
 
     Attributes:
         crew: the workers, None before they were started.
-        spans: the timeline, of the first chunks if there are very many.
-        tally: of all items that ran in workers.
-        own: of those that ran in the calling process while workers started.
-        chunks: number of chunks that came back.
         retried: items that were handed out again after a worker was lost.
         workers: number of workers now.
-        pack_seconds: that pickling a result took of late.
-        packed: that pickling all results took, s.
+        withdrawn: why the calling process has taken over for good, "" while it has not.
+        stuck: workers that waited for a lock that nothing can release.
         memory: says what they needed.
         judge: says whether the workers keep up, and how often they did not.
     """
@@ -75,64 +67,55 @@ class Engine:
         self,
         feed: Feed,
         policy: Policy,
-        make_crew: Callable[[int, Callable[[bool], Iterator[Task]] | None], Crew],
+        launcher: Starter,
         memory: WorkerMemory,
+        course: Course,
         *,
-        item_seconds: float = 0.0,
-        result_bytes: float = 0.0,
-        cpu_share: float = 0.0,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.feed = feed
         self.policy = policy
         self.workers = policy.workers
-        self.spans: list[Span] = []
-        self.tally = Tally()
-        self.own = Tally()
-        self.chunks = 0
+        self.course = course
         self.retried = 0
         self._progress = progress
-        self.item_seconds = item_seconds
-        self.cpu_share = cpu_share
-        self._result_bytes = result_bytes
-        self._make_crew = make_crew
+        self.launcher = launcher
         self.crew: Crew | None = None
         self._number = 0
         self._out: dict[int, Chunk] = {}  # handed to the crew
         self._again: list[tuple[int, int, Chunk]] = []  # to be handed out again, lowest first
-        self._finished: list[tuple[int, list[Any]]] = []  # not yielded yet, lowest first
-        self._next = feed.position  # index of the next result to yield, when ordered
+        self._results = Results(feed.position, ordered=policy.ordered)
         self._waiting = 0  # items handed out or finished, but not yielded
         self._trial = Trial(policy.rethink)
         self.memory = memory
-        self._failure: tuple[int, BaseException] | None = None  # the earliest so far
-        self._end: int | None = None  # results from here on do not count
         self._futile = 0  # crews lost since the last chunk that was finished
-        self._arg_bytes = 0.0  # that an item takes on the way
-        self.pack_seconds = 0.0
-        self.packed = 0.0
-        self._recent = (0.0, 0.0)  # (items, seconds) of late, older ones fading
         self.judge = Judge()
+        self.withdrawn = ""
+        self.stuck = 0
+        self._alone = False  # whether it runs without workers from now on
         self._holding = False  # whether running items are waited for before a late one is ended
 
     # The loop -------------------------------------------------------------------------------
 
     def run(self) -> Iterator[tuple[int, list[Any]]]:
         """Yield (index of the first item, results) until all items left are done."""
-        self._start(self.workers)
-        assert self.crew is not None
         try:
+            self._start(self.workers)
+            assert self.crew is not None
             while True:
                 self._hand_out()
                 helped = False
                 if self._out:
                     if not self._help():
                         self._collect(self._patience())
+                    self._check_withdrawn()
                     self._check_deaths()
                     self._check_time()
                     self._rethink()
                     if self.policy.retreat and self._trial.over:
-                        self.judge.look(time.monotonic(), self.tally, ready=self._all_ready())
+                        self.judge.look(
+                            time.monotonic(), self.course.tally, ready=self._all_ready()
+                        )
                 elif self.judge.retreated:
                     helped = self._help()
                     self._check_time()
@@ -143,11 +126,19 @@ class Engine:
                     yield pair
                 if idle and not self._again:
                     break
-            self._raise_failure()
-            if self._end is None:
-                self.memory.look(span.worker for span in self.spans)
+            self._results.raise_failure(self.feed.error)
+            if self._results.end is None:
+                self.memory.look(span.worker for span in self.course.spans)
                 self.crew.close()
-        finally:  # does nothing after a close; else workers may be busy with what does not count
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """End workers that are still there, busy with what does not count; nothing after a close.
+
+        It may be called again: a signal's handler may have raised before it could do its work.
+        """
+        if self.crew is not None:
             self.crew.abandon()
             self.crew.sweep()
 
@@ -156,13 +147,13 @@ class Engine:
         # A start that fails half way may have begun items; they may not always run again.
         first = self._first_tasks if self.policy.retries else None
         while True:
-            self.workers = workers
-            self._trial.begin(workers)
+            self.workers = max(1, workers)
+            self._trial.begin(self.workers)
             self.feed.mark()
             try:
-                self.crew = self._make_crew(workers, first)
+                self.crew = self.launcher.start(workers, first)
             except OSError:
-                if workers == 1:
+                if workers <= 1:
                     raise
                 self._take_back()
                 workers = max(1, workers // 2)
@@ -181,7 +172,7 @@ class Engine:
             chunk = self._next_chunk(inherited=inherited)
             if chunk is None:
                 return
-            ahead += chunk.piece.size * self.item_seconds
+            ahead += chunk.piece.size * self.course.item_seconds
             self._out[chunk.number] = chunk
             self._trial.hand_out()
             yield self._task(chunk)
@@ -199,7 +190,7 @@ class Engine:
             self._out[chunk.number] = chunk
             self._trial.hand_out()
             sent = self.crew.submit(self._task(chunk))
-            self._arg_bytes = max(self._arg_bytes, sent / chunk.piece.size)
+            self.course.sent(sent, chunk.piece.size)
             if time.monotonic() - begun > WAKE_SECONDS:
                 return  # the input is slow: there may be results meanwhile, or time may be up
 
@@ -215,21 +206,21 @@ class Engine:
         known of the items none does either; and while the number of workers is still to be thought
         over, each of them gets one chunk, and the next when all are back.
         """
-        if self._holding or (self._failure is not None and not self._again):
+        if self._holding or (self._results.failure is not None and not self._again):
             return 0
         if not self._trial.over:
             return len(self._out) + self._trial.room
-        if self.policy.task_timeout is not None or self.item_seconds <= 0:
+        if self.policy.task_timeout is not None or self.course.item_seconds <= 0:
             return self.workers
         return 2 * self.workers
 
     def _next_chunk(self, *, inherited: bool) -> Chunk | None:
         while self._again:
             chunk = heappop(self._again)[2]
-            if self._counts(chunk.piece.start):
+            if self._results.counts(chunk.piece.start):
                 return chunk
             self._waiting -= chunk.piece.size
-        if self._failure is not None or self._end is not None or self.judge.retreated:
+        if self._results.is_cut or self.judge.retreated:
             return None
         return self._fresh_chunk(inherited=inherited)
 
@@ -251,19 +242,19 @@ class Engine:
             self.feed.likely_remaining,
             done=self.feed.position,
             workers=self.workers,
-            item_seconds=self.item_seconds + self.pack_seconds,
+            item_seconds=self.course.item_seconds + self.course.pack_seconds,
             # Chunks are kept small for the sake of what is larger, items or results.
-            result_bytes=max(self._result_bytes, self._arg_bytes),
+            result_bytes=max(self.course.result_bytes, self.course.arg_bytes),
         )
-        if self._trial.over or self.item_seconds <= 0:
+        if self._trial.over or self.course.item_seconds <= 0:
             return size
         # Just enough for a worker to show what an item costs.
-        return min(size, ceil(self._trial.seconds / self.item_seconds))
+        return min(size, ceil(self._trial.seconds / self.course.item_seconds))
 
     def _room(self, size: int) -> int:
         """Return how much of a wanted chunk fits between the input and the consumer."""
         policy = self.policy
-        if policy.bounded and len(self._out) + len(self._finished) >= 4 * self.workers:
+        if policy.bounded and len(self._out) + len(self._results) >= 4 * self.workers:
             return 0
         if policy.buffersize is None:
             return size
@@ -278,18 +269,20 @@ class Engine:
         starting = self.policy.help and not self._all_ready()
         if not starting and not self.judge.retreated:
             return False
-        size = int(HELP_SECONDS / self.item_seconds) if self.item_seconds > 0 else 1
+        size = int(HELP_SECONDS / self.course.item_seconds) if self.course.item_seconds > 0 else 1
         # No more than so far: should they turn out dear, that much was no better shared before.
-        size = min(size, max(1, self.own.items))
+        size = min(size, max(1, self.course.own.items))
         left = self.feed.likely_remaining
         if left is not None:
             size = min(size, max(1, left // (2 * self.workers)))
+        if starting and self.feed.ended:
+            return self._help_with_chunk(max(1, size))
         size = self._room(max(1, size))
-        if size < 1 or self._failure is not None or self._end is not None:
+        if size < 1 or self._results.is_cut:
             return False
         start = self.feed.position
         out: list[Any] = []
-        begun, watch = time.monotonic(), Stopwatch(size * self.item_seconds or None)
+        begun, watch = time.monotonic(), Stopwatch(size * self.course.item_seconds or None)
         try:
             done = self.feed.run(size, out)
         except BaseException as error:  # an earlier item may still fail in a worker
@@ -300,10 +293,43 @@ class Engine:
         if done:
             self._waiting += done
             self._settle(start, out)
-            block = watch.block(done)
-            self._note(Span(0, start, done, begun, block.seconds, block.cpu_seconds))
+            self.course.ran(start, begun, watch.block(done))
         self._collect(0.0)
         return done > 0
+
+    def _help_with_chunk(self, size: int) -> bool:
+        """Take back a chunk that no worker has begun, and run some of it here."""
+        assert self.crew is not None
+        number = self.crew.take_back()
+        chunk = None if number is None else self._out.pop(number, None)
+        if chunk is None:
+            return False
+        piece, rest = halves(chunk.piece, chunk.piece.start + min(size, chunk.piece.size))
+        if rest.size:
+            self._number += 1
+            left = Chunk(self._number, rest, chunk.losses)
+            heappush(self._again, (rest.start, left.number, left))
+        self._run_piece(piece)
+        self._collect(0.0)
+        return True
+
+    def _run_piece(self, piece: Slice) -> None:
+        """Run items here that were handed out before."""
+        out: list[Any] = []
+        begun, watch = time.monotonic(), Stopwatch(piece.size * self.course.item_seconds or None)
+        try:
+            out.extend(call_all(self.feed.func, self.feed.items(piece), self.feed.star))
+        except Exception as error:  # noqa: BLE001 - the function's own, raised in its turn
+            index = piece.start + len(out)
+            add_item_note(error, index, self.feed.item(index, piece))
+            self._fail(index, error)
+        else:
+            if len(out) < piece.size:
+                self._cut(piece.start + len(out))
+        self._waiting -= piece.size - len(out)
+        if out:
+            self._settle(piece.start, out)
+            self.course.ran(piece.start, begun, watch.block(len(out)))
 
     def _all_ready(self) -> bool:
         assert self.crew is not None
@@ -317,7 +343,7 @@ class Engine:
         if self._trial.over or self._out:
             return
         step = self._trial.verdict(self.workers, self.feed.likely_remaining)
-        if step is None or step.workers == self.workers or self._failure is not None:
+        if step is None or step.workers == self.workers or self._results.failure is not None:
             return
         assert self.crew is not None
         self.crew.close()
@@ -344,16 +370,14 @@ class Engine:
         if chunk is None:  # it does not count any more
             return
         piece = chunk.piece
+        if reply.failure is not None and reply.failure.unrun and self.policy.withdraw:
+            self._out[number] = chunk
+            self.withdrawn = self.withdrawn or str(unpack(reply.failure))
+            return
         self._futile = 0
         self._waiting -= piece.size - reply.done
         if reply.done and self._open(piece, reply):
-            self._result_bytes = max(self._result_bytes, reply.size / reply.done)
-            self.packed += reply.pack_seconds
-            self.pack_seconds += (1 - MEMORY) * (
-                reply.pack_seconds / reply.done - self.pack_seconds
-            )
-            times = (reply.begun, reply.seconds, reply.cpu_seconds)
-            self._note(Span(reply.pid, piece.start, reply.done, *times, reply.size))
+            self._trial.note(self.course.came(piece.start, reply))
         if reply.failure is not None:
             error = unpack(reply.failure)
             index = reply.failure.item
@@ -381,39 +405,26 @@ class Engine:
         return True
 
     def _settle(self, start: int, results: list[Any]) -> None:
-        heappush(self._finished, (start, results))
+        self._results.settle(start, results)
         if self._progress is not None:
             self._progress(len(results))
 
-    def _note(self, span: Span) -> None:
-        if len(self.spans) < MOST_SPANS:
-            self.spans.append(span)
-        # Nothing proves what looks like waiting: here, it may be for workers that start.
-        proof = CLAIMED if span.worker else UNKNOWN
-        block = Block(span.items, span.seconds, span.cpu_seconds, proof)
-        (self.tally if span.worker else self.own).add(block)
-        if span.worker:
-            self._trial.note(block)
-            self.chunks += 1
-        items, seconds = self._recent
-        self._recent = (MEMORY * items + span.items, MEMORY * seconds + span.seconds)
-        self.item_seconds = self._recent[1] / self._recent[0]
-
     def _ripe(self) -> Iterator[tuple[int, list[Any]]]:
         """Yield the finished chunks whose turn it is."""
-        while self._finished:
-            start, results = self._finished[0]
-            if self.policy.ordered and start != self._next and self._counts(start):
-                return
-            heappop(self._finished)
-            self._waiting -= len(results)
-            self._next = start + len(results)
-            if not self._counts(start):
-                continue
-            bound = self._bound()
-            yield start, results if bound is None else results[: bound - start]
+        for start, results, came in self._results.ripe():
+            self._waiting -= came
+            if results:
+                yield start, results
 
     # Losses and limits ----------------------------------------------------------------------
+
+    def _check_withdrawn(self) -> None:
+        """Go on without workers where one of them cannot do what the caller can."""
+        if self.withdrawn and not self._alone:
+            self._alone = self._trial.over = True
+            self._salvage()
+            self._take_back()
+            self._start(0)
 
     def _check_deaths(self) -> None:
         """Go on in a fresh crew when a worker has died."""
@@ -423,6 +434,9 @@ class Engine:
             return
         running = self.crew.running().get(lost.pid)
         self._salvage()
+        if lost.stuck:
+            self._leave_lock()
+            return
         held = None if running is None else self._out.get(running.chunk)
         self._futile += 1
         if held is not None:
@@ -437,9 +451,18 @@ class Engine:
             self.workers = max(1, self.workers // 2)
         self._restart()
 
+    def _leave_lock(self) -> None:
+        """Go on with workers started in another way; these could not but get stuck again."""
+        self.stuck += 1
+        if self.policy.retries == 0 or self.stuck > MOST_FUTILE:
+            raise WorkerLostError(explain_stuck())
+        self.launcher.leave_fork()
+        self._restart()
+
     def _is_hopeless(self, lost: Lost) -> bool:
         """Return whether to give up after the death of a worker that held nothing."""
-        by_itself = lost.exitcode >= 0 and not lost.ready  # it will not start the next time either
+        # It will not start the next time either.
+        by_itself = lost.exitcode is not None and lost.exitcode >= 0 and not lost.ready
         futile = self._futile > max(MOST_FUTILE, self.policy.retries)
         return self.policy.retries == 0 or by_itself or futile
 
@@ -467,7 +490,7 @@ class Engine:
         if policy.deadline is not None and now >= policy.deadline:
             raise TaskTimeoutError(
                 f"the call took longer than timeout={policy.timeout:g} s; "
-                f"{self.tally.items} items were finished in workers",
+                f"{counted(self.course.tally.items, 'item was', 'items were')} finished in workers",
                 seconds=policy.timeout,
             )
         if policy.task_timeout is None:
@@ -533,7 +556,7 @@ class Engine:
 
     def _restart(self) -> None:
         """Hand out again what was out, in a new crew."""
-        if not self._out and self._failure is not None:
+        if not self._out and self._results.failure is not None:
             return  # the loop ends here
         self.retried += sum(chunk.piece.size for chunk in self._out.values())
         self._take_back()
@@ -548,36 +571,16 @@ class Engine:
 
     # Ends -----------------------------------------------------------------------------------
 
-    def _bound(self) -> int | None:
-        """Return the index from which on results do not count, None when all do."""
-        bounds = [
-            bound for bound in (self._failure and self._failure[0], self._end) if bound is not None
-        ]
-        return min(bounds, default=None)
-
-    def _counts(self, start: int) -> bool:
-        bound = self._bound()
-        return bound is None or start < bound
-
     def _fail(self, index: int, error: BaseException) -> None:
         """Remember a failure; the earliest index wins, so later chunks no longer count."""
-        if self._failure is None or index < self._failure[0]:
-            self._failure = (index, error)
+        if self._results.fail(index, error):
             self._forget_later()
 
     def _cut(self, index: int) -> None:
         """Remember that the results end before ``index``."""
-        if self._end is None or index < self._end:
-            self._end = index
+        if self._results.cut(index):
             self._forget_later()
 
     def _forget_later(self) -> None:
         """Stop waiting for chunks that no longer count; their workers end with the crew."""
-        self._out = {n: c for n, c in self._out.items() if self._counts(c.piece.start)}
-
-    def _raise_failure(self) -> None:
-        bound = self._end
-        if self._failure is not None and (bound is None or self._failure[0] < bound):
-            raise self._failure[1]
-        if self.feed.error is not None and bound is None:
-            raise self.feed.error
+        self._out = {n: c for n, c in self._out.items() if self._results.counts(c.piece.start)}

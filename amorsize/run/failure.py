@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import pickle
 import re
 import reprlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 TYPE_CHECKING = False
@@ -40,19 +40,40 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is a cause to read, not an 
         return f'\n"""\n{self.text}"""'
 
 
+class Likeness(NamedTuple):
+    """What is needed to make an exception again without calling its ``__init__``.
+
+    Attributes:
+        classes: (module, qualified name) of its class and that class's bases, nearest first.
+        args: its arguments, each pickled; what refuses that is replaced by its text.
+        state: its attributes, each pickled, as far as they can be.
+        text: what it says.
+    """
+
+    classes: tuple[tuple[str, str], ...]
+    args: tuple[bytes, ...]
+    state: dict[str, bytes]
+    text: str
+
+
 class Failure(NamedTuple):
     """An exception that can travel.
 
     Attributes:
         item: index of the item it belongs to, None when it belongs to none.
-        carried: the pickled exception, which was unpickled once already, where it was raised; or
-            the exception itself, when it does not leave the process.
+        carried: the pickled exception, which was unpickled once already, where it was raised, b""
+            where that is not possible; or the exception itself, when it does not leave the process.
         traceback: the traceback there, as text.
+        likeness: how to make it again where ``carried`` cannot be loaded.
+        unrun: whether no item of the chunk was run: what it needs could not be sent, or not be
+            opened where it arrived. It is not the user's function that failed.
     """
 
     item: int | None
     carried: bytes | BaseException
     traceback: str = ""
+    likeness: Likeness | None = None
+    unrun: bool = False
 
 
 def keep(error: BaseException, index: int | None) -> Failure:
@@ -61,29 +82,125 @@ def keep(error: BaseException, index: int | None) -> Failure:
 
 
 def pack(error: BaseException, index: int | None) -> Failure:
-    """Make an exception ready to travel.
+    """Make an exception ready to travel: pickled, and as what can be made again of it without.
 
-    One that does not survive pickling goes as its nearest base that does, with the same text:
-    what cannot be unpickled must not be found out where nobody waits for it.
+    What cannot be unpickled must not be found out where there is nothing else to go by: classes
+    may want other arguments than the exception keeps, or be found in the worker only.
     """
     import traceback  # 2 ms, and only a failure needs it
 
     text = "".join(traceback.format_exception(error))
-    for candidate in _candidates(error):
-        blob = _proven(candidate)
-        if blob is not None:
-            return Failure(index, blob, text)
-    return Failure(index, pickle.dumps(Exception(_text(error))), text)
+    blob = b"" if _is_mains(type(error)) else _proven(error)
+    return Failure(index, blob or b"", text, _likeness(error))
 
 
 def unpack(failure: Failure) -> BaseException:
-    """Return the exception of a failure, with the worker's traceback as its cause."""
+    """Return the exception of a failure, with the worker's traceback as its cause.
+
+    It is of its own class wherever that can be found here, else of the nearest base that can.
+    """
     if isinstance(failure.carried, BaseException):
         return failure.carried
-    error: BaseException = pickle.loads(failure.carried)
+    error = _loaded(failure.carried)
+    if error is None:
+        assert failure.likeness is not None
+        error = _made_again(failure.likeness)
     # Past the class's own __setattr__, which may refuse (a frozen dataclass does).
     BaseException.__dict__["__cause__"].__set__(error, RemoteTraceback(failure.traceback))
     return error
+
+
+class _Result:
+    """An exception that is a result: it becomes an exception again as it is unpickled."""
+
+    def __init__(self, failure: Failure) -> None:
+        self._failure = failure
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return unpack, (self._failure,)
+
+
+def survivor(error: Exception) -> object:
+    """Return what becomes the exception, or its nearest likeness, in another process."""
+    return _Result(pack(error, None))
+
+
+def _is_mains(kind: type) -> bool:
+    """Return whether a class is the main module's: the caller has it, and a pickle a copy of it."""
+    return kind.__module__ == "__main__" and "<locals>" not in kind.__qualname__
+
+
+def _likeness(error: BaseException) -> Likeness:
+    classes = [kind for kind in type(error).__mro__ if issubclass(kind, BaseException)]
+    state = {name: _pickled(value) for name, value in getattr(error, "__dict__", {}).items()}
+    return Likeness(
+        tuple((kind.__module__, kind.__qualname__) for kind in classes),
+        tuple(_pickled(arg) or pickle.dumps(short_repr(arg)) for arg in error.args),
+        {name: blob for name, blob in state.items() if blob is not None},
+        _text(error),
+    )
+
+
+def _pickled(value: object) -> bytes | None:
+    """Return a value pickled, None for one that cannot be, or not be loaded again."""
+    for dumps in (pickle.dumps, _cloudpickle_dumps):
+        try:
+            blob = dumps(value)
+            pickle.loads(blob)
+        except Exception:  # noqa: BLE001 - a user's reduction may raise anything
+            continue
+        return blob
+    return None
+
+
+def _loaded(blob: bytes) -> BaseException | None:
+    """Return a pickled exception, None where there is none or it cannot be loaded here."""
+    if not blob:
+        return None
+    try:
+        error: BaseException = pickle.loads(blob)
+    except Exception:  # noqa: BLE001 - its class may be the worker's alone, and fail in any way
+        return None
+    return error
+
+
+def _made_again(likeness: Likeness) -> BaseException:
+    """Return the exception of a likeness."""
+    for place, (module, name) in enumerate(likeness.classes):
+        kind = _found(module, name)
+        if kind is None:
+            continue
+        try:
+            error = _instance(kind, likeness, own=place == 0)
+        except Exception:  # noqa: BLE001 - this class cannot be made so; try the next
+            continue
+        if place == 0 or _same(_text(error), likeness.text):
+            return error
+    return Exception(likeness.text)
+
+
+def _instance(kind: type[BaseException], likeness: Likeness, *, own: bool) -> BaseException:
+    if not own:
+        error = kind.__new__(kind, likeness.text)
+        error.args = (likeness.text,)
+        return error
+    args = tuple(map(pickle.loads, likeness.args))
+    error = kind.__new__(kind, *args)
+    error.args = args
+    for attribute, blob in likeness.state.items():
+        error.__dict__[attribute] = pickle.loads(blob)
+    return error
+
+
+def _found(module: str, name: str) -> type[BaseException] | None:
+    """Return a class by its name, None where it is not to be found here."""
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception:  # noqa: BLE001 - importing may raise anything
+        return None
+    return found if isinstance(found, type) and issubclass(found, BaseException) else None
 
 
 def add_item_note(error: BaseException, index: int, item: Any) -> None:
@@ -101,14 +218,6 @@ def add_note(error: BaseException, text: str) -> None:
         error.add_note(note)
 
 
-def survivor(error: Exception) -> BaseException:
-    """Return the exception, or its nearest likeness that survives the way to another process."""
-    for candidate in _candidates(error):
-        if _proven(candidate) is not None:
-            return candidate
-    return Exception(_text(error))
-
-
 def short_repr(value: Any) -> str:
     """Return a short representation of any value, whatever its ``__repr__`` does."""
     try:
@@ -119,22 +228,6 @@ def short_repr(value: Any) -> str:
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
-
-
-def _candidates(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exception, then instances of its class and its bases that say the same."""
-    yield error
-    text = _text(error)
-    for base in type(error).__mro__:
-        if not issubclass(base, BaseException):
-            continue
-        for args in (error.args, (text,)):
-            try:
-                candidate = base(*args)
-            except Exception:  # noqa: BLE001 - this base wants other arguments; try the next
-                continue
-            if _text(candidate) == text:
-                yield candidate
 
 
 def _proven(error: BaseException) -> bytes | None:
@@ -158,7 +251,7 @@ def _same(one: str, other: str) -> bool:
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 
-def _cloudpickle_dumps(error: BaseException) -> bytes:
+def _cloudpickle_dumps(error: object) -> bytes:
     import cloudpickle  # 15 ms, and only what pickle refuses needs it
 
     blob: bytes = cloudpickle.dumps(error)

@@ -230,6 +230,13 @@ class Feed:
             size *= 2
         return False
 
+    def items(self, piece: Slice) -> tuple[Any, ...]:
+        """Return the items of a slice, one sequence for each argument."""
+        if piece.columns is not None:
+            return piece.columns
+        end = piece.start + piece.size
+        return tuple(column[piece.start : end] for column in self.columns)
+
     def item(self, index: int, piece: Slice | None = None) -> Any:
         """Return the item at ``index`` for a message, MISSING when it is gone."""
         columns, offset = self.columns, index

@@ -60,6 +60,10 @@ class InlineCrew:
         self._done.append((task.chunk, reply))
         return 0
 
+    def take_back(self) -> int | None:
+        """Return None: a task is over when ``submit`` returns."""
+        return None
+
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Return (chunk, reply) of all that was run, at once."""
         done, self._done = self._done, []

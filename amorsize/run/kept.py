@@ -5,8 +5,9 @@ makes keeping workers dangerous is what they remember. These remember nothing th
 call sends its function and the current values of the globals it uses (``current``), and a crew is
 not used again once the caller's folder, path, environment or code has changed.
 
-Idle crews are ended after a while by a thread that lives only as long as there are any, before any
-fork, and at the exit of the interpreter.
+Idle crews are ended at the exit of the interpreter, and after a while by a thread that lives only
+as long as there are any, and pauses while the process is forked: beside other threads a fork is not
+safe, and makes Python 3.12 and later say so.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import sys
 import threading
 import time
 
-from ..decide.fingerprint import Uses
-from ..decide.machine import IDLE_THREAD
+from ..decide.forking import IDLE_THREAD
 from ..decide.owners import is_users
+from ..decide.uses import Uses
 from ..errors import SerializationError
+from ..lookup import loaded
 from .crew import Lost, Running, Task
-from .current import Current, current_values
-from .pool import ProcessCrew
+from .current import Current
+from .processes import ProcessCrew
 from .shared import make_prefix, sweep
+from .surroundings import State
 from .transport import pack_common
 from .worker import Call, Reply, Setup, Shipment, Threads
 
@@ -60,6 +63,7 @@ class _Kept:
         self.context = context
         self.surroundings = surroundings
         self.codes: dict[tuple[str, str], frozenset[bytes]] = {}
+        self.user_count = 0  # kinds of the user's state that it was given, and keeps
         self.idle_since = 0.0
 
     def fits(self, context: BaseContext, workers: int) -> bool:
@@ -69,8 +73,6 @@ class _Kept:
         """Note that the crew waits for a call, or serves one."""
         self.crew.idle = idle
         self.idle_since = time.monotonic()
-        for thread in self.crew.threads:
-            thread.name = f"{IDLE_THREAD if idle else 'amorsize'}-{thread.ident}"
 
     def knows_other(self, codes: dict[tuple[str, str], frozenset[bytes]]) -> bool:
         """Return whether a function it may have imported has other code by now."""
@@ -106,7 +108,13 @@ _watchers: list[threading.Thread] = []  # the one that is to go on; none or one
 
 
 def lease(
-    context: BaseContext, workers: int, call: Call, used: Uses, threads: Threads | None
+    context: BaseContext,
+    workers: int,
+    call: Call,
+    used: Uses,
+    current: Current,
+    threads: Threads | None,
+    state: State,
 ) -> Lease | None:
     """Return a crew for one call: a kept one, or a new one that will be kept.
 
@@ -115,7 +123,9 @@ def lease(
         workers: how many.
         call: the call.
         used: what its function uses.
+        current: the caller's values of that.
         threads: as in ``Setup``.
+        state: the state that the caller runs in.
 
     Returns:
         The crew; None where a crew cannot be kept for this function: it can only travel while a
@@ -129,11 +139,11 @@ def lease(
     prefix = make_prefix()
     shipment = None
     try:
-        shipment = _pack(call, current_values(used), prefix)
+        shipment = _pack(call, current, state, prefix)
         if shipment is None:
             return None
         surroundings = _Surroundings()
-        kept = _take(context, workers, surroundings, used.codes)
+        kept = _take(context, workers, surroundings, used.codes, state.user_count)
         reused = kept is not None
         if kept is None:
             blank = Setup(None, None, (), environ=current_environ(context), threads=threads)
@@ -143,6 +153,7 @@ def lease(
         sweep(prefix)
         raise
     kept.codes |= used.codes
+    kept.user_count = state.user_count
     kept.surroundings.specs = surroundings.specs | kept.surroundings.specs
     return Lease(kept, shipment, prefix, reused=reused)
 
@@ -166,15 +177,29 @@ def idle_workers(method: str) -> tuple[int, ...]:
 def end_all() -> None:
     """End all idle crews, and whoever watches them."""
     with _lock:
-        ending, watchers = list(_idle), list(_watchers)
+        ending = list(_idle)
         _idle.clear()
-        _watchers.clear()
-        _lock.notify_all()
     for kept in ending:
         kept.crew.end()
+    _pause()
+
+
+def _pause() -> None:
+    """End the thread that watches the idle crews."""
+    with _lock:
+        watchers = list(_watchers)
+        _watchers.clear()
+        _lock.notify_all()
     for watcher in watchers:
         # Not for ever: this may be called in the middle of anything, at a fork.
         watcher.join(JOIN_SECONDS)
+
+
+def _resume() -> None:
+    """Have idle crews watched again."""
+    with _lock:
+        if _idle:
+            _watch()
 
 
 class Lease:
@@ -217,6 +242,10 @@ class Lease:
         """Hand out a task; return the bytes its items took on the way."""
         return self._crew.submit(task)
 
+    def take_back(self) -> int | None:
+        """Return the number of a chunk that no worker has taken, and none will; None for none."""
+        return self._crew.take_back()
+
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
         return self._crew.replies(timeout)
@@ -235,7 +264,10 @@ class Lease:
             kept, self._kept = self._kept, None
             self._crew.sweep()
             self.sweep()
-            _keep(kept)
+            if _is_measured():
+                self._crew.close()
+            else:
+                _keep(kept)
 
     def abandon(self) -> list[tuple[int, Reply]]:
         """End the workers at once, whatever they do; return replies that still came through."""
@@ -252,17 +284,17 @@ class Lease:
             sweep(self._prefix)
 
 
-def _pack(call: Call, current: Current, prefix: str) -> Shipment | None:
+def _pack(call: Call, current: Current, state: State, prefix: str) -> Shipment | None:
     """Return a call ready to be sent to workers that are there; None where it cannot be."""
     try:
-        values = pack_common(current, prefix)
-        parcel = None if values is None else pack_common(call, prefix)
+        parcels = [pack_common(part, prefix) for part in (state, current, call)]
     except SerializationError:
-        values = parcel = None
-    if values is None or parcel is None:
+        parcels = [None]
+    whole = [parcel for parcel in parcels if parcel is not None]
+    if len(whole) < len(parcels) or len(whole) < 3:
         sweep(prefix)
         return None
-    return Shipment(os.urandom(8).hex(), values, parcel)
+    return Shipment(os.urandom(8).hex(), *whole)
 
 
 def _take(
@@ -270,6 +302,7 @@ def _take(
     workers: int,
     surroundings: _Surroundings,
     codes: dict[tuple[str, str], frozenset[bytes]],
+    user_count: int,
 ) -> _Kept | None:
     """Take a fitting crew out of those that wait; end what fits no more."""
     with _lock:
@@ -278,7 +311,12 @@ def _take(
         stale += [
             kept
             for kept in found
-            if kept not in stale and (kept.knows_other(codes) or not kept.crew.is_well())
+            if kept not in stale
+            and (
+                kept.knows_other(codes)
+                or kept.user_count > user_count  # only the user knows how to undo that
+                or not kept.crew.is_well()
+            )
         ]
         found = [kept for kept in found if kept not in stale]
         taken = found[-1] if found else None
@@ -289,6 +327,16 @@ def _take(
     if taken is not None:
         taken.set_idle(False)
     return taken
+
+
+def _is_measured() -> bool:
+    """Return whether coverage is measured: workers write theirs down as they end.
+
+    Tools that run tests put the parts together before this process ends, which is when kept
+    workers would.
+    """
+    coverage = loaded("coverage")
+    return coverage is not None and coverage.Coverage.current() is not None
 
 
 def _keep(kept: _Kept) -> None:
@@ -338,5 +386,4 @@ def _forget_all() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # Nothing idle is left to a child that is forked: fork copies locks, but not who holds them.
-    os.register_at_fork(before=end_all, after_in_child=_forget_all)
+    os.register_at_fork(before=_pause, after_in_parent=_resume, after_in_child=_forget_all)

@@ -7,7 +7,7 @@ from .crew import Lost
 from .failure import MISSING, short_repr
 from .feed import Feed, Slice
 
-__all__ = ["explain_idle", "loss_error"]
+__all__ = ["explain_idle", "explain_stuck", "loss_error"]
 
 
 def loss_error(
@@ -43,7 +43,17 @@ def explain_idle(lost: Lost) -> str:
     return f"a worker {_cause(lost.exitcode)} before it could start; its own output tells why"
 
 
-def _cause(exitcode: int) -> str:
+def explain_stuck() -> str:
+    """Return the message for a worker that waits for ever."""
+    return (
+        "a forked worker waits for a lock that a thread of this process held when it was forked, "
+        'and that nothing can release: say mp_context="forkserver", or leave mp_context out'
+    )
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "ended (its exit code was taken by a SIGCHLD handler, or SIGCHLD is ignored)"
     if exitcode >= 0:
         return f"ended with exit code {exitcode}"
     import signal

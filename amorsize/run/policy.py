@@ -32,6 +32,8 @@ class Policy(NamedTuple):
         ahead_seconds: work of so many seconds waits for each worker as they start, because the
             caller is busy starting others.
         help: whether the caller computes items while workers start.
+        withdraw: whether the caller runs what workers cannot: what cannot be sent to them, or not
+            be opened there.
         retreat: whether the caller computes what is left when workers turn out slower than it.
     """
 
@@ -47,5 +49,6 @@ class Policy(NamedTuple):
     return_exceptions: bool = False
     ahead_seconds: float = 0.0
     help: bool = False
+    withdraw: bool = False
     retreat: bool = False
     rethink: Callable[[Stage], Step] | None = None

@@ -1,9 +1,10 @@
 """Large values through shared memory: written once by the sender, mapped by the receiver.
 
-A segment is a file in the system's memory file system, named with its crew's prefix. The receiver
-maps it and removes the name at once; from then on the memory belongs to the mapping alone, and is
-freed when the last object that looks into it is dropped. What nobody received (its receiver died)
-is swept by prefix when the crew ends.
+A segment is a file in the system's memory file system, or in its folder for temporary files, named
+with its crew's prefix. The receiver maps it and removes the name at once; from then on the memory
+belongs to the mapping alone, and is freed when the last object that looks into it is dropped. A
+mapping is private, so that processes forked later do not write into each other's copies. What was
+not received (its receiver died) is swept by prefix when the crew ends.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
-    "SHARED_FOLDER",
     "make_prefix",
     "receive",
+    "shared_folder",
     "sweep",
     "write",
 ]
 
-# Where Linux keeps memory that looks like files. Elsewhere everything takes the pipe.
-SHARED_FOLDER = "/dev/shm"
+# Where Linux keeps memory that looks like files.
+_MEMORY_FOLDER = "/dev/shm"
 
 _NAME = "amorsize"
 
@@ -40,18 +41,41 @@ _numbers = itertools.count()
 
 
 def make_prefix() -> str:
-    """Return a prefix for the segments of one crew; "" where there is no place for any.
+    """Return the beginning of the paths of one crew's segments; "" where there is no place for any.
 
     What callers left behind that were killed themselves is removed on the occasion.
     """
-    if not os.path.isdir(SHARED_FOLDER):
+    folder = shared_folder()
+    if not folder:
         return ""
     own = f"{_NAME}-{_namespace()}-"
-    for name in os.listdir(SHARED_FOLDER):
+    for name in _names(folder):
         if name.startswith(own) and not _is_alive(name[len(own) :].partition("-")[0]):
             with suppress(OSError):  # another user's
-                _unlink(os.path.join(SHARED_FOLDER, name))
-    return f"{own}{os.getpid()}-{os.urandom(4).hex()}-"
+                _unlink(os.path.join(folder, name))
+    return os.path.join(folder, f"{own}{os.getpid()}-{os.urandom(4).hex()}-")
+
+
+@functools.cache
+def shared_folder() -> str:
+    """Return the folder where segments lie, "" where there is none this process may use."""
+    import tempfile  # loaded already where workers are
+
+    candidates = [_MEMORY_FOLDER]
+    with suppress(OSError):  # there is none at all
+        candidates.append(tempfile.gettempdir())
+    usable = (
+        f for f in candidates if os.path.isdir(f) and os.access(f, os.R_OK | os.W_OK | os.X_OK)
+    )
+    return next(usable, "")
+
+
+def _names(folder: str) -> list[str]:
+    """Return the names in a folder; none where it cannot be read any more."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _namespace() -> int:
@@ -75,14 +99,13 @@ def _is_alive(pid: str) -> bool:
 
 
 def write(prefix: str, parts: list[Any]) -> str:
-    """Write the parts to a new segment; return its name, "" if there is no room or no place.
+    """Write the parts to a new segment; return its path, "" if there is no room or no place.
 
     Args:
         prefix: of the crew's segments.
         parts: bytes-like objects.
     """
-    name = f"{prefix}{os.getpid()}-{next(_numbers)}"
-    path = os.path.join(SHARED_FOLDER, name)
+    path = f"{prefix}{os.getpid()}-{next(_numbers)}"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError:
@@ -96,30 +119,27 @@ def write(prefix: str, parts: list[Any]) -> str:
         return ""
     finally:
         os.close(descriptor)
-    return name
+    return path
 
 
-def receive(name: str, sizes: tuple[int, ...], *, others: bool = False) -> list[memoryview]:
+def receive(path: str, sizes: tuple[int, ...], *, others: bool = False) -> list[memoryview]:
     """Map a segment, remove its name, and return its parts, writable.
 
-    The memory is freed when the last of them, and of what looks into them, is dropped.
+    What is written into them is seen by this process alone. The memory is freed when the last of
+    them, and of what looks into them, is dropped.
 
     Args:
-        name: of the segment.
+        path: of the segment.
         sizes: bytes of each part.
         others: whether other processes receive it as well: the name stays for its sender to
-            remove, and what is written into the parts is seen by this process alone.
+            remove.
 
     Raises:
         OSError: there is no such segment, or it cannot be mapped.
     """
-    path = os.path.join(SHARED_FOLDER, name)
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if not others and len(_mappings) >= _most_mappings():
-            view = memoryview(_read_all(descriptor))
-        else:
-            view = memoryview(_map(descriptor, mmap.ACCESS_COPY if others else mmap.ACCESS_WRITE))
+        view = memoryview(_mapped(descriptor) or _read_all(descriptor))
     finally:
         os.close(descriptor)
         if not others:
@@ -128,15 +148,23 @@ def receive(name: str, sizes: tuple[int, ...], *, others: bool = False) -> list[
     return [view[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
-# Before 3.13 each mapping keeps a descriptor of its file: those alive are counted, and beyond a
-# quarter of what the process may have, contents are copied instead.
+# A process may have so many mappings (65,530 on Linux), and before 3.13 each keeps a descriptor of
+# its file. Those alive are counted, and beyond a quarter of either limit, contents are copied.
 _mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+_USUAL_MAPPINGS = 65_530
 
 
-def _map(descriptor: int, access: int) -> mmap.mmap:
-    if sys.version_info >= (3, 13):
-        return mmap.mmap(descriptor, 0, access=access, trackfd=False)
-    mapping = mmap.mmap(descriptor, 0, access=access)
+def _mapped(descriptor: int) -> mmap.mmap | None:
+    """Return a private mapping of a file, None where there are too many already."""
+    if len(_mappings) >= _most_mappings():
+        return None
+    try:
+        if sys.version_info >= (3, 13):
+            mapping = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY, trackfd=False)
+        else:
+            mapping = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+    except OSError:  # the user has as many, or no descriptor is left
+        return None
     _mappings.add(mapping)
     return mapping
 
@@ -145,8 +173,15 @@ def _map(descriptor: int, access: int) -> mmap.mmap:
 def _most_mappings() -> int:
     import resource  # not on Windows, where there are no segments either
 
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if most == resource.RLIM_INFINITY else most // 4
+    try:
+        with open("/proc/sys/vm/max_map_count") as file:
+            most = int(file.read()) // 4
+    except (OSError, ValueError):  # not Linux
+        most = _USUAL_MAPPINGS // 4
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if sys.version_info >= (3, 13) or descriptors == resource.RLIM_INFINITY:
+        return most
+    return min(most, descriptors // 4)
 
 
 def _read_all(descriptor: int) -> bytearray:
@@ -159,11 +194,10 @@ def _read_all(descriptor: int) -> bytearray:
 
 def sweep(prefix: str) -> None:
     """Remove the segments of a crew that nobody received."""
-    if not prefix:
-        return
-    for name in os.listdir(SHARED_FOLDER):
-        if name.startswith(prefix):
-            _unlink(os.path.join(SHARED_FOLDER, name))
+    folder, begin = os.path.split(prefix)
+    for name in _names(folder) if prefix else ():
+        if name.startswith(begin):
+            _unlink(os.path.join(folder, name))
 
 
 def _write_all(descriptor: int, part: Any) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ..decide.fingerprint import uses
+from ..decide.uses import uses
+from ..errors import SerializationError
+from ..lookup import load
+from .surroundings import take, take_own
 from .worker import Setup
 
 TYPE_CHECKING = False
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["start_crew"]
 
+MOST_NAMES = 5  # of state that cannot be sent; a longer list is not read
+
 
 def start_crew(
     method: str,
@@ -24,6 +29,7 @@ def start_crew(
     context: str | BaseContext | None,
     inherits: bool,
     first: Callable[[bool], Iterator[Task]] | None,
+    lenient: Callable[[str], None] | None = None,
 ) -> Crew:
     """Start workers, or take those that wait since an earlier call.
 
@@ -34,29 +40,52 @@ def start_crew(
         context: the caller's choice: a start method's name or a context; None for ``method``.
         inherits: whether workers reach the input without its being sent.
         first: gives the first chunks, which forked workers find as they start; None for none.
+        lenient: called with what is to be said of state that cannot be sent, where workers go on
+            with what their own imports give; None refuses to start them.
 
     Raises:
         OSError, ImportError: workers cannot be had.
-        SerializationError: what they are to run cannot be sent.
+        SerializationError: what they are to run, or what that uses, cannot be sent.
     """
     if method == "thread":
         from .threads import ThreadCrew
 
         return ThreadCrew(workers, setup)
-    import multiprocessing  # 25 ms: only when a crew really starts
-
+    multiprocessing = load("multiprocessing")  # 25 ms: only when a crew really starts
+    load("amorsize.run.kept")
     from . import kept
     from .current import current_values
-    from .pool import ProcessCrew
+    from .processes import ProcessCrew
 
-    if context is None or isinstance(context, str):
-        context = multiprocessing.get_context(method)
+    chosen: BaseContext = (
+        multiprocessing.get_context(method)
+        if context is None or isinstance(context, str)
+        else context
+    )
     if method != "fork":
         used = uses(setup.call.func)
+        current = current_values(used)
+        _check(current.left_out, lenient)
+        state = take(used.texts)
         if setup.is_plain:
-            crew = kept.lease(context, workers, setup.call, used, setup.threads)
+            crew = kept.lease(chosen, workers, setup.call, used, current, setup.threads, state)
             if crew is not None:
                 return crew
-        setup = setup.of_caller(current_values(used), kept.current_environ(context))
+        setup = setup.of_caller(current, kept.current_environ(chosen), state)
+    else:
+        setup.state = take_own()
     tasks = first(inherits) if first is not None and method == "fork" else None
-    return ProcessCrew(context, workers, setup, inherits=inherits, first=tasks)
+    return ProcessCrew(chosen, workers, setup, inherits=inherits, first=tasks)
+
+
+def _check(left_out: tuple[str, ...], lenient: Callable[[str], None] | None) -> None:
+    """Say that workers lack some of the caller's state, or refuse to start them without it."""
+    if not left_out:
+        return
+    names = ", ".join(left_out[:MOST_NAMES]) + (", ..." if len(left_out) > MOST_NAMES else "")
+    if lenient is None:
+        raise SerializationError(f"it uses {names}, whose state cannot be sent")
+    lenient(
+        f"workers use {names} as their own imports make it, not as it is in the caller: its "
+        f"state cannot be sent; set it up in an initializer, or use mp_context='fork'"
+    )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from .crew import Lost, Running, Task, take_all
 from .failure import Failure, keep
 from .feed import guarded
+from .surroundings import put_in_thread, take_of_thread, take_own
 from .worker import Reply, Setup, run_columns
 
 if TYPE_CHECKING:
@@ -55,8 +59,15 @@ class ThreadCrew:
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._replies: SimpleQueue[tuple[int, Reply]] = SimpleQueue()
         self._stopped = False
+        own, users = take_of_thread(), take_own()
         self._threads = [
-            threading.Thread(target=self._work, name=f"amorsize-{number}", daemon=True)
+            # Each in a copy of the caller's context, as asyncio.to_thread has it.
+            threading.Thread(
+                target=contextvars.copy_context().run,
+                args=(self._work, partial(put_in_thread, own, users)),
+                name=f"amorsize-{number}",
+                daemon=True,
+            )
             for number in range(workers)
         ]
         try:
@@ -78,6 +89,13 @@ class ThreadCrew:
         """Hand out a task; nothing has to travel."""
         self._tasks.put(task)
         return 0
+
+    def take_back(self) -> int | None:
+        """Return the number of a chunk that no thread has taken, and none will; None for none."""
+        with suppress(Empty):
+            task = self._tasks.get_nowait()
+            return None if task is None else task.chunk
+        return None
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
@@ -113,12 +131,13 @@ class ThreadCrew:
     def sweep(self) -> None:
         """Do nothing: what nobody fetched is garbage like any other."""
 
-    def _work(self) -> None:
+    def _work(self, surround: Callable[[], None]) -> None:
         _inside.worker = True
         call = self._call
         broken: Failure | None = None
         func = self._stoppable(guarded(call.func) if call.return_exceptions else call.func)
         try:
+            surround()
             self._setup.prepare()
         except BaseException as error:  # noqa: BLE001 - told with the first chunk
             broken = keep(error, None)

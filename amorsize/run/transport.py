@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pickle
 from collections import ChainMap
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from types import MethodDescriptorType, MethodType, WrapperDescriptorType
@@ -15,7 +17,9 @@ from typing import NamedTuple
 
 from ..decide.model import SHARED_FROM_BYTES
 from ..errors import SerializationError
+from ..lookup import load
 from . import shared
+from .blame import explained
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ __all__ = [
     "dumps",
     "dumps_by_value",
     "dumps_inherited",
+    "dumps_state",
     "is_smaller",
     "loads",
     "pack_common",
@@ -51,11 +56,13 @@ class Parcel(NamedTuple):
         head: the pickle; empty when it is the last part of the segment.
         segment: name of the shared segment, "" when there is none.
         sizes: bytes of each part of the segment.
+        start: index of the first item, None for what are no items.
     """
 
     head: bytes
     segment: str = ""
     sizes: tuple[int, ...] = ()
+    start: int | None = None
 
     @property
     def size(self) -> int:
@@ -64,7 +71,9 @@ class Parcel(NamedTuple):
 
 
 def dumps(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
-    """Pickle a value, with cloudpickle where pickle itself cannot.
+    """Pickle a value for a forked worker, or what any worker sends its caller.
+
+    By pickle where that can, else by our own pickler (see ``pickler``).
 
     Args:
         value: what to pickle.
@@ -73,14 +82,24 @@ def dumps(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes
     Raises:
         SerializationError: neither can.
     """
-    try:
-        return pickle.dumps(value, PROTOCOL, buffer_callback=_collector(buffers))
-    except Exception:  # noqa: BLE001 - whatever a reduction raises, cloudpickle may know better
-        return dumps_by_value(value, buffers)
+    if not _holds_errors(value):
+        with suppress(Exception):  # whatever a reduction raises, our own pickler may know better
+            return pickle.dumps(value, PROTOCOL, buffer_callback=_collector(buffers))
+    return _pickled(value, "KIN", buffers)
+
+
+def _holds_errors(value: Any) -> bool:
+    """Return whether results or items are exceptions, which pickle may write and then not read.
+
+    A look takes 15 ns for each.
+    """
+    columns = value if type(value) is tuple else (value,)
+    kinds = {kind for column in columns if type(column) is list for kind in set(map(type, column))}
+    return any(issubclass(kind, BaseException) for kind in kinds)
 
 
 def dumps_by_value(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
-    """Pickle what a worker must be able to load in a fresh interpreter.
+    """Pickle what a fresh interpreter is to run.
 
     Functions and classes of ``__main__`` and of notebooks go by value: the worker's main module
     is not the caller's.
@@ -92,13 +111,36 @@ def dumps_by_value(value: Any, buffers: list[pickle.PickleBuffer] | None = None)
     Raises:
         SerializationError: it cannot be pickled.
     """
-    import cloudpickle  # 15 ms, and only what pickle refuses or a fresh interpreter needs it
+    return _pickled(value, "CALL", buffers)
+
+
+def dumps_state(value: Any) -> bytes:
+    """Pickle a value that a module of the caller's holds, for the same module in a worker.
+
+    Locks in it go as new ones, such as the worker's own import has made.
+
+    Raises:
+        SerializationError: it cannot be pickled.
+    """
+    load("amorsize.run.pickler")
+    from .pickler import Pickler, Way
+
+    out = BytesIO()
+    try:
+        Pickler(out, Way.CALL, fresh_locks=True).dump(value)
+    except Exception as error:
+        raise _refusal(value, error, "CALL") from error
+    return out.getvalue()
+
+
+def _pickled(value: Any, way: str, buffers: list[pickle.PickleBuffer] | None) -> bytes:
+    load("amorsize.run.pickler")  # and cloudpickle: only what pickle refuses needs it
+    from .pickler import Way, pickled
 
     try:
-        blob: bytes = cloudpickle.dumps(value, PROTOCOL, buffer_callback=_collector(buffers))
+        return pickled(value, Way[way], _collector(buffers))
     except Exception as error:
-        raise _refusal(value, error) from error
-    return blob
+        raise _refusal(value, error, way) from error
 
 
 def dumps_inherited(value: Any) -> bytes:
@@ -112,36 +154,37 @@ def dumps_inherited(value: Any) -> bytes:
     """
     from multiprocessing.reduction import ForkingPickler  # only workers that start need it
 
-    import cloudpickle
+    load("amorsize.run.pickler")
+    from . import pickler
 
-    # Of methods and partials cloudpickle knows more: it need not find them by name.
+    # Of methods and partials our pickler knows more: it need not find them by name.
     known: dict[type, Any] = dict(ForkingPickler._extra_reducers)  # type: ignore[attr-defined]
     for kind in (MethodType, MethodDescriptorType, WrapperDescriptorType, partial):
         known.pop(kind, None)
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        dispatch_table = ChainMap(known, dict(cloudpickle.Pickler.dispatch_table))  # noqa: RUF012 - so named by pickle
+    class Pickler(pickler.Pickler):
+        dispatch_table = ChainMap(known, dict(pickler.Pickler.dispatch_table))  # noqa: RUF012 - so named by pickle
 
     buffer = BytesIO()
     try:
-        Pickler(buffer).dump(value)
+        Pickler(buffer, pickler.Way.CALL).dump(value)
     except Exception as error:
-        raise _refusal(value, error) from error
+        raise _refusal(value, error, "CALL") from error
     return buffer.getvalue()
 
 
-def pack_shipped(value: Any, prefix: str) -> Parcel:
+def pack_shipped(value: Any, prefix: str, *, start: int | None = None) -> Parcel:
     """Make a parcel of what a worker must be able to load in a fresh interpreter.
 
     Args:
         value: what to send.
         prefix: of the crew's segments, "" for none.
+        start: index of the first item, where the value is the columns of a chunk.
 
     Raises:
-        SerializationError: it cannot be pickled.
+        SerializationError: it cannot be pickled; it names the item, if the value is items.
     """
-    buffers: list[pickle.PickleBuffer] | None = [] if prefix else None
-    return _parcel(dumps_by_value(value, buffers), buffers, prefix) or Parcel(dumps_by_value(value))
+    return _packed(value, prefix, start, "ITEMS")
 
 
 def is_smaller(value: Any, limit: int) -> bool:
@@ -151,11 +194,12 @@ def is_smaller(value: Any, limit: int) -> bool:
         value: what would be sent to a fresh interpreter.
         limit: bytes.
     """
-    import cloudpickle  # 15 ms, and only large processes ask
+    load("amorsize.run.pickler")  # and cloudpickle: only large processes ask
+    from .pickler import Pickler, Way
 
     budget = _Budget(limit)
     try:
-        cloudpickle.Pickler(budget, PROTOCOL, buffer_callback=budget.take).dump(value)
+        Pickler(budget, Way.CALL, budget.take).dump(value)
     except Exception:  # noqa: BLE001 - too large, or it cannot be sent at all
         return False
     return True
@@ -193,19 +237,30 @@ def pack_results(
         is none.
     """
     try:
-        return pack_forked(results, prefix), None
+        return pack_forked(results, prefix, start=start, columns=False), None
     except BaseException:  # noqa: BLE001 - looked into below, result by result
         pass
-    for offset, result in enumerate(results):
+    found = _first_refused(results, dumps)
+    if found is None:
+        # Each alone can be pickled, only the list cannot (too deep, too large).
+        found = 0, SerializationError("the results of a chunk cannot be pickled together")
+    offset, refusal = found
+    refusal.index = start + offset
+    return pack_forked(results[:offset], prefix, start=start, columns=False), refusal
+
+
+def _first_refused(
+    values: list[Any], pickled: Callable[[Any], bytes]
+) -> tuple[int, SerializationError] | None:
+    """Return the place of the first value that cannot be pickled, and why; None for none."""
+    for place, value in enumerate(values):
         try:
-            dumps(result)
+            pickled(value)
+        except SerializationError as error:
+            return place, error
         except BaseException as error:  # noqa: BLE001 - a reduction may also call sys.exit()
-            refusal = error if isinstance(error, SerializationError) else _refusal(result, error)
-            refusal.index = start + offset
-            return pack_forked(results[:offset], prefix), refusal
-    # Each alone can be pickled, only the list cannot (too deep, too large).
-    refusal = SerializationError("the results of a chunk cannot be pickled together", index=start)
-    return pack_forked([], prefix), refusal
+            return place, _refusal(value, error)
+    return None
 
 
 def pack_common(value: Any, prefix: str) -> Parcel | None:
@@ -239,16 +294,44 @@ def unpack(parcel: Parcel, *, common: bool = False) -> Any:
         common: whether it is one of ``pack_common``.
 
     Raises:
-        Exception: whatever unpickling it raises.
+        SerializationError: it names what cannot be found in this process: a module that cannot be
+            imported here, or has no such name here. Its index is that of the first item of the
+            parcel, None for what are no items.
+        Exception: whatever else unpickling it raises.
     """
     if not parcel.segment:
-        return pickle.loads(parcel.head)
+        return _opened(parcel.head, None, parcel.start)
     parts = shared.receive(parcel.segment, parcel.sizes, others=common)
     head = parcel.head or parts.pop()
-    return pickle.loads(head, buffers=parts)
+    return _opened(head, parts, parcel.start)
 
 
-def pack_forked(value: Any, prefix: str) -> Parcel:
+def _opened(head: bytes | memoryview, buffers: list[memoryview] | None, start: int | None) -> Any:
+    try:
+        return _Opener(BytesIO(head), buffers=buffers).load()
+    except SerializationError as error:
+        if error.index is None:
+            error.index = start
+        raise
+
+
+class _Opener(pickle.Unpickler):
+    """Tells what is not to be found in this process from what goes wrong in the user's code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except (ImportError, AttributeError) as error:
+            raise SerializationError(
+                f"{module}.{name} cannot be opened in the other process: "
+                f"{type(error).__name__}: {error}. Move it into a module that can be imported "
+                f"there, or run the call with n_jobs=1"
+            ) from error
+
+
+def pack_forked(
+    value: Any, prefix: str, *, start: int | None = None, columns: bool = True
+) -> Parcel:
     """Make a parcel for a process that was forked from this one, or that this one was forked from.
 
     What is pickled by name is found under its name there.
@@ -256,12 +339,30 @@ def pack_forked(value: Any, prefix: str) -> Parcel:
     Args:
         value: what to send.
         prefix: of the crew's segments, "" for none.
+        start: index of the first item, where the value is items or results.
+        columns: whether it is the columns of a chunk then, or else a list of results.
 
     Raises:
-        SerializationError: it cannot be pickled.
+        SerializationError: it cannot be pickled; it names the item, if the value is columns.
     """
+    return _packed(value, prefix, start, "KIN" if columns else "")
+
+
+def _packed(value: Any, prefix: str, start: int | None, way: str) -> Parcel:
+    """Return a parcel; a chunk's columns that cannot be sent are looked into, item by item."""
     buffers: list[pickle.PickleBuffer] | None = [] if prefix else None
-    return _parcel(dumps(value, buffers), buffers, prefix) or Parcel(dumps(value))
+    pickled: Any = partial(_pickled, way=way) if way == "ITEMS" else dumps
+    try:
+        head = pickled(value, buffers=buffers)
+        parcel = _parcel(head, buffers, prefix) or Parcel(pickled(value, buffers=None))
+    except SerializationError as error:
+        if start is None or not way:
+            raise
+        found = _first_refused(list(zip(*value, strict=False)), partial(pickled, buffers=None))
+        place, refusal = found or (0, error)
+        refusal.index = start + place
+        raise refusal from refusal.__cause__
+    return parcel._replace(start=start)
 
 
 def _parcel(head: bytes, buffers: list[pickle.PickleBuffer] | None, prefix: str) -> Parcel | None:
@@ -293,8 +394,5 @@ def _collector(buffers: list[pickle.PickleBuffer] | None) -> Any:
     return keep
 
 
-def _refusal(value: Any, error: BaseException) -> SerializationError:
-    return SerializationError(
-        f"a value of type {type(value).__name__} cannot be sent to another process: "
-        f"{type(error).__name__}: {error}"
-    )
+def _refusal(value: Any, error: BaseException, way: str = "KIN") -> SerializationError:
+    return SerializationError(explained(value, error, way))

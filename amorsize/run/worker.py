@@ -1,26 +1,34 @@
-"""The worker's side: set up once, then run chunks. Only bytes and numbers cross the pool's pipes.
+"""The worker's side: set up once, then run chunks until the caller says that there are no more.
 
 Whatever the user's code does (raise anything, return what cannot be pickled) is caught here and
-told as data, so that the pool's own machinery never meets it.
+travels as data: only bytes and numbers cross the pipes.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from struct import Struct
 from typing import NamedTuple
 
 from ..decide.probe import cpu_seconds, queued_seconds, with_queue
+from ..lookup import loaded
+from ..signals import restore_signals
+from . import known, logs, tracker
+from .channel import END, MOST_BYTES, send_frame, take_task
 from .current import Current, Undo, adopt, restore
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
+from .surroundings import State, put, put_last
 from .transport import Parcel, dumps_by_value, dumps_inherited, loads, pack_results, unpack
+from .unwarned import rewarn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +41,9 @@ __all__ = [
     "ITEM",
     "NOTE",
     "READY",
+    "RECORD",
+    "REPLY",
+    "TRACKED",
     "Call",
     "Reply",
     "Setup",
@@ -40,7 +51,7 @@ __all__ = [
     "Threads",
     "run_chunk",
     "run_columns",
-    "start",
+    "serve",
 ]
 
 
@@ -65,12 +76,14 @@ class Shipment(NamedTuple):
 
     Attributes:
         name: of the call, different for each.
+        state: the state that the caller runs in.
         current: the caller's values of what the call uses. They are set before the call is opened:
             what that names is looked up then.
         call: the call.
     """
 
     name: str
+    state: Parcel
     current: Parcel
     call: Parcel
 
@@ -142,11 +155,11 @@ class Setup:
         call: the call; None when it comes with the tasks.
         initializer: the user's, run once in each worker with ``initargs``; None for none.
         initargs: its arguments.
-        notes: where the worker says what it is doing, None for a thread.
         prefix: of the names of shared segments, "" for none.
         current: the caller's globals, for workers that import its modules.
         environ: the caller's environment variables, for workers that do not inherit them.
         threads: for numerical libraries in the worker; None leaves those alone.
+        state: the state that the caller runs in, as far as the worker has to be given it.
     """
 
     def __init__(
@@ -154,13 +167,13 @@ class Setup:
         call: Call | None,
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
-        notes: Connection | None = None,
         prefix: str = "",
         current: Current | None = None,
         environ: dict[str, str] | None = None,
         threads: Threads | None = None,
+        state: State | None = None,
     ) -> None:
-        self.notes = notes
+        self.state = state or State()
         self.prefix = prefix
         self.threads = threads
         self.environ = environ
@@ -178,6 +191,10 @@ class Setup:
         """Whether no initializer has to run."""
         return self._content[1] is None
 
+    def opened(self) -> Setup:
+        """Return the same setup, ready for use."""
+        return self
+
     def prepare(self) -> Call | None:
         """Run the initializer and return the call."""
         call, initializer, initargs = self._content
@@ -185,18 +202,18 @@ class Setup:
             initializer(*initargs)
         return call
 
-    def of_caller(self, current: Current, environ: dict[str, str] | None) -> Setup:
+    def of_caller(self, current: Current, environ: dict[str, str] | None, state: State) -> Setup:
         """Return the same setup for workers that do not inherit the caller's state."""
-        return Setup(*self._content, self.notes, self.prefix, current, environ, self.threads)
+        return Setup(*self._content, self.prefix, current, environ, self.threads, state)
 
-    def for_crew(self, notes: Connection, prefix: str) -> Setup:
-        """Return the same setup with a place for notes and a prefix for segments."""
-        return Setup(*self._content, notes, prefix, self._current, self.environ, self.threads)
+    def for_crew(self, prefix: str) -> Setup:
+        """Return the same setup with a prefix for segments."""
+        return Setup(*self._content, prefix, self._current, self.environ, self.threads, self.state)
 
     def __reduce__(self) -> tuple[object, ...]:
         blob = dumps_inherited(self._content)
         current = None if self._current is None else dumps_by_value(self._current)
-        return _Pickled, (blob, self.notes, self.prefix, current, self.environ, self.threads)
+        return _Pickled, (blob, self.prefix, current, self.environ, self.threads, self.state)
 
 
 class _Pickled(Setup):
@@ -205,27 +222,28 @@ class _Pickled(Setup):
     def __init__(
         self,
         blob: bytes,
-        notes: Connection,
         prefix: str,
         current: bytes | None,
         environ: dict[str, str] | None,
         threads: Threads | None,
+        state: State,
     ) -> None:
-        self.notes = notes
+        self.state = state
         self.prefix = prefix
         self.threads = threads
         self.environ = environ
         self._blobs = (current, blob)
 
-    def prepare(self) -> Call | None:
-        """Unpickle, run the initializer and return the call.
+    def opened(self) -> Setup:
+        """Return what was sent.
 
         The caller's values come first: what the call names is looked up as it is unpickled.
         """
         current, blob = self._blobs
         if current is not None:
             adopt(loads(current), [])
-        return Setup(*loads(blob)).prepare()
+        call, initializer, initargs = loads(blob)
+        return Setup(call, initializer, initargs, state=self.state)
 
 
 class Reply(NamedTuple):
@@ -266,10 +284,12 @@ class Reply(NamedTuple):
         return self.results
 
 
-# A note on the pipe: kind, worker, subject (chunk or item), monotonic time. Far below PIPE_BUF, so
-# that writes of several workers never mix and a killed worker holds no lock for it.
-NOTE = Struct("<cqqd")
-READY, CHUNK, ITEM = b"r", b"c", b"i"
+# What a worker says in frames: it is set up; it has taken a chunk, or begun an item, and when; what
+# became of a chunk; a record that was logged; what is to be tracked. A note is the subject (chunk
+# or item) and the monotonic time.
+NOTE = Struct("<qd")
+READY, CHUNK, ITEM, REPLY = b"r", b"c", b"i", b"a"
+RECORD, TRACKED = b"l", b"t"
 
 
 class _Worker:
@@ -277,7 +297,7 @@ class _Worker:
 
     call: Call
     func: Callable[..., Any]
-    notes: Connection
+    replies: Connection
     prefix: str
     broken: Failure | None = None
     threads: Threads | None = None  # None once they are limited, or need not be
@@ -287,57 +307,161 @@ class _Worker:
     def __init__(self) -> None:
         self.undo = []
 
-    def tell(self, note: bytes) -> None:
-        """Send a note to the caller."""
-        if sys.platform == "win32":
-            self.notes.send_bytes(note)
-        else:
-            os.write(self.notes.fileno(), note)  # without the length that Connection adds
+    def tell(self, kind: bytes, body: bytes) -> None:
+        """Send a frame to the caller; end this worker if the caller is gone."""
+        try:
+            send_frame(self.replies.fileno(), kind, body)
+        except (BrokenPipeError, OSError):
+            _leave()
 
     def take(self, call: Call) -> None:
         """Make this the call whose chunks it runs."""
         self.call = call
         self.func = guarded(call.func, survivor) if call.return_exceptions else call.func
 
+    def open_setup(self, setup: Setup) -> None:
+        """Take what this worker was started with, and run the initializer."""
+        try:
+            put(setup.state)
+            setup = setup.opened()
+            put_last(setup.state)
+        except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
+            self.broken = _unopened(error, None)
+            return
+        call = setup.prepare()
+        if call is not None:
+            self.take(call)
+
     def open(self, shipment: Shipment) -> None:
         """Take the call of a shipment; what goes wrong is told with each of its chunks."""
         self.shipment, self.broken = shipment.name, None
         try:
             restore(self.undo)
+            state = unpack(shipment.state, common=True)
+            put(state)
             adopt(unpack(shipment.current, common=True), self.undo)
             self.take(unpack(shipment.call, common=True))
-        except BaseException as error:  # noqa: BLE001 - told with the chunk
-            self.broken = pack(error, None)
+            put_last(state)
+        except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
+            self.broken = _unopened(error, None)
 
 
 # An instance: as attributes of a class, functions and other descriptors would be bound to it.
 _worker = _Worker()
 
 
-def start(setup: Setup) -> None:
-    """Prepare this process; what goes wrong is told with the first chunk."""
-    # A Python handler that does nothing, not SIG_IGN: programs the user's code starts must still
-    # end on Ctrl-C, and exec keeps SIG_IGN. The caller decides what Ctrl-C means for workers.
-    signal.signal(signal.SIGINT, _ignore)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    assert setup.notes is not None
-    _worker.notes = setup.notes
+def serve(setup: Setup, tasks: Connection, replies: Connection) -> None:
+    """Be a worker: prepare, and run chunks until there are no more or the caller is gone.
+
+    Args:
+        setup: what it starts with.
+        tasks: where tasks come from; all workers of a crew share it.
+        replies: where frames go; its own.
+    """
+    _worker.replies = replies
+    logs.relay_to(partial(_worker.tell, RECORD))
+    if type(setup) is Setup:  # it was not sent: this worker was forked
+        rewarn()
+        known.inherit()
+        tracker.relay_to(partial(_worker.tell, TRACKED))
     _worker.prefix = setup.prefix
+    _start(setup)
+    buffer = bytearray(MOST_BYTES)
+    caller = os.getppid()
+    while True:
+        message = take_task(tasks, buffer)
+        if message is None:
+            # The end of the queue does not come while any process holds the caller's end open.
+            if os.getppid() != caller:
+                return
+            continue
+        if not message or message == END:
+            return
+        fields = loads(message)
+        reply = (fields[0], *run_chunk(*fields))
+        _worker.tell(REPLY, pickle.dumps(reply, pickle.HIGHEST_PROTOCOL))
+
+
+def _leave() -> None:
+    """End this worker, whose caller is gone, and what it has started."""
+    from multiprocessing.util import _exit_function  # type: ignore[attr-defined]
+
+    _exit_function()
+    os._exit(1)
+
+
+def _start(setup: Setup) -> None:
+    """Prepare this process; what goes wrong is told with the first chunk."""
+    _take_signals()
     try:
         _reseed()
+        _whole_lines()
         _worker.threads = setup.threads
         if setup.environ is not None:
             os.environ.clear()
             os.environ.update(setup.environ)
+            if hasattr(time, "tzset"):
+                time.tzset()
         if setup.threads is not None:
             setup.threads.apply()
-        call = setup.prepare()
-        if call is not None:
-            _worker.take(call)
-    except BaseException as error:  # noqa: BLE001 - told with the first chunk
+        _worker.open_setup(setup)
+    except BaseException as error:  # noqa: BLE001 - the user's initializer; goes with the chunk
         _worker.broken = pack(error, None)
     _note(READY, 0)
+
+
+def _take_signals() -> None:
+    """Have signals do in this worker what they do in a worker of a Pool.
+
+    A fork inherits the caller's handlers, and where the caller's event loop is told of signals.
+    """
+    signal.set_wakeup_fd(-1)
+    # A Python handler that does nothing, not SIG_IGN: programs the user's code starts must still
+    # end on Ctrl-C, and exec keeps SIG_IGN. The caller decides what Ctrl-C means for workers.
+    restore_signals()
+    signal.signal(signal.SIGINT, _ignore)
+    if callable(signal.getsignal(signal.SIGTERM)):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _whole_lines() -> None:
+    """Have lines written one by one: those of several workers must not mix."""
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            with suppress(ValueError, OSError):  # closed
+                stream.reconfigure(line_buffering=True, write_through=False)
+        elif stream is not None:  # a notebook's, or one that a test captures
+            setattr(sys, name, _Lines(stream))
+
+
+class _Lines:
+    """A stream that gets whole lines, each in one piece.
+
+    Args:
+        stream: the stream.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        """Write the lines that are complete, and keep the rest."""
+        whole, newline, self._begun = (self._begun + text).rpartition("\n")
+        if newline:
+            self._stream.write(whole + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what there is."""
+        if self._begun:
+            self._stream.write(self._begun)
+            self._begun = ""
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def run_chunk(
@@ -372,7 +496,7 @@ def run_chunk(
         else:
             pieces = tuple(column[begin : begin + size] for column in call.columns)
     except BaseException as error:  # noqa: BLE001 - an item's own unpickling may raise anything
-        return [], 0, pack(error, begin), os.getpid(), begun, 0.0, 0.0
+        return [], 0, _unopened(error, begin), os.getpid(), begun, 0.0, 0.0
     func = _tracked(_worker.func, begin) if track else _worker.func
     failure, seconds, cpu_seconds = run_columns(func, pieces, call.star, begin, out)
     if track:
@@ -389,6 +513,11 @@ def run_chunk(
         failure = pack(left_out, left_out.index)
         out = out[: left_out.index - begin]
     return parcel, len(out), failure, os.getpid(), begun, seconds, cpu_seconds, parcel.size, packed
+
+
+def _unopened(error: BaseException, index: int | None) -> Failure:
+    """Carry what went wrong before any item of a chunk was run."""
+    return pack(error, index)._replace(unrun=True)
 
 
 def run_columns(
@@ -438,10 +567,7 @@ def _tracked(func: Callable[..., Any], begin: int) -> Callable[..., Any]:
 
 
 def _note(kind: bytes, subject: int) -> None:
-    try:
-        _worker.tell(NOTE.pack(kind, os.getpid(), subject, time.monotonic()))
-    except BrokenPipeError:  # the caller is gone: nobody waits for this worker, or hears it
-        os._exit(1)
+    _worker.tell(kind, NOTE.pack(subject, time.monotonic()))
 
 
 def _ignore(*_: object) -> None:
@@ -457,7 +583,13 @@ def _flush() -> None:
 
 
 def _reseed() -> None:
-    """Give this worker its own global NumPy random state: forks inherit the caller's."""
-    random = sys.modules.get("numpy.random")
+    """Give this worker random numbers of its own: forks inherit the state of the caller's.
+
+    Python does that itself for its own global generator.
+    """
+    torch = loaded("torch")
+    if torch is not None:
+        torch.default_generator.seed()
+    random = loaded("numpy.random")
     if random is not None:
         random.seed()

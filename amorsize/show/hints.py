@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ..decide.effects import Effects
 from ..decide.model import Costs, Profile, travel_seconds
 from ..decide.planner import Plan
-from ..units import duration
+from ..units import counted, duration
 
-__all__ = ["hints_for_items", "hints_for_run"]
+__all__ = ["hints_for_effects", "hints_for_items", "hints_for_run"]
 
 # Below this an item costs less than Python's own call of it.
 TINY_SECONDS = 1e-6
@@ -20,6 +21,8 @@ WORTH_SECONDS = 0.05
 LARGE_CAPTURE = 1_000_000
 # Chunks so many times as long as their dispatch are not what slows a run down.
 FEW_DISPATCHES = 5
+# Names in one line.
+MOST_NAMES = 5
 
 
 def hints_for_items(profile: Profile, items: int, costs: Costs) -> list[str]:
@@ -34,9 +37,9 @@ def hints_for_items(profile: Profile, items: int, costs: Costs) -> list[str]:
     moved = travel_seconds(profile, costs)
     if profile.result_bytes >= LARGE_CAPTURE / 100 and moved > profile.item_seconds:
         found.append(
-            f"moving a result ({profile.result_bytes:,.0f} bytes, {duration(moved)}) costs more "
-            f"than computing it ({duration(profile.item_seconds)}): return less, or compute more "
-            "at a time"
+            f"moving a result ({counted(profile.result_bytes, 'byte')}, {duration(moved)}) costs "
+            f"more than computing it ({duration(profile.item_seconds)}): return less, or compute "
+            "more at a time"
         )
     elif profile.item_seconds < TINY_SECONDS and items >= MANY:
         found.append(
@@ -45,10 +48,39 @@ def hints_for_items(profile: Profile, items: int, costs: Costs) -> list[str]:
         )
     if profile.arg_bytes >= LARGE_CAPTURE:
         found.append(
-            f"an argument of {profile.arg_bytes:,.0f} bytes is sent for each item: pass a path or "
-            "an index, and load it in the function"
+            f"an argument of {counted(profile.arg_bytes, 'byte')} is sent for each item: pass a "
+            "path or an index, and load it in the function"
         )
     return found
+
+
+def hints_for_effects(effects: Effects) -> list[str]:
+    """Return what a function does that had no effect, or an odd one, where workers ran it.
+
+    Args:
+        effects: what its code does.
+
+    >>> hints_for_effects(Effects(stored=("count",)))[0].partition(":")[0]
+    'the function assigns count, which in a worker is a copy of its own'
+    """
+    found = []
+    for verb, names in (("assigns", effects.stored), ("changes", effects.changed)):
+        if names:
+            found.append(
+                f"the function {verb} {_listed(names)}, which in a worker is a copy of its own: "
+                "the caller sees nothing of that. Return what is needed, or use n_jobs=1"
+            )
+    if effects.drawn:
+        found.append(
+            f"the function draws from {_listed(effects.drawn)}, whose numbers repeat in each "
+            "worker's copy: make a generator for each item, seeded by what the item is"
+        )
+    return found
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:MOST_NAMES])
+    return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
 
 
 def hints_for_run(
@@ -63,6 +95,7 @@ def hints_for_run(
     seconds: float,
     start_seconds: float,
     shipped_bytes: int,
+    busy: str = "",
 ) -> list[str]:
     """Return what could be changed about a call.
 
@@ -78,6 +111,7 @@ def hints_for_run(
         start_seconds: of that, starting and ending workers.
         shipped_bytes: size of the function and what it captures, as it was sent; 0 where it was
             inherited.
+        busy: what other programs did with the CPUs, "" for nothing.
     """
     found = hints_for_items(profile, items, costs)
     serial = profile.item_seconds * items
@@ -86,13 +120,18 @@ def hints_for_run(
             found.append(f"n_jobs=1 keeps {cpus - 1} of {cpus} CPUs idle: leave it out")
         return found
     if jobs is not None and seconds > 1.1 * serial > 0:
+        advice = (
+            "other programs had the CPUs, so try it again without them"
+            if busy
+            else ("leave it out")
+        )
         found.append(
-            f"n_jobs={jobs} took {seconds / serial:.1f} times as long as the serial loop: "
-            "leave it out"
+            f"n_jobs={jobs} took {seconds / serial:.1f} times as long as the serial loop: {advice}"
         )
     elif jobs is not None and jobs > 2 * cpus and profile.cpu_share > 0.5:
         found.append(
-            f"n_jobs={jobs} for {cpus} CPUs and items that compute: more than {cpus} gain nothing"
+            f"n_jobs={jobs} for {counted(cpus, 'CPU')} and items that compute: more than {cpus} "
+            f"{'gains' if cpus == 1 else 'gain'} nothing"
         )
     if chunksize is not None:
         found += _about_chunksize(profile, items, costs, plan, chunksize)

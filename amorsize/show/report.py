@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..decide.machine import Machine
 from ..decide.model import Profile
 from ..decide.planner import Plan
-from ..units import duration
+from ..units import counted, duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["RunReport", "describe", "describe_candidates"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunReport:
-    """What one call decided and what happened.
+    """What one call decided and what happened. Printed, it is what ``explain`` returns.
 
     Attributes:
         function: name of the function.
@@ -46,7 +46,8 @@ class RunReport:
         warnings: what the caller should know.
         timeline: every chunk, where and when it ran.
         machine: what the process may use, as it was when the call ended.
-        hints: what would make it faster.
+        hints: what would make it faster, and what the function does that has no effect in workers.
+        busy: what other programs did with the CPUs when the call ended, "" where they left some.
     """
 
     function: str
@@ -73,16 +74,49 @@ class RunReport:
     timeline: tuple[Span, ...]
     machine: Machine | None = None
     hints: tuple[str, ...] = ()
+    busy: str = ""
+
+    def __repr__(self) -> str:
+        return f"<RunReport {self._headline()}, {self._where()}>"
+
+    def __str__(self) -> str:
+        return self.explain()
 
     def explain(self) -> str:
         """Return what happened and why, as a few lines of text."""
         lines = [
-            f"{self.function}: {self.items:,} items in {duration(self.actual_seconds)}",
+            self._headline(),
             f"  ran       {self._where()}",
             f"  because   {self.reason}",
-            f"  decided   after {duration(self.decided_seconds)}, "
-            + ("from what was remembered" if self.cache_hit else "from what was measured"),
         ]
+        if self.start_method:
+            lines.append(f"  started   {_started(self.start_method, self.start_reason)}")
+        if self.decided_seconds > 0:
+            lines.append(f"  decided   after {duration(self.decided_seconds)}{self._source()}")
+        lines += self._figures()
+        if self.machine is not None:
+            lines.append(f"  machine   {self.machine}")
+        if self.busy:
+            lines.append(f"  busy      {self.busy}: these times are theirs as well")
+        # Without a forecast the plan rests on what was assumed of the items.
+        if self.plan is not None and self.forecast_seconds is not None:
+            lines += describe_candidates(self.plan)
+        lines += [f"  warning   {text}" for text in self.warnings]
+        lines += [f"  hint      {text}" for text in self.hints]
+        return "\n".join(lines)
+
+    def _source(self) -> str:
+        """Return what it was decided from; "" where it had to be before anything was known."""
+        if self.cache_hit:
+            return ", from what was remembered"
+        return "" if self.forecast_seconds is None else ", from what was measured"
+
+    def _headline(self) -> str:
+        return f"{self.function}: {counted(self.items, 'item')} in {duration(self.actual_seconds)}"
+
+    def _figures(self) -> list[str]:
+        """Return lines for what items cost, what was forecast, and what it came to."""
+        lines = []
         if self.profile is not None:
             lines.append(f"  an item   {describe(self.profile)}")
         if self.forecast_seconds is not None:
@@ -97,14 +131,8 @@ class RunReport:
                 f"{gain:.2f} times as long"
             )
         if self.retried:
-            lines.append(f"  retried   {self.retried:,} items of lost workers")
-        if self.machine is not None:
-            lines.append(f"  machine   {self.machine}")
-        if self.plan is not None:
-            lines += describe_candidates(self.plan)
-        lines += [f"  warning   {text}" for text in self.warnings]
-        lines += [f"  faster    {text}" for text in self.hints]
-        return "\n".join(lines)
+            lines.append(f"  retried   {counted(self.retried, 'item')} of lost workers")
+        return lines
 
     def _range(self) -> str:
         plan = self.plan
@@ -116,11 +144,22 @@ class RunReport:
     def _where(self) -> str:
         if self.backend == "serial":
             return "in the calling process"
-        kind = "threads" if self.backend == "thread" else f"processes ({self.start_method})"
-        return (
-            f"{self.worker_items:,} items in {self.n_jobs} {kind}, {self.chunks} chunks, "
-            f"and {self.caller_items:,} in the calling process"
+        if self.backend == "thread":
+            workers = counted(self.n_jobs, "thread")
+        else:
+            workers = f"{counted(self.n_jobs, 'process', 'processes')} ({self.start_method})"
+        where = (
+            f"{counted(self.worker_items, 'item')} in {workers}, {counted(self.chunks, 'chunk')}"
         )
+        if self.caller_items:
+            where += f", and {self.caller_items:,} in the calling process"
+        return where
+
+
+def _started(method: str, reason: str) -> str:
+    """Return how workers were started, and why so: also why not by fork, where it was not."""
+    how = "as threads" if method == "thread" else f"by {method}"
+    return f"{how}: {reason}" if reason else how
 
 
 # One screen: the best of what was considered.
@@ -149,5 +188,5 @@ def describe(profile: Profile) -> str:
     parts = [f"{duration(profile.item_seconds)} +- {duration(profile.spread)}"]
     parts.append(f"{min(profile.cpu_share, 99.0):.0%} CPU")
     if profile.result_bytes:
-        parts.append(f"results of {profile.result_bytes:,.0f} bytes")
+        parts.append(f"results of {counted(profile.result_bytes, 'byte')}")
     return ", ".join(parts)

@@ -274,7 +274,7 @@ if __name__ == "__main__":
 def test_a_worker_killed_while_it_sends_a_large_result(tmp_path, monkeypatch, through, delay):
     """Half a result in the pipe, or half a segment, costs that chunk a second run and no more."""
     if through == "pipe":
-        monkeypatch.setattr(shared, "SHARED_FOLDER", str(tmp_path / "nowhere"))
+        monkeypatch.setattr(shared, "shared_folder", lambda: "")
     got = smart_map(
         partial(f.killed_while_sending, str(tmp_path / "marker"), delay),
         range(10),

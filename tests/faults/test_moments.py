@@ -180,8 +180,9 @@ multiprocessing.process.BaseProcess.start = limited
 @pytest.mark.parametrize(
     ("patch", "func", "options", "says"),
     [
-        (NO_THREAD, "double", "n_jobs=2", 'serial 1 ("the items run in the calling process'),
-        (NO_THREAD, "wait_5ms", "", 'serial 1 ("the items run in the calling process'),
+        (NO_THREAD, "double", "n_jobs=2", "process 2 ()"),
+        (NO_THREAD, "wait_5ms", "", "process"),
+        (NO_THREAD, "double", "n_jobs=2, backend='thread'", 'serial 1 ("the items run in'),
         (FEW_PROCESSES.format(limit=0), "double", "n_jobs=2", "serial 1 ('the items run in"),
         (FEW_PROCESSES.format(limit=3), "wait_5ms", "", "process"),
         (FEW_PROCESSES.format(limit=1), "wait_5ms", "backend='process'", "process 1 ("),
@@ -196,10 +197,10 @@ def test_workers_that_cannot_be_had_are_done_without(tmp_path, patch, func, opti
 
 
 def test_an_exception_that_does_not_load_can_be_a_result():
-    """With return_exceptions=True it arrives as its nearest likeness, in its place."""
+    """With return_exceptions=True it arrives as itself, in its place."""
     got = smart_map(f.raise_two_part, range(6), n_jobs=2, return_exceptions=True)
     assert [x for x in got if isinstance(x, int)] == [0, 1, 2, 4, 5]
-    assert (type(got[3]), str(got[3])) == (Exception, "ab")
+    assert (type(got[3]), str(got[3])) == (f.TwoPartError, "ab")
 
 
 def test_results_that_do_not_load_fail_in_their_place():
@@ -232,9 +233,12 @@ def test_threads_started_by_the_first_items_are_noticed(tmp_path):
     source = """
 import threading, time
 from amorsize import smart_map
+def hold():
+    with threading.Lock():
+        time.sleep(60)
 def f(x):
     if threading.active_count() == 1:
-        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        threading.Thread(target=hold, daemon=True).start()
     time.sleep(0.005)
     return x
 reports = []
@@ -336,7 +340,6 @@ if __name__ == "__main__":
 TWICE = """
 import atexit, os, signal, time
 from amorsize import smart_map
-from amorsize.run import pool
 def work(x):
     os.write(1, b"working" + bytes([10]))
     time.sleep(60)
@@ -368,15 +371,15 @@ def test_ctrl_c_at_tear_down_is_kept_until_it_is_over(tmp_path, method, ending):
     source = f"""
 import multiprocessing, os, signal, time
 from amorsize import smart_map
-from amorsize.run import kept, pool
-inner = pool.ProcessCrew.{ending}
+from amorsize.run import kept, processes
+inner = processes.ProcessCrew.{ending}
 def interrupted(self):
     def dispose():
         os.kill(os.getpid(), signal.SIGINT)
-        pool.ProcessCrew._dispose(self)
+        processes.ProcessCrew._dispose(self)
     self._dispose = dispose
     return inner(self)
-pool.ProcessCrew.{ending} = interrupted
+processes.ProcessCrew.{ending} = interrupted
 def work(x):
     return 1 // (x if {ending == "abandon"} else 1)
 if __name__ == "__main__":
@@ -387,7 +390,7 @@ if __name__ == "__main__":
         kept.end_all()
     except KeyboardInterrupt:
         print("interrupted", multiprocessing.active_children())
-    pool.ProcessCrew.{ending} = inner
+    processes.ProcessCrew.{ending} = inner
     print(smart_map(abs, range(3), n_jobs=2, mp_context={method!r}))
 """
     ended = programs.run_source(source, tmp_path, deadline=30)

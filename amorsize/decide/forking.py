@@ -1,0 +1,215 @@
+"""Whether this process can be forked safely.
+
+A forked child has only the thread that forked. A lock that another thread held at that moment is
+held for ever, and a library that waits for a thread of its own waits for ever. So each thread is
+accounted for:
+
+- a thread of Python's does no harm while it waits, if it holds no lock: Python code holds one in a
+  ``with`` block, or after ``acquire``. Waiting for a condition, a queue or a socket in Python's own
+  modules, or in those listed below, lets go of the lock that belongs to it.
+- a thread of a library does no harm if the library has fork handlers, or the child never needs
+  what the thread does. Libraries known to be so are listed, and so are those known to break.
+- any other thread means that this process is not forked. ``mp_context="fork"`` overrules that.
+
+docs/engine.md tells how this was measured.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable
+
+from ..lookup import loaded
+from .natives import count_threads, native_threads, thread_owners
+
+__all__ = ["IDLE_THREAD", "fork_danger", "got_stuck", "remember_stuck"]
+
+# The thread that watches kept workers has a name that begins so: it is ended before a fork.
+IDLE_THREAD = "amorsize-idle"
+
+# Long enough for a thread that waits for the interpreter to get it, and to move on.
+SETTLE_SECONDS = 20e-6
+
+# Libraries whose threads do no harm in a child, by the beginning of the file's name, with the
+# source. Each was tried (tests/surroundings).
+HARMLESS = {
+    "python": "its threads are looked at one by one",
+    "libopenblas": "ends its threads before a fork (blas_server.c: pthread_atfork)",
+    "libscipy_openblas": "NumPy's and SciPy's own copies of OpenBLAS",
+    "libarrow": "starts its pools anew in the child (arrow/util/atfork_internal.h)",
+    "libzmq": "serves sockets, which belong to the process that made them (pyzmq looks at the pid)",
+    "libomp": "LLVM's OpenMP starts anew in the child (kmp_runtime.cpp: __kmp_register_atfork)",
+    "libiomp5": "Intel's OpenMP is LLVM's",
+}
+
+# Libraries known to break, with what to say of them. Those in neither table are not trusted either.
+BREAKING = {
+    "libgomp": "GNU OpenMP waits for threads that are not there (GCC bug 58378)",
+    "_polars_runtime": "polars waits for threads that are not there (its user guide says so)",
+    "polars": "polars waits for threads that are not there (its user guide says so)",
+    "libcuda": "CUDA does not work in a forked child",
+}
+
+# Modules, beside Python's own, whose threads wait without a lock of their own, by their packages:
+# tried with tqdm 4.67, ipykernel 6 and 7, tornado 6.
+_TRUSTED = ("tqdm", "ipykernel", "IPython", "tornado", "zmq", "jupyter_client", "traitlets")
+
+
+def fork_danger(*, about_to: bool = True) -> str:
+    """Return why forking this process is not safe, "" when it is.
+
+    Args:
+        about_to: whether a fork is about to follow. For a mere plan it is enough that there are as
+            many threads as when they were looked at last.
+    """
+    others = [
+        thread
+        for thread in threading.enumerate()
+        if thread is not threading.current_thread() and not thread.name.startswith(IDLE_THREAD)
+    ]
+    return _python_danger(others) or _native_danger(about_to=about_to) or _cuda_danger()
+
+
+def _python_danger(others: list[threading.Thread]) -> str:
+    """Return why one of Python's threads makes a fork unsafe, "" when none does."""
+    unknown = _unknown_threads()
+    if not others and not unknown:
+        return ""
+    before = _places()
+    time.sleep(SETTLE_SECONDS)
+    after = _places()
+    for thread in others:
+        frame = sys._current_frames().get(thread.ident or 0)
+        reason = _moving(thread, before, after) or _holding(frame)
+        if reason:
+            return f"the thread {thread.name} {reason}"
+    for ident in unknown:
+        if before.get(ident) != after.get(ident) or _holding(sys._current_frames().get(ident)):
+            return "a thread started by other means than the module threading is at work"
+    return ""
+
+
+def _unknown_threads() -> set[int]:
+    """Return the identifiers of threads that run Python code, but not as ``threading`` has it."""
+    idents = {thread.ident for thread in threading.enumerate()}
+    return {ident for ident in sys._current_frames() if ident not in idents}
+
+
+def _places() -> dict[int, tuple[int, int]]:
+    """Return where each thread is in its code."""
+    return {ident: (id(f), f.f_lasti) for ident, f in sys._current_frames().items()}
+
+
+def _moving(
+    thread: threading.Thread,
+    before: dict[int, tuple[int, int]],
+    after: dict[int, tuple[int, int]],
+) -> str:
+    """Return what a thread does, "" when it waits."""
+    ident = thread.ident or 0
+    if ident not in after:
+        return "" if ident not in before and not thread.is_alive() else "is starting or ending"
+    if before.get(ident) != after[ident] or _is_running(thread.native_id):
+        return "is at work"
+    return ""
+
+
+def _is_running(tid: int | None) -> bool:
+    """Return whether a thread is on a CPU, or waits for one, as far as the system tells."""
+    try:
+        with open(f"/proc/self/task/{tid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"R"
+    except OSError:
+        return False
+
+
+def _holding(frame: types.FrameType | None) -> str:
+    """Return how a thread that waits may hold a lock, "" when it holds none."""
+    from .blocks import acquires, holds_block  # dis takes 2 ms, and few processes have threads
+
+    while frame is not None:
+        code = frame.f_code
+        if not _is_trusted(frame) and (acquires(code) or holds_block(code, frame.f_lasti)):
+            return f"may hold a lock (it waits in {code.co_qualname})"
+        frame = frame.f_back
+    return ""
+
+
+def _is_trusted(frame: types.FrameType) -> bool:
+    name = str(frame.f_globals.get("__name__", ""))
+    top = name.partition(".")[0]
+    return top in _TRUSTED or (top in sys.stdlib_module_names and top != "__main__")
+
+
+# The last threads that were looked at, and what was found: libraries keep theirs.
+_looked: tuple[frozenset[int], str] = (frozenset(), "")
+
+
+def _native_danger(*, about_to: bool) -> str:
+    """Return which library's thread makes a fork unsafe, "" when none does."""
+    global _looked  # noqa: PLW0603 - replaced whole: two threads may look at the same time
+    others = count_threads() - threading.active_count()
+    if others <= 0:
+        return ""
+    if not about_to and others == len(_looked[0]):
+        return _looked[1]
+    python = {thread.native_id for thread in threading.enumerate() if thread.native_id is not None}
+    tids = native_threads(python)
+    if tids == _looked[0]:
+        return _looked[1]
+    found = [_judged(owner) for owner in sorted(thread_owners(tids))]
+    danger = next(filter(None, found), "")
+    # What could not be named may only have been on its way.
+    if "cannot be named" not in danger:
+        _looked = (tids, danger)
+    return danger
+
+
+def _judged(owner: str) -> str:
+    """Return why a library's thread makes a fork unsafe, "" when it does not."""
+    if owner.startswith(tuple(HARMLESS)):
+        return ""
+    for name, why in BREAKING.items():
+        if owner.startswith(name):
+            return f"{why}; it runs threads"
+    return f"threads of {owner} are alive" if owner else "threads are alive that cannot be named"
+
+
+def _cuda_danger() -> str:
+    cuda = getattr(loaded("torch"), "cuda", None)
+    if cuda is not None and getattr(cuda, "is_initialized", lambda: False)():
+        return "CUDA is initialised"
+    return ""
+
+
+# Functions whose forked workers got stuck although a fork looked safe; few programs have any.
+_stuck: set[object] = set()
+
+
+def remember_stuck(func: Callable[..., object]) -> None:
+    """Note that forked workers of a function got stuck."""
+    _stuck.add(_code_of(func))
+
+
+def got_stuck(func: Callable[..., object]) -> bool:
+    """Return whether forked workers of a function got stuck before in this process."""
+    return bool(_stuck) and _code_of(func) in _stuck
+
+
+def _code_of(func: Callable[..., object]) -> object:
+    """Return what stands for a function: its code, which all closures over it share."""
+    inner = getattr(func, "func", None) or getattr(func, "__func__", None) or func
+    return getattr(inner, "__code__", type(inner))
+
+
+if hasattr(os, "register_at_fork"):
+
+    def _forget() -> None:
+        global _looked  # noqa: PLW0603
+        _looked = (frozenset(), "")
+
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,542 @@
+"""What a function uses of modules and classes: all that a worker must have as its caller has it.
+
+A worker that imports a module has the values its source gives. What the caller has set since is
+looked for here: from the function through closures, defaults, globals, attributes and containers to
+every named value of a module or class on the way.
+
+Whose module it is decides how far that goes:
+
+- the user's own: every name its code may ask for, and where code computes names (``getattr``,
+  ``globals()``), all that is simple;
+- of an installed package: only what is simple, or a function put in another's place. Code of
+  packages is followed for ``MOST_LIBRARY_FUNCTIONS``, the nearest first;
+- Python's: nothing.
+
+``walk.py`` walks for a digest, and samples; here nothing may be left out, but nothing is encoded.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import operator
+import sys
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import accumulate, chain
+from typing import NamedTuple
+
+from .atoms import ATOMS, atom_of
+from .codes import describe, hash_of
+from .looking import (
+    MISSING,
+    attributes,
+    bases,
+    content_of,
+    fetch,
+    module_of,
+    mro,
+    namespace,
+    namespace_of,
+    slots,
+)
+from .owners import LIBRARY, PYTHON, USER
+from .owners import owner as owner_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Owner", "Uses", "code_digest", "uses"]
+
+# Objects, atoms not counted: 20,000 take 15 ms (two cores, November 2026), less than one worker.
+MOST_OBJECTS = 20_000
+# A function over pandas reaches thousands. 150 take 5 to 6 ms of each call with fresh workers, 300
+# took 7 to 16 (two cores busy with other work, November 2026).
+MOST_LIBRARY_FUNCTIONS = 150
+# Of a container with more items than that.
+MOST_SAMPLED = 64
+# Nothing is named by more.
+MOST_NAME = 100
+# What is simple is small: settings, not data.
+MOST_SIMPLE_ITEMS = 64
+DEEPEST_SIMPLE = 3
+
+
+# Names by which code asks for other names: of its own and of the modules it reaches; of all.
+_COMPUTED = frozenset({"getattr", "attrgetter", "vars", "__dict__", "globals", "locals", "dir"})
+_ANYWHERE = frozenset({"import_module", "__import__", "modules", "eval", "exec", "get_attr"})
+
+Owner = str | type | types.FunctionType  # a module's name, a class, a function
+
+
+class Uses(NamedTuple):
+    """What a function uses of its user's modules, classes and functions.
+
+    Attributes:
+        values: (owner, attribute, value) of everything reached by name; ``MISSING`` for a value
+            that is looked for and not there.
+        codes: digests of the code of each function of a module, by (module, qualified name).
+        caches: (module, qualified name) of functions that keep results (``functools.lru_cache``).
+        whole: False when there was too much to look through.
+        texts: short texts that stand in the user's code.
+    """
+
+    values: tuple[tuple[Owner, str, object], ...]
+    codes: dict[tuple[str, str], frozenset[bytes]]
+    caches: frozenset[tuple[str, str]]
+    whole: bool
+    texts: frozenset[str] = frozenset()
+
+
+def uses(func: Callable[..., Any]) -> Uses:
+    """Return what ``func`` uses, transitively, of the modules and classes of its user.
+
+    Args:
+        func: any callable.
+
+    >>> uses(len)
+    Uses(values=(), codes={}, caches=frozenset(), whole=True, texts=frozenset())
+    """
+    reach = _Reach()
+    reach.follow(func)
+    values, caches = tuple(reach.values.values()), frozenset(reach.caches)
+    return Uses(values, reach.codes, caches, reach.whole, frozenset(reach.texts))
+
+
+def code_digest(function: types.FunctionType) -> bytes:
+    """Return what tells the code of a function, and of those it is wrapped around, from others'.
+
+    Args:
+        function: the function.
+    """
+    digests, todo, seen = [], [function], set()
+    while todo:
+        found = todo.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        digests.append(describe(found.__code__).digest)
+        for cell in found.__closure__ or ():
+            inner = content_of(cell)
+            if type(inner) is types.FunctionType:
+                todo.append(inner)
+    return hash_of(b"".join(digests))
+
+
+class _Reach:
+    """One way through all that a function reaches, nearest first."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[int, str], tuple[Owner, str, object]] = {}
+        self.codes: dict[tuple[str, str], frozenset[bytes]] = {}
+        self.caches: set[tuple[str, str]] = set()
+        self.whole = True
+        self.texts: set[str] = set()
+        self.left = MOST_OBJECTS
+        self._library_left = MOST_LIBRARY_FUNCTIONS
+        self._code: deque[Any] = deque()  # comes first: data may be more than can be looked through
+        self._data: deque[Any] = deque()
+        self._seen: dict[int, object] = {}  # kept alive, so that no id is used twice
+        self._names: set[str] = set()  # that the user's code asks something for
+        self._modules: dict[int, types.ModuleType] = {}
+        self._library_names: set[str] = {"__call__", "__init__"}  # that code of packages asks for
+        self._classes: dict[int, type] = {}  # of packages
+        self._asked: set[tuple[int, str]] = set()  # (module, name)
+        self._scanned: set[int] = set()  # modules all of whose simple values were taken
+
+    def follow(self, value: Any) -> None:
+        """Go from a value to all that it reaches."""
+        self._meet(value)
+        while self._code or self._data or self._ask_modules():
+            todo = self._code or self._data
+            if not todo:
+                continue
+            if not self.left:
+                self.whole = False
+                return
+            self.left -= 1
+            value = todo.popleft()
+            try:
+                _handler(type(value))(self, value)
+            except Exception:  # noqa: BLE001 - objects of the user's may raise when looked at
+                continue
+
+    def _meet(self, value: Any) -> None:
+        kind = type(value)
+        if atom_of(kind) is not None or id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        # By ids: a class may refuse to be hashed.
+        is_code = id(kind) in _CODE or issubclass(kind, type)
+        (self._code if is_code else self._data).append(value)
+
+    def _record(self, namespace: Any, owner: Any, name: str, value: Any) -> None:
+        if owner is not None and (value is not MISSING or name not in vars(builtins)):
+            self.values[id(namespace), name] = (owner, name, value)
+
+    # Functions ------------------------------------------------------------------------------
+
+    def function(self, function: types.FunctionType) -> None:
+        """Go through code, closure, defaults and the globals the code names."""
+        for cell in function.__closure__ or ():
+            self._meet(content_of(cell))
+        for part in chain(vars(function).values(), function.__defaults__ or ()):
+            self._meet(part)
+        for part in (function.__kwdefaults__ or {}).values():
+            self._meet(part)
+        whose = _whose(function.__module__)
+        if whose == USER:
+            self._of_user(function)
+        elif whose == LIBRARY and self._library_left > 0:
+            self._library_left -= 1
+            self._of_library(function)
+
+    def _of_user(self, function: types.FunctionType) -> None:
+        described, names = describe(function.__code__), function.__globals__
+        owner = _module_of(names)
+        for name in described.globals:
+            value = names.get(name, MISSING)
+            if owner != "__main__":  # its globals travel with the function
+                self._record(names, owner, name, value)
+            self._meet(value)
+        self._names.update(described.names)
+        self.texts.update(_texts(function.__code__))
+        for name in described.imports:
+            self._imported(names, name)
+        if not _COMPUTED.isdisjoint(described.names):
+            self._names.update(filter(str.isidentifier, _texts(function.__code__)))
+            if owner is not None:
+                self._modules[id(sys.modules[owner])] = sys.modules[owner]
+        self._definition(function, described.digest)
+
+    def _definition(self, function: types.FunctionType, digest: bytes) -> None:
+        """Note the code and the defaults of a function that travels by name."""
+        key = (function.__module__, function.__qualname__)
+        if "<" in key[1] or key[0] == "__main__":
+            return
+        self.codes[key] = self.codes.get(key, frozenset()) | {digest}
+        for name in ("__defaults__", "__kwdefaults__"):
+            value = getattr(function, name)
+            if value is not None:
+                self._record(function, function, name, value)
+        for name, value in vars(function).items():
+            if name != "__wrapped__":
+                self._record(function, function, name, value)
+
+    def _of_library(self, function: types.FunctionType) -> None:
+        described, names = describe(function.__code__), function.__globals__
+        owner = _module_of(names)
+        if owner is None:
+            return
+        self._library_names.update(described.names)
+        for name in described.globals:
+            value = names.get(name, MISSING)
+            self._of_package(names, owner, name, value)
+            if type(value) is types.ModuleType and _whose(_name_of(value)) != PYTHON:
+                for inner in described.names:
+                    held = vars(value).get(inner, MISSING)
+                    self._of_package(vars(value), _module_of(vars(value)), inner, held)
+
+    def _of_package(self, names: Any, owner: Owner | None, name: str, value: Any) -> None:
+        """Take a named value of an installed package."""
+        if value is MISSING:
+            return
+        other = type(value) is types.BuiltinFunctionType and value.__name__ != name
+        if other or is_simple(value) or _is_users_own(value):
+            self._record(names, owner, name, value)
+        if type(value) in _CALLABLE or issubclass(type(value), type):
+            self._meet(value)
+
+    def _imported(self, names: dict[str, Any], name: str) -> None:
+        """Meet a module, and those it is in, that code imports as it runs."""
+        package = str(names.get("__package__") or "")
+        packages = ["", *accumulate(package.split("."), "{}.{}".format)]
+        parts = list(accumulate(filter(None, name.split(".")), "{}.{}".format)) or [""]
+        for full in (f"{one}.{part}".strip(".") for one in packages for part in parts):
+            self._meet(sys.modules.get(full))
+
+    def method(self, method: types.MethodType) -> None:
+        """Go on to what a bound method is made of."""
+        self._meet(method.__func__)
+        self._meet(method.__self__)
+
+    def builtin(self, function: Any) -> None:
+        """Go on to the object of a method in C."""
+        self._meet(function.__self__)
+
+    def wrapped(self, value: Any) -> None:
+        """Go on to what a descriptor, cache or partial is made around."""
+        if type(value) is _CACHE:
+            self.caches.add((str(value.__module__), str(value.__qualname__)))
+        for name in ("__func__", "__wrapped__", "fget", "fset", "fdel", "func", "args", "keywords"):
+            self._meet(fetch(value, name))
+        self._attributes(value)
+
+    def getter(self, value: Any) -> None:
+        """Note the names that an ``operator.attrgetter`` asks for."""
+        for path in value.__reduce__()[1]:
+            self._names.update(path.split("."))
+
+    # Modules --------------------------------------------------------------------------------
+
+    def module(self, module: types.ModuleType) -> None:
+        """Note a module whose attributes code may ask for; a lazy one is of another type."""
+        if type(module) is types.ModuleType and _whose(_name_of(module)) != PYTHON:
+            self._modules[id(module)] = module
+
+    def _ask_modules(self) -> bool:
+        """Look up the names used so far in the modules met so far; return whether any was new."""
+        if not _ANYWHERE.isdisjoint(self._names):
+            for name, module in list(sys.modules.items()):
+                if type(module) is types.ModuleType and _whose(name) == USER:
+                    self._modules[id(module)] = module
+        before = len(self._asked) + len(self._scanned)
+        self._ask_classes()
+        for module in list(self._modules.values()):
+            names, owner = vars(module), _module_of(vars(module))
+            of_user = _whose(_name_of(module)) == USER
+            for name in self._names:
+                if (id(module), name) not in self._asked:
+                    self._asked.add((id(module), name))
+                    self._attribute(names, owner, name, of_user=of_user)
+            if id(module) not in self._scanned and self._computes():
+                self._scanned.add(id(module))
+                self._scan(names, owner)
+        return len(self._asked) + len(self._scanned) > before
+
+    def _ask_classes(self) -> None:
+        """Look up the names used so far in the classes of packages met so far."""
+        wanted = self._names | self._library_names
+        for cls in list(self._classes.values()):
+            names = namespace(cls)
+            for name in wanted & names.keys():
+                if (id(cls), name) not in self._asked and self._library_left > 0:
+                    self._asked.add((id(cls), name))
+                    self._of_package(names, cls, name, names[name])
+
+    def _computes(self) -> bool:
+        return not (_COMPUTED | _ANYWHERE).isdisjoint(self._names)
+
+    def _attribute(self, names: Any, owner: str | None, name: str, *, of_user: bool) -> None:
+        value = names.get(name, MISSING)
+        if of_user or value is MISSING:
+            self._record(names, owner, name, value)
+            self._meet(value)
+        else:
+            self._of_package(names, owner, name, value)
+            if type(value) is types.ModuleType:
+                self._meet(value)
+
+    def _scan(self, names: dict[str, Any], owner: str | None) -> None:
+        """Take what code may ask for by a name that it computes."""
+        for name, value in list(names.items()):
+            own = owner == "__main__" and _is_defined_in_main(value)
+            if not name.startswith("__") and (own or is_simple(value)):
+                self._record(names, owner, name, value)
+                self._meet(value)
+
+    # Classes, instances and containers ------------------------------------------------------
+
+    def cls(self, cls: type) -> None:
+        """Go through a class's bases and attributes."""
+        whose = _whose(module_of(cls))
+        if whose == PYTHON:
+            return
+        for base in bases(cls):
+            self._meet(base)
+        if whose == LIBRARY:
+            self._classes[id(cls)] = cls
+            return
+        names = namespace(cls)
+        for name, value in list(names.items()):
+            if name not in _CLASS_NOISE:
+                self._record(names, cls, name, value)
+                self._meet(value)
+
+    def instance(self, value: Any) -> None:
+        """Go on to the type and the attributes of an object."""
+        self._meet(type(value))
+        self._attributes(value)
+
+    def _attributes(self, value: Any) -> None:
+        self.items(names_of(value).values())
+        for _, content in slots(value):
+            self._meet(content)
+
+    def mapping(self, value: Any) -> None:
+        """Go on to keys and values."""
+        of_dict = issubclass(type(value), dict)
+        self.items(dict.keys(value) if of_dict else value.keys())
+        self.items(dict.values(value) if of_dict else value.values())
+        if of_dict and type(value) is not dict:
+            self.instance_beside(value)
+
+    def items(self, value: Any) -> None:
+        """Go on to the items, unless all are atoms."""
+        if set(map(type, value)) <= ATOMS.keys():
+            return
+        if len(value) > self.left - len(self._data):
+            self.whole = False
+            items = list(value)
+            value = (
+                *items[:MOST_SAMPLED],
+                *items[:: -(-len(items) // MOST_SAMPLED)],
+                *items[-MOST_SAMPLED:],
+            )
+        for item in value:
+            self._meet(item)
+
+    def sequence(self, value: Any) -> None:
+        """Go on to the items, and to the attributes of an instance of a subclass."""
+        if type(value) in _PLAIN:
+            self.items(value)
+            return
+        base: Any = next(base for base in mro(type(value)) if base in _SEQUENCES)
+        self.items([*base.__iter__(value)])  # past methods of its own
+        self.instance_beside(value)
+
+    def instance_beside(self, value: Any) -> None:
+        """Go on to what a container has beside its items."""
+        self._meet(type(value))
+        self.items(names_of(value).values())
+
+
+def _texts(code: types.CodeType) -> Iterator[str]:
+    """Yield the short texts that code holds, and code nested in it: names may be among them."""
+    for const in code.co_consts:
+        if type(const) is str and len(const) <= MOST_NAME:
+            yield const
+        elif type(const) is types.CodeType:
+            yield from _texts(const)
+
+
+def is_simple(value: Any, depth: int = 0) -> bool:
+    """Return whether a value is a setting: atoms, and few of them.
+
+    Args:
+        value: any value.
+        depth: how deep it lies in another.
+    """
+    kind = type(value)
+    if atom_of(kind) is not None:
+        return kind not in (str, bytes) or len(value) <= 64 * MOST_SIMPLE_ITEMS
+    if module_of(kind) in _SIMPLE_MODULES:
+        return True
+    parts = _parts_of(value) if depth < DEEPEST_SIMPLE else None
+    return parts is not None and all(is_simple(part, depth + 1) for part in parts)
+
+
+def _parts_of(value: Any) -> list[Any] | None:
+    """Return the items of a small container or plain object, None for anything else."""
+    kind: Any = type(value)
+    if kind in _PLAIN:
+        return list(value) if len(value) <= MOST_SIMPLE_ITEMS else None
+    state = value
+    if kind is not dict:  # settings kept as the attributes of an object
+        own = any("__reduce_ex__" in namespace(base) for base in mro(kind)[:-1])
+        state = None if own or kind is types.ModuleType or callable(value) else names_of(value)
+    if not state or len(state) > MOST_SIMPLE_ITEMS:
+        return [] if kind is dict and not state else None
+    return [*state, *state.values()]
+
+
+def names_of(value: object) -> dict[str, Any]:
+    """Return the dictionary of an object, past its own methods; empty where it has none.
+
+    A lazy module loads itself when it is asked for an attribute, and others raise.
+    """
+    try:
+        names = namespace_of(value) or attributes(value)
+    except TypeError:  # its class hides it behind something of its own
+        return {}
+    return names if type(names) is dict else {}
+
+
+def _name_of(module: types.ModuleType) -> object:
+    return namespace_of(module).get("__name__")
+
+
+def _is_users_own(value: Any) -> bool:
+    """Return whether what a package holds under a name was put there by the user."""
+    if type(value) is types.FunctionType:
+        return _whose(value.__globals__.get("__name__")) == USER
+    if type(value) is functools.partial:
+        return _is_users_own(value.func)
+    return _whose(module_of(value if issubclass(type(value), type) else type(value))) == USER
+
+
+def _is_defined_in_main(value: Any) -> bool:
+    if issubclass(type(value), type):
+        return module_of(value) == "__main__"
+    return type(value) in (types.FunctionType, _CACHE) and value.__module__ == "__main__"
+
+
+def _module_of(namespace: Any) -> str | None:
+    """Return the name of the imported module a namespace belongs to, None for any other."""
+    name = namespace.get("__name__")
+    if type(name) is not str or namespace_of(sys.modules.get(name)) is not namespace:
+        return None
+    return name if name == "__main__" or namespace.get("__spec__") is not None else None
+
+
+def _whose(module: object) -> str:
+    """Return whose a module is, see ``owners``; our own hold no state of the user's."""
+    if type(module) is str and module.partition(".")[0] == __name__.partition(".")[0]:
+        return PYTHON
+    return owner_of(module)
+
+
+_CACHE: Any = type(functools.lru_cache(len))
+_PLAIN = frozenset({tuple, list, set, frozenset})
+_SEQUENCES: tuple[Any, ...] = (tuple, list, set, frozenset, deque)
+_SIMPLE_MODULES = frozenset({"decimal", "fractions", "datetime", "pathlib", "uuid", "zoneinfo"})
+_CALLABLE = frozenset({types.FunctionType, types.MethodType, functools.partial, _CACHE,
+                       staticmethod, classmethod, property})  # fmt: skip
+_CODE = frozenset(map(id, _CALLABLE | {types.ModuleType}))
+
+# Names every class has, or whose values an import makes again.
+_CLASS_NOISE = frozenset(
+    {
+        "__annotations__",
+        "__dict__",
+        "__doc__",
+        "__module__",
+        "__qualname__",
+        "__slotnames__",
+        "__weakref__",
+        "_abc_impl",
+    }
+)
+
+_HANDLERS: dict[Any, Callable[[_Reach, Any], None]] = {
+    types.FunctionType: _Reach.function,
+    types.BuiltinFunctionType: _Reach.builtin,
+    types.MethodType: _Reach.method,
+    types.ModuleType: _Reach.module,
+    operator.attrgetter: _Reach.getter,
+    functools.partial: _Reach.wrapped,
+    functools.partialmethod: _Reach.wrapped,
+    functools.cached_property: _Reach.wrapped,
+    _CACHE: _Reach.wrapped,
+    staticmethod: _Reach.wrapped,
+    classmethod: _Reach.wrapped,
+    property: _Reach.wrapped,
+    type: _Reach.cls,
+    types.MappingProxyType: _Reach.mapping,
+    dict: _Reach.mapping,
+    tuple: _Reach.sequence,
+    list: _Reach.sequence,
+    set: _Reach.sequence,
+    frozenset: _Reach.sequence,
+    deque: _Reach.sequence,
+}
+# By ids: a class may refuse to be hashed.
+_HANDLERS_BY_ID = {id(kind): handler for kind, handler in _HANDLERS.items()}
+
+
+def _handler(kind: type) -> Callable[[_Reach, Any], None]:
+    """Return how to go on from an object of a type: as the nearest base that is known says."""
+    found = (_HANDLERS_BY_ID.get(id(base)) for base in mro(kind))
+    return next(filter(None, found), _Reach.instance)

@@ -1,0 +1,152 @@
+"""How the workers of one call are launched; and what takes their place where none can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from .adviser import Adviser, inherits
+from .decide.machine import ASKED, usable_cpus
+from .errors import SerializationError, WorkerLostError
+from .lookup import load
+from .options import Options
+from .run.feed import Feed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .run.crew import Crew, Task
+    from .run.inline import InlineCrew
+    from .run.memory import WorkerMemory
+    from .run.worker import Call
+
+__all__ = ["Launcher"]
+
+
+class Launcher:
+    """Starts the crews of one call.
+
+    Args:
+        func: the function as it is to be called.
+        shipped: what stands for it in workers that cannot inherit it.
+        feed: the items.
+        options: checked options.
+        adviser: says how workers are started.
+        must_run: whether the items must run in workers.
+        cpu_share: CPU time of an item over its wall time, 0 when unknown.
+        memory: is told when workers start.
+
+    Attributes:
+        gave_up: why no worker could be started although some were wanted, "" where they could.
+        warnings: what the caller should know.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        shipped: Callable[..., Any],
+        feed: Feed,
+        options: Options,
+        adviser: Adviser,
+        *,
+        must_run: bool,
+        cpu_share: float,
+        memory: WorkerMemory,
+    ) -> None:
+        # Now: later there may be no descriptor to open them with.
+        load("amorsize.run.inline")
+        load("amorsize.run.start")
+        self._func = func
+        self._shipped = shipped
+        self._feed = feed
+        self._options = options
+        self._adviser = adviser
+        self._must_run = must_run
+        self._cpu_share = cpu_share
+        self._memory = memory
+        self.gave_up = ""
+        self.warnings: list[str] = []
+
+    def start(self, workers: int, first: Callable[[bool], Iterator[Task]] | None) -> Crew:
+        """Return a crew of so many workers; or of the calling process, where none can be started.
+
+        Args:
+            workers: how many; 0 for the calling process.
+            first: gives the first chunks, see ``start_crew``.
+
+        Raises:
+            OSError: so many cannot be started, but fewer might.
+            SerializationError: the function cannot be sent, and must run in workers.
+        """
+        from .run.start import start_crew
+        from .run.worker import BUSY_SHARE, Setup, Threads
+
+        method, options, call = self._adviser.method, self._options, self._call()
+        if not workers:
+            return self._inline(call)
+        share = max(1, usable_cpus() // workers)
+        busy = self._cpu_share > BUSY_SHARE
+        threads = None if method == "thread" else Threads.shared(share, busy=busy)
+        self._memory.begin()
+        setup = Setup(call, options.initializer, options.initargs, threads=threads)
+        try:
+            return start_crew(
+                method,
+                workers,
+                setup,
+                context=options.mp_context,
+                inherits=bool(call.columns),
+                first=first,
+                lenient=self._warn if self._must_run else None,
+            )
+        except (OSError, ImportError) as error:
+            if isinstance(error, OSError) and workers > 1:
+                raise  # the engine asks again for fewer
+            self.gave_up = f"no worker could be started ({type(error).__name__}: {error})"
+        except SerializationError as error:
+            if self._must_run:
+                raise
+            self.gave_up = f"the function cannot be sent to workers ({error})"
+        return self._inline(call)
+
+    def leave_fork(self) -> None:
+        """Start workers in another way from now on: forked ones got stuck.
+
+        Raises:
+            WorkerLostError: fork was asked for.
+        """
+        from .run.losses import explain_stuck
+
+        adviser = self._adviser
+        if adviser.method != "fork":
+            return
+        if adviser.method_reason == ASKED:
+            raise WorkerLostError(explain_stuck())
+        adviser.leave_fork()
+        self._warn(f"{adviser.method_reason}: the items ran in others")
+
+    def _call(self) -> Call:
+        """Return what workers are to run, for those started as the adviser says now."""
+        from .run.worker import Call
+
+        feed, inherited = self._feed, inherits(self._adviser.method)
+        return Call(
+            func=self._func if inherited else self._shipped,
+            star=feed.star,
+            columns=feed.columns if inherited and feed.sliceable else (),
+            return_exceptions=self._options.return_exceptions,
+        )
+
+    def _inline(self, call: Call) -> InlineCrew:
+        """Return the crew of the caller alone: here are the function itself, and the input."""
+        from .run.inline import InlineCrew
+        from .run.worker import Setup
+
+        options = self._options
+        call = call._replace(func=self._func, columns=self._feed.columns)
+        return InlineCrew(Setup(call, options.initializer, options.initargs))
+
+    def _warn(self, text: str) -> None:
+        """Say something in the report, once however many crews are started."""
+        if text not in self.warnings:
+            self.warnings.append(text)

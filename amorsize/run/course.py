@@ -1,0 +1,77 @@
+"""The course of a run: what each chunk took, and what an item is expected to take from now on."""
+
+from __future__ import annotations
+
+from ..decide.probe import CLAIMED, UNKNOWN, Block, Tally
+from .chunks import Span
+from .worker import Reply
+
+__all__ = ["Course"]
+
+# Chunks of a timeline: nobody looks at more, and an endless run must not keep them.
+MOST_SPANS = 10_000
+# How much of what was known of an item's time still counts after one more chunk.
+KEPT = 0.7
+
+
+class Course:
+    """What the chunks of a run took.
+
+    Args:
+        item_seconds: an item's time as far as known, 0 when unknown.
+        result_bytes: a result's size as far as known.
+        cpu_share: CPU time of an item over its wall time, 0 when unknown.
+
+    Attributes:
+        spans: the timeline, of the first chunks if there are very many.
+        tally: of all items that ran in workers.
+        own: of those that ran in the calling process while workers started.
+        chunks: number of chunks that came back.
+        item_seconds, cpu_share: what is expected of the next items.
+        pack_seconds: that pickling a result is expected to take.
+        packed: that pickling all results took, s.
+        result_bytes, arg_bytes: that a result and an item take on the way, at most.
+    """
+
+    def __init__(self, item_seconds: float, result_bytes: float, cpu_share: float) -> None:
+        self.spans: list[Span] = []
+        self.tally = Tally()
+        self.own = Tally()
+        self.chunks = 0
+        self.item_seconds = item_seconds
+        self.cpu_share = cpu_share
+        self.pack_seconds = 0.0
+        self.packed = 0.0
+        self.result_bytes = result_bytes
+        self.arg_bytes = 0.0
+        self._recent = (0.0, 0.0)  # (items, seconds), earlier ones fading
+
+    def sent(self, size: int, items: int) -> None:
+        """Note what the items of a chunk took on their way."""
+        self.arg_bytes = max(self.arg_bytes, size / items)
+
+    def came(self, start: int, reply: Reply) -> Block:
+        """Note a chunk that a worker has run, whose first item is ``start``."""
+        self.result_bytes = max(self.result_bytes, reply.size / reply.done)
+        self.packed += reply.pack_seconds
+        self.pack_seconds += (1 - KEPT) * (reply.pack_seconds / reply.done - self.pack_seconds)
+        self.chunks += 1
+        times = (reply.begun, reply.seconds, reply.cpu_seconds)
+        return self._note(Span(reply.pid, start, reply.done, *times, reply.size))
+
+    def ran(self, start: int, begun: float, block: Block) -> None:
+        """Note items that ran in the calling process, from ``start`` on and since ``begun``."""
+        self._note(Span(0, start, block.items, begun, block.seconds, block.cpu_seconds))
+
+    def _note(self, span: Span) -> Block:
+        """Note what some items took, wherever they ran; return it as a block."""
+        if len(self.spans) < MOST_SPANS:
+            self.spans.append(span)
+        # Nothing proves what looks like waiting: here, it may be for workers that start.
+        proof = CLAIMED if span.worker else UNKNOWN
+        block = Block(span.items, span.seconds, span.cpu_seconds, proof)
+        (self.tally if span.worker else self.own).add(block)
+        items, seconds = self._recent
+        self._recent = (KEPT * items + span.items, KEPT * seconds + span.seconds)
+        self.item_seconds = self._recent[1] / self._recent[0]
+        return block

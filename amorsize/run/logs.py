@@ -1,0 +1,163 @@
+"""Log records of fresh workers: made under the caller's settings, handled by its handlers.
+
+A fresh worker has no handlers, and the levels an interpreter begins with. It gets the caller's
+levels; and where a logger of the caller's has handlers, one that sends each record to the caller,
+who hands it to the logger of that name, as if it had been made there.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+    from typing import Any
+
+__all__ = ["FRESH", "Logs", "handle", "read", "relay_to", "write"]
+
+
+class Logger(NamedTuple):
+    """The settings of one logger.
+
+    Attributes:
+        level: its own level.
+        propagates: whether its records also go to the loggers above it.
+        disabled: whether it is switched off.
+        handled: whether it has handlers.
+    """
+
+    level: int
+    propagates: bool
+    disabled: bool
+    handled: bool
+
+
+class Logs(NamedTuple):
+    """The settings of the module logging.
+
+    Attributes:
+        loggers: by their names, "" for the root; those that are as a new one would be are left out.
+        disabled: the level up to which all logging is switched off.
+        levels: names of levels besides the usual ones.
+        captures: whether warnings are logged.
+    """
+
+    loggers: dict[str, Logger]
+    disabled: int
+    levels: dict[int, str]
+    captures: bool
+
+
+_NEW = Logger(0, propagates=True, disabled=False, handled=False)
+_NEW_ROOT = Logger(30, propagates=True, disabled=False, handled=False)
+_USUAL = {50: "CRITICAL", 40: "ERROR", 30: "WARNING", 20: "INFO", 10: "DEBUG", 0: "NOTSET"}
+
+FRESH = Logs({}, 0, {}, captures=False)
+
+
+def read() -> Logs:
+    """Return the present settings."""
+    import logging
+
+    found = {"": logging.root, **logging.root.manager.loggerDict}
+    loggers = {
+        name: _settings(logger)
+        for name, logger in list(found.items())
+        if isinstance(logger, logging.Logger)
+    }
+    return Logs(
+        {name: one for name, one in loggers.items() if one != (_NEW if name else _NEW_ROOT)},
+        logging.root.manager.disable,
+        {k: v for k, v in logging._levelToName.items() if _USUAL.get(k) != v},
+        logging._warnings_showwarning is not None,  # type: ignore[attr-defined]
+    )
+
+
+def _settings(logger: logging.Logger) -> Logger:
+    return Logger(logger.level, logger.propagate, logger.disabled, bool(logger.handlers))
+
+
+def write(logs: Logs) -> None:
+    """Make the caller's settings those of this worker."""
+    import logging
+
+    for name in read().loggers.keys() - logs.loggers.keys():
+        _set(name, _NEW if name else _NEW_ROOT)
+    for name, settings in logs.loggers.items():
+        _set(name, settings)
+    logging.disable(logs.disabled)
+    for level, text in logs.levels.items():
+        logging.addLevelName(level, text)
+    logging.captureWarnings(logs.captures)
+
+
+def _set(name: str, settings: Logger) -> None:
+    import logging
+
+    logger = logging.getLogger(name or None)
+    logger.setLevel(settings.level)
+    logger.propagate, logger.disabled = settings.propagates, settings.disabled
+    # Handlers that a module of the user's makes as it is loaded are in the caller, too.
+    logger.handlers[:] = [_relay()] if settings.handled else []
+
+
+_send: list[Callable[[bytes], object]] = []  # how this worker sends to the caller
+_relays: list[logging.Handler] = []  # the one handler of this worker, once it is needed
+
+
+def relay_to(send: Callable[[bytes], object]) -> None:
+    """Have records sent to the caller so.
+
+    Args:
+        send: takes a pickled record.
+    """
+    _send[:] = [send]
+
+
+def _relay() -> logging.Handler:
+    import logging
+
+    class Relay(logging.Handler):
+        """Sends records to the caller."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            try:
+                _send[0](_pickled(self, record))
+            except Exception:  # noqa: BLE001 - as all handlers do: logging must not end the program
+                self.handleError(record)
+
+    if not _relays:
+        _relays.append(Relay())
+    return _relays[0]
+
+
+def _pickled(handler: logging.Handler, record: logging.LogRecord) -> bytes:
+    """Return a record pickled: text and arguments put together, exceptions as text."""
+    record = copy.copy(record)
+    if record.exc_info and not record.exc_text:
+        import logging
+
+        formatter = handler.formatter or logging.Formatter()
+        record.exc_text = formatter.formatException(record.exc_info)
+    record.msg, record.args, record.exc_info = record.getMessage(), None, None
+    fields = vars(record)
+    try:
+        return pickle.dumps(fields)
+    except Exception:  # noqa: BLE001 - what the user added to the record may refuse in any way
+        return pickle.dumps({name: _plain(value) for name, value in fields.items()})
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, type(None))) else repr(value)
+
+
+def handle(data: bytes) -> None:
+    """Hand a record of a worker's to the logger of its name, in the caller."""
+    import logging
+
+    record = logging.makeLogRecord(pickle.loads(data))
+    logging.getLogger(record.name).handle(record)

@@ -1,0 +1,644 @@
+"""A pickler that knows on which way a value goes: cloudpickle's, with other ideas of identity.
+
+cloudpickle writes classes and functions of the main module and of function bodies by value, and
+where it reads them writes over what is there. Here each goes under a token (``known``): it is made
+where it is not known, and left alone where it is. Functions find their globals in the module of
+that name rather than in a copy. What cloudpickle would change on the way is kept or refused.
+
+Three ways:
+
+- ``Way.CALL``, from the caller to workers that import modules themselves: what is to be run. It
+  counts: classes that are known there get the caller's present attributes.
+- ``Way.ITEMS``, the same way later: what is to be run on. What is known there stays as it is.
+- ``Way.KIN``, between a worker and its caller where names of the main module mean the same on both
+  sides: forked workers both ways, and the results of all.
+
+This module is loaded where it is needed: cloudpickle takes 15 ms.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextvars
+import enum
+import functools
+import importlib
+import io
+import mmap
+import os
+import pickle
+import sys
+import threading
+import types
+import typing
+from typing import Any, cast
+
+from cloudpickle import cloudpickle
+
+from ..decide.looking import namespace_of
+from . import homes, known
+
+__all__ = ["Pickler", "Way", "pickled"]
+
+PROTOCOL = 5  # the first with buffers outside the pickle
+
+
+class Way(enum.Enum):
+    """From where to where a value goes, see above."""
+
+    CALL = "call"
+    ITEMS = "items"
+    KIN = "kin"
+
+
+def pickled(value: Any, way: Way, buffer_callback: Any = None) -> bytes:
+    """Return a value pickled.
+
+    Args:
+        value: what to pickle.
+        way: where it goes.
+        buffer_callback: as in ``pickle.dumps``.
+
+    Raises:
+        Exception: whatever pickling it raises.
+    """
+    out = io.BytesIO()
+    Pickler(out, way, buffer_callback).dump(value)
+    return out.getvalue()
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles for one way.
+
+    Args:
+        file: where to write.
+        way: where it goes.
+        buffer_callback: as in ``pickle.Pickler``.
+        fresh_locks: whether locks go as new ones: of modules' values, where a worker's own import
+            would have made them.
+    """
+
+    def __init__(
+        self, file: Any, way: Way, buffer_callback: Any = None, *, fresh_locks: bool = False
+    ) -> None:
+        super().__init__(file, protocol=PROTOCOL, buffer_callback=buffer_callback)
+        self._way = way
+        self._fresh_locks = fresh_locks
+        # By id of what they stand for, which the pickle's subject keeps alive.
+        self._namespaces: dict[int, _Namespace] = {}
+        self._cells: dict[int, _Cell] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how to pickle an object; NotImplemented for pickle's own way."""
+        kind = type(obj)
+        if isinstance(obj, type):
+            return self._class(obj)
+        if kind is types.FunctionType:
+            return self._function(obj)
+        reduce = _REDUCERS.get(kind)
+        if reduce is not None:
+            return reduce(self, obj)
+        if isinstance(obj, BaseException) and kind.__reduce__ is _EXCEPTIONS_OWN:
+            return self.exception(obj)
+        return self._other(obj)
+
+    def _other(self, obj: Any) -> Any:
+        """Return how to pickle what is told by its identity, or by what it is of."""
+        if obj is sys.stdout or obj is sys.stderr:
+            return getattr, (sys, "stdout" if obj is sys.stdout else "stderr")
+        if type(obj).__name__ == "memmap" and type(obj).__module__.startswith("numpy"):
+            place = _place_of_map(obj)
+            return NotImplemented if place is None else (_map_again, place)
+        return _fresh(obj) if self._fresh_locks else NotImplemented
+
+    # By name --------------------------------------------------------------------------------
+
+    def _by_name(self, value: Any, path: str) -> Any:
+        """Return how to pickle what its module holds under its name, None if that does not."""
+        module = value.__module__
+        if module == "__main__":
+            if self._way is Way.KIN and _held(known.main_names(), path) is value:
+                return NotImplemented
+            return None
+        loaded = sys.modules.get(module) if isinstance(module, str) else None
+        if loaded is None or _held(getattr(loaded, "__dict__", {}), path) is not value:
+            return None
+        if self._way is Way.KIN:
+            return NotImplemented
+        if homes.is_dynamic(loaded):
+            return None
+        home = homes.home_of(module)
+        return NotImplemented if home is None else (homes.value_at, (home, path))
+
+    def module(self, module: types.ModuleType) -> Any:
+        """Return how to pickle a module: by name, by its file, or by value."""
+        name = module.__name__
+        if sys.modules.get(name) is module:
+            if self._way is Way.KIN:
+                return cloudpickle.subimport, (name,)
+            if not homes.is_dynamic(module):
+                home = homes.home_of(name)
+                by_name = (cloudpickle.subimport, (name,))
+                return by_name if home is None else (homes.module_at, (home,))
+        content = {key: value for key, value in vars(module).items() if key != "__builtins__"}
+        return _made_module, (name, sys.modules.get(name) is module), content, None, None, _fill
+
+    # By value, under a token ----------------------------------------------------------------
+
+    def _class(self, cls: type) -> Any:
+        if not cls.__flags__ & _MADE_HERE:
+            return cloudpickle._class_reduce(cls)
+        reduced = self._by_name(cls, cls.__qualname__)
+        if reduced is not None:
+            return reduced
+        if self._way is Way.KIN:
+            reference = self._reference(cls)
+            if reference is not None:
+                return reference
+        make, args = _making_of(cls)
+        return self._by_value(cls, make, args, _state_of(cls), _set_class)
+
+    def _function(self, function: types.FunctionType) -> Any:
+        reduced = self._by_name(function, function.__qualname__)
+        if reduced is not None:
+            return reduced
+        if function.__code__ is _DISPATCHER:
+            return _dispatcher, _dispatched(function)
+        if self._way is Way.KIN and known.is_lasting(function):
+            return _found, (known.token_of(function), None)
+        code, namespace = function.__code__, self._namespace(function.__globals__)
+        cells = function.__closure__ and tuple(map(self._cell, function.__closure__))
+        args = (code, namespace, function.__name__, None, cells)
+        return self._by_value(function, _function_of, args, self._state(function), _set_function)
+
+    def _reference(self, cls: type) -> Any:
+        """Return a mere reference to a class that the other side is sure to have, else None."""
+        if known.is_lasting(cls):
+            return _found, (known.token_of(cls), None)
+        if known.is_inherited(cls):
+            return _found, (known.token(cls), _whereabouts(cls))
+        return None
+
+    def _by_value(self, value: Any, make: Any, args: Any, state: Any, set_state: Any) -> Any:
+        token, place = known.token_of(value), ""
+        if _held(known.main_names(), value.__qualname__) is value:
+            place = value.__qualname__
+        if self._way is Way.CALL:
+            return _shipped, (token, place, make, args), (set_state, state), None, None, _set_state
+        where = _whereabouts(value) if self._way is Way.KIN and isinstance(value, type) else None
+        return (
+            _found_or_made, (token, where, place, make, args), (set_state, state), None, None,
+            _set_missing_state,
+        )  # fmt: skip
+
+    def _state(self, function: types.FunctionType) -> Any:
+        """Return what a function is made of beside its code."""
+        described = {name: getattr(function, name) for name in _DESCRIPTION}
+        if self._namespace(function.__globals__).is_there(self._way):
+            names = {}
+        else:
+            wanted = cloudpickle._extract_code_globals(function.__code__)
+            own = function.__globals__
+            names = {name: own[name] for name in wanted if name in own}
+        contents = tuple(map(_content, function.__closure__ or ()))
+        modules = cloudpickle._find_imported_submodules(
+            function.__code__, [*names.values(), *contents]
+        )
+        return dict(vars(function)), described, names, contents, modules
+
+    def _namespace(self, names: dict[str, Any]) -> _Namespace:
+        if id(names) not in self._namespaces:
+            self._namespaces[id(names)] = _Namespace(names, self._way)
+        return self._namespaces[id(names)]
+
+    def _cell(self, cell: types.CellType) -> Any:
+        return self._cells.setdefault(id(cell), _Cell())
+
+    # What cloudpickle cannot do, or does otherwise ------------------------------------------
+
+    def cached(self, cached: Any) -> Any:
+        """Return how to pickle a function with a ``functools.lru_cache``."""
+        reduced = self._by_name(cached, cached.__qualname__)
+        if reduced is not None:
+            return cached.__qualname__ if reduced is NotImplemented else reduced
+        return _cache, (cached.__wrapped__, cached.cache_parameters(), dict(vars(cached)))
+
+    def type_variable(self, variable: Any) -> Any:
+        """Return how to pickle a TypeVar: it is known by what it is, as a class."""
+        names = getattr(sys.modules.get(variable.__module__), "__dict__", {})
+        loaded: Any = names.get(variable.__name__)
+        if loaded is variable and variable.__module__ != "__main__":
+            return cloudpickle._typevar_reduce(variable)
+        if self._way is Way.KIN and loaded is variable:
+            return getattr, (sys.modules["__main__"], str(variable.__name__))
+        args = cloudpickle._decompose_typevar(variable)
+        return _found_or_made, (
+            known.token_of(variable), None, "", cloudpickle._make_typevar, args,
+        )  # fmt: skip
+
+    def context_variable(self, variable: contextvars.ContextVar[Any]) -> Any:
+        """Return how to pickle a context variable: by its name in a module, else under a token."""
+        place = _place_of_variable(variable)
+        if place is not None:
+            return _variable_at, place
+        return _variable, (_token_of_variable(variable), variable.name, _default(variable))
+
+    def exception(self, error: BaseException) -> Any:
+        """Return how to pickle an exception: its class may want other arguments than it keeps."""
+        return _exception, (type(error), error.args), dict(vars(error)), None, None, _set_attributes
+
+    def file(self, file: Any) -> Any:
+        """Return how to pickle a text file: not, but for the standard streams."""
+        if file is sys.stdout or file is sys.stderr:
+            return getattr, (sys, "stdout" if file is sys.stdout else "stderr")
+        raise pickle.PicklingError(f"cannot pickle the open file {file.name!r}")
+
+    def code(self, code: types.CodeType) -> Any:
+        """Return how to pickle code, with its file: tracebacks and warnings name it."""
+        make, args = cloudpickle._code_reduce(code)
+        place = args.index("<dynamic-code>")
+        return make, (*args[:place], code.co_filename, *args[place + 1 :])
+
+    def view(self, view: memoryview) -> Any:
+        """Return how to pickle a memoryview, with its format and shape."""
+        data = view.tobytes()
+        return _view, (data if view.readonly else bytearray(data), view.format, view.shape)
+
+
+# Loading ------------------------------------------------------------------------------------
+
+# What was made and waits for its state, by id: only that may be written to. Of this thread alone.
+_unfinished = threading.local()
+
+
+def _found(token: str, where: tuple[type, int, str] | None) -> Any:
+    """Return what the other side is sure to have sent, or inherited."""
+    value = known.find(token)
+    if value is None and where is not None:
+        value = known.find_inherited(*where)
+    if value is None:
+        name = where[2] if where else "a class or function"
+        raise LookupError(f"{name} is not alive any more in the process that sent it")
+    return value
+
+
+def _found_or_made(
+    token: str, where: tuple[type, int, str] | None, place: str, make: Any, args: Any
+) -> Any:
+    """Return what stands under a token; it is made, or brought up to date, where that is due."""
+    value = known.find(token)
+    if value is None and where is not None:
+        value = known.find_inherited(*where)
+        if value is not None:
+            known.register(value, token)
+    if value is None or known.is_stale(token):
+        if value is None or make is _function_of:
+            value = make(*args)
+        known.register(value, token)
+        vars(_unfinished)[str(id(value))] = value
+        if place:
+            known.main_names().setdefault(place, value)
+    return value
+
+
+def _shipped(token: str, place: str, make: Any, args: Any) -> Any:
+    """Return a class or function of the call: functions anew, classes as they are known."""
+    value = None if make is _function_of else known.find(token)
+    if value is None:
+        value = make(*args)
+    known.register(value, token, lasting=True)
+    if place:
+        known.main_names()[place] = value
+    return value
+
+
+def _set_missing_state(value: Any, state: tuple[Any, Any]) -> None:
+    """Give a new class or function its state; one that was here keeps its own."""
+    if vars(_unfinished).pop(str(id(value)), None) is not None:
+        set_state, content = state
+        set_state(value, content, counts=False)
+
+
+def _set_state(value: Any, state: tuple[Any, Any]) -> None:
+    set_state, content = state
+    set_state(value, content, counts=True)
+
+
+def _set_class(cls: Any, state: dict[str, Any], *, counts: bool) -> None:
+    """Set a class's attributes, and remove what it has no more."""
+    del counts
+    members = vars(cls).get("_member_map_", {})  # of an enumeration
+    for name, value in list(vars(cls).items()):
+        special = (name.startswith("_") and name.endswith("_")) or name in members
+        if name not in state and not special and type(value) is not types.MemberDescriptorType:
+            type.__delattr__(cls, name)
+    cloudpickle._class_setstate(cls, (state, {}))
+
+
+def _function_of(code: Any, names: Any, name: str, defaults: Any, cells: Any) -> Any:
+    names.setdefault("__builtins__", __builtins__)
+    return types.FunctionType(code, names, name, defaults, cells)
+
+
+def _set_function(function: Any, state: tuple[Any, ...], *, counts: bool) -> None:
+    attributes, described, names, contents, _ = state
+    own = function.__globals__
+    for name, value in names.items():
+        if counts or name not in own:
+            own[name] = value
+    for cell, content in zip(function.__closure__ or (), contents, strict=True):
+        if content is not Empty.CELL:
+            cell.cell_contents = content
+    for name, value in described.items():
+        setattr(function, name, value)
+    vars(function).update(attributes)
+
+
+def _cache(function: Any, parameters: dict[str, Any], attributes: dict[str, Any]) -> Any:
+    cached = functools.lru_cache(**parameters)(function)
+    vars(cached).update({**attributes, "__wrapped__": function})
+    return cached
+
+
+def _property(function: Any, name: str | None) -> Any:
+    made = functools.cached_property(function)
+    if name is not None:
+        made.__set_name__(object, name)
+    return made
+
+
+def _dispatched(function: Any) -> tuple[Any, ...]:
+    """Return what a ``functools.singledispatch`` function is made of."""
+    registry = dict(function.registry)
+    own = {"registry", "dispatch", "register", "_clear_cache", "__wrapped__"}
+    return registry.pop(object), registry, {k: v for k, v in vars(function).items() if k not in own}
+
+
+def _dispatcher(function: Any, registry: dict[Any, Any], attributes: dict[str, Any]) -> Any:
+    made = functools.singledispatch(function)
+    for kind, implementation in registry.items():
+        made.register(kind, implementation)
+    vars(made).update(attributes)
+    return made
+
+
+_DISPATCHER = cast("types.FunctionType", functools.singledispatch(len)).__code__
+
+
+# Context variables are never freed (``contextvars``' documentation), and take no weak references.
+_variables: dict[str, contextvars.ContextVar[Any]] = {}
+_variable_tokens: dict[contextvars.ContextVar[Any], str] = {}
+
+
+def _token_of_variable(variable: contextvars.ContextVar[Any]) -> str:
+    token = _variable_tokens.setdefault(variable, os.urandom(8).hex())
+    _variables[token] = variable
+    return token
+
+
+_variable_places: dict[contextvars.ContextVar[Any], tuple[str, str] | None] = {}
+
+
+def _place_of_variable(variable: contextvars.ContextVar[Any]) -> tuple[str, str] | None:
+    """Return (module, name) of a module's context variable, None for any other."""
+    if variable not in _variable_places:
+        modules = [pair for pair in list(sys.modules.items()) if not pair[0].startswith("__m")]
+        found = (
+            (module, name)
+            for module, content in modules
+            for name, value in list(namespace_of(content).items())
+            if value is variable
+        )
+        _variable_places[variable] = next(found, None)
+    return _variable_places[variable]
+
+
+def _variable_at(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+def _default(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
+    """Return the default of a context variable, in a tuple; an empty one for none."""
+    try:
+        return (contextvars.Context().run(variable.get),)
+    except LookupError:
+        return ()
+
+
+def _variable(token: str, name: str, default: tuple[Any, ...]) -> contextvars.ContextVar[Any]:
+    """Return the context variable of a token, made at the first time."""
+    found = _variables.get(token)
+    if found is None:
+        options = {"default": default[0]} if default else {}
+        found = contextvars.ContextVar(name, **options)
+        _variables[token] = found
+        _variable_tokens[found] = token
+    return found
+
+
+def _place_of_map(array: Any) -> tuple[Any, ...] | None:
+    """Return where in a file an array mapped from it lies, None where it must be copied.
+
+    A copy of what is mapped for writing would keep the writes from the file.
+    """
+    root = array
+    while type(root.base) is type(array):
+        root = root.base
+    if array.filename is None or array.mode == "c" or not array.flags.c_contiguous:
+        return None
+    if not isinstance(root.base, mmap.mmap) or not os.path.isfile(array.filename):
+        return None
+    offset = array.ctypes.data - root.ctypes.data + root.offset
+    mode = "r" if array.mode == "r" else "r+"
+    return type(array), os.fspath(array.filename), array.dtype, mode, offset, array.shape
+
+
+def _map_again(kind: Any, file: str, dtype: Any, mode: str, offset: int, shape: Any) -> Any:
+    return kind(file, dtype=dtype, mode=mode, offset=offset, shape=shape)
+
+
+def _exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """Return an exception, made without its ``__init__``."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
+
+
+def _set_attributes(value: Any, state: dict[str, Any]) -> None:
+    vars(value).update(state)
+
+
+def _view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    return memoryview(data).cast("B").cast(form, shape)  # type: ignore[call-overload, no-any-return]
+
+
+def _made_module(name: str, loaded: bool) -> types.ModuleType:
+    """Return a module that was made by hand, and is among the loaded ones or is not."""
+    module = types.ModuleType(name)
+    return sys.modules.setdefault(name, module) if loaded else module
+
+
+def _fill(module: types.ModuleType, content: dict[str, Any]) -> None:
+    vars(module).update(content)
+
+
+# Parts --------------------------------------------------------------------------------------
+
+
+class Empty(enum.Enum):
+    """What stands for the content of an empty cell: itself on both sides."""
+
+    CELL = "cell"
+
+
+class _Cell:
+    """A closure's cell, made empty: its function fills it, which may lie in a circle with it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return types.CellType, ()
+
+
+class _Namespace:
+    """The globals of a function: a module's own, or a dictionary of no module.
+
+    Args:
+        names: the globals.
+        way: where they go.
+    """
+
+    def __init__(self, names: dict[str, Any], way: Way) -> None:
+        name = names.get("__name__")
+        module = sys.modules.get(name) if isinstance(name, str) else None
+        own = getattr(module, "__dict__", None) is names
+        by_hand = own and module is not None and way is not Way.KIN and homes.is_dynamic(module)
+        self._module = name if own and not by_hand else None
+        self._home = homes.home_of(self._module) if self._module and way is not Way.KIN else None
+        self._base = {} if self._module else {k: names[k] for k in _BASE if k in names}
+
+    def is_there(self, way: Way) -> bool:
+        """Return whether the other side has the globals' values from elsewhere."""
+        return self._module is not None and (way is Way.KIN or self._module != "__main__")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _names, (self._module, self._home, self._base)
+
+
+def _names(module: str | None, home: homes.Home | None, base: dict[str, Any]) -> dict[str, Any]:
+    if module is None:
+        return base
+    if home is not None:
+        return vars(homes.module_at(home))
+    if module == "__main__":
+        return known.main_names()
+    names: dict[str, Any] = vars(cloudpickle.subimport(module))
+    return names
+
+
+def _held(names: Any, path: str) -> Any:
+    """Return what a namespace holds under a qualified name, None for nothing."""
+    first, *rest = path.split(".")
+    value = names.get(first)
+    for name in rest:
+        value = getattr(value, "__dict__", {}).get(name)
+    return value
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return Empty.CELL
+
+
+def _whereabouts(cls: type) -> tuple[type, int, str] | None:
+    """Return where a class lies for processes that were forked from one another."""
+    base = cls.__base__
+    return None if base is None else (base, id(cls), cls.__qualname__)
+
+
+def _making_of(cls: type) -> tuple[Any, Any]:
+    """Return what makes a class without its attributes, and the arguments for that."""
+    if issubclass(cls, enum.Enum):
+        return cloudpickle._make_skeleton_enum, cloudpickle._enum_getnewargs(cls)
+    args = cloudpickle._class_getnewargs(cls)
+    # A typed tuple has slots of its own, and will not be given any.
+    if "__slots__" in vars(cls) and typing.NamedTuple not in vars(cls).get("__orig_bases__", ()):
+        args[3]["__slots__"] = vars(cls)["__slots__"]
+    return cloudpickle._make_skeleton_class, args
+
+
+def _state_of(cls: type) -> dict[str, Any]:
+    """Return a class's attributes, without what Python makes of the others."""
+    state = {
+        name: value
+        for name, value in cloudpickle._extract_class_dict(cls).items()
+        if name not in _MADE_WITH_CLASS and getattr(value, "__objclass__", None) is not cls
+    }
+    if isinstance(cls, abc.ABCMeta):
+        registered = (subclass() for subclass in abc._get_dump(cls)[0])  # type: ignore[attr-defined]
+        state["_abc_impl"] = [subclass for subclass in registered if subclass is not None]
+    for name in vars(cls).get("_member_map_", ()):  # members of an enumeration
+        state.pop(name, None)
+    return state
+
+
+def _fresh(value: Any) -> Any:
+    """Return how to pickle a lock as a new one, NotImplemented for what is no lock."""
+    if type(value) is threading.local:
+        return _own, (dict(vars(value)),)
+    return (_LOCKS[type(value)], ()) if type(value) in _LOCKS else NotImplemented
+
+
+def _own(values: dict[str, Any]) -> threading.local:
+    """Return what each thread has its own values of, with those of the sender's thread."""
+    made = threading.local()
+    vars(made).update(values)
+    return made
+
+
+_LOCKS: dict[type, Any] = {
+    type(threading.Lock()): threading.Lock,
+    type(threading.RLock()): threading.RLock,
+}
+
+_EXCEPTIONS_OWN: Any = BaseException.__reduce__
+
+# Set in the flags of classes that are made while a program runs; those of C code are static.
+_MADE_HERE = 1 << 9
+
+# Made with a class, by Python, by copyreg as instances are pickled, or for an enumeration.
+_MADE_WITH_CLASS = frozenset(
+    {
+        "__annotate_func__",
+        "__dict__",
+        "__slotnames__",
+        "__weakref__",
+        "_abc_impl",
+        "_generate_next_value_",
+        "_member_map_",
+        "_member_names_",
+        "_member_type_",
+        "_value2member_map_",
+    }
+)
+
+_BASE = ("__package__", "__name__", "__path__", "__file__")
+_DESCRIPTION = (
+    "__qualname__",
+    "__module__",
+    "__doc__",
+    "__annotations__",
+    "__defaults__",
+    "__kwdefaults__",
+)
+
+_REDUCERS: dict[type, Any] = {
+    type(functools.lru_cache(len)): Pickler.cached,
+    types.ModuleType: Pickler.module,
+    types.CodeType: Pickler.code,
+    typing.TypeVar: Pickler.type_variable,
+    io.TextIOWrapper: Pickler.file,
+    memoryview: Pickler.view,
+    contextvars.ContextVar: Pickler.context_variable,
+    functools.cached_property: lambda _, value: (_property, (value.func, value.attrname)),
+}

@@ -1,0 +1,52 @@
+"""Whether a worker waits for ever: proven by what its threads wait for.
+
+A forked worker may wait for a lock that a thread of its parent held, or for a thread that was never
+there. It cannot be told by the time it takes, nor by the CPU it does not use: waiting for a network
+looks the same. But the system shows what each thread waits for. If all threads of a process wait
+for memory that is private to the process, and without a time limit, then none of them can wake
+another, and no other process can. Linux only, on x86-64 and aarch64.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+
+__all__ = ["deadlock"]
+
+# The number of the system call futex (asm/unistd_64.h, asm-generic/unistd.h).
+_FUTEX = {"x86_64": "202", "aarch64": "98"}.get(platform.machine(), "")
+# Its operations (linux/futex.h): waiting, waiting for some bits; and the mark of private memory.
+_WAITS = (0, 9)
+_OPERATION, _PRIVATE = 127, 128
+
+
+def deadlock(pid: int) -> tuple[str, ...]:
+    """Return what the threads of a process wait for, if none of them can be woken; else nothing.
+
+    A signal could still wake one. So the caller asks twice, and believes what stays the same.
+
+    Args:
+        pid: number of the process, a child of this one.
+
+    >>> deadlock(os.getpid())
+    ()
+    """
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+        found = [_wait(f"/proc/{pid}/task/{task}/syscall") for task in tasks]
+    except OSError:  # gone, or not for us to see
+        return ()
+    return tuple(sorted(found)) if found and all(found) else ()
+
+
+def _wait(path: str) -> str:
+    """Return what a thread waits for if only its own process can end that, else ""."""
+    with open(path) as file:
+        text = file.read()
+    fields = text.split()
+    if len(fields) < 5 or fields[0] != _FUTEX:
+        return ""
+    operation, limit = int(fields[2], 16), int(fields[4], 16)
+    private = operation & _PRIVATE and operation & _OPERATION in _WAITS
+    return text if private and not limit else ""

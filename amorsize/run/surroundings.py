@@ -1,0 +1,512 @@
+"""The state that a function runs in beside its own: the interpreter's and common libraries'.
+
+A forked worker has the caller's. A fresh one has what an interpreter begins with, so the caller's
+is taken before each call and put in place in the worker before the function is loaded. There is one
+carrier for each kind of state, a pair of functions that read and write it. Only what differs from
+a fresh interpreter travels, so that no worker loads a library for nothing; and a worker that serves
+several calls goes back to what it had before, where a call brings nothing.
+
+Threads share most of it with the caller. What each thread has of its own is carried to them, too.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextvars
+import gc
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from typing import NamedTuple
+
+from ..errors import SerializationError
+from ..lookup import loaded
+from . import logs
+from .transport import dumps_by_value, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = [
+    "Carrier",
+    "State",
+    "carry_state",
+    "put",
+    "put_in_thread",
+    "put_last",
+    "take",
+    "take_of_thread",
+    "take_own",
+]
+
+
+class Carrier(NamedTuple):
+    """One kind of state.
+
+    Attributes:
+        name: what it is called.
+        library: the module that has such a state, once it is loaded.
+        read: returns the state, or of a large one what differs from a fresh interpreter's.
+        write: makes a state that was read the present one.
+        fresh: returns what ``read`` returns in a fresh interpreter; None for what always travels.
+        per_thread: whether each thread has a state of its own.
+    """
+
+    name: str
+    library: str
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+    fresh: Callable[[], Any] | None
+    per_thread: bool = False
+
+
+class State(NamedTuple):
+    """The caller's state on its way.
+
+    Attributes:
+        own: (name of the carrier, pickled value) of what is carried here.
+        users: (put, value) of what the user carries; pickled where it leaves the process by a pipe.
+    """
+
+    own: tuple[tuple[str, bytes], ...] = ()
+    users: tuple[bytes | tuple[Callable[[Any], object], Any], ...] = ()
+
+    @property
+    def user_count(self) -> int:
+        """How many of the user's carriers had something to carry."""
+        return len(self.users)
+
+
+# The user's carriers -------------------------------------------------------------------------
+
+_users: list[tuple[Callable[[], Any], Callable[[Any], object]]] = []
+
+
+def carry_state(take: Callable[[], Any], put: Callable[[Any], object]) -> None:
+    """Carry a state of the caller's to every worker, of all calls from now on.
+
+    amorsize carries the state of the interpreter and of common libraries itself. This is for what
+    it does not know: the configuration of another library, a connection's settings, a thread's own
+    values.
+
+    Args:
+        take: called in the caller before workers start to work for a call; returns the state, or
+            None where there is nothing to carry.
+        put: called with that in each worker before the call's first item.
+
+    Raises:
+        TypeError: one of them cannot be called.
+
+    >>> import fractions
+    >>> carry_state(lambda: None, print)  # nothing to carry, ever
+    """
+    for name, value in (("take", take), ("put", put)):
+        if not callable(value):
+            raise TypeError(f"carry_state(take, put): {name} must be callable, not {value!r:.80}")
+    if (take, put) not in _users:
+        _users.append((take, put))
+
+
+def take_own() -> State:
+    """Return what the user carries, for workers that have all else: by inheriting or sharing it."""
+    return State(users=tuple((put, value) for put, value in _taken()))
+
+
+def _taken() -> list[tuple[Callable[[Any], object], Any]]:
+    values = [(put, take()) for take, put in _users]
+    return [(put, value) for put, value in values if value is not None]
+
+
+# Taking and putting --------------------------------------------------------------------------
+
+
+def take(texts: frozenset[str]) -> State:
+    """Return the caller's state for fresh workers; what cannot be pickled of it is left out.
+
+    Args:
+        texts: that stand in the code to be run: names of error handlers may be among them.
+
+    Raises:
+        SerializationError: what the user carries cannot be pickled.
+        Exception: whatever the user's ``take`` raises.
+    """
+    values = {carrier.name: _different(carrier) for carrier in _CARRIERS}
+    values["codecs"] = _handlers(texts) or None
+    own = []
+    for name, value in values.items():
+        with suppress(SerializationError):
+            if value is not None:
+                own.append((name, dumps_by_value(value)))
+    return State(tuple(own), tuple(map(dumps_by_value, _taken())))
+
+
+def _handlers(texts: frozenset[str]) -> dict[str, Any]:
+    """Return the error handlers of codecs that go by one of some names.
+
+    Python does not tell which there are, only what one of a given name is.
+    """
+    found = {}
+    for text in texts - _USUAL_HANDLERS:
+        with suppress(LookupError, ValueError):  # no such handler, or no name at all
+            found[text] = codecs.lookup_error(text)
+    return found
+
+
+_USUAL_HANDLERS = frozenset(
+    {"strict", "ignore", "replace", "xmlcharrefreplace", "backslashreplace", "namereplace",
+     "surrogateescape", "surrogatepass"}
+)  # fmt: skip
+
+
+def _different(carrier: Carrier) -> Any:
+    """Return the state of a carrier, None where it is a fresh interpreter's."""
+    if loaded(carrier.library) is None:
+        return None
+    value = carrier.read()
+    return None if carrier.fresh is not None and value == carrier.fresh() else value
+
+
+_before: dict[str, Any] = {}  # in a worker: what there was before a call brought something else
+
+
+def put(state: State) -> None:
+    """Make the caller's state that of this process; what a former call brought goes.
+
+    Raises:
+        Exception: whatever a library raises.
+    """
+    wanted = dict(state.own)
+    for carrier in _CARRIERS:
+        blob = wanted.get(carrier.name)
+        if blob is not None:
+            value = loads(blob)
+            if carrier.name not in _before:
+                import_module(carrier.library)
+                _before[carrier.name] = carrier.read()
+            carrier.write(value)
+        elif carrier.name in _before:
+            carrier.write(_before.pop(carrier.name))
+    for name, handler in loads(wanted["codecs"]).items() if "codecs" in wanted else ():
+        codecs.register_error(name, handler)
+
+
+def put_last(state: State) -> None:
+    """Put in place what loading the function may have changed, and what the user carries.
+
+    Raises:
+        Exception: whatever the user's ``put`` raises.
+    """
+    for name, blob in state.own:
+        if name == "logging":  # modules make handlers as they are loaded, as they did in the caller
+            logs.write(loads(blob))
+    for entry in state.users:
+        write, value = loads(entry) if isinstance(entry, bytes) else entry
+        write(value)
+
+
+def put_in_thread(state: list[tuple[Carrier, Any]], users: State) -> None:
+    """Give a thread what the caller's thread has of its own.
+
+    Args:
+        state: what ``take_of_thread`` returned in the caller's thread.
+        users: what the user carries.
+    """
+    for carrier, value in state:
+        carrier.write(value)
+    put_last(users)
+
+
+def take_of_thread() -> list[tuple[Carrier, Any]]:
+    """Return what the present thread has of its own, besides its context variables."""
+    return [
+        (carrier, carrier.read())
+        for carrier in _CARRIERS
+        if carrier.per_thread and loaded(carrier.library) is not None
+    ]
+
+
+# The carriers --------------------------------------------------------------------------------
+
+
+def _read_interpreter() -> tuple[Any, ...]:
+    digits = getattr(sys, "get_int_max_str_digits", lambda: None)()
+    return (
+        sys.getrecursionlimit(),
+        digits,
+        sys.getswitchinterval(),
+        gc.isenabled(),
+        gc.get_threshold(),
+        list(sys.argv),
+        sys.dont_write_bytecode,
+    )
+
+
+def _write_interpreter(value: tuple[Any, ...]) -> None:
+    limit, digits, interval, collects, threshold, argv, quiet = value
+    sys.setrecursionlimit(limit)
+    if digits is not None:
+        sys.set_int_max_str_digits(digits)
+    sys.setswitchinterval(interval)
+    (gc.enable if collects else gc.disable)()
+    gc.set_threshold(*threshold)
+    sys.argv[:] = argv
+    sys.dont_write_bytecode = quiet
+
+
+def _read_decimal() -> tuple[Any, ...]:
+    import decimal
+
+    return _described(decimal.getcontext()), _described(decimal.DefaultContext)
+
+
+def _described(context: Any) -> tuple[Any, ...]:
+    traps = tuple(sorted(signal.__name__ for signal, on in context.traps.items() if on))
+    return (context.prec, context.rounding, context.Emin, context.Emax, context.capitals,
+            context.clamp, traps)  # fmt: skip
+
+
+def _write_decimal(value: tuple[Any, ...]) -> None:
+    import decimal
+
+    own, default = value
+    decimal.setcontext(_described_context(own))
+    for name in ("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps"):
+        setattr(decimal.DefaultContext, name, getattr(_described_context(default), name))
+
+
+def _described_context(value: tuple[Any, ...]) -> Any:
+    import decimal
+
+    prec, rounding, low, high, capitals, clamp, names = value
+    traps = [getattr(decimal, name) for name in names]
+    return decimal.Context(prec, rounding, low, high, capitals, clamp, [], traps)
+
+
+_FRESH_DECIMAL = (28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0,
+                  ("DivisionByZero", "InvalidOperation", "Overflow"))  # fmt: skip
+
+
+def _read_context() -> tuple[bytes, ...]:
+    """Return the context variables that are set, each pickled with its value, where it can be."""
+    found = []
+    for pair in contextvars.copy_context().items():
+        with suppress(SerializationError):
+            found.append(dumps_by_value(pair))
+    return tuple(found)
+
+
+_tokens: list[tuple[contextvars.ContextVar[Any], Any]] = []  # in a worker: what the call has set
+
+
+def _write_context(blobs: tuple[bytes, ...]) -> None:
+    while _tokens:
+        variable, token = _tokens.pop()
+        variable.reset(token)
+    for blob in blobs:
+        with suppress(ImportError, AttributeError):  # a module that only the caller can import
+            variable, value = loads(blob)
+            _tokens.append((variable, variable.set(value)))
+
+
+def _read_csv() -> tuple[Any, ...]:
+    import csv
+
+    names = ("delimiter", "doublequote", "escapechar", "lineterminator", "quotechar", "quoting",
+             "skipinitialspace", "strict")  # fmt: skip
+    dialects = {
+        dialect: {name: getattr(csv.get_dialect(dialect), name) for name in names}
+        for dialect in csv.list_dialects()
+        if dialect not in ("excel", "excel-tab", "unix")
+    }
+    return csv.field_size_limit(), dialects
+
+
+def _write_csv(value: tuple[Any, ...]) -> None:
+    import csv
+
+    csv.field_size_limit(value[0])
+    for name, dialect in value[1].items():
+        csv.register_dialect(name, **dialect)
+
+
+def _read_socket() -> float | None:
+    import socket
+
+    return socket.getdefaulttimeout()
+
+
+def _write_socket(value: float | None) -> None:
+    import socket
+
+    socket.setdefaulttimeout(value)
+
+
+def _read_locale() -> dict[int, str]:
+    import locale
+
+    names = ("LC_CTYPE", "LC_COLLATE", "LC_TIME", "LC_MONETARY", "LC_NUMERIC", "LC_MESSAGES")
+    kinds = [getattr(locale, name) for name in names if hasattr(locale, name)]
+    return {kind: locale.setlocale(kind) for kind in kinds}
+
+
+def _write_locale(value: dict[int, str]) -> None:
+    import locale
+
+    for kind, name in value.items():
+        locale.setlocale(kind, name)
+
+
+def _read_tempfile() -> str | None:
+    import tempfile
+
+    return tempfile.tempdir
+
+
+def _write_tempfile(value: str | None) -> None:
+    import tempfile
+
+    tempfile.tempdir = value
+
+
+def _read_warnings() -> tuple[Any, ...]:
+    import warnings
+
+    find = getattr(warnings, "_get_filters", lambda: warnings.filters)  # 3.14 has a context's own
+    return [entry for entry in find() if _is_importable(entry[2])], warnings.defaultaction  # type: ignore[attr-defined]
+
+
+def _is_importable(category: Any) -> bool:
+    return getattr(loaded(category.__module__), category.__qualname__, None) is category
+
+
+def _write_warnings(value: tuple[Any, ...]) -> None:
+    import warnings
+
+    warnings.filters[:], warnings.defaultaction = value  # type: ignore[index,attr-defined]
+    warnings._filters_mutated()  # type: ignore[attr-defined]
+
+
+def _read_numpy() -> dict[str, Any]:
+    numpy = import_module("numpy")
+
+    options = numpy.get_printoptions()
+    changed = {k: v for k, v in options.items() if k in _FRESH_PRINT and v != _FRESH_PRINT[k]}
+    errors = {k: v for k, v in numpy.geterr().items() if v != _FRESH_ERRORS.get(k)}
+    return {"errors": errors, "print": changed, "call": numpy.geterrcall()}
+
+
+_FRESH_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+_FRESH_PRINT = {"edgeitems": 3, "threshold": 1000, "floatmode": "maxprec", "precision": 8,
+                "suppress": False, "linewidth": 75, "nanstr": "nan", "infstr": "inf", "sign": "-",
+                "formatter": None, "legacy": False}  # fmt: skip
+
+
+def _write_numpy(value: dict[str, Any]) -> None:
+    numpy = import_module("numpy")
+
+    numpy.seterr(**{**_FRESH_ERRORS, **value["errors"]})
+    numpy.seterrcall(value["call"])
+    numpy.set_printoptions(**{**_FRESH_PRINT, **value["print"]})
+
+
+def _read_scipy() -> dict[str, str]:
+    special = import_module("scipy.special")
+
+    return {name: how for name, how in special.geterr().items() if how != "ignore"}
+
+
+def _write_scipy(value: dict[str, str]) -> None:
+    special = import_module("scipy.special")
+
+    special.seterr(**{**dict.fromkeys(special.geterr(), "ignore"), **value})
+
+
+def _read_pandas() -> dict[str, Any]:
+    config = import_module("pandas._config.config")
+
+    found = {}
+    for name, option in config._registered_options.items():
+        value: Any = config._global_config
+        for part in name.split("."):
+            value = value[part]
+        if value is not option.defval and value != option.defval:
+            found[name] = value
+    return found
+
+
+def _write_pandas(value: dict[str, Any]) -> None:
+    pandas = import_module("pandas")
+
+    for name in _read_pandas():
+        pandas.reset_option(name)
+    for name, setting in value.items():
+        pandas.set_option(name, setting)
+
+
+def _read_sklearn() -> dict[str, Any]:
+    sklearn = import_module("sklearn")
+    fresh = import_module("sklearn._config")._global_config
+    return {k: v for k, v in sklearn.get_config().items() if v != fresh.get(k)}
+
+
+def _write_sklearn(value: dict[str, Any]) -> None:
+    sklearn = import_module("sklearn")
+    fresh = import_module("sklearn._config")._global_config
+    sklearn.set_config(**{**fresh, **value})
+
+
+def _read_matplotlib() -> dict[str, Any]:
+    matplotlib = import_module("matplotlib")
+
+    fresh = matplotlib.rcParamsDefault
+    own = dict.items(matplotlib.rcParams)  # past the warnings of names that are going
+    return {k: v for k, v in own if k != "backend" and v != dict.get(fresh, k)}
+
+
+def _write_matplotlib(value: dict[str, Any]) -> None:
+    matplotlib = import_module("matplotlib")
+
+    matplotlib.rcParams.update({**{k: dict.get(matplotlib.rcParamsDefault, k)
+                                   for k in _read_matplotlib()}, **value})  # fmt: skip
+
+
+def _read_torch() -> tuple[Any, ...]:
+    torch = import_module("torch")
+
+    return (
+        str(torch.get_default_dtype()).rpartition(".")[2],
+        torch.is_grad_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+def _write_torch(value: tuple[Any, ...]) -> None:
+    torch = import_module("torch")
+
+    torch.set_default_dtype(getattr(torch, value[0]))
+    torch.set_grad_enabled(value[1])
+    torch.use_deterministic_algorithms(value[2])
+
+
+_CARRIERS = (
+    Carrier("interpreter", "sys", _read_interpreter, _write_interpreter, None),
+    Carrier("warnings", "warnings", _read_warnings, _write_warnings, None),
+    Carrier("decimal", "decimal", _read_decimal, _write_decimal,
+            lambda: (_FRESH_DECIMAL, _FRESH_DECIMAL), per_thread=True),
+    Carrier("context", "contextvars", _read_context, _write_context, tuple),
+    Carrier("locale", "locale", _read_locale, _write_locale, None),
+    Carrier("csv", "csv", _read_csv, _write_csv, lambda: (131072, {})),
+    Carrier("socket", "socket", _read_socket, _write_socket, lambda: None),
+    Carrier("tempfile", "tempfile", _read_tempfile, _write_tempfile, None),
+    Carrier("logging", "logging", logs.read, logs.write, lambda: logs.FRESH),
+    Carrier("numpy", "numpy", _read_numpy, _write_numpy,
+            lambda: {"errors": {}, "print": {}, "call": None}, per_thread=True),
+    Carrier("scipy", "scipy.special", _read_scipy, _write_scipy, dict),
+    Carrier("pandas", "pandas", _read_pandas, _write_pandas, dict),
+    Carrier("sklearn", "sklearn", _read_sklearn, _write_sklearn, dict, per_thread=True),
+    Carrier("matplotlib", "matplotlib", _read_matplotlib, _write_matplotlib, dict),
+    Carrier("torch", "torch", _read_torch, _write_torch,
+            lambda: ("float32", True, False), per_thread=True),
+)  # fmt: skip

@@ -1,0 +1,268 @@
+"""When a fork is safe and when it is not: with real libraries, real threads, and real locks."""
+
+import importlib.util
+import threading
+import time
+
+import pytest
+
+from amorsize.decide.forking import fork_danger
+from tests import programs
+
+
+def needs(library):
+    """Skip without a library; loading it here would start its threads in all other tests."""
+    if importlib.util.find_spec(library.partition(".")[0]) is None:
+        pytest.skip(f"needs {library}, of the dependency group 'heavy'")
+
+
+MAP = """
+import sys, time
+from amorsize import smart_map
+{setup}
+def work(i):
+    found = {expression}
+    time.sleep(0.01)
+    return found
+if __name__ == "__main__":
+    if {first}:
+        work(0)
+    reports = []
+    got = smart_map(work, range(60), report=reports.append)
+    here = list(map(work, range(60)))
+    near = all(abs(a - b) <= 1e-3 * abs(b) for a, b in zip(got, here))
+    print(len(got), near, reports[0].start_method != "fork")
+"""
+
+LIBRARIES = {
+    "torch": (
+        "import torch\nA = torch.arange(250000.).reshape(500, 500) / 1e5",
+        "float((A @ A + i).sigmoid().sum())",
+    ),
+    "polars": (
+        "import polars",
+        "polars.DataFrame({'a': [*range(500)], 'b': [i] * 500}).group_by('b').sum()['a'][0]",
+    ),
+    "sklearn.ensemble": (
+        "import numpy\nfrom sklearn.ensemble import HistGradientBoostingRegressor as Trees\n"
+        "X = numpy.random.RandomState(0).rand(200, 4)",
+        "float(Trees(max_iter=3, random_state=i).fit(X, X[:, 0]).predict(X[:1])[0])",
+    ),
+    "sklearn.cluster": (
+        "import numpy\nfrom sklearn.cluster import KMeans\n"
+        "X = numpy.random.RandomState(0).rand(500, 4)",
+        "float(KMeans(3, n_init=1, random_state=i).fit(X).inertia_)",
+    ),
+}
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["not used", "used first"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_libraries_whose_threads_do_not_survive_a_fork_never_hang(library, first, tmp_path):
+    """The first items, run here, start the library's threads: workers are not forked then."""
+    needs(library)
+    setup, expression = LIBRARIES[library]
+    source = MAP.format(setup=setup, expression=expression, first=first)
+    ended = programs.run_source(source, tmp_path, deadline=100)
+    assert ended.out == "60 True True\n", ended.out + ended.err
+
+
+FORKED = """
+import time
+from amorsize import smart_map
+{setup}
+def work(i):
+    found = {expression}
+    time.sleep(0.005)
+    return found
+if __name__ == "__main__":
+    work(0)
+    reports = []
+    got = smart_map(work, range(100), report=reports.append)
+    print(got == list(map(work, range(100))), reports[0].start_method)
+"""
+
+
+@pytest.mark.parametrize(
+    ("library", "setup", "expression"),
+    [
+        ("numpy", "import numpy\nA = numpy.ones((200, 200))", "float((A @ A)[0, 0])"),
+        (
+            "pyarrow",
+            "import pyarrow\nT = pyarrow.table({'a': [*range(500)]})",
+            "T.group_by('a').aggregate([]).num_rows",
+        ),
+        ("tqdm", "import tqdm\nfor i in tqdm.tqdm(range(2), disable=False): pass", "i + 1"),
+    ],
+)
+def test_libraries_that_survive_a_fork_do_not_prevent_it(library, setup, expression, tmp_path):
+    """OpenBLAS and Arrow have fork handlers; tqdm's monitor only waits."""
+    needs(library)
+    source = FORKED.format(setup=setup, expression=expression)
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out == "True fork\n", ended.out + ended.err
+
+
+class Beside:
+    """A thread that is at something until the test is over."""
+
+    def __init__(self, run):
+        self.over = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=run, args=(self.over, self._ready), daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        self._ready.wait(10)
+        deadline = time.monotonic() + 10
+        while fork_danger() == "starting" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self._thread.join(10)
+
+
+def waits(over, ready):
+    ready.set()
+    over.wait()
+
+
+def sleeps(over, ready):
+    ready.set()
+    while not over.is_set():
+        time.sleep(0.05)
+
+
+def takes(over, ready):
+    import queue
+
+    todo = queue.Queue()
+    ready.set()
+    while not over.is_set():
+        try:
+            todo.get(timeout=0.2)
+        except queue.Empty:
+            continue
+
+
+def computes(over, ready):
+    ready.set()
+    while not over.is_set():
+        pass
+
+
+def holds(over, ready):
+    lock = threading.Lock()
+    with lock:
+        ready.set()
+        over.wait()
+
+
+def acquired(over, ready):
+    lock = threading.Lock()
+    lock.acquire()
+    ready.set()
+    over.wait()
+    lock.release()
+
+
+def apart(code):
+    """Run code in a process that has no other threads."""
+    ended = programs.run("-c", f"from tests.surroundings.test_forking import *\n{code}")
+    assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize("run", ["waits", "sleeps", "takes"])
+def test_a_thread_that_waits_without_a_lock_does_not_prevent_a_fork(run):
+    """Servers and notebooks are full of those."""
+    # It may be looked at just as it wakes.
+    apart(f"with Beside({run}): assert any(not fork_danger() for _ in range(50)), fork_danger()")
+
+
+@pytest.mark.parametrize("run", ["computes", "holds", "acquired"])
+def test_a_thread_at_work_or_with_a_lock_prevents_a_fork(run):
+    """What it holds would be held for ever in the child."""
+    apart(f"with Beside({run}): time.sleep(0.05); assert 'thread' in fork_danger()")
+
+
+def test_workers_are_forked_beside_a_waiting_thread():
+    """The report says how they were started, and why."""
+    apart("""
+from amorsize import smart_map
+reports = []
+with Beside(waits):
+    got = smart_map(slow, range(100), report=reports.append)
+assert got == list(range(100))
+assert reports[0].start_method == "fork"
+assert reports[0].start_reason == "this process can be forked safely"
+""")
+
+
+def slow(x):
+    time.sleep(0.003)
+    return x
+
+
+STUCK = """
+import os, threading, time
+from amorsize import smart_map, WorkerLostError
+main, lock, held = os.getpid(), threading.Lock(), threading.Event()
+def hold():
+    getattr(lock, "acq" + "uire")()  # in a way that nobody can see
+    held.set()
+    time.sleep(3600)
+def work(x):
+    if os.getpid() != main:
+        with {where}:
+            pass
+    time.sleep(0.01)
+    return x
+if __name__ == "__main__":
+    threading.Thread(target=hold, daemon=True).start()
+    held.wait()
+    reports = []
+    for _ in range(2):
+        got = smart_map(work, range(100), report=reports.append)
+        print(got == [*range(100)], "nothing could release" in str(reports[-1].warnings),
+              reports[-1].start_method == "fork")
+    try:
+        smart_map(work, range(100), n_jobs=2, mp_context="fork")
+    except WorkerLostError as error:
+        print("nothing can release" in str(error))
+"""
+
+
+def test_a_forked_worker_that_waits_for_ever_is_replaced(tmp_path):
+    """It is proven to be stuck; the call goes on in another way, and the next one does so at once.
+
+    Whoever asked for fork gets an error instead of a hang.
+    """
+    ended = programs.run_source(STUCK.replace("{where}", "lock"), tmp_path, deadline=60)
+    assert ended.out == "True True False\nTrue False False\nTrue\n", ended.out + ended.err
+
+
+WAITING = """
+import os, socket, time
+from amorsize import smart_map
+def serve(x):
+    ours, theirs = socket.socketpair()
+    if os.fork() == 0:
+        time.sleep(1.6)
+        theirs.send(b"x")
+        os._exit(0)
+    found = ours.recv(1)
+    os.wait()
+    return found
+if __name__ == "__main__":
+    reports = []
+    print(smart_map(serve, range(2), n_jobs=2, mp_context="fork", report=reports.append))
+    print(reports[0].retried)
+"""
+
+
+def test_a_worker_that_waits_for_something_outside_is_left_alone(tmp_path):
+    """However long, and without any CPU time."""
+    ended = programs.run_source(WAITING, tmp_path)
+    assert ended.out == "[b'x', b'x']\n0\n", ended.err

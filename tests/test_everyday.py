@@ -1,0 +1,187 @@
+"""What people use every day has a fingerprint that the next process knows again."""
+
+import json
+import textwrap
+
+import pytest
+
+from . import programs
+
+# By name: (package it needs, set-up, an expression for one thing, one for another of its kind).
+# The fingerprint is that of ``lambda x: (x, thing)``.
+KINDS = {
+    "array function": ("numpy", "from numpy import mean, median", "mean", "median"),
+    "array function of a submodule": (
+        "numpy", "from numpy.linalg import norm, inv", "norm", "inv"),
+    "seeded generator": ("numpy", "import numpy as np",
+                         "np.random.default_rng(1)", "np.random.default_rng(2)"),
+    "drawn generator": ("numpy", "from numpy.random import *",
+                        "Generator(PCG64())", "Generator(Philox())"),
+    "used generator": ("numpy", "import numpy as np\nr = np.random.default_rng(1)\nr.random(5)",
+                       "r", "np.random.default_rng(3)"),
+    "bit generator": ("numpy", "from numpy.random import *", "PCG64(1)", "PCG64(2)"),
+    "old generator": ("numpy", "from numpy.random import rand, randn", "rand", "randn"),
+    "forest": ("sklearn", """
+        import numpy as np
+        from sklearn.ensemble import RandomForestClassifier
+        X = np.arange(60.0).reshape(20, 3) % 7
+        def fit(depth):
+            forest = RandomForestClassifier(3, max_depth=depth, random_state=0)
+            return forest.fit(X, X[:, 0] > 3)
+        """, "fit(1)", "fit(2)"),
+    "tree": ("sklearn", """
+        import numpy as np
+        from sklearn.tree import DecisionTreeRegressor
+        X = np.arange(60.0).reshape(20, 3) % 7
+        """, "DecisionTreeRegressor(random_state=0).fit(X, X[:, 0]).tree_",
+        "DecisionTreeRegressor(random_state=0).fit(X, X[:, 1] * 2).tree_"),
+    "model": ("pydantic", """
+        from pydantic import BaseModel, Field
+        class A(BaseModel):
+            x: int = 1
+            names: list[str] = Field(default_factory=list)
+        """, "A(x=1)", "A(x=2)"),
+    "model's class": ("pydantic", """
+        from pydantic import BaseModel, field_validator
+        class A(BaseModel):
+            x: int = 1
+            @field_validator("x")
+            def check(cls, value): return value
+        class B(BaseModel):
+            x: int = 2
+            @field_validator("x")
+            def check(cls, value): return value
+        """, "A", "B"),
+    "model's validator": ("pydantic", """
+        from pydantic import BaseModel, field_validator
+        def make(k):
+            class A(BaseModel):
+                x: int = 1
+                @field_validator("x")
+                def check(cls, value): return value + k
+            return A
+        """, "make(1)", "make(2)"),
+    "compiled by Cython": ("pandas", "from pandas._libs import lib",
+                           "lib.infer_dtype", "lib.is_datetime_array"),
+    "Struct": ("", "import struct", "struct.Struct('<i')", "struct.Struct('<q')"),
+    "method of a Struct": (
+        "", "import struct", "struct.Struct('<i').unpack", "struct.Struct('<q').unpack"),
+    "large set of text": ("", "", "set(map(str, range(5_000)))", "set(map(str, range(1, 5_001)))"),
+    "large set of numbers": ("", "", "{*range(5_000)}", "{*range(4_999), 7_000}"),
+    "large set of pairs": ("", "", "{(str(i), i) for i in range(3_000)}",
+                           "{(str(i), i + (i == 7)) for i in range(3_000)}"),
+    "large frozenset": ("", "", "frozenset(map(str, range(700)))",
+                        "frozenset(map(str, range(1, 701)))"),
+    "huge set": ("", "", "set(map(str, range(50_000)))", "set(map(str, range(50_001)))"),
+    "set of sets": ("", "", "{frozenset(map(str, range(i))) for i in range(90)}",
+                    "{frozenset(map(str, range(i + 1))) for i in range(90)}"),
+    "set of objects": ("", """
+        class A:
+            def __init__(self, *names): self.names = names
+        """, "{A('a', 'b'), A('c'), A()}", "{A('a', 'b'), A('c'), A('d')}"),
+    "single dispatch": ("", """
+        import functools
+        def make(k):
+            @functools.singledispatch
+            def f(x): return k
+            f.register(int, lambda x: x + 1)
+            return f
+        used = make(1)
+        used(3), used('a'), used(2.0)
+        """, "used", "make(2)"),
+    "case of a single dispatch": ("", """
+        import functools
+        def make(k):
+            @functools.singledispatch
+            def f(x): return x
+            f.register(int, lambda x: x + k)
+            return f
+        """, "make(1)", "make(2)"),
+    "context variable": ("", "from contextvars import ContextVar",
+                         "ContextVar('a')", "ContextVar('b')"),
+    "thread's own": ("", """
+        import threading
+        class Mine(threading.local): pass
+        kept = threading.local()
+        kept.file = open(__file__)
+        """, "kept", "Mine()"),
+    "lock": ("", "import threading", "threading.Lock()", "threading.RLock()"),
+    "condition": ("", "import threading", "threading.Condition()", "threading.Event()"),
+    "environment": ("", "from os import environ, environb", "environ", "environb"),
+    "random's own generator": ("", "from random import randint, choice",
+                               "randint", "choice"),
+    "random's method in C": (
+        "", "from random import random, getrandbits", "random", "getrandbits"),
+    "standard stream": ("", "from sys import stdout, stderr", "stdout", "stderr"),
+    "weak references": ("", "import weakref", "weakref.WeakSet()", "weakref.WeakKeyDictionary()"),
+    "views": ("", "", "dict.fromkeys('abc').keys()", "dict.fromkeys('abd').keys()"),
+    "default of a dict": ("", "from collections import defaultdict",
+                          "defaultdict(int)", "defaultdict(list)"),
+    "library of ctypes": ("", "import ctypes", "ctypes.CDLL(None)", "ctypes.PyDLL(None)"),
+    "function of ctypes": ("", "import ctypes\nc = ctypes.CDLL(None)", "c.abs", "c.labs"),
+    "array of ctypes": ("", "import ctypes", "(ctypes.c_int * 3)(1, 2, 3)",
+                        "(ctypes.c_int * 3)(1, 2, 4)"),
+    "logger of loguru": ("loguru", "from loguru import logger", "logger", "logger.bind(a=1)"),
+    "bound logger of loguru": ("loguru", "from loguru import logger",
+                               "logger.bind(a=1)", "logger.bind(a=2)"),
+    "tenacious": ("tenacity", """
+        import tenacity
+        def make(k):
+            @tenacity.retry(stop=tenacity.stop_after_attempt(k))
+            def f(x): return x
+            return f
+        used = make(3)
+        used(1)
+        """, "used", "make(4)"),
+    "tenacious body": ("tenacity", """
+        import tenacity
+        def make(k):
+            @tenacity.retry
+            def f(x): return x + k
+            return f
+        """, "make(1)", "make(2)"),
+    "missing value": ("pandas", "import pandas as pd", "pd.NA", "pd.NaT"),
+    "frame with missing values": ("pandas", "import pandas as pd",
+                                  "pd.DataFrame({'a': [pd.NA, 'x', pd.NaT]}, dtype=object)",
+                                  "pd.DataFrame({'a': [pd.NA, 'y', pd.NaT]}, dtype=object)"),
+    "categories": ("pandas", "import pandas as pd", "pd.Series(list('aab'), dtype='category')",
+                   "pd.Series(list('abb'), dtype='category')"),
+    "tensor": ("torch", "import torch", "torch.arange(5.0)", "torch.arange(1.0, 6.0)"),
+    "network": ("torch", """
+        import torch
+        def make(k):
+            torch.manual_seed(k)
+            return torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())
+        """, "make(1)", "make(2)"),
+    "masked array": ("numpy", "import numpy as np", "np.ma.array([1, 2], mask=[0, 1])",
+                     "np.ma.array([1, 2], mask=[1, 0])"),
+}  # fmt: skip
+
+PROGRAM = """
+import json
+from amorsize.decide.fingerprint import fingerprint
+def over(value):
+    return lambda x: (x, value)
+first = fingerprint(over({first}))
+print(json.dumps([*first, fingerprint(over({second})).digest]))
+"""
+
+
+def printed(name, folder, seed):
+    """Return what a process with this hash seed finds of a kind."""
+    _, setup, first, second = KINDS[name]
+    source = textwrap.dedent(setup) + PROGRAM.format(first=first, second=second)
+    ended = programs.run_source(source, folder, name=f"program{seed}.py", PYTHONHASHSEED=seed)
+    assert ended.code == 0, ended.err
+    return json.loads(ended.out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_process_knows_it_again(name, tmp_path):
+    """Its fingerprint is stable, equal under another hash seed, and differs from its like's."""
+    if KINDS[name][0]:
+        pytest.importorskip(KINDS[name][0])
+    first, second = printed(name, tmp_path, "1"), printed(name, tmp_path, "2")
+    assert first[1], "not stable"
+    assert first == second
+    assert first[0] != first[2], "another of its kind has the same fingerprint"

@@ -1,0 +1,368 @@
+"""Values that modules have in the caller are what workers use, whatever way leads to them."""
+
+import importlib
+import sys
+import textwrap
+import time
+
+import pytest
+
+from amorsize import SerializationError, smart_map
+from amorsize.decide.uses import uses
+from tests import programs
+
+FRESH = ["spawn", "forkserver"]
+
+PACKAGE = {
+    "__init__.py": """
+        from .core import scaled, shifted, Model, default_table
+        from . import core, settings
+        SCALE = 1
+        TABLE = {"plus": 0}
+        LIST = [1, 2]
+        FLAG = True
+        class Options:
+            def __init__(self):
+                self.level = 1
+        options = Options()
+        def top(x):
+            return x * SCALE + TABLE["plus"] + sum(LIST)
+        def hook(x):
+            return x
+        def hooked(x):
+            return hook(x)
+    """,
+    "core.py": """
+        from . import settings
+        FACTOR = 1
+        def scaled(x):
+            return x * FACTOR * settings.depth
+        def shifted(x):
+            return inner(x)
+        def inner(x):
+            return x + FACTOR
+        def default_table(x):
+            return x + settings.config.offset
+        class Model:
+            bias = 0
+            def run(self, x):
+                return x * FACTOR + self.bias
+    """,
+    "settings.py": """
+        depth = 1
+        class Config:
+            offset = 0
+        config = Config()
+    """,
+}
+
+# name: (what the user's module holds beside SCALE, what the caller changes, which f differs)
+CASES = {
+    "attribute of a package": (
+        "import mypkg\ndef f(x): return mypkg.top(x), mypkg.SCALE",
+        "mypkg.SCALE = 5",
+    ),
+    "a package's own code": (
+        "import mypkg\ndef f(x): return mypkg.scaled(x), mypkg.shifted(x)",
+        "mypkg.core.FACTOR = 7",
+    ),
+    "a name from a package": (
+        "from mypkg import scaled, shifted\ndef f(x): return scaled(x), shifted(x)",
+        "mypkg.core.FACTOR = 7; mypkg.settings.depth = 2",
+    ),
+    "a package's container": (
+        "import mypkg\ndef f(x): return mypkg.top(x)",
+        "mypkg.TABLE['plus'] = 3; mypkg.LIST.append(9)",
+    ),
+    "an object of a package": (
+        "import mypkg\ndef f(x): return mypkg.options.level + x, mypkg.default_table(x)",
+        "mypkg.options.level = 8; mypkg.settings.config.offset = 3",
+    ),
+    "a class of a package": (
+        "from mypkg import Model\ndef f(x): return Model().run(x)",
+        "mypkg.Model.bias = 4; mypkg.core.FACTOR = 3",
+    ),
+    "an instance of a package's class": (
+        "import mypkg\nM = mypkg.Model()\ndef f(x): return M.run(x)",
+        "mypkg.core.FACTOR = 3",
+    ),
+    "a replaced function of a package": (
+        "import mypkg\ndef f(x): return mypkg.hooked(x)",
+        "mypkg.hook = lambda x: x + 100",
+    ),
+    "a replaced method of a package": (
+        "from mypkg import Model\ndef f(x): return Model().run(x)",
+        "mypkg.Model.run = lambda self, x: x + 100",
+    ),
+    "a built-in put in a package": (
+        "import mypkg\ndef f(x): return mypkg.hooked(x)",
+        "import math; mypkg.hook = math.sin",
+    ),
+    "a partial put in a package": (
+        "import mypkg, functools\ndef g(x, y): return x + y\n"
+        "P = functools.partial(g, 100)\ndef f(x): return mypkg.hooked(x)",
+        "mypkg.hook = user.P",
+    ),
+    "a wrapped function of a package": (
+        "import mypkg, functools\ndef wrapped(g):\n    @functools.wraps(g)\n"
+        "    def inner(x): return g(x) + 100\n    return inner\n"
+        "def f(x): return mypkg.hooked(x)",
+        "mypkg.hook = user.wrapped(mypkg.hook)",
+    ),
+    "an object put in a package": (
+        "import mypkg\nclass Hook:\n    n = 3\n    def __call__(self, x): return x + self.n\n"
+        "HOOK = Hook()\ndef f(x): return mypkg.hooked(x)",
+        "mypkg.hook = user.HOOK",
+    ),
+    "a deleted name of a package": (
+        "import mypkg\ndef f(x): return hasattr(mypkg, 'FLAG'), getattr(mypkg, 'FLAG', None)",
+        "del mypkg.FLAG",
+    ),
+    "a deleted name that is named": (
+        "import mypkg\ndef f(x):\n    try:\n        return mypkg.FLAG\n"
+        "    except AttributeError:\n        return 'gone'",
+        "del mypkg.FLAG",
+    ),
+    "getattr of a package": (
+        "import mypkg\ndef f(x): return getattr(mypkg, 'SC' + 'ALE') * x",
+        "mypkg.SCALE = 5",
+    ),
+    "a captured module": (
+        "import other\ndef make(m): return lambda x: x * m.N\nf = make(other)",
+        "other.N = 5",
+    ),
+    "a default": ("import other\ndef f(x, m=other): return x * m.N", "other.N = 5"),
+    "a keyword default": ("import other\ndef f(x, *, m=other): return x * m.N", "other.N = 5"),
+    "a partial": (
+        "import other, functools\ndef g(m, x): return x * m.N\nf = functools.partial(g, other)",
+        "other.N = 5",
+    ),
+    "an attribute of an object": (
+        "import other\nclass Job:\n    def __init__(self): self.m = other\n"
+        "    def __call__(self, x): return x * self.m.N\nf = Job()",
+        "other.N = 5",
+    ),
+    "a slot of an object": (
+        "import other\nclass Job:\n    __slots__ = ('__m',)\n"
+        "    def __init__(self): self.__m = other\n"
+        "    def __call__(self, x): return x * self.__m.N\nf = Job()",
+        "other.N = 5",
+    ),
+    "a value of a dict": (
+        "import other\nMODULES = {'a': [other]}\ndef f(x): return x * MODULES['a'][0].N",
+        "other.N = 5",
+    ),
+    "a long list": (
+        "import other\nMODULES = [{}] * 50 + [other] + [{}] * 950\n"
+        "def f(x): return x * MODULES[50].N",
+        "other.N = 5",
+    ),
+    "an attribute of a class": (
+        "import other\nclass Job:\n    m = other\ndef f(x): return x * Job.m.N",
+        "other.N = 5",
+    ),
+    "a captured package": (
+        "import mypkg\ndef make(m): return lambda x: x * m.SCALE\nf = make(mypkg)",
+        "mypkg.SCALE = 5",
+    ),
+    "a bound method": (
+        "import other\nclass Job:\n    def __init__(self): self.m = other\n"
+        "    def run(self, x): return x * self.m.N\nf = Job().run",
+        "other.N = 5",
+    ),
+    "getattr": ("import other\ndef f(x): return x * getattr(other, 'n'.upper())", "other.N = 5"),
+    "vars": ("import other\ndef f(x): return x * vars(other)['n'.upper()]", "other.N = 5"),
+    "its dictionary": (
+        "import other\ndef f(x): return x * other.__dict__['n'.upper()]",
+        "other.N = 5",
+    ),
+    "import_module": (
+        "import importlib\ndef f(x): return x * importlib.import_module('ot' + 'her').N",
+        "other.N = 5",
+    ),
+    "sys.modules": (
+        "import sys, other\ndef f(x): return x * sys.modules['ot' + 'her'].N",
+        "other.N = 5",
+    ),
+    "__import__": ("def f(x): return x * __import__('ot' + 'her').N", "other.N = 5"),
+    "attrgetter": (
+        "import operator, other\nGET = operator.attrgetter('n'.upper())\n"
+        "def f(x): return x * GET(other)",
+        "other.N = 5",
+    ),
+    "globals()": ("SIZE = 1\ndef f(x): return x * globals()['SI' + 'ZE']", "user.SIZE = 5"),
+    "eval": ("SIZE = 1\ndef f(x): return x * eval('SI' + 'ZE')", "user.SIZE = 5"),
+    "state with a lock": (
+        "import threading\nclass Config:\n    def __init__(self):\n"
+        "        self.lock = threading.RLock()\n        self.scale = 1\n"
+        "CONFIG = Config()\ndef f(x):\n    with CONFIG.lock:\n        return x * CONFIG.scale",
+        "user.CONFIG.scale = 5",
+    ),
+    "a dict with a lock": (
+        "import threading\nSTATE = {'lock': threading.Lock(), 'inner': [1]}\ndef f(x):\n"
+        "    with STATE['lock']:\n        return x * STATE['inner'][0]",
+        "user.STATE['inner'][0] = 5",
+    ),
+    "a condition": (
+        "import threading, types\nSTATE = types.SimpleNamespace(c=threading.Condition(), n=1)\n"
+        "def f(x):\n    with STATE.c:\n        return x * STATE.n",
+        "user.STATE.n = 5",
+    ),
+    "values of this thread": (
+        "import threading\nOWN = threading.local()\nOWN.n = 1\ndef f(x): return x * OWN.n",
+        "user.OWN.n = 5",
+    ),
+    "an attribute set on a function": (
+        "def g(x): return x * g.n\ng.n = 1\ndef f(x): return g(x)",
+        "user.g.n = 5",
+    ),
+    "minus zero": ("ZERO = 0.0\ndef f(x): return str(ZERO)", "user.ZERO = -0.0"),
+}
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """Give a function that writes the user's module and imports all; they are gone afterwards."""
+    site = tmp_path / "site-packages"
+    own = tmp_path / "own"
+    (site / "mypkg").mkdir(parents=True)
+    own.mkdir()
+    for name, text in PACKAGE.items():
+        (site / "mypkg" / name).write_text(textwrap.dedent(text))
+    (own / "other.py").write_text("N = 1\n")
+    for folder in (site, own):
+        monkeypatch.syspath_prepend(folder)
+
+    def load(text):
+        (own / "user.py").write_text(text)
+        importlib.invalidate_caches()
+        return {name: importlib.import_module(name) for name in ("user", "mypkg", "other")}
+
+    yield load
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("user", "mypkg", "other"):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("method", FRESH)
+def test_a_value_set_at_run_time_counts(case, method, modules):
+    """In fresh workers, in kept ones, and no more once it is put back."""
+    text, change = CASES[case]
+    found = modules(text)
+    func = found["user"].f
+    as_imported = [func(x) for x in range(4)]
+    assert smart_map(func, range(4), n_jobs=2, mp_context=method) == as_imported
+    exec(change, found)
+    changed = [func(x) for x in range(4)]
+    assert changed != as_imported
+    assert smart_map(func, range(4), n_jobs=2, mp_context=method) == changed
+
+
+@pytest.mark.parametrize("method", FRESH)
+def test_a_module_with_a_standard_name_is_the_users(method, tmp_path):
+    """Its file decides: a ``queue.py`` beside the script, and values set in it."""
+    (tmp_path / "profile.py").write_text("N = 1\ndef scaled(x):\n    return x * N\n")
+    source = f"""
+import profile
+from amorsize import smart_map
+profile.N = 5
+print(smart_map(profile.scaled, range(4), n_jobs=2, mp_context={method!r}))
+print(smart_map(lambda x: x * profile.N, range(4), n_jobs=2, mp_context={method!r}))
+"""
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out == "[0, 5, 10, 15]\n" * 2, ended.err
+
+
+@pytest.mark.parametrize("method", FRESH)
+def test_the_main_module_as_a_value(method, tmp_path):
+    """``import __main__`` and ``sys.modules`` lead to the caller's globals."""
+    source = f"""
+import sys, __main__
+from amorsize import smart_map
+N = 1
+def first(x):
+    return x * __main__.N
+def second(x):
+    return x * getattr(sys.modules["__main__"], "n".upper()) + globals()["hel" + "per"](x)
+def helper(x):
+    return N
+for N in (1, 5):
+    for func in (first, second):
+        got = smart_map(func, range(4), n_jobs=2, mp_context={method!r})
+        print(got == list(map(func, range(4))))
+"""
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out == "True\n" * 4, ended.err
+
+
+UNSENDABLE = """
+import threading
+LOG = open({path!r})
+SCALE = 1
+POOL = {{"count": 1, "file": LOG}}
+def f(x):
+    return x * POOL["count"]
+"""
+
+
+@pytest.mark.parametrize("how", ["n_jobs", "backend", "initializer"])
+def test_state_that_cannot_be_sent_is_said_where_workers_were_asked_for(how, modules, tmp_path):
+    """The call goes on with the worker's own, and the report names the variable."""
+    (tmp_path / "log").write_text("text")
+    func = modules(UNSENDABLE.format(path=str(tmp_path / "log")))["user"].f
+    options = {"n_jobs": {"n_jobs": 2}, "backend": {"backend": "process"},
+               "initializer": {"initializer": time.monotonic}}[how]  # fmt: skip
+    reports = []
+    got = smart_map(func, range(4), mp_context="spawn", report=reports.append, **options)
+    assert got == [0, 1, 2, 3]
+    assert [text for text in reports[0].warnings if "user.POOL (dict)" in text]
+    func.__globals__["LOG"].close()
+
+
+def test_state_that_cannot_be_sent_keeps_the_automatic_mode_in_the_caller(modules, tmp_path):
+    """Results are the caller's, and the report says which variable it was."""
+    (tmp_path / "log").write_text("text")
+    text = UNSENDABLE + "import time\ndef g(x):\n    time.sleep(0.01)\n    return f(x)\n"
+    found = modules(text.format(path=str(tmp_path / "log")))["user"]
+    found.POOL["count"] = 5
+    reports = []
+    got = smart_map(found.g, range(100), mp_context="spawn", report=reports.append)
+    assert got == [5 * x for x in range(100)]
+    assert reports[0].backend == "serial"
+    assert [text for text in reports[0].warnings if "user.POOL (dict)" in text]
+    found.LOG.close()
+
+
+def test_a_package_is_not_walked_through(modules):
+    """A function over NumPy and pandas reaches few values of theirs, and no data."""
+    pandas = pytest.importorskip("pandas")
+    numpy = pytest.importorskip("numpy")
+
+    def work(x):
+        frame = pandas.DataFrame({"a": numpy.arange(x)})
+        return numpy.linalg.norm(frame.groupby("a").sum().to_numpy())
+
+    found = uses(work)
+    assert found.whole
+    assert len(found.values) < 2_000
+    assert smart_map(work, [3, 4], n_jobs=2, mp_context="spawn") == [work(3), work(4)]
+
+
+def test_a_function_that_needs_too_much_still_has_its_helpers(modules):
+    """Code is looked through before data: 100,000 records hide no global."""
+    text = "RECORDS = [{'a': [x]} for x in range(100_000)]\nSCALE = 1\n"
+    text += "def f(x): return g(x) + len(RECORDS)\ndef g(x): return h(x)\n"
+    text += "def h(x): return x * SCALE\n"
+    found = modules(text)["user"]
+    found.SCALE = 5
+    found.RECORDS.append({})
+    names = {name for owner, name, _ in uses(found.f).values if owner == "user"}
+    assert {"RECORDS", "SCALE", "g", "h"} <= names
+
+
+def test_errors_say_what_to_do():
+    """A captured stream is named with the function that holds it."""
+    with open(__file__) as log, pytest.raises(SerializationError) as caught:
+        smart_map(lambda x: log.name, range(3), n_jobs=2, mp_context="spawn")
+    assert "the captured variable 'log' of function" in str(caught.value)
