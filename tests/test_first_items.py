@@ -1,6 +1,9 @@
 """A first item that pays for imports, a model or a compiler says nothing of those that follow."""
 
+import os
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -9,17 +12,24 @@ from amorsize.decide.model import Profile
 from amorsize.decide.probe import Block, Probe, profile_of
 from amorsize.evidence import Evidence
 
-LOADED = []
+MARK = Path(tempfile.gettempdir(), f"amorsize-loaded-{os.getpid()}")
 
 
 def load_once(_):
     """Take 0.3 s the first time, and some microseconds from then on."""
-    if not LOADED:
-        LOADED.append(True)
+    if not os.path.exists(MARK):
+        MARK.touch()
         end = time.perf_counter() + 0.3
         while time.perf_counter() < end:
             pass
     return sum(range(500))
+
+
+@pytest.fixture(autouse=True)
+def unloaded():
+    """Leave no mark behind."""
+    yield
+    MARK.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("form", [smart_map, lambda *args, **kw: list(smart_imap(*args, **kw))])
@@ -28,23 +38,22 @@ def test_a_first_slow_item_starts_no_worker(form, items):
     """The others are over before a worker could be there."""
     reports = []
     for _ in range(2):
-        LOADED.clear()
+        MARK.unlink(missing_ok=True)
         form(load_once, range(items), report=reports.append)
     assert [report.worker_items for report in reports] == [0, 0]
 
 
 def test_a_first_slow_item_drops_no_record():
     """As a process has that remembers another one's calls."""
-    LOADED[:] = [True]
+    MARK.touch()
     smart_map(load_once, range(1_000))
     for _ in range(2):
-        LOADED.clear()
+        MARK.unlink(missing_ok=True)
         reports = []
         smart_map(load_once, range(1_000), report=reports.append)
         assert reports[0].cache_hit
         assert reports[0].worker_items == 0
         assert reports[0].profile.item_seconds < 0.001
-    LOADED.clear()
 
 
 def test_a_first_slow_item_is_in_no_figure_of_the_profile():
@@ -61,9 +70,9 @@ def test_a_first_slow_item_is_in_no_figure_of_the_profile():
 
 def test_the_first_block_alone_can_only_be_too_short():
     """A record is dropped by it where items are much quicker than ever, not where they are slow."""
-    smart_map(load_once, range(3_000))
+    smart_map(load_once, range(1_000))
     found = adviser.Adviser.of_call(
-        load_once, 3_000, jobs=None, backend=None, mp_context=None, use_cache=True
+        load_once, 1_000, jobs=None, backend=None, mp_context=None, use_cache=True
     )
     found.look_up()
     assert found.remembered(10.0, first=True) is not None

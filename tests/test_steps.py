@@ -62,7 +62,15 @@ def test_workers_that_compute_are_taken_back_at_once():
     steps = Steps(CPUS, 0.005)
     found = steps.next(stage(4, 0.005, share=0.9), 4_000, plan_of)
     assert found.n_jobs <= CPUS
+    assert found.reason == "items computed in 4 workers"
     assert (steps.over, steps.shown) == (True, 0)
+
+
+def test_a_step_says_why_it_was_taken():
+    """The report shows it; where one worker was asked first, workers were asked for."""
+    why = Steps(CPUS, 0.005).next(stage(4, 0.005), 4_000, plan_of).reason
+    assert why == "items took no longer among 4 workers than before: the next step"
+    assert Steps(CPUS).next(stage(1, 0.005), 4_000, plan_of).reason == "workers were asked for"
 
 
 def test_a_few_items_are_worth_no_further_step():

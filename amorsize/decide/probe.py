@@ -16,6 +16,7 @@ from .usage import (
     Surroundings,
     cpu_seconds,
     own_cpu_seconds,
+    own_peak_bytes,
     own_queued_seconds,
     queued_seconds,
     surroundings,
@@ -389,7 +390,15 @@ else:
 
     def peak_memory_bytes() -> int:
         """Return the largest resident memory so far, 0 where it is not known."""
-        return getrusage(RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+        peak = getrusage(RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+        # A process begins with the peak of the one that started it; its own is 5 us away.
+        return peak if peak > _inherited_peak else own_peak_bytes() or peak
+
+    def _read_inherited_peak() -> int:
+        peak, own = getrusage(RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT, own_peak_bytes()
+        return peak if 0 < own < peak else 0
+
+    _inherited_peak = _read_inherited_peak()
 
 
 def pickling(values: list[Any], dumps: Callable[[Any], bytes]) -> tuple[float, float]:

@@ -137,4 +137,11 @@ class Steps:
         stays = left * stage.item_seconds / stage.workers
         if stage.waits and (found.n_jobs <= stage.workers or found.high >= stays):
             return Step(stage.workers, last=True)
+        if self.shown:
+            reason = (
+                f"items took no longer among {stage.workers} workers than before: the next step"
+            )
+            return found._replace(reason=reason)
+        if stage.workers > self._cpus:
+            return found._replace(reason=f"items computed in {stage.workers} workers")
         return found
