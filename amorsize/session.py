@@ -28,6 +28,7 @@ from .outcome import Outcome
 from .run.failure import MISSING
 from .run.feed import Feed
 from .run.transport import is_smaller
+from .signals import held_signals
 from .units import counted
 
 TYPE_CHECKING = False
@@ -196,7 +197,8 @@ class Session:
         """Return the adviser; what is known is looked up as soon as that pays, or at once."""
         adviser = self._adviser or self._call_adviser()
         if not self._looked_up and (at_once or self._pays_to_walk(self._work())):
-            adviser.look_up()
+            with held_signals():  # a time limit's exception would be lost in the walk
+                adviser.look_up()
             self._looked_up = True
         return adviser
 
@@ -523,13 +525,17 @@ class Session:
         engine = self.engine
         if engine is None and elapsed < WORTH_LEARNING_SECONDS and self._went_as_remembered():
             return
-        outcome = self._outcome(elapsed)
+        with held_signals():  # files are written
+            self._remember(adviser, elapsed, worth_walking=pays)
+
+    def _remember(self, adviser: Adviser, elapsed: float, *, worth_walking: bool) -> None:
+        """Keep what this run has shown of the machine and, where that pays, of the function."""
+        engine, outcome, plan = self.engine, self._outcome(elapsed), self.plan
         first = engine.course.spans[0] if engine is not None and engine.course.spans else None
         if engine is not None and not engine.retried and not self._gave_up:
             learn_costs(outcome.seen())
         profile = outcome.profile()
-        if profile is not None and pays:
-            plan = self.plan
+        if profile is not None and worth_walking:
             adviser.remember(
                 profile,
                 executor="serial" if plan is None else plan.executor,
@@ -541,9 +547,8 @@ class Session:
     def _went_as_remembered(self) -> bool:
         """Return whether the items run here took about what was remembered of them."""
         known = None if self._adviser is None else self._adviser.remembered()
-        if known is None:
-            return False
-        return abs(self.probe.mean - known.item_seconds) < AS_EXPECTED * known.item_seconds
+        usual = known.item_seconds if known is not None else 0.0
+        return abs(self.probe.mean - usual) < AS_EXPECTED * usual
 
     def _outcome(self, elapsed: float) -> Outcome:
         return Outcome(

@@ -183,7 +183,8 @@ class ProcessCrew:
         columns: Parcel | None = None
         try:
             if task.columns is not None:
-                columns = self._pack(task.columns, self.prefix, start=task.start)
+                with held_signals():  # what a handler raises must not be taken for a refusal
+                    columns = self._pack(task.columns, self.prefix, start=task.start)
             fields = (task.chunk, task.start, task.size, columns, task.track, self._shipment)
             self._tasks.put(pickle.dumps(fields, pickle.HIGHEST_PROTOCOL))
         except SerializationError as error:

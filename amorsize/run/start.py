@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from ..decide.uses import uses
 from ..errors import SerializationError
 from ..lookup import load
+from ..signals import held_signals
 from .surroundings import take, take_own
 from .worker import Setup
 
@@ -66,7 +67,11 @@ def start_crew(
         if context is None or isinstance(context, str)
         else context
     )
-    if method != "fork":
+    if method == "fork":
+        setup.state = take_own()
+        tasks = first(inherits) if first is not None else None
+        return ProcessCrew(chosen, workers, setup, inherits=inherits, first=tasks)
+    with held_signals():  # what a handler raises must not be taken for what an object refuses
         used = uses(setup.call.func)
         current = current_values(used)
         _check(current.left_out, lenient)
@@ -76,10 +81,7 @@ def start_crew(
             if crew is not None:
                 return crew
         setup = setup.of_caller(current, kept.current_environ(chosen), state)
-    else:
-        setup.state = take_own()
-    tasks = first(inherits) if first is not None and method == "fork" else None
-    return ProcessCrew(chosen, workers, setup, inherits=inherits, first=tasks)
+        return ProcessCrew(chosen, workers, setup, inherits=inherits)
 
 
 def _check(left_out: tuple[str, ...], lenient: Callable[[str], None] | None) -> None:
