@@ -493,10 +493,8 @@ class Session:
             self.warnings += self.launcher.warnings
             if self.launcher.gave_up:
                 self._give_up_workers(self.launcher.gave_up)
-            if self.engine.withdrawn:
-                self.warnings.append(
-                    f"the items left ran in the calling process: {self.engine.withdrawn}"
-                )
+            if why := self.engine.withdrawn:
+                self.warnings.append(f"the items left ran in the calling process: {why}")
         if self._progress is not None:
             self._progress.close()
         if done and self.produced:
