@@ -71,6 +71,7 @@ class Steps:
     Args:
         cpus: usable CPUs: so many workers need no proof.
         item_seconds: what an item takes alone, 0 where that is not known.
+        memory_bytes: what a worker needs for an item, as far as known.
 
     Attributes:
         shown: so many workers wait as well as one.
@@ -78,12 +79,13 @@ class Steps:
         over: whether another step would gain nothing.
     """
 
-    def __init__(self, cpus: int, item_seconds: float = 0.0) -> None:
+    def __init__(self, cpus: int, item_seconds: float = 0.0, memory_bytes: int = 0) -> None:
         self.shown = 0
         self.best = cpus
         self.over = False
         self._cpus = cpus
         self._alone = item_seconds
+        self._memory = memory_bytes
 
     @classmethod
     def of_plan(cls, cpus: int, plan: Plan, profile: Profile | None) -> Steps | None:
@@ -101,7 +103,7 @@ class Steps:
             return cls(cpus)
         if plan.n_jobs <= max(cpus, FIRST_STEP * profile.waiting_workers):
             return None
-        return cls(cpus, profile.item_seconds)
+        return cls(cpus, profile.item_seconds, profile.memory_bytes)
 
     def book(self, stage: Stage) -> None:
         """Take in what a crew has shown."""
@@ -132,7 +134,12 @@ class Steps:
             return Step(stage.workers, last=True)
         if self.over and stage.waits:
             return Step(self.best, last=True)
-        known = Profile(stage.item_seconds, cpu_share=stage.cpu_share, waiting_workers=self.shown)
+        known = Profile(
+            stage.item_seconds,
+            cpu_share=stage.cpu_share,
+            memory_bytes=self._memory,
+            waiting_workers=self.shown,
+        )
         found = plan(known)
         stays = left * stage.item_seconds / stage.workers
         if stage.waits and (found.n_jobs <= stage.workers or found.high >= stays):
