@@ -82,7 +82,7 @@ def module_at(home: Home) -> types.ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException:  # also sys.exit(): a module half loaded must not be found by its name
         sys.modules.pop(name, None)
         raise
     if package is not None:

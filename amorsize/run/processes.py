@@ -134,7 +134,7 @@ class ProcessCrew:
         try:
             args = (setup, self._tasks.reader, writing)
             started = start_worker(context, f"amorsize-{number + 1}", worker.serve, args)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: nobody else knows of this end
             reading.close()
             raise
         finally:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pickle
 from collections import ChainMap
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from io import BytesIO
 from types import MethodDescriptorType, MethodType, WrapperDescriptorType
@@ -126,10 +126,8 @@ def dumps_state(value: Any) -> bytes:
     from .pickler import Pickler, Way
 
     out = BytesIO()
-    try:
+    with _refusing(value, "CALL"):
         Pickler(out, Way.CALL, fresh_locks=True).dump(value)
-    except Exception as error:
-        raise _refusal(value, error, "CALL") from error
     return out.getvalue()
 
 
@@ -137,10 +135,8 @@ def _pickled(value: Any, way: str, buffers: list[pickle.PickleBuffer] | None) ->
     load("amorsize.run.pickler")  # and cloudpickle: only what pickle refuses needs it
     from .pickler import Way, pickled
 
-    try:
+    with _refusing(value, way):
         return pickled(value, Way[way], _collector(buffers))
-    except Exception as error:
-        raise _refusal(value, error, way) from error
 
 
 def dumps_inherited(value: Any) -> bytes:
@@ -166,10 +162,8 @@ def dumps_inherited(value: Any) -> bytes:
         dispatch_table = ChainMap(known, dict(pickler.Pickler.dispatch_table))  # noqa: RUF012 - so named by pickle
 
     buffer = BytesIO()
-    try:
+    with _refusing(value, "CALL"):
         Pickler(buffer, pickler.Way.CALL).dump(value)
-    except Exception as error:
-        raise _refusal(value, error, "CALL") from error
     return buffer.getvalue()
 
 
@@ -392,6 +386,15 @@ def _collector(buffers: list[pickle.PickleBuffer] | None) -> Any:
         return False
 
     return keep
+
+
+@contextmanager
+def _refusing(value: Any, way: str) -> Iterator[None]:
+    """Turn whatever pickling the value raises into a ``SerializationError`` that explains it."""
+    try:
+        yield
+    except Exception as error:  # a reduction is anybody's code, and may raise anything
+        raise _refusal(value, error, way) from error
 
 
 def _refusal(value: Any, error: BaseException, way: str = "KIN") -> SerializationError:
