@@ -1,5 +1,6 @@
 """The second level: records a fleet shares, through a real server and a real folder."""
 
+import queue
 import shutil
 import socket
 import subprocess
@@ -92,27 +93,51 @@ def test_a_damaged_shared_record_is_a_miss(folder_url, monkeypatch, tmp_path, ca
     assert "shared cache" in caplog.text
 
 
-@pytest.fixture
-def deaf():
-    """A server that takes connections and never answers; returns its URL and their list."""
-    server = socket.create_server(("127.0.0.1", 0))
-    taken = []
+class Deaf:
+    """A server that takes connections and never answers."""
 
-    def serve():
+    def __init__(self):
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.place = self.server.getsockname()
+        self.url = f"redis://:secret@127.0.0.1:{self.place[1]}/0"
+        self.taken = queue.SimpleQueue()
+        self.connections = {}
+        # So named, the thread is no hindrance to fork.
+        self.thread = threading.Thread(target=self.serve, name="amorsize-idle-test")
+        self.thread.start()
+
+    def serve(self):
         while True:
             try:
-                taken.append(server.accept()[0])
+                self.taken.put(self.server.accept())
             except OSError:
                 return
 
-    thread = threading.Thread(target=serve, name="amorsize-idle-test")  # no hindrance to fork
-    thread.start()
-    yield f"redis://:secret@127.0.0.1:{server.getsockname()[1]}/0", taken
-    server.shutdown(socket.SHUT_RDWR)
+    def asked(self):
+        """Return who has connected so far: connections are taken in their order."""
+        with socket.create_connection(self.place) as last:
+            while last.getsockname() not in self.connections:
+                connection, address = self.taken.get(timeout=30)
+                self.connections[address] = connection
+            self.connections.pop(last.getsockname()).close()
+        return set(self.connections)
+
+    def close(self):
+        self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+        self.thread.join(10)
+        while not self.taken.empty():
+            self.taken.get()[0].close()
+        for connection in self.connections.values():
+            connection.close()
+
+
+@pytest.fixture
+def deaf():
+    """A server that does not answer."""
+    server = Deaf()
+    yield server
     server.close()
-    thread.join(10)
-    for connection in taken:
-        connection.close()
     for other in threading.enumerate():
         if other.name == "amorsize-remote":
             other.join(10)
@@ -121,14 +146,13 @@ def deaf():
 def test_a_server_that_does_not_answer_is_left_alone(deaf, monkeypatch, tmp_path, caplog):
     """One warning without the password, one wait; the next calls do not ask again."""
     pytest.importorskip("redis")
-    url, taken = deaf
-    monkeypatch.setenv("AMORSIZE_CACHE_URL", url)
+    monkeypatch.setenv("AMORSIZE_CACHE_URL", deaf.url)
     assert not run()
-    asked = len(taken)
-    assert asked >= 1
+    asked = deaf.asked()
+    assert asked
     on_another_machine(monkeypatch, tmp_path, "second")
     assert not run()
-    assert len(taken) == asked
+    assert deaf.asked() == asked
     warnings = [record.getMessage() for record in caplog.records]
     assert any("shared cache is of no use" in text for text in warnings)
     assert "secret" not in caplog.text
@@ -136,13 +160,12 @@ def test_a_server_that_does_not_answer_is_left_alone(deaf, monkeypatch, tmp_path
 
 def test_a_hit_never_asks(deaf, monkeypatch):
     """What is known here is not asked for elsewhere."""
-    url, taken = deaf
     run()
-    monkeypatch.setenv("AMORSIZE_CACHE_URL", url)
+    monkeypatch.setenv("AMORSIZE_CACHE_URL", deaf.url)
     assert run()
     cache._memory.clear()
     assert run()
-    assert taken == []
+    assert not deaf.asked()
 
 
 @pytest.mark.parametrize(
