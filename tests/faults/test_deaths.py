@@ -155,7 +155,8 @@ def test_workers_of_a_killed_caller_end(tmp_path, method):
         process.wait()
         assert programs.wait_for_group(process.pid, 20)
     left = [name for name in os.listdir("/dev/shm") if f"-{process.pid}-" in name]
-    assert len(left) == (method != "fork")  # the function, where it had to be sent
+    # The function, where it had to be sent; unless another program of amorsize's came by.
+    assert len(left) <= (method != "fork")
     smart_map(abs, range(2), n_jobs=2)
     assert not set(os.listdir("/dev/shm")) & set(left)
 
