@@ -141,3 +141,31 @@ if __name__ == "__main__":
 """
     ended = programs.run_source(source, tmp_path)
     assert ended.out == "right []\n", ended.err
+
+
+NO_START = """
+import multiprocessing, os, time
+from amorsize import smart_map
+
+def work(x):
+    time.sleep(0.004)
+    return -x
+
+{break_it}
+reports = []
+got = smart_map(work, range(150), mp_context="{method}", report=reports.append)
+print(got == [-x for x in range(150)], reports[0].warnings)
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "break_it",
+    ['os.environ["PYTHONHOME"] = "/nonexistent"', 'multiprocessing.set_executable("/bin/false")'],
+    ids=["no library", "no Python"],
+)
+def test_where_no_worker_can_start_the_caller_runs_the_items(tmp_path, method, break_it):
+    """New interpreters end at once, whatever the reason."""
+    ended = programs.run_source(NO_START.format(method=method, break_it=break_it), tmp_path)
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith("True"), ended.out

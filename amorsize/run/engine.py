@@ -439,6 +439,7 @@ class Engine:
             if not self.policy.withdraw or lost.ready:
                 raise WorkerLostError(explain_idle(lost), exitcode=lost.exitcode)
             self.withdrawn = explain_idle(lost)
+            self._check_withdrawn()
             return
         if lost.memory:
             # Fewer at a time may fit where so many did not.

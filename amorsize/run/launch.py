@@ -205,7 +205,8 @@ def start_worker(context: BaseContext, name: str, target: Any, args: tuple[Any, 
         process.daemon = True
     try:
         process.start()
-    except RuntimeError as error:  # a sub-interpreter, or the interpreter is about to end
+    except (RuntimeError, EOFError) as error:
+        # A sub-interpreter, an interpreter that is about to end, a fork server that does not run.
         raise OSError(str(error)) from error
     return Worker(process)
 
