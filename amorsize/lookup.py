@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import types
 
 from .signals import held_signals
 
@@ -15,10 +16,10 @@ __all__ = ["load", "loaded"]
 
 
 def loaded(name: str) -> Any:
-    """Return a module that has been loaded to its end, None for any other.
+    """Return a module that has been imported to its end, None for any other.
 
     A module is in ``sys.modules`` from the moment its import begins; another thread that takes it
-    from there sees half of it.
+    from there sees half of it. Tests put stand-ins there, and lazy modules are not loaded yet.
 
     Args:
         name: full name of the module.
@@ -27,8 +28,9 @@ def loaded(name: str) -> Any:
     True
     """
     module = sys.modules.get(name)
-    spec = getattr(module, "__spec__", None)
-    return None if getattr(spec, "_initializing", False) else module
+    # No more than looked at: what stands there may be anything, and raise when it is asked.
+    spec = vars(module).get("__spec__") if type(module) is types.ModuleType else None
+    return None if spec is None or getattr(spec, "_initializing", False) else module
 
 
 def load(name: str) -> Any:

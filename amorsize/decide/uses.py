@@ -24,6 +24,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from itertools import accumulate, chain
 from typing import NamedTuple
 
@@ -80,7 +81,8 @@ class Uses(NamedTuple):
         codes: digests of the code of each function of a module, by (module, qualified name).
         caches: (module, qualified name) of functions that keep results (``functools.lru_cache``).
         whole: False when there was too much to look through.
-        texts: short texts that stand in the user's code.
+        texts: short texts that stand in the user's code, or that it names.
+        variables: context variables.
     """
 
     values: tuple[tuple[Owner, str, object], ...]
@@ -88,6 +90,7 @@ class Uses(NamedTuple):
     caches: frozenset[tuple[str, str]]
     whole: bool
     texts: frozenset[str] = frozenset()
+    variables: frozenset[ContextVar[Any]] = frozenset()
 
 
 def uses(func: Callable[..., Any]) -> Uses:
@@ -96,13 +99,14 @@ def uses(func: Callable[..., Any]) -> Uses:
     Args:
         func: any callable.
 
-    >>> uses(len)
-    Uses(values=(), codes={}, caches=frozenset(), whole=True, texts=frozenset())
+    >>> uses(len).values
+    ()
     """
     reach = _Reach()
     reach.follow(func)
     values, caches = tuple(reach.values.values()), frozenset(reach.caches)
-    return Uses(values, reach.codes, caches, reach.whole, frozenset(reach.texts))
+    texts, variables = frozenset(reach.texts), frozenset(reach.variables)
+    return Uses(values, reach.codes, caches, reach.whole, texts, variables)
 
 
 def code_digest(function: types.FunctionType) -> bytes:
@@ -134,6 +138,7 @@ class _Reach:
         self.caches: set[tuple[str, str]] = set()
         self.whole = True
         self.texts: set[str] = set()
+        self.variables: set[ContextVar[Any]] = set()
         self.left = MOST_OBJECTS
         self._library_left = MOST_LIBRARY_FUNCTIONS
         self._code: deque[Any] = deque()  # comes first: data may be more than can be looked through
@@ -165,6 +170,8 @@ class _Reach:
 
     def _meet(self, value: Any) -> None:
         kind = type(value)
+        if kind is str and len(value) <= MOST_NAME:
+            self.texts.add(value)
         if atom_of(kind) is not None or id(value) in self._seen:
             return
         self._seen[id(value)] = value
@@ -273,6 +280,10 @@ class _Reach:
         for name in ("__func__", "__wrapped__", "fget", "fset", "fdel", "func", "args", "keywords"):
             self._meet(fetch(value, name))
         self._attributes(value)
+
+    def variable(self, value: Any) -> None:
+        """Note a context variable."""
+        self.variables.add(value)
 
     def getter(self, value: Any) -> None:
         """Note the names that an ``operator.attrgetter`` asks for."""
@@ -516,6 +527,7 @@ _HANDLERS: dict[Any, Callable[[_Reach, Any], None]] = {
     types.MethodType: _Reach.method,
     types.ModuleType: _Reach.module,
     operator.attrgetter: _Reach.getter,
+    ContextVar: _Reach.variable,
     functools.partial: _Reach.wrapped,
     functools.partialmethod: _Reach.wrapped,
     functools.cached_property: _Reach.wrapped,

@@ -63,7 +63,7 @@ class _Kept:
         self.context = context
         self.surroundings = surroundings
         self.codes: dict[tuple[str, str], frozenset[bytes]] = {}
-        self.user_count = 0  # kinds of the user's state that it was given, and keeps
+        self.kinds: frozenset[int] = frozenset()  # of the user's state that it was given, and keeps
         self.idle_since = 0.0
 
     def fits(self, context: BaseContext, workers: int) -> bool:
@@ -143,7 +143,7 @@ def lease(
         if shipment is None:
             return None
         surroundings = _Surroundings()
-        kept = _take(context, workers, surroundings, used.codes, state.user_count)
+        kept = _take(context, workers, surroundings, used.codes, state.kinds)
         reused = kept is not None
         if kept is None:
             blank = Setup(None, None, (), environ=current_environ(context), threads=threads)
@@ -153,7 +153,7 @@ def lease(
         sweep(prefix)
         raise
     kept.codes |= used.codes
-    kept.user_count = state.user_count
+    kept.kinds = state.kinds
     kept.surroundings.specs = surroundings.specs | kept.surroundings.specs
     return Lease(kept, shipment, prefix, reused=reused)
 
@@ -302,7 +302,7 @@ def _take(
     workers: int,
     surroundings: _Surroundings,
     codes: dict[tuple[str, str], frozenset[bytes]],
-    user_count: int,
+    kinds: frozenset[int],
 ) -> _Kept | None:
     """Take a fitting crew out of those that wait; end what fits no more."""
     with _lock:
@@ -314,7 +314,7 @@ def _take(
             if kept not in stale
             and (
                 kept.knows_other(codes)
-                or kept.user_count > user_count  # only the user knows how to undo that
+                or kept.kinds - kinds  # only the user knows how to undo that
                 or not kept.crew.is_well()
             )
         ]

@@ -24,6 +24,7 @@ from multiprocessing import spawn
 from multiprocessing.connection import wait
 from typing import Any
 
+from ..signals import held_signals
 from .unwarned import fork_unwarned
 
 TYPE_CHECKING = False
@@ -63,12 +64,12 @@ class _WithoutMain:
 def _preparation_data(name: str) -> dict[str, Any]:
     try:
         return dict(spawn.get_preparation_data(name))
-    except FileNotFoundError:  # the working directory was removed, so there is none to go to
+    except (FileNotFoundError, KeyError):  # the working directory or the main module was removed
         return {
             "authkey": multiprocessing.process.current_process().authkey,
             "name": name,
             "sys_path": sys.path.copy(),
-            "sys_argv": sys.argv,
+            "sys_argv": getattr(sys, "argv", []),
             "orig_dir": multiprocessing.process.ORIGINAL_DIR,  # type: ignore[attr-defined]
         }
 
@@ -152,8 +153,23 @@ if "forkserver" in _METHODS:
 
     # Loaded once in the server, so that each worker need not: most of what a worker loads itself.
     _PRELOADED = ["amorsize.run.worker", "cloudpickle"]
-    _server = forkserver.ForkServer()
-    _server.set_forkserver_preload(_PRELOADED)
+
+    def _new_server() -> forkserver.ForkServer:
+        server = forkserver.ForkServer()
+        server.set_forkserver_preload(_PRELOADED)
+        return server
+
+    _server = _new_server()
+
+    def _leave_server() -> None:
+        """Have a forked child start a server of its own: the parent's serves the parent alone."""
+        global _server  # noqa: PLW0603
+        alive: int | None = _server._forkserver_alive_fd  # type: ignore[attr-defined]
+        if alive is not None:  # the server ends when nobody holds this any more
+            os.close(alive)
+        _server = _new_server()
+
+    os.register_at_fork(after_in_child=_leave_server)
 
     class _OwnServer:
         """Stands for the module ``multiprocessing.forkserver``, with a server of amorsize's own.
@@ -162,26 +178,44 @@ if "forkserver" in _METHODS:
         user's main module, which a script without a guard does not survive.
         """
 
-        connect_to_new_process = staticmethod(_server.connect_to_new_process)
+        @staticmethod
+        def connect_to_new_process(fds: list[int]) -> Any:
+            return _server.connect_to_new_process(fds)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(forkserver, name)
 
 
 def ensure_server(method: str) -> None:
-    """Start what a start method needs beside workers, before signals are held back.
-
-    What is started then would inherit the mask, and never see Ctrl-C.
+    """Start what a start method needs beside workers.
 
     Args:
         method: start method.
+
+    Raises:
+        OSError: workers cannot be started in this way.
     """
+    _check_interpreter(method)
     if method != "fork":
         from multiprocessing import resource_tracker
 
         resource_tracker.ensure_running()
     if method == "forkserver":
-        _server.ensure_running()
+        # It inherits the mask, so that Ctrl-C does not cut into what it loads; workers lift it.
+        with held_signals():
+            _server.ensure_running()
+
+
+def _check_interpreter(method: str) -> None:
+    """Fail where this interpreter cannot have worker processes.
+
+    Raises:
+        OSError: it cannot.
+    """
+    if _is_sub_interpreter():
+        raise OSError("a sub-interpreter cannot start processes")
+    if method != "fork" and not spawn.get_executable():
+        raise OSError("where Python's program lies is not known (sys.executable)")
 
 
 def start_worker(context: BaseContext, name: str, target: Any, args: tuple[Any, ...]) -> Worker:
@@ -196,8 +230,6 @@ def start_worker(context: BaseContext, name: str, target: Any, args: tuple[Any, 
     Raises:
         OSError: it cannot be started.
     """
-    if _is_sub_interpreter():
-        raise OSError("a sub-interpreter cannot start processes")
     kind = context.Process  # type: ignore[attr-defined,unused-ignore]
     own = globals().get(_OWN.get(f"{kind.__module__}.{kind.__name__}", ""), kind)
     process = own(target=target, args=args, name=name)
@@ -388,4 +420,4 @@ KILL_SECONDS = 30.0
 def _readable(descriptor: int, seconds: float = 0.0) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+    return bool(poll.poll(max(0.0, seconds) * 1000))  # less than none would be for ever

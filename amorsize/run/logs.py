@@ -1,23 +1,32 @@
-"""Log records of fresh workers: made under the caller's settings, handled by its handlers.
+"""Log records of workers: made under the caller's settings, handled by its handlers.
 
 A fresh worker has no handlers, and the levels an interpreter begins with. It gets the caller's
 levels; and where a logger of the caller's has handlers, one that sends each record to the caller,
 who hands it to the logger of that name, as if it had been made there.
+
+A forked worker has the caller's handlers. Those that write to a file or stream do so from there,
+too. Others keep records in memory, or hand them to a thread: copies of those would swallow them, so
+where there is any, records are sent to the caller as well.
 """
 
 from __future__ import annotations
 
 import copy
 import pickle
+import threading
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
+
+from ..lookup import loaded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
     from typing import Any
 
-__all__ = ["FRESH", "Logs", "handle", "read", "relay_to", "write"]
+__all__ = ["FRESH", "Logs", "handle", "leave_to_caller", "read", "relay_to", "write"]
 
 
 class Logger(NamedTuple):
@@ -63,18 +72,21 @@ def read() -> Logs:
     """Return the present settings."""
     import logging
 
-    found = {"": logging.root, **logging.root.manager.loggerDict}
-    loggers = {
-        name: _settings(logger)
-        for name, logger in list(found.items())
-        if isinstance(logger, logging.Logger)
-    }
+    loggers = {name: _settings(logger) for name, logger in _loggers().items()}
     return Logs(
         {name: one for name, one in loggers.items() if one != (_NEW if name else _NEW_ROOT)},
         logging.root.manager.disable,
         {k: v for k, v in logging._levelToName.items() if _USUAL.get(k) != v},
         logging._warnings_showwarning is not None,  # type: ignore[attr-defined]
     )
+
+
+def _loggers() -> dict[str, logging.Logger]:
+    """Return all loggers by their names, the root as ""."""
+    import logging
+
+    found = {"": logging.root, **logging.root.manager.loggerDict}
+    return {name: one for name, one in found.items() if isinstance(one, logging.Logger)}
 
 
 def _settings(logger: logging.Logger) -> Logger:
@@ -90,7 +102,9 @@ def write(logs: Logs) -> None:
     for name, settings in logs.loggers.items():
         _set(name, settings)
     logging.disable(logs.disabled)
-    for level, text in logs.levels.items():
+    for level in read().levels.keys() - logs.levels.keys():
+        logging._nameToLevel.pop(logging._levelToName.pop(level), None)
+    for level, text in {**_USUAL, **logs.levels}.items():
         logging.addLevelName(level, text)
     logging.captureWarnings(logs.captures)
 
@@ -103,6 +117,28 @@ def _set(name: str, settings: Logger) -> None:
     logger.propagate, logger.disabled = settings.propagates, settings.disabled
     # Handlers that a module of the user's makes as it is loaded are in the caller, too.
     logger.handlers[:] = [_relay()] if settings.handled else []
+
+
+def leave_to_caller() -> None:
+    """Have records of this forked worker sent to the caller, if its handlers cannot do without."""
+    if loaded("logging") is None:
+        return
+    loggers = [logger for logger in _loggers().values() if logger.handlers]
+    if not all(_writes(handler) for logger in loggers for handler in logger.handlers):
+        for logger in loggers:
+            logger.handlers[:] = [_relay()]
+
+
+def _writes(handler: logging.Handler) -> bool:
+    """Return whether a handler writes straight to a file or stream that workers share."""
+    import logging
+
+    if type(handler) not in (logging.StreamHandler, logging.FileHandler):
+        return type(handler) is logging.NullHandler
+    try:
+        return handler.stream is None or handler.stream.fileno() >= 0  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - a stream of the user's own may raise anything
+        return False
 
 
 _send: list[Callable[[bytes], object]] = []  # how this worker sends to the caller
@@ -118,13 +154,24 @@ def relay_to(send: Callable[[bytes], object]) -> None:
     _send[:] = [send]
 
 
+_latest = threading.local()  # the record that each thread sent last
+
+
 def _relay() -> logging.Handler:
     import logging
 
     class Relay(logging.Handler):
-        """Sends records to the caller."""
+        """Sends records to the caller.
+
+        Each logger above the one that a record was made for may have this handler, too; there the
+        caller's loggers pass it on themselves.
+        """
 
         def emit(self, record: logging.LogRecord) -> None:
+            latest = vars(_latest).get("record")
+            if latest is not None and latest() is record:
+                return
+            _latest.record = weakref.ref(record)
             try:
                 _send[0](_pickled(self, record))
             except Exception:  # noqa: BLE001 - as all handlers do: logging must not end the program
@@ -136,19 +183,26 @@ def _relay() -> logging.Handler:
 
 
 def _pickled(handler: logging.Handler, record: logging.LogRecord) -> bytes:
-    """Return a record pickled: text and arguments put together, exceptions as text."""
+    """Return a record pickled twice: as it is, where it can be, and as nothing but text.
+
+    Of an exception there is the object, and the traceback as text.
+    """
     record = copy.copy(record)
     if record.exc_info and not record.exc_text:
         import logging
 
         formatter = handler.formatter or logging.Formatter()
         record.exc_text = formatter.formatException(record.exc_info)
-    record.msg, record.args, record.exc_info = record.getMessage(), None, None
+    if record.exc_info:
+        record.exc_info = (record.exc_info[0], record.exc_info[1], None)  # type: ignore[assignment]
     fields = vars(record)
+    plain = {name: _plain(value) for name, value in fields.items()}
+    plain.update(msg=record.getMessage(), args=None, exc_info=None)
     try:
-        return pickle.dumps(fields)
-    except Exception:  # noqa: BLE001 - what the user added to the record may refuse in any way
-        return pickle.dumps({name: _plain(value) for name, value in fields.items()})
+        whole = pickle.dumps(fields)
+    except Exception:  # noqa: BLE001 - what the user put into the record may refuse in any way
+        whole = b""
+    return pickle.dumps((whole, plain))
 
 
 def _plain(value: Any) -> Any:
@@ -159,5 +213,8 @@ def handle(data: bytes) -> None:
     """Hand a record of a worker's to the logger of its name, in the caller."""
     import logging
 
-    record = logging.makeLogRecord(pickle.loads(data))
+    whole, fields = pickle.loads(data)
+    with suppress(Exception):  # what the user put into it may not open here; its text will do
+        fields = pickle.loads(whole)
+    record = logging.makeLogRecord(fields)
     logging.getLogger(record.name).handle(record)

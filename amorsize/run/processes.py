@@ -100,6 +100,8 @@ class ProcessCrew:
         self._oom_kills = oom_kills()
         self.prefix = make_prefix()
         ensure_server(method)
+        # The input is read here: it may block, and raise.
+        tasks = [*first] if first is not None else []
         try:
             with held_signals():
                 self._tasks = Tasks()
@@ -107,7 +109,7 @@ class ProcessCrew:
                 _crews.add(self)
                 # Ends workers with the interpreter, kept ones and those of an unfinished call.
                 self._finalizer = util.Finalize(None, _ender(self), exitpriority=15)
-                for task in first or ():
+                for task in tasks:
                     self.submit(task)
                 self._start(context, workers, setup.for_crew(self.prefix))
         except BaseException:  # no worker at all, or a signal that was held back until now
@@ -172,8 +174,8 @@ class ProcessCrew:
         self._shipment = shipment
 
     def is_well(self) -> bool:
-        """Return whether no worker has died."""
-        return all(one.is_alive() for one in self._workers)
+        """Return whether its workers are there, all of them."""
+        return not self._ended and all(one.is_alive() for one in self._workers)
 
     def submit(self, task: Task) -> int:
         """Hand out a task; return the bytes its items took on the way.
@@ -212,6 +214,8 @@ class ProcessCrew:
 
     def lost(self) -> Lost | None:
         """Return a worker that died or is stuck, None while all are well."""
+        if self._ended:
+            return None
         self._look()
         if not self._dead:
             return self._stuck() if self._forked else None
@@ -277,6 +281,9 @@ class ProcessCrew:
 
     def _read(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds for anything, and take in all there is."""
+        if self._ended:  # the numbers of its descriptors may be somebody else's by now
+            time.sleep(timeout)  # at the exit of the interpreter, under a thread that ends with it
+            return
         self._tasks.flush()
         self._await_room(bool(self._tasks.waiting))
         for descriptor, event in self._poll.poll(timeout * 1000):

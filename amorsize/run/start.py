@@ -74,14 +74,14 @@ def start_crew(
     with held_signals():  # what a handler raises must not be taken for what an object refuses
         used = uses(setup.call.func)
         current = current_values(used)
-        _check(current.left_out, lenient)
-        state = take(used.texts)
-        if setup.is_plain:
-            crew = kept.lease(chosen, workers, setup.call, used, current, setup.threads, state)
-            if crew is not None:
-                return crew
-        setup = setup.of_caller(current, kept.current_environ(chosen), state)
-        return ProcessCrew(chosen, workers, setup, inherits=inherits)
+        state = take(used.texts, used.variables)
+    _check(current.left_out + state.left_out, lenient)
+    if setup.is_plain:
+        crew = kept.lease(chosen, workers, setup.call, used, current, setup.threads, state)
+        if crew is not None:
+            return crew
+    setup = setup.of_caller(current, kept.current_environ(chosen), state)
+    return ProcessCrew(chosen, workers, setup, inherits=inherits)
 
 
 def _check(left_out: tuple[str, ...], lenient: Callable[[str], None] | None) -> None:

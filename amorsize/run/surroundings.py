@@ -14,10 +14,13 @@ from __future__ import annotations
 import codecs
 import contextvars
 import gc
+import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from io import FileIO
 from typing import NamedTuple
 
 from ..errors import SerializationError
@@ -66,17 +69,17 @@ class State(NamedTuple):
     """The caller's state on its way.
 
     Attributes:
-        own: (name of the carrier, pickled value) of what is carried here.
+        own: (name of the carrier, pickled value) of what is carried here; None for workers that
+            have all of it.
         users: (put, value) of what the user carries; pickled where it leaves the process by a pipe.
+        kinds: which of the user's carriers had something to carry.
+        left_out: names of what cannot be sent.
     """
 
-    own: tuple[tuple[str, bytes], ...] = ()
+    own: tuple[tuple[str, bytes], ...] | None = None
     users: tuple[bytes | tuple[Callable[[Any], object], Any], ...] = ()
-
-    @property
-    def user_count(self) -> int:
-        """How many of the user's carriers had something to carry."""
-        return len(self.users)
+    kinds: frozenset[int] = frozenset()
+    left_out: tuple[str, ...] = ()
 
 
 # The user's carriers -------------------------------------------------------------------------
@@ -111,22 +114,25 @@ def carry_state(take: Callable[[], Any], put: Callable[[Any], object]) -> None:
 
 def take_own() -> State:
     """Return what the user carries, for workers that have all else: by inheriting or sharing it."""
-    return State(users=tuple((put, value) for put, value in _taken()))
+    taken = _taken()
+    return State(users=tuple(taken.values()), kinds=frozenset(taken))
 
 
-def _taken() -> list[tuple[Callable[[Any], object], Any]]:
-    values = [(put, take()) for take, put in _users]
-    return [(put, value) for put, value in values if value is not None]
+def _taken() -> dict[int, tuple[Callable[[Any], object], Any]]:
+    """Return (put, value) of what the user carries now, by the carriers' numbers."""
+    values = ((number, put, take()) for number, (take, put) in enumerate(_users))
+    return {number: (put, value) for number, put, value in values if value is not None}
 
 
 # Taking and putting --------------------------------------------------------------------------
 
 
-def take(texts: frozenset[str]) -> State:
+def take(texts: frozenset[str], variables: frozenset[contextvars.ContextVar[Any]]) -> State:
     """Return the caller's state for fresh workers; what cannot be pickled of it is left out.
 
     Args:
-        texts: that stand in the code to be run: names of error handlers may be among them.
+        texts: that the code to be run holds: names of error handlers may be among them.
+        variables: context variables that it reaches. Of others none is missed.
 
     Raises:
         SerializationError: what the user carries cannot be pickled.
@@ -134,12 +140,27 @@ def take(texts: frozenset[str]) -> State:
     """
     values = {carrier.name: _different(carrier) for carrier in _CARRIERS}
     values["codecs"] = _handlers(texts) or None
-    own = []
+    own, left_out = [], []
     for name, value in values.items():
-        with suppress(SerializationError):
+        try:
             if value is not None:
                 own.append((name, dumps_by_value(value)))
-    return State(tuple(own), tuple(map(dumps_by_value, _taken())))
+        except SerializationError:
+            left_out.append(f"the setting {name!r}")
+    for variable, value in contextvars.copy_context().items():
+        if variable in variables and not _can_travel((variable, value)):
+            left_out.append(f"the context variable {variable.name!r} ({type(value).__name__})")
+    taken = _taken()
+    users = tuple(map(dumps_by_value, taken.values()))
+    return State(tuple(own), users, frozenset(taken), tuple(left_out))
+
+
+def _can_travel(value: object) -> bool:
+    try:
+        dumps_by_value(value)
+    except SerializationError:
+        return False
+    return True
 
 
 def _handlers(texts: frozenset[str]) -> dict[str, Any]:
@@ -168,39 +189,45 @@ def _different(carrier: Carrier) -> Any:
     return None if carrier.fresh is not None and value == carrier.fresh() else value
 
 
-_before: dict[str, Any] = {}  # in a worker: what there was before a call brought something else
-
-
 def put(state: State) -> None:
     """Make the caller's state that of this process; what a former call brought goes.
 
     Raises:
         Exception: whatever a library raises.
     """
+    if state.own is None:
+        return
     wanted = dict(state.own)
     for carrier in _CARRIERS:
         blob = wanted.get(carrier.name)
         if blob is not None:
-            value = loads(blob)
-            if carrier.name not in _before:
-                import_module(carrier.library)
-                _before[carrier.name] = carrier.read()
-            carrier.write(value)
-        elif carrier.name in _before:
-            carrier.write(_before.pop(carrier.name))
+            import_module(carrier.library)
+            carrier.write(loads(blob))
+        elif _different(carrier) is not None and carrier.fresh is not None:
+            carrier.write(carrier.fresh())
     for name, handler in loads(wanted["codecs"]).items() if "codecs" in wanted else ():
         codecs.register_error(name, handler)
 
 
 def put_last(state: State) -> None:
-    """Put in place what loading the function may have changed, and what the user carries.
+    """Make it so once the function is loaded, and with it what the user carries.
+
+    Modules change such state as they are loaded. They did in the caller, too, which may have
+    changed it back since.
+
+    Raises:
+        Exception: whatever a library or the user's ``put`` raises.
+    """
+    put(state)
+    put_users(state)
+
+
+def put_users(state: State) -> None:
+    """Put in place what the user carries.
 
     Raises:
         Exception: whatever the user's ``put`` raises.
     """
-    for name, blob in state.own:
-        if name == "logging":  # modules make handlers as they are loaded, as they did in the caller
-            logs.write(loads(blob))
     for entry in state.users:
         write, value = loads(entry) if isinstance(entry, bytes) else entry
         write(value)
@@ -215,7 +242,7 @@ def put_in_thread(state: list[tuple[Carrier, Any]], users: State) -> None:
     """
     for carrier, value in state:
         carrier.write(value)
-    put_last(users)
+    put_users(users)
 
 
 def take_of_thread() -> list[tuple[Carrier, Any]]:
@@ -238,7 +265,7 @@ def _read_interpreter() -> tuple[Any, ...]:
         sys.getswitchinterval(),
         gc.isenabled(),
         gc.get_threshold(),
-        list(sys.argv),
+        list(getattr(sys, "argv", [])),
         sys.dont_write_bytecode,
     )
 
@@ -301,11 +328,12 @@ _tokens: list[tuple[contextvars.ContextVar[Any], Any]] = []  # in a worker: what
 
 
 def _write_context(blobs: tuple[bytes, ...]) -> None:
+    """Set the variables that can be opened here; a module may be the caller's alone."""
     while _tokens:
         variable, token = _tokens.pop()
         variable.reset(token)
     for blob in blobs:
-        with suppress(ImportError, AttributeError):  # a module that only the caller can import
+        with suppress(ImportError, AttributeError):
             variable, value = loads(blob)
             _tokens.append((variable, variable.set(value)))
 
@@ -327,6 +355,8 @@ def _write_csv(value: tuple[Any, ...]) -> None:
     import csv
 
     csv.field_size_limit(value[0])
+    for name in _read_csv()[1].keys() - value[1].keys():
+        csv.unregister_dialect(name)
     for name, dialect in value[1].items():
         csv.register_dialect(name, **dialect)
 
@@ -343,19 +373,26 @@ def _write_socket(value: float | None) -> None:
     socket.setdefaulttimeout(value)
 
 
-def _read_locale() -> dict[int, str]:
+def _read_locale() -> str:
     import locale
 
-    names = ("LC_CTYPE", "LC_COLLATE", "LC_TIME", "LC_MONETARY", "LC_NUMERIC", "LC_MESSAGES")
-    kinds = [getattr(locale, name) for name in names if hasattr(locale, name)]
-    return {kind: locale.setlocale(kind) for kind in kinds}
+    return locale.setlocale(locale.LC_ALL)  # of all categories, those without a name here, too
 
 
-def _write_locale(value: dict[int, str]) -> None:
+def _write_locale(value: str) -> None:
     import locale
 
-    for kind, name in value.items():
-        locale.setlocale(kind, name)
+    locale.setlocale(locale.LC_ALL, value)
+
+
+def _read_umask() -> int | None:
+    """Return the mask for new files, None where it cannot be read without being changed."""
+    try:
+        with FileIO("/proc/self/status") as file:
+            found = re.search(rb"^Umask:\s*([0-7]+)$", file.read(), re.MULTILINE)
+    except OSError:
+        return None
+    return None if found is None else int(found[1], 8)
 
 
 def _read_tempfile() -> str | None:
@@ -374,11 +411,13 @@ def _read_warnings() -> tuple[Any, ...]:
     import warnings
 
     find = getattr(warnings, "_get_filters", lambda: warnings.filters)  # 3.14 has a context's own
-    return [entry for entry in find() if _is_importable(entry[2])], warnings.defaultaction  # type: ignore[attr-defined]
+    return [entry for entry in find() if _is_known(entry[2])], warnings.defaultaction  # type: ignore[attr-defined]
 
 
-def _is_importable(category: Any) -> bool:
-    return getattr(loaded(category.__module__), category.__qualname__, None) is category
+def _is_known(category: Any) -> bool:
+    """Return whether a fresh worker can have a category: from a module, or with the function."""
+    home = loaded(category.__module__)
+    return getattr(home, category.__qualname__, None) is category or _can_travel(category)
 
 
 def _write_warnings(value: tuple[Any, ...]) -> None:
@@ -390,11 +429,17 @@ def _write_warnings(value: tuple[Any, ...]) -> None:
 
 def _read_numpy() -> dict[str, Any]:
     numpy = import_module("numpy")
-
-    options = numpy.get_printoptions()
-    changed = {k: v for k, v in options.items() if k in _FRESH_PRINT and v != _FRESH_PRINT[k]}
     errors = {k: v for k, v in numpy.geterr().items() if v != _FRESH_ERRORS.get(k)}
-    return {"errors": errors, "print": changed, "call": numpy.geterrcall()}
+    return {"errors": errors, "buffer": numpy.getbufsize()}
+
+
+def _read_numpy_print() -> dict[str, Any]:
+    options = import_module("numpy").get_printoptions()
+    return {k: v for k, v in options.items() if k in _FRESH_PRINT and v != _FRESH_PRINT[k]}
+
+
+def _read_numpy_call() -> Any:
+    return import_module("numpy").geterrcall()
 
 
 _FRESH_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
@@ -403,12 +448,21 @@ _FRESH_PRINT = {"edgeitems": 3, "threshold": 1000, "floatmode": "maxprec", "prec
                 "formatter": None, "legacy": False}  # fmt: skip
 
 
+_FRESH_BUFFER = 8192
+
+
 def _write_numpy(value: dict[str, Any]) -> None:
     numpy = import_module("numpy")
-
     numpy.seterr(**{**_FRESH_ERRORS, **value["errors"]})
-    numpy.seterrcall(value["call"])
-    numpy.set_printoptions(**{**_FRESH_PRINT, **value["print"]})
+    numpy.setbufsize(value["buffer"])
+
+
+def _write_numpy_print(value: dict[str, Any]) -> None:
+    import_module("numpy").set_printoptions(**{**_FRESH_PRINT, **value})
+
+
+def _write_numpy_call(value: Any) -> None:
+    import_module("numpy").seterrcall(value)
 
 
 def _read_scipy() -> dict[str, str]:
@@ -497,12 +551,17 @@ _CARRIERS = (
             lambda: (_FRESH_DECIMAL, _FRESH_DECIMAL), per_thread=True),
     Carrier("context", "contextvars", _read_context, _write_context, tuple),
     Carrier("locale", "locale", _read_locale, _write_locale, None),
+    Carrier("umask", "os", _read_umask, os.umask, lambda: None),
     Carrier("csv", "csv", _read_csv, _write_csv, lambda: (131072, {})),
     Carrier("socket", "socket", _read_socket, _write_socket, lambda: None),
     Carrier("tempfile", "tempfile", _read_tempfile, _write_tempfile, None),
     Carrier("logging", "logging", logs.read, logs.write, lambda: logs.FRESH),
     Carrier("numpy", "numpy", _read_numpy, _write_numpy,
-            lambda: {"errors": {}, "print": {}, "call": None}, per_thread=True),
+            lambda: {"errors": {}, "buffer": _FRESH_BUFFER}, per_thread=True),
+    Carrier("numpy's printing", "numpy", _read_numpy_print, _write_numpy_print, dict,
+            per_thread=True),
+    Carrier("numpy.seterrcall", "numpy", _read_numpy_call, _write_numpy_call, lambda: None,
+            per_thread=True),
     Carrier("scipy", "scipy.special", _read_scipy, _write_scipy, dict),
     Carrier("pandas", "pandas", _read_pandas, _write_pandas, dict),
     Carrier("sklearn", "sklearn", _read_sklearn, _write_sklearn, dict, per_thread=True),

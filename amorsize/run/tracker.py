@@ -22,17 +22,9 @@ _tracker: Any = resource_tracker._resource_tracker
 
 
 class _Relaying(resource_tracker.ResourceTracker):
-    """A tracker without a process of its own."""
+    """A tracker that starts a process of its own only for processes that are to be given one."""
 
     relay: Callable[[bytes], object]
-
-    def ensure_running(self) -> None:
-        """Do nothing: the caller's will run when it is needed."""
-
-    def getfd(self) -> int:
-        """Start a real tracker after all: processes that this one starts must be given one."""
-        _tracker.__class__ = resource_tracker.ResourceTracker
-        return int(_tracker.getfd())
 
     def _send(self, cmd: str, name: str, rtype: str) -> None:
         self.relay(pickle.dumps((cmd, name, rtype)))

@@ -323,7 +323,9 @@ class _Worker:
         """Take what this worker was started with, and run the initializer."""
         try:
             put(setup.state)
+            environ = dict(os.environ)
             setup = setup.opened()
+            _set_environ(environ)
             put_last(setup.state)
         except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
             self.broken = _unopened(error, None)
@@ -339,8 +341,10 @@ class _Worker:
             restore(self.undo)
             state = unpack(shipment.state, common=True)
             put(state)
+            environ = dict(os.environ)
             adopt(unpack(shipment.current, common=True), self.undo)
             self.take(unpack(shipment.call, common=True))
+            _set_environ(environ)
             put_last(state)
         except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
             self.broken = _unopened(error, None)
@@ -361,6 +365,7 @@ def serve(setup: Setup, tasks: Connection, replies: Connection) -> None:
     _worker.replies = replies
     logs.relay_to(partial(_worker.tell, RECORD))
     if type(setup) is Setup:  # it was not sent: this worker was forked
+        logs.leave_to_caller()
         rewarn()
         known.inherit()
         tracker.relay_to(partial(_worker.tell, TRACKED))
@@ -398,16 +403,22 @@ def _start(setup: Setup) -> None:
         _whole_lines()
         _worker.threads = setup.threads
         if setup.environ is not None:
-            os.environ.clear()
-            os.environ.update(setup.environ)
-            if hasattr(time, "tzset"):
-                time.tzset()
+            _set_environ(setup.environ)
         if setup.threads is not None:
             setup.threads.apply()
         _worker.open_setup(setup)
     except BaseException as error:  # noqa: BLE001 - the user's initializer; goes with the chunk
         _worker.broken = pack(error, None)
     _note(READY, 0)
+
+
+def _set_environ(environ: dict[str, str]) -> None:
+    """Make these the environment variables; modules may have changed some as they were loaded."""
+    if os.environ != environ:
+        os.environ.clear()
+        os.environ.update(environ)
+        if hasattr(time, "tzset"):
+            time.tzset()
 
 
 def _take_signals() -> None:
@@ -482,9 +493,9 @@ def run_chunk(
         track: whether to tell each item as it starts.
         shipment: the call it belongs to; None when the worker was started with that.
     """
-    _note(CHUNK, chunk)
     if shipment is not None and shipment.name != _worker.shipment:
         _worker.open(shipment)
+    _note(CHUNK, chunk)  # not before: a death of the opening is none of its items'
     begun = time.monotonic()
     if _worker.broken is not None:
         return [], 0, _worker.broken, os.getpid(), begun, 0.0, 0.0

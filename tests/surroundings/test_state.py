@@ -415,7 +415,7 @@ def no_carriers():
 class OtherLibrary:
     """A library whose state each worker needs."""
 
-    setting = "unset"
+    setting = another = "unset"
 
 
 def set_other(value):
@@ -542,3 +542,177 @@ def test_an_array_mapped_for_writing_is_filled_in_its_file(method, tmp_path):
     )
     ended = programs.run_source(source, tmp_path)
     assert ended.out == "True\nTrue\n", ended.err
+
+
+CHANGING = {
+    "decimal": ("decimal.getcontext().prec = 50", "decimal.getcontext().prec = {}", 10, 28,
+                "decimal.getcontext().prec"),
+    "warnings": ("warnings.simplefilter('ignore')", "warnings.simplefilter({!r})", "error",
+                 "default", "warnings.filters[0][0]"),
+    "recursion limit": ("sys.setrecursionlimit(4000)", "sys.setrecursionlimit({})", 3000, 1000,
+                        "sys.getrecursionlimit()"),
+    "environment": ("os.environ['WHO'] = 'module'", "os.environ['WHO'] = {!r}", "caller", "",
+                    "os.environ['WHO']"),
+    "numpy": ("numpy.seterr(all='raise')", "numpy.seterr(all={!r})", "ignore", "warn",
+              "numpy.geterr()['over']"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["changed", "changed back"])
+@pytest.mark.parametrize("name", CHANGING)
+@pytest.mark.parametrize("method", FRESH)
+def test_what_modules_change_as_they_are_loaded_does_not_win(tmp_path, method, name, back):
+    """The caller's state is what there was at the call, not what an import makes of it."""
+    at_import, change, other, usual, shown = CHANGING[name]
+    modules = "import decimal, os, sys, warnings" + (", numpy" if name == "numpy" else "")
+    (tmp_path / "changing_state.py").write_text(
+        f"{modules}\n{at_import}\ndef show(_): return {shown}\n"
+    )
+    source = (
+        f"{modules}\nimport changing_state\nfrom amorsize import smart_map\n"
+        f"{change.format(usual if back else other)}\n"
+        f"for _ in range(2):\n"
+        f"    here = changing_state.show(0)\n"
+        f"    print(smart_map(changing_state.show, range(4), n_jobs=2, mp_context={method!r})"
+        f" == [here] * 4)\n"
+    )
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out.split() == ["True", "True"], ended.out + ended.err
+
+
+UMASK = """
+import os, sys
+from amorsize import smart_map
+
+def mode(x):
+    with open(f"{sys.argv[1]}/{x}", "w") as file:
+        return oct(os.fstat(file.fileno()).st_mode & 0o777)
+
+os.umask(0o022)
+print({*smart_map(mode, range(4), n_jobs=2, mp_context=sys.argv[2])})
+os.umask(0o077)
+print({*smart_map(mode, range(4, 8), n_jobs=2, mp_context=sys.argv[2])})
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it cannot be read")
+@pytest.mark.parametrize("method", FRESH)
+def test_new_files_have_the_callers_permissions(tmp_path, method):
+    """What is private in the caller is in workers that were started before."""
+    path = tmp_path / "program.py"
+    path.write_text(UMASK)
+    ended = programs.run(path, tmp_path, method)
+    assert ended.out.split() == ["{'0o644'}", "{'0o600'}"], ended.err
+
+
+def test_all_categories_of_the_locale_are_carried():
+    """Also those without a name in Python."""
+    before = locale.setlocale(locale.LC_ALL)
+    locale.setlocale(locale.LC_ALL, "C.UTF-8")
+    try:
+        here = locale.setlocale(locale.LC_ALL)
+        assert smart_map(all_of_locale, range(2), n_jobs=2, mp_context="spawn") == [here] * 2
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+
+
+def all_of_locale(_):
+    return locale.setlocale(locale.LC_ALL)
+
+
+def raise_question(_):
+    return "\u00e4".encode("ascii", handler_name)
+
+
+handler_name = "question" + "-mark"
+
+
+@pytest.mark.parametrize("method", FRESH)
+def test_error_handlers_of_codecs_are_found_by_the_values_of_globals(method):
+    """Not only by what stands in the code."""
+    assert smart_map(raise_question, range(2), n_jobs=2, mp_context=method) == [b"?!"] * 2
+
+
+locked = contextvars.ContextVar("locked")
+unused = contextvars.ContextVar("unused")
+
+
+def show_locked(x):
+    time.sleep(0.003)
+    return type(locked.get()).__name__, x
+
+
+def test_a_context_variable_that_cannot_be_sent_keeps_the_call_here(monkeypatch):
+    """Where the function reaches it: in the automatic mode; with workers asked for it is said."""
+    tokens = [(locked, locked.set(threading.Lock())), (unused, unused.set(threading.Lock()))]
+    reports = []
+    try:
+        got = smart_map(show_locked, range(60), mp_context="spawn", report=reports.append)
+        assert got == [("lock", x) for x in range(60)]
+        with pytest.raises(LookupError):
+            smart_map(show_locked, range(4), n_jobs=2, mp_context="spawn", report=reports.append)
+    finally:
+        for variable, token in tokens:
+            variable.reset(token)
+    assert "the context variable 'locked' (lock)" in str(reports[1].warnings)
+    assert "unused" not in str(reports[1].warnings)
+
+
+@pytest.mark.usefixtures("no_carriers")
+def test_workers_that_carry_another_state_are_not_used_again():
+    """A carrier that had something to carry and has nothing now leaves its workers behind."""
+    values = {"one": "A", "other": None}
+    amorsize.carry_state(lambda: values["one"], set_other)
+    amorsize.carry_state(lambda: values["other"], set_another)
+    assert smart_map(show_both, range(2), n_jobs=2, mp_context="spawn") == [("A", "unset")] * 2
+    values.update(one=None, other="B")
+    assert smart_map(show_both, range(2), n_jobs=2, mp_context="spawn") == [("unset", "B")] * 2
+
+
+def set_another(value):
+    OtherLibrary.another = value
+
+
+def show_both(_):
+    library = sys.modules[OtherLibrary.__module__].OtherLibrary
+    return library.setting, library.another
+
+
+CHAIN = """
+import logging, logging.handlers, queue, sys
+from amorsize import smart_map
+
+class Kept(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.records = []
+    def emit(self, record):
+        self.records.append(record)
+
+def talk(x):
+    logging.getLogger("lib.part").warning("line %d", x, extra={"x": x})
+    logging.getLogger("lib").warning({"event": x})
+    return x
+
+kept = Kept()
+logging.getLogger("lib").addHandler(logging.NullHandler())
+logging.getLogger("lib").addHandler(kept)
+box = queue.Queue()
+logging.root.addHandler(logging.handlers.QueueHandler(box))
+logging.root.addHandler(logging.StreamHandler(sys.stdout))
+smart_map(talk, range(4), n_jobs=2, mp_context=sys.argv[1])
+print(len(kept.records), sorted(r.x for r in kept.records if r.name == "lib.part"))
+print(sorted(r.msg["event"] for r in kept.records if r.name == "lib"))
+print(box.qsize())
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", *FRESH])
+def test_handlers_that_keep_records_get_those_of_workers(tmp_path, method):
+    """Once each, however many loggers above have handlers; message and fields as they were."""
+    path = tmp_path / "program.py"
+    path.write_text(CHAIN)
+    ended = programs.run(path, method)
+    lines = ended.out.splitlines()
+    assert [lines.count(f"line {x}") for x in range(4)] == [1] * 4, ended.out + ended.err
+    assert lines[-3:] == ["8 [0, 1, 2, 3]", "[0, 1, 2, 3]", "8"], ended.out
