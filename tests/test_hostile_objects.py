@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import textwrap
+import time
 import types
 
 import pytest
@@ -11,6 +12,7 @@ from amorsize import smart_map
 from amorsize.decide.fingerprint import fingerprint
 from amorsize.decide.probe import pickling
 from amorsize.decide.uses import uses
+from amorsize.run import kept
 from tests import programs
 
 
@@ -233,3 +235,33 @@ def test_an_interrupt_during_a_walk_is_not_swallowed(monkeypatch):
         monkeypatch.setitem(encoders.ENCODERS, id(list), interrupted)
         with pytest.raises(error):
             fingerprint(over([1]))
+
+
+STAND_INS = ["torch", "numpy", "numpy.random", "pandas", "decimal", "coverage", "sklearn"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("name", STAND_INS)
+def test_a_stand_in_for_a_library_is_not_asked_for_its_state(monkeypatch, name, method):
+    """Tests and documentation builds put empty modules in the place of heavy ones."""
+    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    got = smart_map(slow_negative, range(60), mp_context=method)
+    assert got == [-x for x in range(60)]
+
+
+def slow_negative(x):
+    time.sleep(0.003)
+    return -x
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_where_python_lies_is_not_known_so_the_items_run_here(monkeypatch, method):
+    """As in a program that embeds Python."""
+    spawn = pytest.importorskip("multiprocessing.spawn")
+    monkeypatch.setattr(sys, "executable", None)
+    monkeypatch.setattr(spawn, "_python_exe", None)
+    kept.end_all()
+    reports = []
+    got = smart_map(slow_negative, range(60), mp_context=method, report=reports.append)
+    assert got == [-x for x in range(60)]
+    assert "where Python's program lies is not known" in str(reports[0].warnings)

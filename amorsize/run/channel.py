@@ -8,12 +8,17 @@ exactly one of the workers that wait for it, whole. What does not fit into the s
 the caller and sent later. The caller may also take messages back that no worker has taken yet.
 
 The pipe back carries frames: a kind, a length, and that many bytes.
+
+A third way carries nothing: a pipe whose write end the caller alone holds. As soon as the caller is
+gone, whatever ended it, the system kills the workers, in the middle of an item if need be.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import select
+import signal
 import socket
 import struct
 import sys
@@ -21,7 +26,7 @@ from collections import deque
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
-__all__ = ["Frames", "Tasks", "reply_pipe", "send_frame", "take_task"]
+__all__ = ["Frames", "Tasks", "end_with_caller", "reply_pipe", "send_frame", "take_task"]
 
 # Messages are kept apart by sequenced sockets on Linux, and by datagrams (which local sockets
 # neither lose nor reorder) where there are none.
@@ -50,6 +55,7 @@ class Tasks:
 
     Attributes:
         reader: the end that all workers share.
+        lifeline: ends when the caller does; shared, too.
         waiting: messages that did not fit yet.
     """
 
@@ -63,6 +69,8 @@ class Tasks:
         # Not settimeout(), which would make the shared end non-blocking for all.
         wait = _TIME.pack(int(LOOK_SECONDS), 0)
         self._end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
+        reading, self._life = os.pipe()
+        self.lifeline = Connection(reading, writable=False)
         self.waiting: deque[bytes] = deque()
 
     def put(self, message: bytes) -> None:
@@ -103,11 +111,39 @@ class Tasks:
         """Close both ends: workers that wait find that there is nothing more to come."""
         self.close_callers()
         self.reader.close()
+        self.lifeline.close()
 
     def close_callers(self) -> None:
         """Close what only the caller uses, in a forked child, which may be one of the workers."""
         self._writer.close()
         self._end.close()
+        if self._life >= 0:
+            os.close(self._life)
+            self._life = -1
+
+
+def end_with_caller(lifeline: Connection) -> None:
+    """Have this worker killed as soon as its caller is gone; only Linux does that.
+
+    Elsewhere, and without ``/proc``, a worker notices between two chunks.
+
+    Args:
+        lifeline: the caller's (``Tasks.lifeline``).
+    """
+    try:
+        import fcntl
+
+        # Opened anew: a signal goes to one owner of what several processes have opened together.
+        end = os.open(f"/proc/self/fd/{lifeline.fileno()}", os.O_RDONLY | os.O_NONBLOCK)
+        fcntl.fcntl(end, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(end, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(end, fcntl.F_SETFL, os.O_RDONLY | os.O_NONBLOCK | os.O_ASYNC)
+    except (ImportError, AttributeError, OSError):
+        return
+    poll = select.poll()
+    poll.register(end, select.POLLIN)
+    if poll.poll(0):  # it was gone before
+        os._exit(1)
 
 
 def take_task(reader: Connection, buffer: bytearray) -> memoryview | None:

@@ -134,7 +134,7 @@ class ProcessCrew:
         ensure_descriptors()
         reading, writing = reply_pipe()
         try:
-            args = (setup, self._tasks.reader, writing)
+            args = (setup, self._tasks.reader, self._tasks.lifeline, writing)
             started = start_worker(context, f"amorsize-{number + 1}", worker.serve, args)
         except BaseException:  # also Ctrl-C: nobody else knows of this end
             reading.close()

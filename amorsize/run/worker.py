@@ -22,7 +22,7 @@ from ..decide.probe import cpu_seconds, queued_seconds, with_queue
 from ..lookup import loaded
 from ..signals import restore_signals
 from . import known, logs, tracker
-from .channel import END, MOST_BYTES, send_frame, take_task
+from .channel import END, MOST_BYTES, end_with_caller, send_frame, take_task
 from .current import Current, Undo, adopt, restore
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
@@ -354,14 +354,16 @@ class _Worker:
 _worker = _Worker()
 
 
-def serve(setup: Setup, tasks: Connection, replies: Connection) -> None:
+def serve(setup: Setup, tasks: Connection, lifeline: Connection, replies: Connection) -> None:
     """Be a worker: prepare, and run chunks until there are no more or the caller is gone.
 
     Args:
         setup: what it starts with.
         tasks: where tasks come from; all workers of a crew share it.
+        lifeline: ends when the caller does.
         replies: where frames go; its own.
     """
+    end_with_caller(lifeline)
     _worker.replies = replies
     logs.relay_to(partial(_worker.tell, RECORD))
     if type(setup) is Setup:  # it was not sent: this worker was forked
