@@ -96,6 +96,7 @@ class Launcher:
                 setup,
                 context=options.mp_context,
                 inherits=bool(call.columns),
+                sample=self._feed.sample,
                 first=first,
                 lenient=self._warn if self._must_run else None,
             )

@@ -8,8 +8,9 @@ Whose module it is decides how far that goes:
 
 - the user's own: every name its code may ask for, and where code computes names (``getattr``,
   ``globals()``), all that is simple;
-- of an installed package: only what is simple, or a function put in another's place. Code of
-  packages is followed for ``MOST_LIBRARY_FUNCTIONS``, the nearest first;
+- of an installed package: what is simple, or holds something of the user's (a function put in
+  another's place, a list of hooks); and all plain data that is named by the user's own code, or by
+  a function that this names. Code is followed for ``MOST_LIBRARY_FUNCTIONS``, the nearest first;
 - Python's: nothing.
 
 ``walk.py`` walks for a digest, and samples; here nothing may be left out, but nothing is encoded.
@@ -20,16 +21,18 @@ from __future__ import annotations
 import builtins
 import functools
 import operator
+import re
 import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from enum import EnumType
 from itertools import accumulate, chain
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from .atoms import ATOMS, atom_of
-from .codes import describe, hash_of
+from .codes import describe
 from .looking import (
     MISSING,
     attributes,
@@ -49,7 +52,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Owner", "Uses", "code_digest", "uses"]
+__all__ = ["Owner", "Uses", "uses"]
 
 # Objects, atoms not counted: 20,000 take 15 ms (two cores, November 2026), less than one worker.
 MOST_OBJECTS = 20_000
@@ -63,11 +66,16 @@ MOST_NAME = 100
 # What is simple is small: settings, not data.
 MOST_SIMPLE_ITEMS = 64
 DEEPEST_SIMPLE = 3
+# Data of packages that the user's code names: tables and settings.
+MOST_DATA_ITEMS = 10_000
+MOST_DATA_BYTES = 1 << 20
 
 
 # Names by which code asks for other names: of its own and of the modules it reaches; of all.
-_COMPUTED = frozenset({"getattr", "attrgetter", "vars", "__dict__", "globals", "locals", "dir"})
-_ANYWHERE = frozenset({"import_module", "__import__", "modules", "eval", "exec", "get_attr"})
+_COMPUTED = frozenset({"getattr", "attrgetter", "vars", "__dict__", "globals", "locals", "dir",
+                       "__globals__", "f_globals", "query", "get_type_hints"})  # fmt: skip
+_ANYWHERE = frozenset({"import_module", "__import__", "modules", "eval", "exec", "get_attr",
+                       "resolve_name", "import_string", "locate"})  # fmt: skip
 
 Owner = str | type | types.FunctionType  # a module's name, a class, a function
 
@@ -92,12 +100,20 @@ class Uses(NamedTuple):
     texts: frozenset[str] = frozenset()
     variables: frozenset[ContextVar[Any]] = frozenset()
 
+    def places(self) -> dict[int, tuple[str, str]]:
+        """Return where modules hold what is told from others by being it, by the ids of that."""
+        return {
+            id(value): (owner, name)
+            for owner, name, value in self.values
+            if type(owner) is str and owner != "__main__" and _has_identity(value)
+        }
 
-def uses(func: Callable[..., Any]) -> Uses:
+
+def uses(func: object) -> Uses:
     """Return what ``func`` uses, transitively, of the modules and classes of its user.
 
     Args:
-        func: any callable.
+        func: any callable; or several, and whatever they are to be called with.
 
     >>> uses(len).values
     ()
@@ -107,26 +123,6 @@ def uses(func: Callable[..., Any]) -> Uses:
     values, caches = tuple(reach.values.values()), frozenset(reach.caches)
     texts, variables = frozenset(reach.texts), frozenset(reach.variables)
     return Uses(values, reach.codes, caches, reach.whole, texts, variables)
-
-
-def code_digest(function: types.FunctionType) -> bytes:
-    """Return what tells the code of a function, and of those it is wrapped around, from others'.
-
-    Args:
-        function: the function.
-    """
-    digests, todo, seen = [], [function], set()
-    while todo:
-        found = todo.pop()
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        digests.append(describe(found.__code__).digest)
-        for cell in found.__closure__ or ():
-            inner = content_of(cell)
-            if type(inner) is types.FunctionType:
-                todo.append(inner)
-    return hash_of(b"".join(digests))
 
 
 class _Reach:
@@ -183,6 +179,13 @@ class _Reach:
         if owner is not None and (value is not MISSING or name not in vars(builtins)):
             self.values[id(namespace), name] = (owner, name, value)
 
+    def _of_builtins(self, name: str) -> None:
+        """Take what the user has put among the builtins, as gettext does with ``_``."""
+        value = vars(builtins).get(name, MISSING)
+        if type(value) in (types.FunctionType, types.MethodType) or is_simple(value):
+            self._record(vars(builtins), "builtins", name, value)
+            self._meet(value)
+
     # Functions ------------------------------------------------------------------------------
 
     def function(self, function: types.FunctionType) -> None:
@@ -193,6 +196,7 @@ class _Reach:
             self._meet(part)
         for part in (function.__kwdefaults__ or {}).values():
             self._meet(part)
+        self._asking(function.__name__)
         whose = _whose(function.__module__)
         if whose == USER:
             self._of_user(function)
@@ -205,6 +209,8 @@ class _Reach:
         owner = _module_of(names)
         for name in described.globals:
             value = names.get(name, MISSING)
+            if value is MISSING:
+                self._of_builtins(name)
             if owner != "__main__":  # its globals travel with the function
                 self._record(names, owner, name, value)
             self._meet(value)
@@ -229,7 +235,7 @@ class _Reach:
             if value is not None:
                 self._record(function, function, name, value)
         for name, value in vars(function).items():
-            if name != "__wrapped__":
+            if name != "__wrapped__" and function.__code__ is not _DISPATCHER:
                 self._record(function, function, name, value)
 
     def _of_library(self, function: types.FunctionType) -> None:
@@ -238,20 +244,24 @@ class _Reach:
         if owner is None:
             return
         self._library_names.update(described.names)
+        near = function.__name__ in self._names
         for name in described.globals:
             value = names.get(name, MISSING)
-            self._of_package(names, owner, name, value)
+            self._of_package(names, owner, name, value, near=near)
             if type(value) is types.ModuleType and _whose(_name_of(value)) != PYTHON:
                 for inner in described.names:
                     held = vars(value).get(inner, MISSING)
                     self._of_package(vars(value), _module_of(vars(value)), inner, held)
 
-    def _of_package(self, names: Any, owner: Owner | None, name: str, value: Any) -> None:
+    def _of_package(
+        self, names: Any, owner: Owner | None, name: str, value: Any, *, near: bool = False
+    ) -> None:
         """Take a named value of an installed package."""
         if value is MISSING:
             return
         other = type(value) is types.BuiltinFunctionType and value.__name__ != name
-        if other or is_simple(value) or _is_users_own(value):
+        asked = (near or name in self._names) and _is_data(value, name)
+        if other or asked or is_simple(value) or _is_users_own(value) or _holds_users_own(value):
             self._record(names, owner, name, value)
         if type(value) in _CALLABLE or issubclass(type(value), type):
             self._meet(value)
@@ -271,7 +281,13 @@ class _Reach:
 
     def builtin(self, function: Any) -> None:
         """Go on to the object of a method in C."""
+        self._asking(function.__name__)
         self._meet(function.__self__)
+
+    def _asking(self, name: str) -> None:
+        """Note a function that asks for names, whatever it is called by."""
+        if name in _COMPUTED or name in _ANYWHERE:
+            self._names.add(name)
 
     def wrapped(self, value: Any) -> None:
         """Go on to what a descriptor, cache or partial is made around."""
@@ -293,20 +309,25 @@ class _Reach:
     # Modules --------------------------------------------------------------------------------
 
     def module(self, module: types.ModuleType) -> None:
-        """Note a module whose attributes code may ask for; a lazy one is of another type."""
-        if type(module) is types.ModuleType and _whose(_name_of(module)) != PYTHON:
+        """Note a module whose attributes code may ask for; a lazy one has none yet."""
+        if _is_loaded(module) and _whose(_name_of(module)) != PYTHON:
             self._modules[id(module)] = module
+            # Attributes that it makes when it is asked for them, and a class of its own.
+            self._meet(namespace_of(module).get("__getattr__"))
+            if type(module) is not types.ModuleType:
+                self._meet(type(module))
 
     def _ask_modules(self) -> bool:
         """Look up the names used so far in the modules met so far; return whether any was new."""
         if not _ANYWHERE.isdisjoint(self._names):
             for name, module in list(sys.modules.items()):
-                if type(module) is types.ModuleType and _whose(name) == USER:
+                if _is_loaded(module) and _whose(name) == USER:
                     self._modules[id(module)] = module
         before = len(self._asked) + len(self._scanned)
         self._ask_classes()
         for module in list(self._modules.values()):
-            names, owner = vars(module), _module_of(vars(module))
+            names = namespace_of(module)
+            owner = _module_of(names)
             of_user = _whose(_name_of(module)) == USER
             for name in self._names:
                 if (id(module), name) not in self._asked:
@@ -355,7 +376,7 @@ class _Reach:
         whose = _whose(module_of(cls))
         if whose == PYTHON:
             return
-        for base in bases(cls):
+        for base in (*bases(cls), type(cls)):
             self._meet(base)
         if whose == LIBRARY:
             self._classes[id(cls)] = cls
@@ -414,6 +435,14 @@ class _Reach:
         self.items(names_of(value).values())
 
 
+def _has_identity(value: Any) -> bool:
+    """Return whether a copy of a value would be another: not of what goes by a name anyway."""
+    kind = type(value)
+    by_name = kind in (types.FunctionType, types.ModuleType) or issubclass(kind, type)
+    shared = kind in (tuple, frozenset) and not value
+    return value is not MISSING and not (by_name or shared or atom_of(kind) is not None)
+
+
 def _texts(code: types.CodeType) -> Iterator[str]:
     """Yield the short texts that code holds, and code nested in it: names may be among them."""
     for const in code.co_consts:
@@ -465,6 +494,12 @@ def names_of(value: object) -> dict[str, Any]:
     return names if type(names) is dict else {}
 
 
+def _is_loaded(module: object) -> bool:
+    """Return whether something in the place of a module is one, and no lazy one."""
+    kind = type(module)
+    return issubclass(kind, types.ModuleType) and module_of(kind) != "importlib.util"
+
+
 def _name_of(module: types.ModuleType) -> object:
     return namespace_of(module).get("__name__")
 
@@ -476,6 +511,46 @@ def _is_users_own(value: Any) -> bool:
     if type(value) is functools.partial:
         return _is_users_own(value.func)
     return _whose(module_of(value if issubclass(type(value), type) else type(value))) == USER
+
+
+def _holds_users_own(value: Any) -> bool:
+    """Return whether a small container or plain object holds what the user put there."""
+    kind: Any = type(value)
+    if issubclass(kind, dict):
+        parts = [*dict.keys(value), *dict.values(value)] if len(value) <= MOST_SIMPLE_ITEMS else []
+    elif issubclass(kind, _SEQUENCES):
+        parts = [*value] if kind in _PLAIN and len(value) <= MOST_SIMPLE_ITEMS else []
+    elif issubclass(kind, (type, types.ModuleType)) or kind in _CALLABLE:
+        return False
+    else:
+        parts = list(names_of(value).values())[:MOST_SIMPLE_ITEMS]
+    return any(_is_users_own(part) for part in parts)
+
+
+def _is_data(value: Any, name: str) -> bool:
+    """Return whether a value is data, and no more of it than can be sent with each call.
+
+    A function under another's name counts, too.
+    """
+    kind: Any = type(value)
+    if issubclass(kind, (dict, *_SEQUENCES)):
+        return len(value) <= MOST_DATA_ITEMS
+    if (kind.__module__, kind.__name__) == ("numpy", "ndarray"):
+        return bool(value.nbytes <= MOST_DATA_BYTES)
+    if kind in (str, bytes, bytearray):
+        return len(value) <= MOST_DATA_BYTES
+    if kind in (types.FunctionType, types.MethodType):
+        return bool(value.__name__ != name)
+    if kind in (types.SimpleNamespace, re.Pattern) or issubclass(type(kind), EnumType):
+        return True
+    return 0 < len(names_of(value)) <= MOST_SIMPLE_ITEMS and _is_plain_class(kind)
+
+
+def _is_plain_class(kind: type) -> bool:
+    """Return whether a class is made by a class statement, of nothing but such classes."""
+    return not issubclass(kind, (type, types.ModuleType)) and all(
+        "__dict__" in namespace(base) for base in mro(kind)[-2:-1]
+    )
 
 
 def _is_defined_in_main(value: Any) -> bool:
@@ -499,6 +574,7 @@ def _whose(module: object) -> str:
     return owner_of(module)
 
 
+_DISPATCHER = cast("types.FunctionType", functools.singledispatch(len)).__code__
 _CACHE: Any = type(functools.lru_cache(len))
 _PLAIN = frozenset({tuple, list, set, frozenset})
 _SEQUENCES: tuple[Any, ...] = (tuple, list, set, frozenset, deque)

@@ -22,7 +22,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ..decide.atoms import ATOMS
-from ..decide.uses import Owner, Uses, code_digest
+from ..decide.codes import describe, hash_of
+from ..decide.looking import content_of
+from ..decide.uses import Owner, Uses
 from ..decide.walk import MISSING
 from ..errors import SerializationError
 from . import homes
@@ -42,7 +44,7 @@ class Value(NamedTuple):
     Attributes:
         places: (owner, attribute) of all that hold it.
         blob: the value, pickled; None when it is not there.
-        code: digest of its code where it is a function whose name says too little, else empty.
+        code: digest of what it does where it is a function whose name says too little, else empty.
     """
 
     places: tuple[tuple[Owner, str], ...]
@@ -59,6 +61,8 @@ class Current(NamedTuple):
         caches: (module, qualified name) of functions that keep results, which must be forgotten.
         homes: the modules among the owners that a worker does not find by their names.
         left_out: names of what the function uses and cannot be sent, each with its type.
+        codes: digests of functions that must be the same where a worker imports them, by (module,
+            qualified name).
     """
 
     values: tuple[Value, ...] = ()
@@ -66,13 +70,15 @@ class Current(NamedTuple):
     caches: frozenset[tuple[str, str]] = frozenset()
     homes: tuple[homes.Home, ...] = ()
     left_out: tuple[str, ...] = ()
+    codes: dict[tuple[str, str], frozenset[bytes]] = {}  # noqa: RUF012 - never written to
 
 
-def current_values(uses: Uses) -> Current:
+def current_values(uses: Uses, *, strict: bool = False) -> Current:
     """Return those values a function uses that an import need not give as they are now.
 
     Args:
         uses: what the function uses.
+        strict: whether a worker refuses to run other code than the caller's.
     """
     places: dict[int, list[tuple[Owner, str]]] = {}
     values: dict[int, object] = {}
@@ -96,7 +102,12 @@ def current_values(uses: Uses) -> Current:
     owners = dict.fromkeys(place[0] for place in (*atoms, *(p for v in found for p in v.places)))
     lost = (homes.home_of(owner) for owner in owners if isinstance(owner, str))
     return Current(
-        tuple(found), tuple(atoms), uses.caches, tuple(filter(None, lost)), tuple(left_out)
+        tuple(found),
+        tuple(atoms),
+        uses.caches,
+        tuple(filter(None, lost)),
+        tuple(left_out),
+        uses.codes if strict else {},
     )
 
 
@@ -138,6 +149,24 @@ def adopt(current: Current, undo: Undo) -> None:
                 undo.append((owner, name, own))
                 _set(owner, name, new)
     forget_results(current.caches)
+
+
+def check(current: Current) -> None:
+    """Make sure that what was imported here is what the caller has.
+
+    Raises:
+        SerializationError: a function is another one.
+    """
+    for (module, path), digests in current.codes.items():
+        function = _named(module, path)
+        if (
+            type(function) is types.FunctionType
+            and describe(function.__code__).digest not in digests
+        ):
+            raise SerializationError(
+                f"{module}.{path} is another function in a worker: its file was changed after the "
+                f"calling process had imported it"
+            )
 
 
 def restore(undo: Undo) -> None:
@@ -224,7 +253,33 @@ def _pickled(value: Any) -> tuple[bytes, bytes]:
     copy.__dict__.update(vars(value))
     copy.__module__ = value.__module__
     copy.__qualname__ = _defined_as(value)
-    return dumps_state(copy), code_digest(value)
+    return dumps_state(copy), _definition(value)
+
+
+def _definition(function: types.FunctionType) -> bytes:
+    """Return what tells a function from others: code, defaults and closure, those in it as well."""
+    parts, todo, seen = [], [function], set()
+    while todo:
+        found = todo.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        parts.append(describe(found.__code__).digest)
+        contents = map(content_of, found.__closure__ or ())
+        for content in (*contents, found.__defaults__, found.__kwdefaults__):
+            if type(content) is types.FunctionType:
+                todo.append(content)
+            else:
+                parts.append(_told(content))
+    return hash_of(b"".join(parts))
+
+
+def _told(value: object) -> bytes:
+    """Return a value pickled; the name of its type, where it cannot be."""
+    try:
+        return dumps_state(value)
+    except SerializationError:
+        return type(value).__qualname__.encode()
 
 
 def _is_stateless(value: object) -> bool:
@@ -310,7 +365,7 @@ def _is_as_good(own: Any, value: Value) -> bool:
     if own is MISSING:
         return False
     if value.code:
-        return type(own) is types.FunctionType and code_digest(own) == value.code
+        return type(own) is types.FunctionType and _definition(own) == value.code
     try:
         return dumps_state(own) == value.blob
     except SerializationError:

@@ -15,7 +15,7 @@ from math import ceil
 from traceback import format_exception_only
 
 from ..decide.probe import Stopwatch
-from ..errors import AmorsizeError, TaskTimeoutError, WorkerLostError
+from ..errors import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
 from ..units import counted
 from .chunks import Chunk, around, halves
 from .course import Course
@@ -374,6 +374,8 @@ class Engine:
             error = unpack(reply.failure)
             index = reply.failure.item
             if index is None:
+                if isinstance(error, SerializationError):
+                    error.index = piece.start  # it did not come to that one
                 add_note(error, "raised while a worker was set up (initializer, function)")
                 self._fail(piece.start, error)
             else:

@@ -140,8 +140,8 @@ class Feed:
 
     @property
     def sample(self) -> Any:
-        """An item that was run here lately, MISSING before the first."""
-        return self.item(self.position - 1) if self.sliceable else self._latest
+        """An item that was run here lately, or the first; MISSING where that is not known yet."""
+        return self.item(max(0, self.position - 1)) if self.sliceable else self._latest
 
     def run(self, wanted: int, out: list[Any]) -> int:
         """Call ``func`` with the next items here, appending the results to ``out``.

@@ -15,14 +15,18 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import threading
 import types
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "Places",
     "begin_call",
     "find",
     "find_inherited",
@@ -31,6 +35,8 @@ __all__ = [
     "is_lasting",
     "is_stale",
     "main_names",
+    "named",
+    "places",
     "register",
     "token",
     "token_of",
@@ -43,6 +49,31 @@ _inherited: dict[int, weakref.ref[Any]] = {}  # by id, what was found to be so
 _lasting: set[str] = set()  # tokens of what the caller holds as long as its call runs
 _received: set[str] = set()  # tokens of what came from another process during this call
 _stale: set[str] = set()  # and during earlier ones
+
+
+Places = dict[int, tuple[str, str]]  # by id: (module, name)
+
+_naming = threading.local()
+
+
+@contextmanager
+def named(places: Places) -> Iterator[None]:
+    """Have what this thread pickles for a worker name what modules hold, in place of a copy.
+
+    Args:
+        places: where what is so named is held, in the worker as in the caller.
+    """
+    _naming.places = places
+    try:
+        yield
+    finally:
+        _naming.places = {}
+
+
+def places() -> Places:
+    """Return what is named at the moment."""
+    found: Places = vars(_naming).get("places", {})
+    return found
 
 
 class _Process:

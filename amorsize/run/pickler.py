@@ -35,10 +35,11 @@ from typing import Any, cast
 
 from cloudpickle import cloudpickle
 
+from ..decide.codes import describe
 from ..decide.looking import namespace_of
 from . import homes, known
 
-__all__ = ["Pickler", "Way", "pickled"]
+__all__ = ["NamingPickler", "Pickler", "Way", "pickled"]
 
 PROTOCOL = 5  # the first with buffers outside the pickle
 
@@ -63,7 +64,8 @@ def pickled(value: Any, way: Way, buffer_callback: Any = None) -> bytes:
         Exception: whatever pickling it raises.
     """
     out = io.BytesIO()
-    Pickler(out, way, buffer_callback).dump(value)
+    kind = NamingPickler if way is Way.CALL and known.places() else Pickler
+    kind(out, way, buffer_callback).dump(value)
     return out.getvalue()
 
 
@@ -197,7 +199,12 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if self._namespace(function.__globals__).is_there(self._way):
             names = {}
         else:
-            wanted = cloudpickle._extract_code_globals(function.__code__)
+            # cloudpickle does not know of names that the body of a class asks for.
+            found = describe(function.__code__).globals
+            wanted = {
+                **cloudpickle._extract_code_globals(function.__code__),
+                **dict.fromkeys(found),
+            }
             own = function.__globals__
             names = {name: own[name] for name in wanted if name in own}
         contents = tuple(map(_content, function.__closure__ or ()))
@@ -263,6 +270,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Return how to pickle a memoryview, with its format and shape."""
         data = view.tobytes()
         return _view, (data if view.readonly else bytearray(data), view.format, view.shape)
+
+
+class NamingPickler(Pickler):
+    """Names what modules hold (``known.named``), so that it is one object in the worker, too."""
+
+    def persistent_id(self, obj: Any) -> Any:
+        """Return where a module holds an object, None for what is pickled as usual."""
+        return known.places().get(id(obj))
 
 
 # Loading ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from ..decide.uses import uses
 from ..errors import SerializationError
 from ..lookup import load
 from ..signals import held_signals
+from .known import named
 from .surroundings import take, take_own
 from .worker import Setup
 
@@ -31,6 +32,7 @@ def start_crew(
     *,
     context: str | BaseContext | None,
     inherits: bool,
+    sample: object,
     first: Callable[[bool], Iterator[Task]] | None,
     lenient: Callable[[str], None] | None = None,
 ) -> Crew:
@@ -42,6 +44,7 @@ def start_crew(
         setup: what they are to run, and what they begin with.
         context: the caller's choice: a start method's name or a context; None for ``method``.
         inherits: whether workers reach the input without its being sent.
+        sample: an item: what it reaches is used, too.
         first: gives the first chunks, which forked workers find as they start; None for none.
         lenient: called with what is to be said of state that cannot be sent, where workers go on
             with what their own imports give; None refuses to start them.
@@ -72,16 +75,18 @@ def start_crew(
         tasks = first(inherits) if first is not None else None
         return ProcessCrew(chosen, workers, setup, inherits=inherits, first=tasks)
     with held_signals():  # what a handler raises must not be taken for what an object refuses
-        used = uses(setup.call.func)
-        current = current_values(used)
+        used = uses((*setup.code, sample))
+        # Where nobody has asked for workers, those that import other code than this are no use.
+        current = current_values(used, strict=lenient is None)
         state = take(used.texts, used.variables)
     _check(current.left_out + state.left_out, lenient)
-    if setup.is_plain:
-        crew = kept.lease(chosen, workers, setup.call, used, current, setup.threads, state)
-        if crew is not None:
-            return crew
-    setup = setup.of_caller(current, kept.current_environ(chosen), state)
-    return ProcessCrew(chosen, workers, setup, inherits=inherits)
+    with named(used.places()):
+        if setup.is_plain:
+            crew = kept.lease(chosen, workers, setup.call, used, current, setup.threads, state)
+            if crew is not None:
+                return crew
+        setup = setup.of_caller(current, kept.current_environ(chosen), state)
+        return ProcessCrew(chosen, workers, setup, inherits=inherits)
 
 
 def _check(left_out: tuple[str, ...], lenient: Callable[[str], None] | None) -> None:

@@ -11,6 +11,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from io import BytesIO
 from types import MethodDescriptorType, MethodType, WrapperDescriptorType
 from typing import NamedTuple
@@ -33,6 +34,7 @@ __all__ = [
     "dumps_state",
     "is_smaller",
     "loads",
+    "open_call",
     "pack_common",
     "pack_forked",
     "pack_results",
@@ -158,7 +160,7 @@ def dumps_inherited(value: Any) -> bytes:
     for kind in (MethodType, MethodDescriptorType, WrapperDescriptorType, partial):
         known.pop(kind, None)
 
-    class Pickler(pickler.Pickler):
+    class Pickler(pickler.NamingPickler):
         dispatch_table = ChainMap(known, dict(pickler.Pickler.dispatch_table))  # noqa: RUF012 - so named by pickle
 
     buffer = BytesIO()
@@ -300,6 +302,15 @@ def unpack(parcel: Parcel, *, common: bool = False) -> Any:
     return _opened(head, parts, parcel.start)
 
 
+def open_call(blob: bytes) -> Any:
+    """Return what ``dumps_inherited`` has pickled, in the worker.
+
+    Raises:
+        Exception: whatever unpickling it raises.
+    """
+    return _opened(blob, None, None)
+
+
 def _opened(head: bytes | memoryview, buffers: list[memoryview] | None, start: int | None) -> Any:
     try:
         return _Opener(BytesIO(head), buffers=buffers).load()
@@ -311,6 +322,10 @@ def _opened(head: bytes | memoryview, buffers: list[memoryview] | None, start: i
 
 class _Opener(pickle.Unpickler):
     """Tells what is not to be found in this process from what goes wrong in the user's code."""
+
+    def persistent_load(self, place: tuple[str, str]) -> Any:
+        """Return what a module holds under a name (``known.named``)."""
+        return vars(import_module(place[0]))[place[1]]
 
     def find_class(self, module: str, name: str) -> Any:
         try:

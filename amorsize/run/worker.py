@@ -23,11 +23,19 @@ from ..lookup import loaded
 from ..signals import restore_signals
 from . import known, logs, tracker
 from .channel import END, MOST_BYTES, end_with_caller, send_frame, take_task
-from .current import Current, Undo, adopt, restore
+from .current import Current, Undo, adopt, check, restore
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
 from .surroundings import State, put, put_last
-from .transport import Parcel, dumps_by_value, dumps_inherited, loads, pack_results, unpack
+from .transport import (
+    Parcel,
+    dumps_by_value,
+    dumps_inherited,
+    loads,
+    open_call,
+    pack_results,
+    unpack,
+)
 from .unwarned import rewarn
 
 TYPE_CHECKING = False
@@ -187,6 +195,11 @@ class Setup:
         return self._content[0]
 
     @property
+    def code(self) -> tuple[object, ...]:
+        """What a worker runs: the function, the initializer and its arguments."""
+        return self.call.func, *self._content[1:]
+
+    @property
     def is_plain(self) -> bool:
         """Whether no initializer has to run."""
         return self._content[1] is None
@@ -240,9 +253,10 @@ class _Pickled(Setup):
         The caller's values come first: what the call names is looked up as it is unpickled.
         """
         current, blob = self._blobs
-        if current is not None:
-            adopt(loads(current), [])
-        call, initializer, initargs = loads(blob)
+        known = Current() if current is None else loads(current)
+        adopt(known, [])
+        call, initializer, initargs = open_call(blob)
+        check(known)
         return Setup(call, initializer, initargs, state=self.state)
 
 
@@ -342,8 +356,10 @@ class _Worker:
             state = unpack(shipment.state, common=True)
             put(state)
             environ = dict(os.environ)
-            adopt(unpack(shipment.current, common=True), self.undo)
+            current = unpack(shipment.current, common=True)
+            adopt(current, self.undo)
             self.take(unpack(shipment.call, common=True))
+            check(current)
             _set_environ(environ)
             put_last(state)
         except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
