@@ -32,7 +32,7 @@ def ways(value):
     """Yield a value as it arrives on each way."""
     yield loads(dumps(value))
     for way in Way:
-        yield loads(pickled(value, way))
+        yield loads(pickled(value, way)[0])
 
 
 # Results and items that are changed on the way, or were --------------------------------------
