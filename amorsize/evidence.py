@@ -13,7 +13,7 @@ from .decide.probe import (
     profile_of,
 )
 from .run.failure import MISSING
-from .run.transport import dumps
+from .run.transport import PROVEN_BYTES, dumps, dumps_result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,16 +133,16 @@ class Evidence:
             remembered: what is known of them, which is measured better than a few can be.
 
         Raises:
-            SerializationError: they cannot be pickled.
+            SerializationError: they cannot be pickled, or results not be opened again.
         """
         sent = sending = 0.0
         if remembered is None:
-            size, seconds = pickling(out[-16:], dumps)
+            size, seconds = _pickling_results(out[-16:])
             if seconds < LIGHT_PICKLE_SECONDS and len(out) > 16:
                 # Of so few small results the time is that of beginning to pickle.
                 size, seconds = pickling(out[-512:], dumps)
         else:
-            pickling(out[-1:], dumps)  # today's can be sent as well
+            _pickling_results(out[-1:])  # today's can be sent as well
             size, seconds = remembered.result_bytes, remembered.pickle_seconds
             # The items of that time may have been inherited.
             sent, sending = remembered.arg_bytes, remembered.send_seconds
@@ -160,3 +160,11 @@ class Evidence:
             import_seconds=remembered.import_seconds if remembered else 0.0,
             waiting_workers=remembered.waiting_workers if remembered else 0,
         )
+
+
+def _pickling_results(results: list[Any]) -> tuple[float, float]:
+    """Return what ``pickling`` does, of results that can also be opened where they go."""
+    size, seconds = pickling(results, dumps)
+    if size * len(results) <= PROVEN_BYTES:  # what is larger is not opened
+        dumps_result(results)
+    return size, seconds

@@ -36,6 +36,10 @@ def content_of(cls):
     return {name: value for name, value in vars(cls).items() if name != "__slotnames__"}
 
 
+def names_of(cls):
+    return cls.__name__, cls.__qualname__, cls.__module__
+
+
 def both(func, items, method):
     return smart_map(func, items, n_jobs=2, mp_context=method, chunksize=2)
 
@@ -96,6 +100,15 @@ def with_slots():
     return Slim, Slim
 
 
+def nested():
+    class Outer:
+        @dataclasses.dataclass
+        class Inner:
+            x: int
+
+    return Outer.Inner, Outer.Inner
+
+
 def that_lies():
     class Liar:
         def __init__(self, x):
@@ -134,7 +147,7 @@ def counted():
 
 
 MAKERS = [a_dataclass, a_named_tuple, a_typed_tuple, an_exception, a_generic, with_slots,
-          that_lies, made_by_call, a_subclass, counted]  # fmt: skip
+          nested, that_lies, made_by_call, a_subclass, counted]  # fmt: skip
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -182,6 +195,21 @@ def test_members_of_an_enumeration_are_themselves(method):
     assert all(one is other for one, other in zip(got, members, strict=True))
     got = both(lambda item: (item, item in members), iter(members), method)
     assert all(one is other and known for (one, known), other in zip(got, members, strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_classes_have_their_names_in_workers(make, method):
+    """Name, qualified name and module; so has what an item makes and returns."""
+    cls, func = make()
+    names = names_of(cls)
+
+    def work(x):
+        return names_of(type(func(x))), make()[0]
+
+    for seen, made in both(work, range(4), method):
+        assert seen == names
+        assert names_of(made) == names
 
 
 def test_a_class_each_item_makes_is_not_taken_for_the_callers():
@@ -389,6 +417,59 @@ print(got, helper.__globals__ is globals(), SCALE)
         "[True, True, True, True] [0, 20, 40, 60]",
         "[30, 60, 30, 90] True 10",
     ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_nested_main_class_pickles_in_the_function(method, tmp_path):
+    """Under its qualified name, and is one with that of the caller."""
+    body = """
+import pickle
+
+class Outer:
+    @dataclasses.dataclass
+    class Inner:
+        x: int
+
+def work(x):
+    return repr(pickle.loads(pickle.dumps(Outer.Inner(x)))), Outer.Inner(x)
+
+print(*run(work, range(2)), type(run(work, range(2))[0][1]) is Outer.Inner)
+"""
+    out = run_main(body, tmp_path, method)
+    assert out == (
+        "('Outer.Inner(x=0)', Outer.Inner(x=0)) ('Outer.Inner(x=1)', Outer.Inner(x=1)) True\n"
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_type_variables_of_main_travel(method, tmp_path):
+    """All kinds of them, used by a class, a function and its annotations."""
+    body = """
+T = typing.TypeVar("T", bound=int)
+P = typing.ParamSpec("P")
+Ts = typing.TypeVarTuple("Ts")
+
+class Box(typing.Generic[T, P]):
+    def __init__(self, x):
+        self.x = x
+
+class Row(typing.Generic[*Ts]):
+    pass
+
+def logged(f: typing.Callable[P, T]) -> typing.Callable[P, T]:
+    def inner(*args: P.args, **kwargs: P.kwargs) -> T:
+        return f(*args, **kwargs)
+    return inner
+
+@logged
+def work(x):
+    return Box(x), Row(), T.__bound__, T, P, Ts, (T.__module__, P.__name__)
+
+for box, row, bound, *variables, names in run(work, range(4)):
+    print(type(box) is Box, type(row) is Row, bound is int, variables == [T, P, Ts], names)
+"""
+    out = run_main(body, tmp_path, method)
+    assert out == "True True True True ('__main__', 'P')\n" * 4
 
 
 WRAPPERS = {

@@ -1,5 +1,7 @@
 """Exceptions arrive as their own classes wherever the caller has those."""
 
+import threading
+
 import pytest
 
 from amorsize import smart_map
@@ -129,3 +131,111 @@ def test_exceptions_that_are_results_or_items_travel(method):
     assert (type(got[3]), got[3].args, got[3].detail) == (Wanting, ("3",), [3])
     items = iter([Wanting(1, detail=2), 5])
     assert smart_map(str, items, n_jobs=2, mp_context=method) == ["1", "5"]
+
+
+ALL_KEPT = """
+import dataclasses
+from amorsize import smart_map
+class Quit(SystemExit):
+    pass
+class Missing(FileNotFoundError):
+    pass
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+class NeedsTwo(Exception):
+    __slots__ = ("second",)
+    def __init__(self, first, second):
+        super().__init__(first)
+        self.second = second
+class Shop:
+    class Sold(Exception):
+        def __new__(cls, first, *, limit):
+            return super().__new__(cls, first)
+        def __init__(self, first, *, limit):
+            self.limit = limit
+def locked():
+    error = Shop.Sold(1, limit=2)
+    error.lock = __import__("threading").Lock()
+    return error
+KINDS = [lambda: Quit(3), lambda: Missing(2, "gone", "a.txt"), lambda: Frozen(5),
+         lambda: NeedsTwo(1, 2), lambda: Shop.Sold(1, limit=2), locked,
+         lambda: ExceptionGroup("g", [ValueError(1), NeedsTwo(1, 2)])]
+def content(error):
+    names = ("code", "filename", "second", "limit")
+    members = [content(member) for member in getattr(error, "exceptions", ())]
+    return type(error), str(error), [getattr(error, name, None) for name in names], members
+def raised(job):
+    kind, x = job
+    if x == 3:
+        raise KINDS[kind]()
+    return x
+def returned(kind):
+    return {"deep": (None, KINDS[kind]())}
+if __name__ == "__main__":
+    workers = dict(n_jobs=2, mp_context={method!r}, chunksize=1)
+    for kind, make in enumerate(KINDS):
+        wanted = content(make())
+        try:
+            smart_map(raised, [(kind, x) for x in range(5)], **workers)
+        except BaseException as error:
+            assert content(error) == wanted, content(error)
+            assert "item 3" in error.__notes__[-1]
+            print("raised", end=" ")
+    kinds = [kind for kind, make in enumerate(KINDS) if make is not locked]
+    for kind, got in zip(kinds, smart_map(returned, kinds, **workers)):
+        assert content(got["deep"][1]) == content(KINDS[kind]()), got
+        print("returned", end=" ")
+"""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_exceptions_of_main_classes_keep_all_they_hold(method, tmp_path):
+    """Fields of builtin bases, slots, attributes and members; raised, and deep in a result."""
+    ended = programs.run_source(ALL_KEPT.replace("{method!r}", repr(method)), tmp_path)
+    assert ended.out == "raised " * 7 + "returned " * 6, ended.err
+
+
+@pytest.mark.parametrize("part", ["plain", "with a lock"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_class_made_in_a_function_is_caught(part, method):
+    """The caller's own, whether or not all of the exception can be sent."""
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_three(x):
+        if x == 3:
+            error = Stop(x)
+            if part != "plain":
+                error.lock = threading.Lock()
+            raise error
+        return x
+
+    with pytest.raises(Stop) as caught:
+        smart_map(stop_at_three, range(6), n_jobs=2, mp_context=method)
+    assert caught.value.args == (3,)
+
+
+class Answering(Exception):
+    def __init__(self, data):
+        super().__init__("answer")
+        self.data = data
+
+    def __getattr__(self, name):
+        return self.data[name]
+
+
+def answer_at_three(x):
+    if x == 3:
+        raise Answering({"code": x})
+    return x
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_worker_outlives_an_exception_that_raises_when_it_is_looked_at(method):
+    """It arrives as itself; with its code, and a note of its item."""
+    with pytest.raises(Answering) as caught:
+        smart_map(answer_at_three, range(6), n_jobs=2, mp_context=method)
+    assert caught.value.code == 3
+    assert "item 3" in caught.value.__notes__[0]

@@ -40,7 +40,7 @@ LAYERS = [
     {"run.feed", "run.transport"},
     {"run.failure", "run.shared", "run.logs", "run.blame"},
     {"run.pickler"},
-    {"run.known", "run.homes"},
+    {"run.known", "run.homes", "run.reductions"},
     {"run.channel", "run.stuck", "run.tracker", "run.unwarned"},
     {"decide.steps"},
     {"decide.planner", "decide.probe", "decide.learning"},

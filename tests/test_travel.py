@@ -5,6 +5,8 @@ import io
 import logging
 import operator
 import os
+import re
+import struct
 import sys
 import textwrap
 import threading
@@ -32,7 +34,7 @@ def ways(value):
     """Yield a value as it arrives on each way."""
     yield loads(dumps(value))
     for way in Way:
-        yield loads(pickled(value, way))
+        yield loads(pickled(value, way)[0])
 
 
 # Results and items that are changed on the way, or were --------------------------------------
@@ -114,6 +116,18 @@ def test_the_standard_streams_are_those_of_the_receiver(method, monkeypatch):
     assert all(stream is out for stream in both(func, range(4), method))
 
 
+class Format:
+    """A compiled format, which compares as what it is of."""
+
+    def __init__(self, form):
+        self.struct = struct.Struct(form)
+
+    def __eq__(self, other):
+        return self.struct.format == other.struct.format
+
+    __hash__ = None
+
+
 VALUES = {
     "memoryview": lambda: memoryview(b"abcdef"),
     "memoryview of numbers": lambda: memoryview(bytearray(range(24))).cast("i", [2, 3]),
@@ -130,6 +144,8 @@ VALUES = {
     "getter": lambda: functions.double,
     "generic alias": lambda: (list[int], typing.List[int], typing.Optional[int]),  # noqa: UP006, UP045
     "type variable of a module": lambda: typing.AnyStr,
+    "compiled format": lambda: Format("<qd"),
+    "compiled pattern": lambda: re.compile("a+", re.IGNORECASE),
     "text in memory": lambda: loads(dumps(io.StringIO)),
 }
 
@@ -174,6 +190,8 @@ REFUSED = {
     "iterator over a file": lambda: os.scandir("."),
     "thread": threading.current_thread,
     "thread's own": threading.local,
+    "class in C of no module": lambda: type({}.keys()),
+    "text over memory": lambda: io.TextIOWrapper(io.BytesIO(), encoding="utf-8"),
     "weak values": lambda: weakref.WeakValueDictionary({1: THING}),
 }
 
@@ -470,3 +488,111 @@ except ZeroDivisionError as error:
 """
     out = programs.run_source(source, tmp_path).out
     assert 'program.py", line 4, in f' in out
+
+
+# Results that pickle and do not open ---------------------------------------------------------
+
+
+class Unopened:
+    """It pickles, and does not open: its class wants an argument that it does not keep."""
+
+    def __init__(self, needed):
+        self.needed = needed
+
+    def __reduce__(self):
+        return Unopened, ()
+
+
+def give_unopened(x):
+    return {"deep": [None, Unopened(x)]} if x == 3 else x
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_result_that_would_not_open_is_named(method):
+    """By the index of its item, in whatever depth it lies."""
+    with pytest.raises(SerializationError, match="not be opened again: TypeError") as caught:
+        both(give_unopened, range(8), method)
+    assert caught.value.index == 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_results_that_would_not_open_keep_the_automatic_mode_in_the_caller(method):
+    """All results are there, as ``map`` gives them, and the report says why."""
+
+    def func(x):
+        threading.Event().wait(0.01)
+        return None, Unopened(x)
+
+    reports = []
+    got = smart_map(func, range(60), mp_context=method, report=reports.append)
+    assert [thing.needed for _, thing in got] == list(range(60))
+    assert reports[0].worker_items == 0
+    assert "opened again" in reports[0].reason
+
+
+# Arrays that are mapped from files -----------------------------------------------------------
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """A mapped file of 20 rows that are all 0."""
+    numpy = pytest.importorskip("numpy")
+    return numpy.memmap(tmp_path / "rows", dtype="f8", mode="w+", offset=4104, shape=(20, 10))
+
+
+INPUTS = {
+    "array": lambda rows: rows,
+    "rows of a generator": lambda rows: (row for row in rows),
+    "columns of a generator": lambda rows: (column for column in rows.T),
+    "backwards": lambda rows: (row for row in rows[::-1]),
+    "pairs": lambda rows: ({"row": (row,)} for row in rows),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", INPUTS)
+def test_what_a_function_writes_into_a_mapped_file_is_there(kind, method, mapped):
+    """However the rows reach it."""
+
+    def fill(row):
+        (row["row"][0] if isinstance(row, dict) else row)[:] += 1
+
+    both(fill, INPUTS[kind](mapped), method)
+    assert (mapped == 1).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_mapped_array_as_a_result_is_mapped_again(method, mapped, tmp_path):
+    """With its file and mode; all rows of one file through one mapping."""
+
+    def make(x):
+        return type(mapped)(tmp_path / str(x), dtype="i4", mode="w+", shape=3), mapped[x]
+
+    for x, (array, row) in enumerate(both(make, range(6), method)):
+        assert (type(array), array.mode, array.filename.name) == (type(mapped), "w+", str(x))
+        array[:] = row[:] = 7
+        assert (tmp_path / str(x)).read_bytes() == array.tobytes()
+    assert (mapped[:6] == 7).all()
+    assert not mapped[6:].any()
+
+
+def test_views_of_a_mapped_array_lie_where_they_lay(mapped):
+    """Whatever their order, step and type; also after a second journey."""
+    mapped[:] = [[10 * row + column for column in range(10)] for row in range(20)]
+    views = [mapped, mapped[3], mapped.T, mapped[::-2, 1::3], mapped.view("u8")[2:4], mapped[1, :1]]
+    arrived = loads(dumps(loads(dumps(views))))
+    for one, other in zip(views, arrived, strict=True):
+        assert (type(other), other.shape, other.dtype) == (type(one), one.shape, one.dtype)
+        assert (one == other).all()
+        other[:] = 0
+        assert not one.any()
+    assert len({id(array._mmap) for array in arrived}) == 1
+
+
+def test_a_private_or_deleted_mapping_is_copied(mapped, tmp_path):
+    """There is no file to write to."""
+    private = type(mapped)(tmp_path / "rows", dtype="f8", mode="c", shape=(5,))
+    private[:] = 3
+    assert list(loads(dumps(private))) == [3] * 5
+    os.unlink(mapped.filename)
+    assert loads(dumps(mapped)).shape == (20, 10)

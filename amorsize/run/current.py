@@ -287,8 +287,8 @@ def _is_stateless(value: object) -> bool:
     return type(value).__module__ in _STATELESS
 
 
-# Foreign functions, compiled formats; context variables, whose values are carried as such.
-_STATELESS = frozenset({"ctypes", "_ctypes", "_cffi_backend", "_struct", "_contextvars"})
+# Foreign functions; context variables, whose values are carried as such.
+_STATELESS = frozenset({"ctypes", "_ctypes", "_cffi_backend", "_contextvars"})
 
 
 def _name_of(owner: Owner, name: str) -> str:

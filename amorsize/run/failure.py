@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import pickle
 import re
 import reprlib
 from typing import NamedTuple
+
+from ..lookup import load
+from . import reductions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,19 +42,25 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is a cause to read, not an 
 
 
 class Likeness(NamedTuple):
-    """What is needed to make an exception again without calling its ``__init__``.
+    """What is needed to make an exception again of which a part cannot travel.
 
     Attributes:
-        classes: (module, qualified name) of its class and that class's bases, nearest first.
+        classes: its class and that class's bases, nearest first, each pickled.
         args: its arguments, each pickled; what refuses that is replaced by its text.
-        state: its attributes, each pickled, as far as they can be.
+        fields: its fields in C and slots, each pickled, as far as they can be.
+        attributes: the same of its attributes.
         text: what it says.
+        message: of a group of exceptions, None for any other.
+        members: of a group.
     """
 
-    classes: tuple[tuple[str, str], ...]
+    classes: tuple[bytes, ...]
     args: tuple[bytes, ...]
-    state: dict[str, bytes]
+    fields: dict[str, bytes]
+    attributes: dict[str, bytes]
     text: str
+    message: str | None = None
+    members: tuple[Likeness, ...] = ()
 
 
 class Failure(NamedTuple):
@@ -84,14 +91,20 @@ def keep(error: BaseException, index: int | None) -> Failure:
 def pack(error: BaseException, index: int | None) -> Failure:
     """Make an exception ready to travel: pickled, and as what can be made again of it without.
 
-    What cannot be unpickled must not be found out where there is nothing else to go by: classes
-    may want other arguments than the exception keeps, or be found in the worker only.
+    What cannot be unpickled must not be found out where there is nothing else to go by: parts of
+    it may be such as no pickle opens, or its class be found in the worker only.
     """
+    return Failure(index, _proven(error) or b"", _traceback(error), _likeness(error))
+
+
+def _traceback(error: BaseException) -> str:
     import traceback  # 2 ms, and only a failure needs it
 
-    text = "".join(traceback.format_exception(error))
-    blob = b"" if _is_mains(type(error)) else _proven(error)
-    return Failure(index, blob or b"", text, _likeness(error))
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 - a user's __getattr__ may raise anything
+        frames = traceback.format_tb(error.__traceback__)
+        return "".join([*frames, f"{type(error).__name__}: {_text(error)}\n"])
 
 
 def unpack(failure: Failure) -> BaseException:
@@ -125,25 +138,32 @@ def survivor(error: Exception) -> object:
     return _Result(pack(error, None))
 
 
-def _is_mains(kind: type) -> bool:
-    """Return whether a class is the main module's: the caller has it, and a pickle a copy of it."""
-    return kind.__module__ == "__main__" and "<locals>" not in kind.__qualname__
-
-
 def _likeness(error: BaseException) -> Likeness:
+    parts = reductions.parts_of(error)
     classes = [kind for kind in type(error).__mro__ if issubclass(kind, BaseException)]
-    state = {name: _pickled(value) for name, value in getattr(error, "__dict__", {}).items()}
+    is_group = isinstance(error, BaseExceptionGroup)
+    # The arguments of a group are its message and its members.
+    args = () if is_group else parts.fields.pop("args")
+    message, members = parts.given if is_group else (None, ())
     return Likeness(
-        tuple((kind.__module__, kind.__qualname__) for kind in classes),
-        tuple(_pickled(arg) or pickle.dumps(short_repr(arg)) for arg in error.args),
-        {name: blob for name, blob in state.items() if blob is not None},
+        tuple(filter(None, map(_pickled, classes))),
+        tuple(_pickled(arg) or pickle.dumps(short_repr(arg)) for arg in args),
+        _each_pickled(parts.fields),
+        _each_pickled(parts.attributes),
         _text(error),
+        message,
+        tuple(map(_likeness, members)),
     )
+
+
+def _each_pickled(values: dict[str, Any]) -> dict[str, bytes]:
+    pickled = {name: _pickled(value) for name, value in values.items()}
+    return {name: blob for name, blob in pickled.items() if blob is not None}
 
 
 def _pickled(value: object) -> bytes | None:
     """Return a value pickled, None for one that cannot be, or not be loaded again."""
-    for dumps in (pickle.dumps, _cloudpickle_dumps):
+    for dumps in (_dumps, _own_dumps):
         try:
             blob = dumps(value)
             pickle.loads(blob)
@@ -166,13 +186,10 @@ def _loaded(blob: bytes) -> BaseException | None:
 
 def _made_again(likeness: Likeness) -> BaseException:
     """Return the exception of a likeness."""
-    for place, (module, name) in enumerate(likeness.classes):
-        kind = _found(module, name)
-        if kind is None:
-            continue
+    for place, blob in enumerate(likeness.classes):
         try:
-            error = _instance(kind, likeness, own=place == 0)
-        except Exception:  # noqa: BLE001 - this class cannot be made so; try the next
+            error = _instance(pickle.loads(blob), likeness, own=place == 0)
+        except Exception:  # noqa: BLE001 - it is not found here, or cannot be made so; try the next
             continue
         if place == 0 or _same(_text(error), likeness.text):
             return error
@@ -180,27 +197,19 @@ def _made_again(likeness: Likeness) -> BaseException:
 
 
 def _instance(kind: type[BaseException], likeness: Likeness, *, own: bool) -> BaseException:
-    if not own:
-        error = kind.__new__(kind, likeness.text)
-        error.args = (likeness.text,)
-        return error
-    args = tuple(map(pickle.loads, likeness.args))
-    error = kind.__new__(kind, *args)
-    error.args = args
-    for attribute, blob in likeness.state.items():
-        error.__dict__[attribute] = pickle.loads(blob)
+    fields: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
+    if own:
+        fields = {name: pickle.loads(blob) for name, blob in likeness.fields.items()}
+        attributes = {name: pickle.loads(blob) for name, blob in likeness.attributes.items()}
+    if likeness.message is not None:
+        given: tuple[Any, ...] = likeness.message, list(map(_made_again, likeness.members))
+    else:
+        given = ()
+        fields["args"] = tuple(map(pickle.loads, likeness.args)) if own else (likeness.text,)
+    error = reductions.make(kind, given)
+    reductions.fill(error, (fields, attributes))
     return error
-
-
-def _found(module: str, name: str) -> type[BaseException] | None:
-    """Return a class by its name, None where it is not to be found here."""
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except Exception:  # noqa: BLE001 - importing may raise anything
-        return None
-    return found if isinstance(found, type) and issubclass(found, BaseException) else None
 
 
 def add_item_note(error: BaseException, index: int, item: Any) -> None:
@@ -210,12 +219,14 @@ def add_item_note(error: BaseException, index: int, item: Any) -> None:
 
 
 def add_note(error: BaseException, text: str) -> None:
-    """Add a note to an exception, once; one that refuses to be changed goes without."""
+    """Add a note to an exception, once; one whose notes are no list goes without.
+
+    Past the class's own ideas of attributes, which may refuse or raise anything.
+    """
     note = f"amorsize: {text}"
-    if note in getattr(error, "__notes__", ()):
-        return
-    with contextlib.suppress(Exception):
-        error.add_note(note)
+    notes = reductions.attributes_of(error).setdefault("__notes__", [])
+    if type(notes) is list and note not in notes:
+        notes.append(note)
 
 
 def short_repr(value: Any) -> str:
@@ -232,13 +243,13 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 def _proven(error: BaseException) -> bytes | None:
     """Return the pickled exception if it survives the way there and back."""
-    for dumps in (pickle.dumps, _cloudpickle_dumps):
+    for dumps in (_dumps, _own_dumps):
         try:
             blob = dumps(error)
             copy = pickle.loads(blob)
         except Exception:  # noqa: BLE001 - a user's reduction may raise anything
             continue
-        if type(copy).__name__ == type(error).__name__ and _same(_text(copy), _text(error)):
+        if type(copy) is type(error) and _same(_text(copy), _text(error)):
             return blob
     return None
 
@@ -251,11 +262,15 @@ def _same(one: str, other: str) -> bool:
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 
-def _cloudpickle_dumps(error: object) -> bytes:
-    import cloudpickle  # 15 ms, and only what pickle refuses needs it
+def _dumps(value: object) -> bytes:
+    return reductions.dump(value)[0]
 
-    blob: bytes = cloudpickle.dumps(error)
-    return blob
+
+def _own_dumps(value: object) -> bytes:
+    load("amorsize.run.pickler")  # and cloudpickle: 15 ms, and only what pickle refuses needs it
+    from .pickler import Way, pickled
+
+    return pickled(value, Way.KIN)[0]
 
 
 def _text(error: BaseException) -> str:

@@ -318,7 +318,7 @@ def _sliceable(data: Iterable[Any]) -> bool:
     kind = type(data)
     if kind in _SLICEABLE:
         return True
-    return kind.__module__ == "numpy" and kind.__name__ == "ndarray"
+    return kind.__module__.partition(".")[0] == "numpy" and kind.__name__ in ("ndarray", "memmap")
 
 
 def _hint(iterables: tuple[Any, ...]) -> int | None:

@@ -31,6 +31,7 @@ __all__ = [
     "find",
     "find_inherited",
     "inherit",
+    "is_forked",
     "is_inherited",
     "is_lasting",
     "is_stale",
@@ -90,6 +91,11 @@ def inherit() -> None:
     """Note, in a forked worker, that all there is now is its caller's, too."""
     gc.freeze()
     _Process.forked = True
+
+
+def is_forked() -> bool:
+    """Return whether this is a worker forked from its caller."""
+    return _Process.forked
 
 
 def is_inherited(value: object) -> bool:

@@ -24,9 +24,9 @@ import enum
 import functools
 import importlib
 import io
-import mmap
 import os
 import pickle
+import struct
 import sys
 import threading
 import types
@@ -38,10 +38,9 @@ from cloudpickle import cloudpickle
 from ..decide.codes import describe
 from ..decide.looking import namespace_of
 from . import homes, known
+from .reductions import MADE_HERE, PROTOCOL, reducer_of
 
 __all__ = ["NamingPickler", "Pickler", "Way", "pickled"]
-
-PROTOCOL = 5  # the first with buffers outside the pickle
 
 
 class Way(enum.Enum):
@@ -52,8 +51,8 @@ class Way(enum.Enum):
     KIN = "kin"
 
 
-def pickled(value: Any, way: Way, buffer_callback: Any = None) -> bytes:
-    """Return a value pickled.
+def pickled(value: Any, way: Way, buffer_callback: Any = None) -> tuple[bytes, set[type]]:
+    """Return a value pickled, and the kinds of all that is in it, classes in it among them.
 
     Args:
         value: what to pickle.
@@ -65,8 +64,9 @@ def pickled(value: Any, way: Way, buffer_callback: Any = None) -> bytes:
     """
     out = io.BytesIO()
     kind = NamingPickler if way is Way.CALL and known.places() else Pickler
-    kind(out, way, buffer_callback).dump(value)
-    return out.getvalue()
+    pickler = kind(out, way, buffer_callback)
+    pickler.dump(value)
+    return out.getvalue(), pickler.met
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -78,6 +78,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         buffer_callback: as in ``pickle.Pickler``.
         fresh_locks: whether locks go as new ones: of modules' values, where a worker's own import
             would have made them.
+
+    Attributes:
+        met: kinds of all that was pickled, and the classes in it, as ``reductions.dump`` has it.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(file, protocol=PROTOCOL, buffer_callback=buffer_callback)
         self._way = way
         self._fresh_locks = fresh_locks
+        self.met: set[type] = set()
         # By id of what they stand for, which the pickle's subject keeps alive.
         self._namespaces: dict[int, _Namespace] = {}
         self._cells: dict[int, _Cell] = {}
@@ -94,23 +98,21 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Return how to pickle an object; NotImplemented for pickle's own way."""
         kind = type(obj)
         if isinstance(obj, type):
+            self.met.add(obj)
             return self._class(obj)
+        self.met.add(kind)
         if kind is types.FunctionType:
             return self._function(obj)
         reduce = _REDUCERS.get(kind)
         if reduce is not None:
             return reduce(self, obj)
-        if isinstance(obj, BaseException) and kind.__reduce__ is _EXCEPTIONS_OWN:
-            return self.exception(obj)
-        return self._other(obj)
+        reduce = None if kind in self.dispatch_table else reducer_of(kind)
+        return self._other(obj) if reduce is None else reduce(obj)
 
     def _other(self, obj: Any) -> Any:
         """Return how to pickle what is told by its identity, or by what it is of."""
         if obj is sys.stdout or obj is sys.stderr:
             return getattr, (sys, "stdout" if obj is sys.stdout else "stderr")
-        if type(obj).__name__ == "memmap" and type(obj).__module__.startswith("numpy"):
-            place = _place_of_map(obj)
-            return NotImplemented if place is None else (_map_again, place)
         return _fresh(obj) if self._fresh_locks else NotImplemented
 
     # By name --------------------------------------------------------------------------------
@@ -148,8 +150,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     # By value, under a token ----------------------------------------------------------------
 
     def _class(self, cls: type) -> Any:
-        if not cls.__flags__ & _MADE_HERE:
-            return cloudpickle._class_reduce(cls)
+        if not cls.__flags__ & MADE_HERE:
+            return self._static_class(cls)
         reduced = self._by_name(cls, cls.__qualname__)
         if reduced is not None:
             return reduced
@@ -159,6 +161,13 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return reference
         make, args = _making_of(cls)
         return self._by_value(cls, make, args, _state_of(cls), _set_class)
+
+    def _static_class(self, cls: type) -> Any:
+        """Return how to pickle a class in C: by a name, as it cannot be made again."""
+        reduced = cloudpickle._class_reduce(cls)
+        if reduced is NotImplemented or reduced[0] is not cloudpickle._make_skeleton_class:
+            return reduced
+        raise pickle.PicklingError(f"cannot pickle {cls!r}: its module does not hold it")
 
     def _function(self, function: types.FunctionType) -> Any:
         reduced = self._by_name(function, function.__qualname__)
@@ -231,17 +240,21 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return _cache, (cached.__wrapped__, cached.cache_parameters(), dict(vars(cached)))
 
     def type_variable(self, variable: Any) -> Any:
-        """Return how to pickle a TypeVar: it is known by what it is, as a class."""
-        names = getattr(sys.modules.get(variable.__module__), "__dict__", {})
-        loaded: Any = names.get(variable.__name__)
-        if loaded is variable and variable.__module__ != "__main__":
-            return cloudpickle._typevar_reduce(variable)
-        if self._way is Way.KIN and loaded is variable:
-            return getattr, (sys.modules["__main__"], str(variable.__name__))
-        args = cloudpickle._decompose_typevar(variable)
-        return _found_or_made, (
-            known.token_of(variable), None, "", cloudpickle._make_typevar, args,
-        )  # fmt: skip
+        """Return how to pickle a TypeVar or its like: it is known by what it is, as a class."""
+        name, module = variable.__name__, variable.__module__
+        if _held(getattr(sys.modules.get(module), "__dict__", {}), name) is variable:
+            if module != "__main__":
+                return name
+            if self._way is Way.KIN:
+                return getattr, (sys.modules["__main__"], name)
+        names = (name, *getattr(variable, "__constraints__", ()))
+        options = {
+            option: getattr(variable, f"__{option}__")
+            for option in ("bound", "covariant", "contravariant", "infer_variance", "default")
+            if hasattr(variable, f"__{option}__")
+        }
+        args = type(variable), names, options, module
+        return _found_or_made, (known.token_of(variable), None, "", _made_variable, args)
 
     def context_variable(self, variable: contextvars.ContextVar[Any]) -> Any:
         """Return how to pickle a context variable: by its name in a module, else under a token."""
@@ -250,15 +263,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _variable_at, place
         return _variable, (_token_of_variable(variable), variable.name, _default(variable))
 
-    def exception(self, error: BaseException) -> Any:
-        """Return how to pickle an exception: its class may want other arguments than it keeps."""
-        return _exception, (type(error), error.args), dict(vars(error)), None, None, _set_attributes
-
     def file(self, file: Any) -> Any:
         """Return how to pickle a text file: not, but for the standard streams."""
         if file is sys.stdout or file is sys.stderr:
             return getattr, (sys, "stdout" if file is sys.stdout else "stderr")
-        raise pickle.PicklingError(f"cannot pickle the open file {file.name!r}")
+        raise pickle.PicklingError(f"cannot pickle the open file {file!r}")
 
     def code(self, code: types.CodeType) -> Any:
         """Return how to pickle code, with its file: tracebacks and warnings name it."""
@@ -302,7 +311,8 @@ def _found_or_made(
 ) -> Any:
     """Return what stands under a token; it is made, or brought up to date, where that is due."""
     value = known.find(token)
-    if value is None and where is not None:
+    # What a worker has made and its caller has not lies at an address that says nothing there.
+    if value is None and where is not None and known.is_forked():
         value = known.find_inherited(*where)
         if value is not None:
             known.register(value, token)
@@ -451,40 +461,14 @@ def _variable(token: str, name: str, default: tuple[Any, ...]) -> contextvars.Co
     return found
 
 
-def _place_of_map(array: Any) -> tuple[Any, ...] | None:
-    """Return where in a file an array mapped from it lies, None where it must be copied.
-
-    A copy of what is mapped for writing would keep the writes from the file.
-    """
-    root = array
-    while type(root.base) is type(array):
-        root = root.base
-    if array.filename is None or array.mode == "c" or not array.flags.c_contiguous:
-        return None
-    if not isinstance(root.base, mmap.mmap) or not os.path.isfile(array.filename):
-        return None
-    offset = array.ctypes.data - root.ctypes.data + root.offset
-    mode = "r" if array.mode == "r" else "r+"
-    return type(array), os.fspath(array.filename), array.dtype, mode, offset, array.shape
-
-
-def _map_again(kind: Any, file: str, dtype: Any, mode: str, offset: int, shape: Any) -> Any:
-    return kind(file, dtype=dtype, mode=mode, offset=offset, shape=shape)
-
-
-def _exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    """Return an exception, made without its ``__init__``."""
-    error = kind.__new__(kind, *args)
-    error.args = args
-    return error
-
-
-def _set_attributes(value: Any, state: dict[str, Any]) -> None:
-    vars(value).update(state)
-
-
 def _view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
     return memoryview(data).cast("B").cast(form, shape)  # type: ignore[call-overload, no-any-return]
+
+
+def _made_variable(kind: Any, names: Any, options: dict[str, Any], module: str) -> Any:
+    made = kind(*names, **options)
+    made.__module__ = module
+    return made
 
 
 def _made_module(name: str, loaded: bool) -> types.ModuleType:
@@ -576,6 +560,7 @@ def _making_of(cls: type) -> tuple[Any, Any]:
     if issubclass(cls, enum.Enum):
         return cloudpickle._make_skeleton_enum, cloudpickle._enum_getnewargs(cls)
     args = cloudpickle._class_getnewargs(cls)
+    args[3]["__qualname__"] = cls.__qualname__
     # A typed tuple has slots of its own, and will not be given any.
     if "__slots__" in vars(cls) and typing.NamedTuple not in vars(cls).get("__orig_bases__", ()):
         args[3]["__slots__"] = vars(cls)["__slots__"]
@@ -616,11 +601,6 @@ _LOCKS: dict[type, Any] = {
     type(threading.RLock()): threading.RLock,
 }
 
-_EXCEPTIONS_OWN: Any = BaseException.__reduce__
-
-# Set in the flags of classes that are made while a program runs; those of C code are static.
-_MADE_HERE = 1 << 9
-
 # Made with a class, by Python, by copyreg as instances are pickled, or for an enumeration.
 _MADE_WITH_CLASS = frozenset(
     {
@@ -652,6 +632,11 @@ _REDUCERS: dict[type, Any] = {
     types.ModuleType: Pickler.module,
     types.CodeType: Pickler.code,
     typing.TypeVar: Pickler.type_variable,
+    typing.TypeVarTuple: Pickler.type_variable,
+    typing.ParamSpec: Pickler.type_variable,
+    typing.ParamSpecArgs: lambda _, value: (typing.ParamSpecArgs, (value.__origin__,)),
+    typing.ParamSpecKwargs: lambda _, value: (typing.ParamSpecKwargs, (value.__origin__,)),
+    struct.Struct: lambda _, value: (struct.Struct, (value.format,)),
     io.TextIOWrapper: Pickler.file,
     memoryview: Pickler.view,
     contextvars.ContextVar: Pickler.context_variable,

@@ -7,9 +7,10 @@ the rest through the pipe.
 from __future__ import annotations
 
 import pickle
+import weakref
 from collections import ChainMap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from io import BytesIO
@@ -19,7 +20,7 @@ from typing import NamedTuple
 from ..decide.model import SHARED_FROM_BYTES
 from ..errors import SerializationError
 from ..lookup import load
-from . import shared
+from . import reductions, shared
 from .blame import explained
 
 TYPE_CHECKING = False
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "PROVEN_BYTES",
     "Parcel",
     "dumps",
     "dumps_by_value",
     "dumps_inherited",
+    "dumps_result",
     "dumps_state",
     "is_smaller",
     "loads",
@@ -42,11 +45,12 @@ __all__ = [
     "unpack",
 ]
 
-PROTOCOL = 5  # the first with buffers outside the pickle
-
 # What goes with every task rather than once through a segment: 16 kB more take a task 10 us, 64 kB
 # 160, and a segment each worker 30 (two cores, November 2026).
 INLINE_BYTES = 1 << 14
+
+# Larger results are not opened to see whether that works: it would take their memory once more.
+PROVEN_BYTES = 1 << 20
 
 loads = pickle.loads
 
@@ -59,12 +63,14 @@ class Parcel(NamedTuple):
         segment: name of the shared segment, "" when there is none.
         sizes: bytes of each part of the segment.
         start: index of the first item, None for what are no items.
+        results: number of results, 0 for what are none.
     """
 
     head: bytes
     segment: str = ""
     sizes: tuple[int, ...] = ()
     start: int | None = None
+    results: int = 0
 
     @property
     def size(self) -> int:
@@ -84,20 +90,58 @@ def dumps(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes
     Raises:
         SerializationError: neither can.
     """
-    if not _holds_errors(value):
-        with suppress(Exception):  # whatever a reduction raises, our own pickler may know better
-            return pickle.dumps(value, PROTOCOL, buffer_callback=_collector(buffers))
-    return _pickled(value, "KIN", buffers)
+    return _dumped(value, buffers)[0]
 
 
-def _holds_errors(value: Any) -> bool:
-    """Return whether results or items are exceptions, which pickle may write and then not read.
+def dumps_result(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
+    """Pickle a result, or several, as ``dumps`` does, and see to it that the caller can open it.
 
-    A look takes 15 ns for each.
+    What pickles need not open: classes want arguments that their instances do not keep. So where a
+    kind of object is met for the first time, in whatever depth, the pickle is opened here.
+
+    Args:
+        value: what to pickle.
+        buffers: as in ``dumps``.
+
+    Raises:
+        SerializationError: it cannot be pickled, or not be opened.
     """
-    columns = value if type(value) is tuple else (value,)
-    kinds = {kind for column in columns if type(column) is list for kind in set(map(type, column))}
-    return any(issubclass(kind, BaseException) for kind in kinds)
+    apart: list[pickle.PickleBuffer] = [] if buffers is None else buffers
+    head, kinds = _dumped(value, buffers)
+    _prove(value, head, apart, kinds)
+    return head
+
+
+def _dumped(value: Any, buffers: list[pickle.PickleBuffer] | None) -> tuple[bytes, set[type]]:
+    """Return a value pickled, and the kinds of all that is in it."""
+    try:
+        return reductions.dump(value, _collector(buffers))
+    except Exception:  # noqa: BLE001 - whatever a reduction raises, our own pickler may know better
+        return _pickled_with_kinds(value, "KIN", buffers)
+
+
+# Kinds of which a value was opened where it was pickled.
+_proven: weakref.WeakSet[type] = weakref.WeakSet()
+
+
+def _prove(value: Any, head: bytes, buffers: list[pickle.PickleBuffer], kinds: set[type]) -> None:
+    """Open a pickle unless all kinds in it are known to open; a large one is let pass.
+
+    So is what has a finalizer: of a copy, it would end what the original still holds.
+    """
+    new = [kind for kind in kinds if kind not in _proven]
+    if not new or any("__del__" in vars(base) for kind in new for base in kind.__mro__):
+        return
+    if len(head) + sum(buffer.raw().nbytes for buffer in buffers) > PROVEN_BYTES:
+        return
+    try:
+        _opened(head, [memoryview(bytearray(buffer.raw())) for buffer in buffers])
+    except Exception as error:  # a reduction is anybody's code, and may raise anything
+        raise SerializationError(
+            f"a value of type {type(value).__name__} cannot be sent to another process: it can be "
+            f"pickled, but not be opened again: {type(error).__name__}: {error}"
+        ) from error
+    _proven.update(new)
 
 
 def dumps_by_value(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
@@ -134,6 +178,12 @@ def dumps_state(value: Any) -> bytes:
 
 
 def _pickled(value: Any, way: str, buffers: list[pickle.PickleBuffer] | None) -> bytes:
+    return _pickled_with_kinds(value, way, buffers)[0]
+
+
+def _pickled_with_kinds(
+    value: Any, way: str, buffers: list[pickle.PickleBuffer] | None
+) -> tuple[bytes, set[type]]:
     load("amorsize.run.pickler")  # and cloudpickle: only what pickle refuses needs it
     from .pickler import Way, pickled
 
@@ -180,7 +230,7 @@ def pack_shipped(value: Any, prefix: str, *, start: int | None = None) -> Parcel
     Raises:
         SerializationError: it cannot be pickled; it names the item, if the value is items.
     """
-    return _packed(value, prefix, start, "ITEMS")
+    return _packed_columns(value, prefix, start, partial(_pickled, way="ITEMS"))
 
 
 def is_smaller(value: Any, limit: int) -> bool:
@@ -233,16 +283,21 @@ def pack_results(
         is none.
     """
     try:
-        return pack_forked(results, prefix, start=start, columns=False), None
+        return _packed_results(results, prefix, start), None
     except BaseException:  # noqa: BLE001 - looked into below, result by result
         pass
-    found = _first_refused(results, dumps)
+    found = _first_refused(results, dumps_result)
     if found is None:
         # Each alone can be pickled, only the list cannot (too deep, too large).
         found = 0, SerializationError("the results of a chunk cannot be pickled together")
     offset, refusal = found
     refusal.index = start + offset
-    return pack_forked(results[:offset], prefix, start=start, columns=False), refusal
+    return _packed_results(results[:offset], prefix, start), refusal
+
+
+def _packed_results(results: list[Any], prefix: str, start: int) -> Parcel:
+    parcel = _packed(results, prefix, dumps_result)
+    return parcel._replace(start=start, results=len(results))
 
 
 def _first_refused(
@@ -292,14 +347,37 @@ def unpack(parcel: Parcel, *, common: bool = False) -> Any:
     Raises:
         SerializationError: it names what cannot be found in this process: a module that cannot be
             imported here, or has no such name here. Its index is that of the first item of the
-            parcel, None for what are no items.
+            parcel, None for what are no items. Or results cannot be opened, whatever the reason.
         Exception: whatever else unpickling it raises.
     """
-    if not parcel.segment:
-        return _opened(parcel.head, None, parcel.start)
-    parts = shared.receive(parcel.segment, parcel.sizes, others=common)
-    head = parcel.head or parts.pop()
-    return _opened(head, parts, parcel.start)
+    head: bytes | memoryview = parcel.head
+    parts = None
+    if parcel.segment:
+        parts = shared.receive(parcel.segment, parcel.sizes, others=common)
+        head = head or parts.pop()
+    try:
+        return _opened(head, parts)
+    except SerializationError as error:
+        if error.index is None:
+            error.index = parcel.start
+        raise
+    except Exception as error:
+        if not parcel.results:
+            raise
+        raise _unopened_results(parcel, error) from error
+
+
+def _unopened_results(parcel: Parcel, error: Exception) -> SerializationError:
+    assert parcel.start is not None
+    last = parcel.start + parcel.results - 1
+    among = (
+        f"of item {last}" if parcel.results == 1 else f"of one of items {parcel.start} to {last}"
+    )
+    return SerializationError(
+        f"the result {among} was pickled in a worker, and cannot be opened in the calling "
+        f"process: {type(error).__name__}: {error}",
+        index=parcel.start,
+    )
 
 
 def open_call(blob: bytes) -> Any:
@@ -308,16 +386,11 @@ def open_call(blob: bytes) -> Any:
     Raises:
         Exception: whatever unpickling it raises.
     """
-    return _opened(blob, None, None)
+    return _opened(blob, None)
 
 
-def _opened(head: bytes | memoryview, buffers: list[memoryview] | None, start: int | None) -> Any:
-    try:
-        return _Opener(BytesIO(head), buffers=buffers).load()
-    except SerializationError as error:
-        if error.index is None:
-            error.index = start
-        raise
+def _opened(head: bytes | memoryview, buffers: list[memoryview] | None) -> Any:
+    return _Opener(BytesIO(head), buffers=buffers).load()
 
 
 class _Opener(pickle.Unpickler):
@@ -338,9 +411,7 @@ class _Opener(pickle.Unpickler):
             ) from error
 
 
-def pack_forked(
-    value: Any, prefix: str, *, start: int | None = None, columns: bool = True
-) -> Parcel:
+def pack_forked(value: Any, prefix: str, *, start: int | None = None) -> Parcel:
     """Make a parcel for a process that was forked from this one, or that this one was forked from.
 
     What is pickled by name is found under its name there.
@@ -348,30 +419,34 @@ def pack_forked(
     Args:
         value: what to send.
         prefix: of the crew's segments, "" for none.
-        start: index of the first item, where the value is items or results.
-        columns: whether it is the columns of a chunk then, or else a list of results.
+        start: index of the first item, where the value is the columns of a chunk.
 
     Raises:
         SerializationError: it cannot be pickled; it names the item, if the value is columns.
     """
-    return _packed(value, prefix, start, "KIN" if columns else "")
+    return _packed_columns(value, prefix, start, dumps)
 
 
-def _packed(value: Any, prefix: str, start: int | None, way: str) -> Parcel:
+def _packed_columns(
+    value: Any, prefix: str, start: int | None, pickled: Callable[..., bytes]
+) -> Parcel:
     """Return a parcel; a chunk's columns that cannot be sent are looked into, item by item."""
-    buffers: list[pickle.PickleBuffer] | None = [] if prefix else None
-    pickled: Any = partial(_pickled, way=way) if way == "ITEMS" else dumps
     try:
-        head = pickled(value, buffers=buffers)
-        parcel = _parcel(head, buffers, prefix) or Parcel(pickled(value, buffers=None))
+        parcel = _packed(value, prefix, pickled)
     except SerializationError as error:
-        if start is None or not way:
+        if start is None:
             raise
         found = _first_refused(list(zip(*value, strict=False)), partial(pickled, buffers=None))
         place, refusal = found or (0, error)
         refusal.index = start + place
         raise refusal from refusal.__cause__
     return parcel._replace(start=start)
+
+
+def _packed(value: Any, prefix: str, pickled: Callable[..., bytes]) -> Parcel:
+    buffers: list[pickle.PickleBuffer] | None = [] if prefix else None
+    head = pickled(value, buffers=buffers)
+    return _parcel(head, buffers, prefix) or Parcel(pickled(value, buffers=None))
 
 
 def _parcel(head: bytes, buffers: list[pickle.PickleBuffer] | None, prefix: str) -> Parcel | None:

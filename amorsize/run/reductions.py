@@ -1,0 +1,236 @@
+"""How to pickle what pickle itself changes or loses: exceptions, and arrays mapped from files.
+
+pickle makes an exception by calling its class with its ``args``. That fails where ``__init__``
+wants others, and what slots and the fields of builtin classes hold is lost where ``args`` do not
+say it. Here it is made without its ``__init__``, and gets back all that it held.
+
+An array that is mapped from a file is copied by pickle: what is written into the copy never
+reaches the file. Here it is mapped again.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import mmap
+import os
+import pickle
+import sys
+import types
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
+from operator import methodcaller
+from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = [
+    "MADE_HERE",
+    "PROTOCOL",
+    "Parts",
+    "attributes_of",
+    "dump",
+    "fill",
+    "make",
+    "parts_of",
+    "reducer_of",
+]
+
+PROTOCOL = 5  # the first with buffers outside the pickle
+
+# Set in the flags of classes that are made while a program runs; those of C code are static.
+MADE_HERE = 1 << 9
+
+
+def dump(value: Any, buffer_callback: Any = None) -> tuple[bytes, set[type]]:
+    """Pickle a value as ``pickle.dumps`` does, but for what that changes.
+
+    Args:
+        value: what to pickle.
+        buffer_callback: as in ``pickle.dumps``.
+
+    Returns:
+        The pickle, and the kinds of all that is in it beside pickle's own atoms and containers.
+
+    Raises:
+        Exception: whatever pickling it raises.
+    """
+    out = BytesIO()
+    pickler = pickle.Pickler(out, PROTOCOL, buffer_callback=buffer_callback)
+    pickler.dispatch_table = table = _Reducers()
+    pickler.dump(value)
+    return out.getvalue(), set(table)
+
+
+class _Reducers(dict):  # type: ignore[type-arg]
+    """How to pickle each kind that is met: pickle asks this in C, once a kind in Python."""
+
+    def __missing__(self, kind: type) -> Any:
+        reduce = copyreg.dispatch_table.get(kind) or reducer_of(kind)
+        if reduce is None and issubclass(kind, type):
+            raise KeyError(kind)  # then it goes by its name
+        self[kind] = reduce = reduce or _OWN_WAY
+        return reduce
+
+
+_OWN_WAY = methodcaller("__reduce_ex__", PROTOCOL)
+
+
+def reducer_of(kind: type) -> Callable[[Any], Any] | None:
+    """Return what reduces the instances of a kind, None where their own way is right."""
+    if issubclass(kind, BaseException):
+        base: Any = _builtin_base(kind)
+        inherited = (
+            base.__module__ == "builtins"
+            and kind.__reduce__ is base.__reduce__
+            and kind.__reduce_ex__ is object.__reduce_ex__
+        )
+        return _reduced_exception if inherited else None
+    if kind.__name__ == "memmap" and kind.__module__.partition(".")[0] == "numpy":
+        return _reduced_map
+    return None
+
+
+# Exceptions ---------------------------------------------------------------------------------
+
+
+class Parts(NamedTuple):
+    """What an exception consists of.
+
+    Attributes:
+        given: what its builtin base must be given to make it.
+        fields: values of slots and of the fields of builtin classes, ``args`` among them, by name.
+        attributes: its ``__dict__``.
+    """
+
+    given: tuple[Any, ...]
+    fields: dict[str, Any]
+    attributes: dict[str, Any]
+
+
+def parts_of(error: BaseException) -> Parts:
+    """Return what an exception consists of, whatever its class makes of attributes."""
+    given: tuple[Any, ...] = ()
+    fields = {}
+    for name, (owner, field) in _fields_of(type(error)).items():
+        try:
+            value = field.__get__(error)
+        except AttributeError:  # not set
+            continue
+        if value is not None or owner.__flags__ & MADE_HERE:  # C fields that are not set are None
+            fields[name] = value
+    if isinstance(error, BaseExceptionGroup):
+        given = fields.pop("message"), fields.pop("exceptions")
+    return Parts(given, fields, attributes_of(error))
+
+
+def attributes_of(error: BaseException) -> dict[str, Any]:
+    """Return the ``__dict__`` of an exception, whatever its class makes of attributes."""
+    attributes: dict[str, Any] = BaseException.__dict__["__dict__"].__get__(error)
+    return attributes
+
+
+def make(kind: type[BaseException], given: tuple[Any, ...]) -> BaseException:
+    """Return an exception that has nothing yet, made without what its own class does for that.
+
+    Args:
+        kind: its class.
+        given: see ``Parts``.
+    """
+    made: BaseException = _builtin_base(kind).__new__(kind, *given)
+    return made
+
+
+def fill(error: BaseException, content: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Give an exception its fields and attributes.
+
+    Args:
+        error: made by ``make``.
+        content: fields and attributes, see ``Parts``.
+    """
+    fields, attributes = content
+    known = _fields_of(type(error))
+    for name, value in fields.items():
+        with suppress(AttributeError, KeyError):  # read-only, or another version's class
+            known[name][1].__set__(error, value)
+    attributes_of(error).update(attributes)
+
+
+def _reduced_exception(error: BaseException) -> Any:
+    given, fields, attributes = parts_of(error)
+    return make, (type(error), given), (fields, attributes), None, None, fill
+
+
+def _builtin_base(kind: type) -> type:
+    """Return the class in C whose layout an exception class has."""
+    while kind.__flags__ & MADE_HERE:
+        assert kind.__base__ is not None
+        kind = kind.__base__
+    return kind
+
+
+def _fields_of(kind: type) -> dict[str, tuple[type, Any]]:
+    """Return the fields in C of a class's instances, slots among them: {name: (class, field)}."""
+    found: dict[str, tuple[type, Any]] = {}
+    for owner in kind.__mro__:
+        for name, value in vars(owner).items():
+            if type(value) in _FIELDS and not name.startswith("__"):
+                found.setdefault(name, (owner, value))
+    if issubclass(kind, AttributeError):
+        del found["obj"]  # that may be anything, and pickle leaves it out as well
+    return found
+
+
+_FIELDS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+
+
+# Arrays that are mapped from files ----------------------------------------------------------
+
+
+def _reduced_map(array: Any) -> Any:
+    place = _place_of_map(array)
+    return array.__reduce_ex__(PROTOCOL) if place is None else (_map_again, place)
+
+
+def _place_of_map(array: Any) -> tuple[Any, ...] | None:
+    """Return where in a file an array mapped from it lies, None where it must be copied."""
+    mapping = array._mmap
+    if type(mapping) is not mmap.mmap or array.filename is None or array.mode == "c":
+        return None
+    if not array.size or not os.path.isfile(array.filename):
+        return None
+    begin = sys.modules["numpy"].frombuffer(mapping, "u1").ctypes.data
+    offset = array.ctypes.data - begin + array.offset // _GRAIN * _GRAIN
+    where = (array.filename, array.mode, offset)
+    return type(array), *where, array.dtype, array.shape, array.strides
+
+
+def _map_again(
+    kind: Any, file: Any, mode: str, offset: int, dtype: Any, shape: Any, strides: Any
+) -> Any:
+    from numpy.lib.stride_tricks import as_strided  # loaded already where there are such arrays
+
+    first = _whole(kind, file, mode)[offset : offset + dtype.itemsize].view(dtype)
+    return as_strided(first, shape, strides, subok=True)
+
+
+def _whole(kind: Any, file: Any, mode: str) -> Any:
+    """Return the bytes of a file, mapped once for all arrays that lie in it.
+
+    A process may have 65,530 mappings, and an array may have more rows.
+    """
+    status = os.stat(file)
+    key = (str(file), mode, status.st_dev, status.st_ino, status.st_size)
+    whole = _mapped.get(key)
+    if whole is None:
+        whole = kind(file, "u1", "r" if mode == "r" else "r+")
+        whole.mode = mode
+        _mapped[key] = whole
+    return whole
+
+
+_mapped: weakref.WeakValueDictionary[tuple[Any, ...], Any] = weakref.WeakValueDictionary()
+_GRAIN = mmap.ALLOCATIONGRANULARITY
