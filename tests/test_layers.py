@@ -47,6 +47,7 @@ LAYERS = [
     {"decide.fingerprint", "decide.uses", "decide.coarse", "decide.effects"},
     {"decide.walk"},
     {"decide.kinds"},
+    {"decide.arrays"},
     {"decide.encoders"},
     {"decide.contents"},
     {"decide.usage"},

@@ -12,12 +12,14 @@ import textwrap
 import tracemalloc
 import types
 from contextlib import contextmanager
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from amorsize.decide.fingerprint import fingerprint
 from amorsize.decide.uses import uses
+from amorsize.decide.walk import MOST_NODES, Walk
 from tests import programs
 
 MOST_CALLS = 100_000  # of functions, in Python and in C: 20 ms at most
@@ -97,6 +99,17 @@ def keyed():
     return nodes[0]
 
 
+NODES = [Node(number) for number in range(150)]
+
+
+def complete(count, kind):
+    """Return one of so many objects, each of which refers to all."""
+    nodes = [Node(number) for number in range(count)]
+    for node in nodes:
+        node.links = kind(nodes)
+    return nodes[0]
+
+
 def deep(length):
     inner = ()
     for number in range(length):
@@ -123,6 +136,10 @@ LINKED = {
     "doubling tuple": doubling,
     "lists of lists": lambda: [[[i, j, "x" * 99] for j in range(300)] for i in range(300)],
     "dicts of dicts": lambda: {i: {j: {"k": [i, j]} for j in range(99)} for i in range(99)},
+    "each with a list of all": lambda: complete(500, list),
+    "each with a set of all": lambda: complete(500, set),
+    "lists of the same objects": lambda: [[NODES[:]] * 9 for _ in range(190)],
+    "sets of the same objects": lambda: [[set(NODES) for _ in range(190)] for _ in range(9)],
     "many objects in a set": lambda: {Node(number) for number in range(500)},
     "very many objects in a set": lambda: {Node(number) for number in range(20_000)},
 }
@@ -134,6 +151,16 @@ def test_what_is_linked_is_looked_at_once(name):
     func = over(LINKED[name]())
     with at_most(MOST_CALLS):
         assert fingerprint(func).stable
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
+def test_references_to_what_is_known_are_counted(kind):
+    """A walk that is bounded in objects is bounded in references between them as well."""
+    walk = Walk()
+    walk.value(complete(500, kind))
+    walk.encoding()
+    references = sum(len(node.children) + len(node.members) for node in walk._nodes)
+    assert references < 4 * MOST_NODES
 
 
 @pytest.mark.parametrize("name", ["sharing", "sixty linked through sets", "keyed"])
@@ -219,6 +246,14 @@ def shared_memory():
     return mmap.mmap(-1, 20_000_000)
 
 
+def element(count):
+    """Return a node of an XML tree with so many children."""
+    root = ElementTree.Element("root")
+    for _ in range(count):
+        ElementTree.SubElement(root, "item")
+    return root
+
+
 LARGE = {
     "text": lambda: "x" * 20_000_000,
     "text beyond ASCII": lambda: "\u1234" * 10_000_000,
@@ -251,6 +286,8 @@ LARGE = {
     "chain of dicts": lambda: collections.ChainMap(dict.fromkeys(range(MANY))),
     "user's dict": lambda: collections.UserDict(dict.fromkeys(range(MANY))),
     "deque": lambda: collections.deque(range(MANY)),
+    "element": lambda: element(200_000),
+    "generators of random numbers": lambda: [random.Random(seed) for seed in range(400)],
     "set of numbers": lambda: set(range(MANY)),
     "set of text": lambda: set(map(str, range(200_000))),
     "set of long texts": lambda: {f"{number}{'x' * 100_000}" for number in range(200)},
@@ -258,6 +295,11 @@ LARGE = {
     "array of NumPy": lambda: np.zeros(2_500_000),
     "array with gaps": lambda: np.zeros((2_000, 2_000)).T[::2, ::3],
     "array of objects": lambda: np.array([Node(0)] * 100_000, dtype=object),
+    "array of texts, one of them long": lambda: np.array(["short"] * 60 + ["a" * 300_000]),
+    "array of long rows": lambda: np.zeros(100, dtype="V1000000"),
+    "array of long rows with gaps": lambda: np.zeros((20, 20), dtype="V100000")[::2, ::3],
+    "array of many fields": lambda: np.zeros(3, dtype=[(f"f{n}", "i4") for n in range(5_000)]),
+    "type of many fields": lambda: np.dtype([(f"f{n}", "i4") for n in range(5_000)]),
     "array of long texts": lambda: np.array(["x" * 1_000_000] * 3, dtype=object),
 }
 
@@ -275,6 +317,12 @@ def test_what_is_large_is_neither_copied_nor_encoded_whole(name):
         tracemalloc.stop()
 
 
+def levels(pandas):
+    """Return an index of two levels, each with many values."""
+    dates = pandas.date_range("2000", periods=100_000, freq="s")
+    return pandas.MultiIndex.from_arrays([dates, range(100_000)])
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -283,6 +331,12 @@ def test_what_is_large_is_neither_copied_nor_encoded_whole(name):
         lambda pandas: pandas.Series(np.zeros(1_000_000)),
         lambda pandas: pandas.Series([list(range(100_000))] * 1_000),
         lambda pandas: pandas.Index(np.arange(1_000_000.0)),
+        lambda pandas: pandas.DataFrame({c: [np.ones(900)] * 100 for c in "abcde"}),
+        lambda pandas: pandas.Series([collections.Counter(range(5_000))] * 100),
+        lambda pandas: pandas.Series([collections.deque(range(50_000)) for _ in range(70)]),
+        lambda pandas: pandas.Series([pandas.DataFrame(np.zeros((50, 5)))] * 70),
+        lambda pandas: pandas.Series(0, index=levels(pandas)),
+        levels,
         lambda pandas: pandas.Series(pandas.Categorical(map(str, range(100_000)))),
     ],
 )
@@ -295,6 +349,20 @@ def test_frames_of_any_size_are_sampled(make):
         with at_most(MOST_CALLS):
             assert fingerprint(func).stable
         assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("make", [iter, lambda values: iter(values.items()), lambda v: iter({*v})])
+def test_iterators_over_large_tables_are_not_copied(make):
+    """An iterator over a large dictionary or set counts by what is left, in this process alone."""
+    tracemalloc.start()
+    try:
+        func = over(make(dict.fromkeys(range(200_000))))
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        assert not fingerprint(func).stable
+        assert tracemalloc.get_traced_memory()[1] - before < MOST_BYTES
     finally:
         tracemalloc.stop()
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import copyreg
 import itertools
 import sys
+import types
 from collections.abc import Callable, Iterable
 from struct import pack
 
 from .atoms import ATOMS, MOST_ITEMS, atom_of, sampled, set_of_atoms
 from .codes import make_room
-from .looking import attributes, hides_state, module_of, namespace_of, slots
+from .looking import (
+    attributes,
+    fetch,
+    hides_state,
+    module_of,
+    mro,
+    namespace,
+    namespace_of,
+    slots,
+)
 from .owners import PYTHON, USER, is_users, owner, version
 
 TYPE_CHECKING = False
@@ -20,9 +31,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTAINERS",
+    "by",
+    "by_global_name",
     "instance",
+    "kind_of",
     "mapping",
     "own_state",
+    "reduced_by_library",
     "sequence",
     "series",
     "state",
@@ -44,10 +59,10 @@ def sequence(walk: Walk, values: tuple[Any, ...] | list[Any]) -> None:
 
 
 def series(walk: Walk, size: int, *ends: Iterable[Any]) -> None:
-    """Encode a length, and the first items that each of some iterables gives."""
+    """Encode a length, and as many of the first items that each of some iterables gives."""
     walk.parts.append(b"<" + pack("<q", size))
     for end in ends:
-        sequence(walk, list(itertools.islice(end, 2 * MOST_ITEMS)))
+        sequence(walk, list(itertools.islice(end, 2 * MOST_ITEMS // len(ends))))
 
 
 def mapping(walk: Walk, value: Any) -> None:
@@ -132,10 +147,11 @@ def instance(walk: Walk, value: Any) -> None:
     walk.mutable = True
     kind = type(value)
     walk.refer(kind)
-    module = module_of(kind)
-    whose = owner(module)
+    whose = owner(module_of(kind))
     if whose != USER:
-        name = _global_name(value, module, whose) or _own_name(value)
+        if by_global_name(walk, value):
+            return
+        name = _own_name(value)
         if name:
             walk.tag(b"G", name)
             return
@@ -143,9 +159,39 @@ def instance(walk: Walk, value: Any) -> None:
         # Python's own types know best what they are; their slots may hold mere caches.
         _reduced(walk, value)
         return
+    if whose != USER and callable(value):
+        wrapped = fetch(value, "__wrapped__")
+        if wrapped is not None:
+            # What a library's wrapper keeps beside (calls, times, locks) is not what it does.
+            walk.refer(wrapped)
+            return
     own_state(walk, value)
     if hides_state(kind) and not issubclass(kind, _WITH_CONTENT):
-        _hidden(walk, value, whose)
+        _hidden(walk, value)
+
+
+def kind_of(walk: Walk, value: Any) -> None:
+    """Encode the type of an object, and its attributes where the type is a subclass of a known one.
+
+    That is all of a lock, of what a thread or a context keeps to itself, and of containers that
+    lose what nobody else holds.
+    """
+    walk.mutable = True
+    kind = type(value)
+    walk.refer(kind)
+    if owner(module_of(kind)) == USER:
+        own_state(walk, value)
+
+
+def by(*names: str) -> Callable[[Walk, Any], None]:
+    """Return an encoder of an object by its type and some of its attributes."""
+
+    def encode(walk: Walk, value: Any) -> None:
+        kind_of(walk, value)
+        for name in names:
+            walk.refer(fetch(value, name))
+
+    return encode
 
 
 def own_state(walk: Walk, value: Any) -> None:
@@ -154,29 +200,45 @@ def own_state(walk: Walk, value: Any) -> None:
     if found is not None:
         state(walk, found)
     for name, content in slots(value):
-        walk.tag(b"a", name)
-        walk.refer(content)
+        if not _is_own_hash(name, content):
+            walk.tag(b"a", name)
+            walk.refer(content)
 
 
 def state(walk: Walk, values: dict[str, Any]) -> None:
     """Encode a dictionary of attributes."""
-    walk.parts.append(b"A" + pack("<q", len(values)))
-    _pairs(walk, dict.items(values))
+    walk.parts.append(b"A" + pack("<q", max(len(values), 2 * MOST_ITEMS)))
+    # In one go, as another thread may be changing it.
+    for name, value in list(itertools.islice(dict.items(values), 2 * MOST_ITEMS)):
+        if not _is_own_hash(name, value):
+            walk.refer(name)
+            walk.refer(value)
 
 
-def _global_name(value: Any, module: str, whose: str) -> str:
-    """Return under which name the library that a type is from has a value as a global, or "".
+def _is_own_hash(name: object, value: object) -> bool:
+    """Return whether an attribute is a hash that the object keeps of itself, or is to keep.
+
+    It follows the hash seed, and whether it was asked for.
+    """
+    return type(name) is str and name.endswith("hash") and (value is None or type(value) is int)
+
+
+def by_global_name(walk: Walk, value: Any) -> bool:
+    """Encode an object of a library's by its name, if it is a global there; return if so.
 
     Such an object (``os.environ``, the generator behind ``random.random``, ``pandas.NA``) is who it
     is, whatever it holds in this process.
     """
-    places = [module, module.partition(".")[0]] + (["sys"] if whose == PYTHON else [])
-    for place in places:
+    module = module_of(type(value))
+    whose = owner(module)
+    places = [module, module.partition(".")[0]] if whose != USER else []
+    for place in places + (["sys"] if whose == PYTHON else []):
         values = namespace_of(sys.modules.get(place))
         name = _names_in(place, values).get(id(value), "")
         if name and values.get(name) is value:
-            return f"{place}:{name}"
-    return ""
+            walk.tag(b"G", f"{place}:{name}")
+            return True
+    return False
 
 
 def _names_in(place: str, values: dict[str, Any]) -> dict[int, str]:
@@ -201,32 +263,66 @@ def _own_name(value: Any) -> str:
         return ""
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     module = getattr(value, "__module__", None)
-    if type(name) is not str or type(module) is not str or "<" in name:
+    if type(name) is not str or type(module) is not str or _named(module, name) is not value:
         return ""
-    return f"{module}:{name} {'' if is_users(module) else version(module)}"
+    if not is_users(module):
+        return f"{module}:{name} {version(module)}"
+    # It may wear the name of the user's function that it is made around.
+    return "" if attributes(value) else f"{module}:{name}"
 
 
-def _hidden(walk: Walk, value: Any, whose: str) -> None:
-    """Encode what an object keeps in C, if anything is known of that."""
-    wrapped = None if whose == USER else (attributes(value) or {}).get("__wrapped__")
-    if wrapped is None:
-        walk.stable = False
+def _named(module: str, name: str) -> object:
+    """Return what lies under a qualified name in a module."""
+    first, *rest = name.split(".")
+    found: Any = namespace_of(sys.modules.get(module)).get(first)
+    for part in rest:
+        found = namespace(found).get(part) if issubclass(type(found), type) else None
+    return found
+
+
+def _hidden(walk: Walk, value: Any) -> None:
+    """Encode what an object keeps in C, where its nearest base of Python's says how."""
+    for base in mro(type(value)):
+        if owner(module_of(base)) == PYTHON:
+            reduce = namespace(base).get("__reduce_ex__") or namespace(base).get("__reduce__")
+            # Those in C do not ask the object for what its class may have overridden.
+            if base is not object and type(reduce) is types.MethodDescriptorType:
+                _parts(walk, reduce(value, 4) if "ex" in reduce.__name__ else reduce(value))
+                return
+    walk.stable = False
+
+
+def reduced_by_library(walk: Walk, value: Any) -> None:
+    """Encode an object by the reduction that the nearest of its bases that is no user's has."""
+    walk.mutable = True
+    base: Any = next(
+        base
+        for base in mro(type(value))
+        if owner(module_of(base)) != USER and "__reduce__" in namespace(base)
+    )
+    _parts(walk, base.__reduce__(value))
 
 
 def _reduced(walk: Walk, value: Any) -> None:
     """Encode an object of Python's own by its reduction."""
-    if issubclass(type(value), _WITH_CONTENT) or type(value) is object:
+    kind = type(value)
+    if issubclass(kind, _WITH_CONTENT) or kind is object:
         return
+    registered = copyreg.dispatch_table.get(kind)
     try:
-        reduced = value.__reduce_ex__(4)
+        reduced = value.__reduce_ex__(4) if registered is None else registered(value)
     except Exception:  # noqa: BLE001 - its type may have any reason not to be taken apart
         walk.stable = False
         return
     if isinstance(reduced, str):
         walk.tag(b"R", reduced)
-        return
+    else:
+        _parts(walk, reduced)
+
+
+def _parts(walk: Walk, reduced: tuple[Any, ...]) -> None:
     for part in reduced:
-        if hasattr(part, "__next__"):
+        if hasattr(type(part), "__next__"):
             sequence(walk, list(itertools.islice(part, MOST_ITEMS)))
         else:
             walk.refer(part)

@@ -37,9 +37,10 @@ __all__ = ["MISSING", "Walk", "content_of"]
 
 # Objects to look at; what is largest takes 6 ms (November 2026, two-core machine).
 MOST_NODES = 2_000
-# Steps: one for an atom, and for each 128 bytes of an encoding; for a plain object, and for what
-# encoders find to be more (a function, a slot of a class).
+# Steps: one for an atom, and for each 128 bytes of an encoding; for a plain object, for another
+# reference to one, and for what encoders find to be more (a function, a slot of a class).
 STEPS_OF_NODE = 6
+STEPS_OF_REFERENCE = 2
 BYTES_A_STEP = 7  # as a power of two
 MOST_ROUNDS = 4  # of giving new colours; structures that only more would tell apart are alike
 
@@ -112,8 +113,7 @@ class Walk:
         kind = type(value)
         atom = atom_of(kind)
         if atom is None:
-            self.parts.append(b"@")
-            self._node.children.append(self._place(id(value), value))
+            self._child(id(value), value, None)
             return
         part = atom(value)
         self.parts.append(part)
@@ -133,8 +133,7 @@ class Walk:
         if self._left < 0:
             self._cut()
             return
-        self.parts.append(b"@")
-        self._node.children.append(self._place(key, value, encode))
+        self._child(key, value, encode)
 
     def members(self, values: list[Any]) -> None:
         """Refer to values whose order means nothing."""
@@ -158,6 +157,10 @@ class Walk:
 
     # The mechanism --------------------------------------------------------------------------
 
+    def _child(self, key: object, value: Any, encode: Encoder | None) -> None:
+        self.parts.append(b"@")
+        self._node.children.append(self._place(key, value, encode))
+
     def _cut(self) -> None:
         self.cut = self.mutable = True
 
@@ -168,6 +171,8 @@ class Walk:
             place = self._places[key] = len(self._met)
             self._met.append((value, encode))
             self._left -= STEPS_OF_NODE
+        else:
+            self._left -= STEPS_OF_REFERENCE
         return place
 
     def _encode(self, value: Any, encode: Encoder | None) -> None:
