@@ -52,7 +52,7 @@ from .decide.planner import (
 from .lookup import loaded
 from .naming import Name, is_settled, name_of, name_of_code
 from .options import count_jobs, environment_cap
-from .units import duration
+from .units import duration, memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -433,7 +433,7 @@ class Adviser:
             cost = start_seconds(self.costs.fork, 2, resident)
             self.method = plan.method
             self.method_reason = (
-                f"forking a process of {resident / 1e9:.1f} GB would take {duration(cost)}"
+                f"forking a process of {memory(resident)} would take {duration(cost)}"
             )
 
     def threads_hint(self, profile: Profile, items: int, seconds: float) -> str:
