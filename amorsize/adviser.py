@@ -6,6 +6,7 @@ and hands the planner a situation. ``Session`` asks it while a call runs, ``opti
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -63,6 +64,7 @@ __all__ = [
     "Adviser",
     "assumed_items",
     "count_workers",
+    "cut_by",
     "doubt_costs",
     "forget_costs",
     "hindrance",
@@ -175,6 +177,17 @@ def count_workers(n_jobs: int | None) -> int | None:
     cpus = this_machine().cpus if n_jobs < 0 else 1
     jobs = count_jobs(n_jobs, cpus)
     return jobs if cap is None else min(jobs, cap)
+
+
+def cut_by(n_jobs: int | None) -> str:
+    """Return the setting of the environment that allows fewer workers than asked for, or "".
+
+    Args:
+        n_jobs: the option.
+    """
+    if n_jobs is None or count_workers(n_jobs) == count_jobs(n_jobs, this_machine().cpus):
+        return ""
+    return f"AMORSIZE_N_JOBS={os.environ.get('AMORSIZE_N_JOBS')}"
 
 
 def hindrance() -> str:
