@@ -15,6 +15,7 @@ from functools import partial
 from . import cache
 from .decide.coarse import coarse_digest
 from .decide.forking import got_stuck, remember_stuck
+from .decide.helpers import needed_thread
 from .decide.learning import (
     Seen,
     bounded_costs,
@@ -308,15 +309,27 @@ class Adviser:
         before = self.method
         if before == self._remembered_under and before != "thread":
             self.method, self.method_reason = choose_start_method(mp_context)
-            if self.method == "fork" and self.method_reason != ASKED and got_stuck(self.func):
-                self.leave_fork()
+            if self.method == "fork" and self.method_reason != ASKED:
+                self._avoid_lack()
         return self.method != before
+
+    def _avoid_lack(self) -> None:
+        """Leave fork where a forked worker would wait for a thread that it lacks."""
+        if got_stuck(self.func):
+            self.leave_fork()
+        elif thread := needed_thread(self.func):
+            self.method = "forkserver"
+            self.method_reason = (
+                f"the function hands work to the thread {thread}, which no fork has"
+            )
 
     def leave_fork(self) -> None:
         """Start workers in another way than by forking, now and in later calls of the function."""
         remember_stuck(self.func)
         self.method = "forkserver"
-        self.method_reason = "forked workers waited for a lock that nothing could release"
+        self.method_reason = (
+            "forked workers waited for a thread they lack, or for a lock that nothing could release"
+        )
 
     @property
     def hit(self) -> bool:

@@ -294,6 +294,10 @@ class Outcome(NamedTuple):
         undecided = self.plan is None and self.forecast is None and self.jobs != 1
         if undecided and (self.ended_early or not self.produced):
             return "it ended before anything was decided"
+        adviser = self.adviser
+        if self.gave_up and adviser is not None and adviser.method == "forkserver":
+            # What cannot be sent could have been inherited by a fork.
+            return f"{self.reason}; by forkserver: {adviser.method_reason}"
         return self.reason
 
     def _about_limits(self) -> list[str]:
