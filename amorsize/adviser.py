@@ -6,6 +6,7 @@ and hands the planner a situation. ``Session`` asks it while a call runs, ``opti
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from functools import partial
 from . import cache
 from .decide.coarse import coarse_digest
 from .decide.forking import got_stuck, remember_stuck
+from .decide.helpers import needed_thread
 from .decide.learning import (
     Seen,
     bounded_costs,
@@ -52,7 +54,7 @@ from .decide.planner import (
 from .lookup import loaded
 from .naming import Name, is_settled, name_of, name_of_code
 from .options import count_jobs, environment_cap
-from .units import duration
+from .units import duration, memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ __all__ = [
     "Adviser",
     "assumed_items",
     "count_workers",
+    "cut_by",
     "doubt_costs",
     "forget_costs",
     "hindrance",
@@ -175,6 +178,17 @@ def count_workers(n_jobs: int | None) -> int | None:
     cpus = this_machine().cpus if n_jobs < 0 else 1
     jobs = count_jobs(n_jobs, cpus)
     return jobs if cap is None else min(jobs, cap)
+
+
+def cut_by(n_jobs: int | None) -> str:
+    """Return the setting of the environment that allows fewer workers than asked for, or "".
+
+    Args:
+        n_jobs: the option.
+    """
+    if n_jobs is None or count_workers(n_jobs) == count_jobs(n_jobs, this_machine().cpus):
+        return ""
+    return f"AMORSIZE_N_JOBS={os.environ.get('AMORSIZE_N_JOBS')}"
 
 
 def hindrance() -> str:
@@ -295,15 +309,27 @@ class Adviser:
         before = self.method
         if before == self._remembered_under and before != "thread":
             self.method, self.method_reason = choose_start_method(mp_context)
-            if self.method == "fork" and self.method_reason != ASKED and got_stuck(self.func):
-                self.leave_fork()
+            if self.method == "fork" and self.method_reason != ASKED:
+                self._avoid_lack()
         return self.method != before
+
+    def _avoid_lack(self) -> None:
+        """Leave fork where a forked worker would wait for a thread that it lacks."""
+        if got_stuck(self.func):
+            self.leave_fork()
+        elif thread := needed_thread(self.func):
+            self.method = "forkserver"
+            self.method_reason = (
+                f"the function hands work to the thread {thread}, which no fork has"
+            )
 
     def leave_fork(self) -> None:
         """Start workers in another way than by forking, now and in later calls of the function."""
         remember_stuck(self.func)
         self.method = "forkserver"
-        self.method_reason = "forked workers waited for a lock that nothing could release"
+        self.method_reason = (
+            "forked workers waited for a thread they lack, or for a lock that nothing could release"
+        )
 
     @property
     def hit(self) -> bool:
@@ -433,7 +459,7 @@ class Adviser:
             cost = start_seconds(self.costs.fork, 2, resident)
             self.method = plan.method
             self.method_reason = (
-                f"forking a process of {resident / 1e9:.1f} GB would take {duration(cost)}"
+                f"forking a process of {memory(resident)} would take {duration(cost)}"
             )
 
     def threads_hint(self, profile: Profile, items: int, seconds: float) -> str:

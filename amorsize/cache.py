@@ -418,7 +418,7 @@ def import_cache(path: str | os.PathLike[str], *, overwrite: bool = False) -> in
     with open(path, encoding="utf-8") as file:
         try:
             data = json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{os.fspath(path)} is not a file of export_cache: {error}") from error
     known = isinstance(data, dict) and data.get("amorsize") == "cache"
     if not known or not isinstance(data.get("records"), list):

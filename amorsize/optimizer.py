@@ -10,14 +10,14 @@ from itertools import chain, islice
 from time import perf_counter
 from typing import Any
 
-from .adviser import Adviser, assumed_items, count_workers
+from .adviser import Adviser, assumed_items, count_workers, cut_by
 from .api import plain_function
 from .decide.machine import Machine
 from .decide.model import Costs, Profile
 from .decide.planner import Plan, fixed_chunksize
 from .decide.probe import Probe, peak_memory_bytes, pickling, profile_of
 from .options import check_context, check_flag, check_jobs, check_seconds, check_whole
-from .units import counted
+from .units import counted, times
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class OptimizationResult:
     def __repr__(self) -> str:
         return (
             f"<OptimizationResult n_jobs={self.n_jobs}, chunksize={self.chunksize} "
-            f"({self.executor_type}, {self.estimated_speedup:.2f} times the serial loop)>"
+            f"({self.executor_type}, {times(self.estimated_speedup)} times the serial loop)>"
         )
 
     def __str__(self) -> str:
@@ -77,14 +77,14 @@ class OptimizationResult:
         lines = [
             f"use n_jobs={self.n_jobs}, chunksize={self.chunksize} ({self.executor_type})",
             f"  because   {self.reason}",
-            f"  speed-up  {self.estimated_speedup:.2f} times the serial loop, by forecast",
+            f"  speed-up  {times(self.estimated_speedup)} times the serial loop, by forecast",
         ]
         hints: list[str] = []
         basis = self.basis
         if basis is not None:
             when = "earlier, and remembered" if self.cache_hit else "on a sample, now"
             lines.append(f"  measured  {when}")
-            lines.append(f"  an item   {describe(basis.profile)}")
+            lines.append(f"  an item   {describe(basis.profile, basis.machine.cpus)}")
             lines.append(f"  machine   {basis.machine}")
             if basis.plan is not None:
                 lines += describe_candidates(basis.plan)
@@ -102,7 +102,7 @@ class Basis:
         machine: what the process may use, and why no more.
         costs: what the machine charges, as far as learned.
         items: number of items.
-        plan: the forecasts; None where nothing can be sent to workers.
+        plan: the forecasts; None where workers were no question.
     """
 
     profile: Profile
@@ -127,7 +127,8 @@ def optimize(
     """Return how many workers and what chunk size suit ``func`` over ``data``.
 
     Unlike ``smart_map``, this runs ``func`` on a sample whose results are thrown away, so those
-    items run again in your own pool. With a remembered measurement nothing runs at all.
+    items run again in your own pool. With a remembered measurement nothing runs at all. Items or
+    results that no pool can send are never remembered: the next call may have others.
 
     Args:
         func: what the pool will call.
@@ -168,11 +169,18 @@ def optimize(
     )
     adviser.look_up()
     measured = adviser.remembered()
-    notes: list[str] = []
+    unsent = ""
     if measured is None and items != 0:
-        measured, data, notes = _sample(func, data, sample_size)
-    result = _advise(adviser, measured, data, target_chunk_duration, notes, keep=profile)
-    if measured is not None and not adviser.hit:
+        measured, data, unsent = _sample(func, data, sample_size)
+    why_serial = "items or results cannot be sent between processes" if unsent else ""
+    if adviser.jobs == 1 and not unsent:
+        limit = cut_by(n_jobs)
+        why_serial = f"{limit} allows one job" if limit else "one job was asked for"
+    notes = [unsent] if unsent else []
+    result = _advise(
+        adviser, measured, data, target_chunk_duration, why_serial, notes, keep=profile
+    )
+    if measured is not None and not adviser.hit and not unsent:
         adviser.remember(
             measured,
             executor=result.executor_type,
@@ -213,13 +221,17 @@ def _length(data: Iterable[Any]) -> int | None:
 
 def _sample(
     func: Callable[..., Any], data: Iterable[Any], size: int
-) -> tuple[Profile | None, Iterable[Any], list[str]]:
-    """Run ``func`` on the first items; return (profile, data with nothing lost, warnings)."""
+) -> tuple[Profile | None, Iterable[Any], str]:
+    """Run ``func`` on the first items.
+
+    Returns:
+        (profile, data with nothing lost, why no pool can send items and results, "" if one can).
+    """
     source = iter(data)
     items = list(islice(source, size))
     whole = chain(items, source) if source is data else data
     if not items:
-        return None, whole, []
+        return None, whole, ""
     probe, peak = Probe(), peak_memory_bytes()
     watch = probe.watch(1)
     result = func(items[0])
@@ -232,8 +244,7 @@ def _sample(
             for item in group:
                 result = func(item)
             probe.add(watch.block(len(group)))
-    notes: list[str] = []
-    travel = None
+    travel, unsent = None, ""
     try:
         sent = pickling(items[-1:], pickle.dumps)[0]
         received, seconds = pickling([result], pickle.dumps)
@@ -245,13 +256,13 @@ def _sample(
             waiting_workers=0,
         )
     except Exception as error:  # noqa: BLE001 - a user's reduction may raise anything
-        notes.append(
+        unsent = (
             f"items or results cannot be pickled, so no pool can run this: "
             f"{type(error).__name__}: {error}"
         )
     grown = max(0, peak_memory_bytes() - peak)
     profile = profile_of(probe.usual, probe.mean, memory_bytes=grown, travel=travel)
-    return profile, whole, notes
+    return profile, whole, unsent
 
 
 # Below this, timing an item alone measures the clock as much as the item.
@@ -263,11 +274,22 @@ def _advise(
     profile: Profile | None,
     data: Iterable[Any],
     target_chunk_duration: float,
+    why_serial: str,
     notes: list[str],
     *,
     keep: bool,
 ) -> OptimizationResult:
-    """Turn what is known into advice."""
+    """Turn what is known into advice.
+
+    Args:
+        adviser: has looked up what is remembered.
+        profile: what an item costs, None where there is none.
+        data: to be handed back.
+        target_chunk_duration: longest time of a chunk wanted, s.
+        why_serial: why workers are no question, "" where they are one.
+        notes: warnings so far.
+        keep: whether to hand back the profile.
+    """
     if profile is None:
         return OptimizationResult(1, 1, "there is no data", 1.0, (), data, False, "serial")
     items = adviser.items
@@ -276,17 +298,15 @@ def _advise(
         notes.append(
             f"the length of the data is unknown; {counted(items, 'item was', 'items were')} assumed"
         )
-    plan = None
-    if notes and adviser.items is not None:  # nothing can be sent
-        reason, speedup, n_jobs = "items or results cannot be sent between processes", 1.0, 1
-    else:
+    plan, reason, speedup, n_jobs = None, why_serial, 1.0, 1
+    if not why_serial:
         # Pool.map sends every argument, whatever the start method.
         plan = adviser.plan(profile, items, sliceable=False, must_run=adviser.jobs is not None)
         reason, n_jobs = plan.reason, plan.n_jobs
         speedup = plan.serial_seconds / max(plan.seconds, 1e-9)
         if plan.executor == "process" and speedup < 1:
             notes.append(
-                f"n_jobs={n_jobs} is forecast to take {1 / speedup:.1f} times the serial time"
+                f"n_jobs={n_jobs} is forecast to take {times(1 / speedup)} times the serial time"
             )
     costs = adviser.costs
     size = fixed_chunksize(

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .adviser import Adviser, machine_costs
+from .adviser import Adviser, cut_by, machine_costs
 from .decide.learning import MOST_CROWDING, Seen
 from .decide.machine import resident_bytes, this_machine, usable_cpus, waiting_programs
 from .decide.model import FRESH_METHODS, SHARED_FROM_BYTES, WAITING_SHARE, Profile, slowdown
@@ -18,7 +18,7 @@ from .decide.planner import Plan
 from .decide.probe import Tally, profile_of
 from .decide.steps import Stage, Steps
 from .evidence import Evidence
-from .options import Options
+from .options import Options, environment_cap
 from .units import counted, duration
 
 TYPE_CHECKING = False
@@ -230,17 +230,29 @@ class Outcome(NamedTuple):
             seen = seen._replace(shared_seconds=engine.course.packed / moved)
         return seen._replace(crowding=self._crowding(engine))
 
+    @property
+    def ended_early(self) -> bool:
+        """Whether it ended before it had given a result for each item, as far as one can tell.
+
+        An item raised, time was up, or whoever asked for the results had enough.
+        """
+        items = self.adviser.items if self.adviser is not None else None
+        return items is not None and self.produced < items
+
     def report(self) -> RunReport:
         """Return what was decided and what happened."""
         from .show.report import RunReport  # few calls want to see it
 
-        engine, adviser, plan = self.engine, self.adviser, self.plan
+        engine, adviser, plan, early = self.engine, self.adviser, self.plan, self.ended_early
         profile = self.profile()
         spans = tuple(engine.course.spans) if engine is not None else ()
         used = plan is not None and engine is not None and not self.gave_up
         worker_items = engine.course.tally.items if used and engine is not None else 0
         long = self.elapsed >= NOTEWORTHY_SECONDS
         busy = others(waiting_programs(), os.cpu_count() or 1) if long else ""
+        told = [*self.warnings, *self._about_limits()]
+        if not early:
+            told += contradictions(self.forecast, self.elapsed, busy)
         return RunReport(
             function=getattr(self.func, "__qualname__", type(self.func).__qualname__),
             items=self.produced,
@@ -250,29 +262,74 @@ class Outcome(NamedTuple):
             chunks=engine.course.chunks if engine is not None else 0,
             start_method=adviser.method if used and adviser is not None else "",
             start_reason=adviser.method_reason if used and adviser is not None else "",
-            reason=self.reason,
+            reason=self._why(),
             cache_hit=adviser is not None and adviser.hit,
             plan=plan or self.serial_plan,
             profile=profile,
             forecast_seconds=self.forecast,
             actual_seconds=self.elapsed,
             decided_seconds=self.decided,
-            serial_seconds=None if profile is None else profile.item_seconds * self.produced,
-            caller_items=max(0, self.produced - worker_items),
+            serial_seconds=(
+                None if profile is None or early else profile.item_seconds * self.produced
+            ),
+            caller_items=self._caller_items(worker_items),
             worker_items=worker_items,
             workers=tuple(sorted({span.worker for span in spans if span.worker})),
             retried=engine.retried if engine is not None else 0,
-            warnings=(*self.warnings, *contradictions(self.forecast, self.elapsed, busy)),
+            warnings=tuple(told),
             timeline=spans,
             machine=this_machine(),
             hints=() if profile is None else tuple(self._hints(profile, used=used, busy=busy)),
             busy=busy,
+            ended_early=early,
         )
 
+    def _why(self) -> str:
+        """Return why it ran as it did, where nothing was planned as well."""
+        if self.plan is None and self.options.backend == "serial":
+            return 'backend="serial" was asked for'
+        limit = cut_by(self.options.n_jobs)
+        if self.plan is None and self.jobs == 1 and limit:
+            return f"{limit} allows one job"
+        undecided = self.plan is None and self.forecast is None and self.jobs != 1
+        if undecided and (self.ended_early or not self.produced):
+            return "it ended before anything was decided"
+        adviser = self.adviser
+        if self.gave_up and adviser is not None and adviser.method == "forkserver":
+            # What cannot be sent could have been inherited by a fork.
+            return f"{self.reason}; by forkserver: {adviser.method_reason}"
+        return self.reason
+
+    def _about_limits(self) -> list[str]:
+        """Return what is to be said where the environment allows fewer workers than asked for."""
+        n_jobs, limit = self.options.n_jobs, cut_by(self.options.n_jobs)
+        return [f"n_jobs={n_jobs} was cut to {self.jobs} by {limit}"] if limit else []
+
+    def _caller_items(self, worker_items: int) -> int:
+        """Return how many items ran in the calling process.
+
+        Args:
+            worker_items: how many ran in workers.
+        """
+        if not self.ended_early:
+            return max(0, self.produced - worker_items)
+        own = self.engine.course.own.items if self.engine is not None else 0
+        return self.evidence.probe.items + own
+
     def _hints(self, profile: Profile, *, used: bool, busy: str) -> list[str]:
-        """Return what would make the call faster."""
+        """Return what would make the call faster, and what it does that workers lose."""
         from .decide.effects import effects_of
-        from .show.hints import hints_for_effects, hints_for_run
+        from .show.hints import hints_for_effects
+
+        found = [] if self.ended_early else self._hints_for_speed(profile, used=used, busy=busy)
+        in_processes = used and self.plan is not None and self.plan.executor == "process"
+        if in_processes and self.engine is not None and self.engine.course.tally.items:
+            found += hints_for_effects(effects_of(self.func))
+        return found
+
+    def _hints_for_speed(self, profile: Profile, *, used: bool, busy: str) -> list[str]:
+        """Return what would make the call faster."""
+        from .show.hints import hints_for_run
 
         crew = self.engine.crew if self.engine is not None else None
         started = crew is not None and not crew.reused
@@ -281,21 +338,19 @@ class Outcome(NamedTuple):
             self.produced,
             machine_costs(use_cache=self.options.use_cache),
             self.plan if used else None,
-            jobs=self.jobs,
+            jobs=None if self._about_limits() else self.jobs,
             chunksize=self.options.chunksize,
             cpus=usable_cpus(),
             seconds=self.elapsed,
             start_seconds=crew.start_seconds + crew.end_seconds if crew and started else 0.0,
             shipped_bytes=crew.shipped_bytes if crew is not None else 0,
             busy=busy,
+            allowed=environment_cap(usable_cpus()),
         )
         adviser = self.adviser
         if adviser is not None and self.options.backend is None:
             hint = adviser.threads_hint(profile, self.produced, self.elapsed)
             found += [hint] if hint else []
-        in_processes = used and self.plan is not None and self.plan.executor == "process"
-        if in_processes and self.engine is not None and self.engine.course.tally.items:
-            found += hints_for_effects(effects_of(self.func))
         return found
 
 
@@ -349,5 +404,6 @@ def contradictions(forecast: float | None, actual: float, busy: str = "") -> lis
         return []
     if 1 / NOTEWORTHY <= actual / max(forecast, 1e-9) <= NOTEWORTHY:
         return []
-    cause = f", and the CPUs are busy with other programs: {busy}" if busy else ""
+    slowed = busy and actual > forecast
+    cause = f", and the CPUs are busy with other programs: {busy}" if slowed else ""
     return [f"it took {duration(actual)}; the forecast was {duration(forecast)}{cause}"]

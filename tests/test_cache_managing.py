@@ -272,7 +272,8 @@ class TestExport:
         assert now["guess"] is False
         assert now["profile"]["items"] <= 50  # of this run alone
 
-    @pytest.mark.parametrize("text", ["", "[]", '{"records": []}', "no"])
+    @pytest.mark.parametrize("text", ["", "[]", '{"records": []}', "no", "[" * 100_000],
+                             ids=["empty", "list", "unmarked", "text", "deep"])  # fmt: skip
     def test_another_file_is_refused(self, tmp_path, text):
         """With a word on what was expected."""
         (tmp_path / "other.json").write_text(text)

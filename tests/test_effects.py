@@ -1,7 +1,13 @@
 """What a function does to what it reaches: told where its items ran in workers."""
 
+import array
+import bisect
 import collections
 import functools
+import heapq
+import itertools
+import operator
+import queue as std_queue
 import random
 import shutil
 import subprocess
@@ -17,6 +23,11 @@ from tests import programs
 
 count = 0
 seen = []
+heap = []
+ticks = itertools.count()
+todo = std_queue.Queue()
+shorts = array.array("h")
+push = seen.append
 table = {}
 nested = {"a": {"b": []}}
 names = set()
@@ -104,6 +115,54 @@ def has_nested(x):
     return inner()
 
 
+def collects(x, found=[]):
+    found.append(x)
+
+
+def collects_into(found, x):
+    found.append(x)
+
+
+def collects_by_keyword(x, *, found=None):
+    found.append(x)
+
+
+def uses_an_alias(x):
+    mine = seen
+    mine.append(x)
+
+
+def uses_a_methods_alias(x):
+    add = seen.append
+    add(x)
+
+
+def uses_an_items_alias(x):
+    inner = nested["a"]
+    inner[x] = 1
+
+
+def counts_in_its_class(self, x):
+    type(self).n += 1
+    self.__class__.entries.append(x)
+
+
+class Counting:
+    n = 0
+    entries = []
+    count = counts_in_its_class
+
+
+@functools.lru_cache
+def cached(x):
+    seen.append(x)
+
+
+@functools.singledispatch
+def dispatched(x):
+    seen.append(x)
+
+
 CHANGES = {
     "append": (lambda x: seen.append(x + 1), "seen"),
     "extend": (lambda x: seen.extend([x, x]), "seen"),
@@ -122,6 +181,29 @@ CHANGES = {
     "a method": (Log().work, "self.n"),
     "a method's method": (Log().calls_another, "self.lines"),
     "an instance": (Log(), "self.total"),
+    "a default": (collects, "found"),
+    "a partial's default": (functools.partial(collects), "found"),
+    "a partial's argument": (functools.partial(collects_into, []), "found"),
+    "a partial's keyword": (functools.partial(collects_by_keyword, found=[]), "found"),
+    "an alias": (uses_an_alias, "seen"),
+    "a method's alias": (uses_a_methods_alias, "seen"),
+    "an item's alias": (uses_an_items_alias, "nested"),
+    "a global method": (lambda x: push(x + 1), "push"),
+    "a method as the function": (seen.append, "the list it belongs to"),
+    "a class's method": (lambda x: list.append(seen, x + 1), "seen"),
+    "a heap": (lambda x: heapq.heappush(heap, x + 1), "heap"),
+    "a heap in a dict": (lambda x: heapq.heappush(nested["a"], (x + 1, x)), "nested"),
+    "a sorted list": (lambda x: bisect.insort(seen, x + 1), "seen"),
+    "an iterator": (lambda x: next(ticks), "ticks"),
+    "a queue": (lambda x: todo.put(x + 1), "todo"),
+    "an array": (lambda x: shorts.append(x + 1), "shorts"),
+    "setattr": (lambda x: setattr(Config, "level", x + 1), "Config"),
+    "operator": (lambda x: operator.setitem(table, x, len(str(x))), "table"),
+    "a cached function": (cached, "seen"),
+    "a cached helper": (lambda x: cached(x + 1), "seen"),
+    "a dispatched function": (dispatched, "seen"),
+    "its class": (Counting().count, "type(self).n"),
+    "its class by attribute": (Counting().count, "self.__class__.entries"),
     "a partial": (functools.partial(lambda a, x: seen.append(a + x), 1), "seen"),
 }
 
@@ -169,7 +251,17 @@ def stores_two(x):
     table[x], seen[0] = x, x
 
 
+def sets_by_vars(x):
+    vars(Config)["level"] = x
+
+
+def sets_by_globals(x):
+    globals()["count"] = x
+
+
 STORES = {
+    sets_by_vars: "vars(Config)",
+    sets_by_globals: "globals()",
     stores_an_item: "table",
     stores_an_odd_key: "table",
     stores_deep: "nested",
@@ -196,8 +288,30 @@ def test_assignments_are_seen():
     assert effects_of(assigns_in_a_closure()).stored == ("n",)
 
 
+def default_generator(x, mine=rng):
+    return mine.random()
+
+
+table_of_generators = {"a": rng}
+
+
 def reads_only(x):
     local = []
+    heapq.heappush(local, x)
+    either = seen
+    either = [*either]
+    either.append(x)
+    setattr(Log(), "n", list.copy(seen))
+    fresh = (
+        collects_into,
+        sorted(seen),
+        type(x),
+        vars(Config)["level"],
+        next(iter(seen)),
+        todo.qsize(),
+    )
+    fresh = [*fresh]
+    fresh.append(operator.getitem(seen, 0))
     local.append(x)
     mine = {}
     mine[x] = local
@@ -225,6 +339,15 @@ def test_numpys_functions_are_no_changes():
         out[x] = np.add(x, np.sort(out)[0])
 
     assert effects_of(fills).changed == ("out",)
+    for changing in (
+        lambda x: out.fill(x + 1),
+        lambda x: np.add(out, x, out=out),
+        lambda x: np.add(x, x, out=out[1:], where=x > 0),
+        lambda x: np.add.at(out, [0], x + 1),
+    ):
+        assert effects_of(changing).changed == ("out",)
+    for reading in (lambda x: np.add(out, x), lambda x: out.sum() + out.max(where=x, initial=0)):
+        assert effects_of(reading) == Effects()
 
 
 def test_captured_generators_are_seen():
@@ -235,6 +358,8 @@ def test_captured_generators_are_seen():
     assert effects_of(lambda x: draw()).drawn == ("draw",)
     assert effects_of(Log().draws).drawn == ("self.rng",)
     assert effects_of(lambda x: log.rng.random()).drawn == ("log.rng",)
+    assert effects_of(default_generator).drawn == ("mine",)
+    assert effects_of(lambda x: table_of_generators["a"].random()).drawn == ("table_of_generators",)
     assert effects_of(Log().work).drawn == ()
     assert effects_of(lambda x: random.random() + random.Random(x).random()).drawn == ()
 
@@ -309,7 +434,9 @@ def test_other_versions_bytecode_says_the_same(version):
         pytest.skip(f"there is no Python {version} here")
     command = [python, "-c", OTHER_VERSIONS, str(programs.ROOT)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
-    assert done.stdout == "[('seen',), ('table',), ('self.n', 'self.m'), ('seen',)]\n"
+    expected = ["seen", "table", "self.n self.m", *["seen"] * 2, "type(self).n", "seen", "found",
+                "table"]  # fmt: skip
+    assert done.stdout == f"{expected}\n"
 
 
 OTHER_VERSIONS = """
@@ -327,5 +454,20 @@ class A:
         self.m += x
 def four(x):
     seen.append(x)
-print([effects_of(g).changed for g in (one, two, A().three, four)])
+import heapq
+def five(x):
+    heapq.heappush(seen, x + 1)
+class B:
+    n = 0
+    def six(self, x):
+        type(self).n += 1
+def seven(x):
+    mine = seen
+    mine.append(x)
+def eight(x, found=[]):
+    found.append(x)
+def nine(x):
+    return sorted(x, key=len, out=table)
+functions = (one, two, A().three, four, five, B().six, seven, eight, nine)
+print([" ".join(effects_of(g).changed) for g in functions])
 """

@@ -44,7 +44,7 @@ LAYERS = [
     {"run.channel", "run.stuck", "run.tracker", "run.unwarned"},
     {"decide.steps"},
     {"decide.planner", "decide.probe", "decide.learning"},
-    {"decide.fingerprint", "decide.uses", "decide.coarse", "decide.effects"},
+    {"decide.fingerprint", "decide.uses", "decide.coarse", "decide.effects", "decide.helpers"},
     {"decide.walk"},
     {"decide.kinds"},
     {"decide.arrays"},

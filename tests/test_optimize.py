@@ -1,5 +1,6 @@
 """optimize: advice from a sample, or from what is remembered, and nothing lost."""
 
+import threading
 import time
 
 import pytest
@@ -103,11 +104,43 @@ def test_explicit_workers_that_hurt_are_warned_about():
     assert "times the serial time" in advice.warnings[0]
 
 
-def test_results_that_cannot_travel_are_told():
-    """A function whose results no pool can return gets advice to stay serial."""
-    advice = optimize(f.generator_on_7, [7, 7, 7])
-    assert advice.n_jobs == 1
-    assert "cannot be pickled" in advice.warnings[0]
+def opaque(x):
+    f.busy_ms(x)
+    return lambda: x
+
+
+def ignores(x):
+    f.busy_ms(1)
+
+
+LOCKS = [threading.Lock()] * 500
+
+
+@pytest.mark.parametrize(
+    ("func", "data"),
+    [
+        (f.generator_on_7, lambda: [7, 7, 7]),
+        (opaque, lambda: range(500)),
+        (opaque, lambda: iter(range(500))),
+        (ignores, lambda: LOCKS),
+    ],
+    ids=["generators", "lambdas", "for an iterator", "locks as items"],
+)
+def test_what_cannot_travel_is_told_each_time(func, data):
+    """A function whose items or results no pool can send gets advice to stay serial, for good."""
+    for _ in range(2):
+        advice = optimize(func, data())
+        assert (advice.n_jobs, advice.executor_type) == (1, "serial")
+        assert advice.reason == "items or results cannot be sent between processes"
+        assert "cannot be pickled" in advice.warnings[0]
+
+
+def test_items_that_cannot_travel_say_nothing_of_others():
+    """What can be sent gets advice of its own after what cannot."""
+    optimize(ignores, LOCKS)
+    advice = optimize(ignores, range(500))
+    assert advice.warnings == ()
+    assert not advice.cache_hit
 
 
 def test_an_exception_in_the_sample_arrives():

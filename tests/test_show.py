@@ -136,14 +136,22 @@ def test_progress_without_tqdm_is_a_plain_line():
 
 
 def test_durations_have_suitable_units():
-    """From nanoseconds to seconds."""
-    assert [duration(s) for s in (0.0, 1e-9, 2e-6, 0.5, 90)] == [
-        "0 ns",
-        "1 ns",
-        "2 us",
-        "500 ms",
-        "90 s",
-    ]
+    """From nanoseconds to hours: three digits, in the unit they round to, never an exponent."""
+    told = {
+        0.0: "0 ns",
+        1e-9: "1 ns",
+        9.996e-7: "1 us",
+        2e-6: "2 us",
+        0.0009996: "1 ms",
+        0.5: "500 ms",
+        0.9994: "999 ms",
+        0.9999: "1 s",
+        90: "90 s",
+        999.6: "1,000 s",
+        1_234: "1,234 s",
+        100_000: "100,000 s",
+    }
+    assert [duration(seconds) for seconds in told] == list(told.values())
 
 
 class TestExplain:

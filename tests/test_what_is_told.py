@@ -20,9 +20,13 @@ from amorsize.decide.planner import Candidate, Situation, Way, make_plan, plan_f
 from amorsize.options import Options
 from amorsize.outcome import contradictions, others
 from amorsize.show.hints import hints_for_run
-from amorsize.units import counted
+from amorsize.show.report import RunReport, describe
+from amorsize.units import counted, times
 from tests import functions as f
 from tests import programs
+
+ASKED = {"jobs": None, "chunksize": None, "cpus": 2, "seconds": 1.0, "start_seconds": 0.0,
+         "shipped_bytes": 0}  # fmt: skip
 
 
 def best_of(plan):
@@ -90,6 +94,15 @@ def test_why_fork_was_not_used_is_said(tmp_path):
     assert "  started " not in report_of(f.double, range(100), n_jobs=1).explain()
 
 
+def test_small_factors_are_fractions():
+    """A slow-down is not told as nothing, nor with digits that say nothing."""
+    factors = {24_151.7: "24,000", 34.2: "34", 1: "1.00", 0.5: "0.50", 0.001: "1/1,000"}
+    assert [times(factor) for factor in factors] == list(factors.values())
+    text = repr(optimize(f.double, range(100), n_jobs=8))
+    assert "0.00 times" not in text
+    assert "0.00 times" not in report_of(f.double, range(3), n_jobs=2).explain()
+
+
 class TestPlurals:
     """One of a thing is no plural."""
 
@@ -149,6 +162,21 @@ class TestBusy:
         assert "busy with other programs" in text
         assert contradictions(1.0, 1.1, others(4, 2)) == []
 
+    def test_they_are_no_cause_of_a_run_that_was_faster(self):
+        """Nor are they named then."""
+        (text,) = contradictions(2.5, 1.0, others(4, 2))
+        assert "busy" not in text
+
+    def test_they_are_no_cause_where_workers_cannot_pay(self):
+        """Three items of nothing are slower in workers on an idle machine, too."""
+        plan = make_plan(
+            Profile(1e-3), Situation(3, 2, FIRST_COSTS, (Way("fork"),), n_jobs=2, must_run=True)
+        )
+        given = {**ASKED, "jobs": 2, "seconds": 0.5, "busy": others(4, 2)}
+        (hint,) = hints_for_run(Profile(1e-5), 3, FIRST_COSTS, plan, **given)
+        assert hint.startswith("n_jobs=2 took 17,000 times as long")
+        assert hint.endswith("leave it out")
+
     def test_a_hint_does_not_blame_the_number_of_jobs(self):
         """It is to be tried again."""
         profile = Profile(0.01)
@@ -185,6 +213,141 @@ class TestBusy:
                 for one in others_:
                     one.__exit__(None, None, None)
         assert re.search(r"  busy      \d+ threads of other programs want to run", text), text
+
+
+def fails_late(x):
+    f.busy_ms(x)
+    if x == 40:
+        raise ValueError(f"no {x}")
+    return x
+
+
+class TestEndedEarly:
+    """A call that raised, was too late or was left tells what ran, and judges nothing."""
+
+    def told(self, func=fails_late, error=ValueError, **options):
+        """Return the report of a call that raises."""
+        reports = []
+        with pytest.raises(error):
+            smart_map(func, range(60), report=reports.append, **options)
+        return reports[0]
+
+    @pytest.mark.parametrize("known", [False, True], ids=["unknown", "remembered"])
+    def test_no_results_is_not_no_items(self, known):
+        """The headline says that it ended early; neither gain nor forecast error is made of it."""
+        if known:
+            smart_map(f.busy_ms, range(60))
+        text = self.told(n_jobs=2).explain()
+        assert "fails_late: ended early, after " in text
+        assert ", with 0 results" in text
+        assert " 0 items" not in text
+        for word in ("times as long", "actual", "it took", "starting and ending"):
+            assert word not in text
+
+    def test_items_that_ran_in_the_caller_are_counted(self):
+        """Also where no result was given."""
+        report = self.told(timeout=0.2, func=f.wait_50ms, error=TimeoutError)
+        assert report.ended_early
+        assert report.caller_items > 0
+
+    def test_nothing_is_said_to_have_been_quicker(self):
+        """Where the time was up, or an item raised, before anything was decided."""
+        report = self.told(timeout=0.02, func=f.wait_50ms, error=TimeoutError)
+        assert "quicker" not in report.reason
+        assert "quicker" not in report_of(f.double, []).reason
+        assert "quicker" in report_of(f.double, [1]).reason
+
+    def test_a_closed_iterator_ended_early_too(self):
+        """With as many results as were asked for."""
+        reports = []
+        results = smart_imap(f.busy_ms, range(60), n_jobs=2, report=reports.append)
+        next(results)
+        results.close()
+        assert ", with 1 result" in str(reports[0])
+
+
+class TestOneJob:
+    """Who asked for one job is named, and only that."""
+
+    def test_the_environment(self, monkeypatch):
+        """By its variable: where it cut n_jobs, and where it alone decided."""
+        monkeypatch.setenv("AMORSIZE_N_JOBS", "1")
+        report = report_of(f.busy_ms, range(60), n_jobs=4)
+        assert report.reason == "AMORSIZE_N_JOBS=1 allows one job"
+        assert "n_jobs=4 was cut to 1" in report.warnings[0]
+        assert not any("n_jobs=1" in hint for hint in report.hints)
+
+    def test_the_environment_keeps_cpus_idle(self):
+        """The hint for who forgot that it is set."""
+        (hint,) = hints_for_run(Profile(0.01), 100, FIRST_COSTS, None, **ASKED, allowed=1)
+        assert hint == "the environment variable AMORSIZE_N_JOBS keeps 1 of 2 CPUs idle"
+        assert hints_for_run(Profile(0.01), 100, FIRST_COSTS, None, **ASKED, allowed=2) == []
+
+    def test_the_backend(self):
+        """By its name."""
+        assert 'backend="serial"' in report_of(f.double, range(10), backend="serial").reason
+
+    def test_advice_for_one_job_has_no_workers(self):
+        """No process that was chosen, no warning of it, no workers that were asked for."""
+        for _ in range(2):
+            advice = optimize(f.busy_ms, range(100), n_jobs=1)
+            assert (advice.reason, advice.warnings) == ("one job was asked for", ())
+            assert "process" not in advice.explain()
+
+    def test_advice_names_the_environment_as_well(self, monkeypatch):
+        """As the reason."""
+        monkeypatch.setenv("AMORSIZE_N_JOBS", "1")
+        assert "AMORSIZE_N_JOBS=1" in optimize(f.busy_ms, range(100), n_jobs=4).reason
+
+
+class TestNotMeasured:
+    """What was not measured is not shown as a number."""
+
+    @pytest.mark.parametrize(
+        ("profile", "told"),
+        [
+            (Profile(0.01), "10 ms"),
+            (Profile(0.01, spread=1e-12, cpu_share=0.3), "10 ms, 30% CPU"),
+            (Profile(0.01, spread=0.003, cpu_share=1.01), "10 ms +- 3 ms, 101% CPU"),
+            (Profile(0.01, cpu_share=2.0), "10 ms, 200% CPU"),
+            (Profile(1e-5, cpu_share=1.3, items=3), "10 us"),
+            (Profile(1e-5, cpu_share=1.3, items=1_000), "10 us, 130% CPU"),
+            (Profile(0.01, cpu_share=10.6), "10 ms"),
+        ],
+        ids=["nothing", "one block", "all", "two threads", "too short", "long enough", "clocks"],
+    )
+    def test_spread_and_cpu_share(self, profile, told):
+        """Of one block there is no spread; of a moment no CPU share, nor one beyond all CPUs."""
+        assert describe(profile, 2) == told
+
+    def test_one_item_that_sleeps_does_not_compute(self):
+        """Its CPU time is not known."""
+        text = report_of(f.wait_5ms, [1]).explain()
+        assert "100% CPU" not in text
+        assert "+-" not in text
+
+
+class TestAPlanThatCameOtherwise:
+    """The plan is told, but not as what was done."""
+
+    def report(self, backend, method):
+        """Return a report of a run that was planned for fork."""
+        room = Situation(100, 2, FIRST_COSTS, (Way("fork"),))
+        plan = make_plan(Profile(0.01), room)
+        return RunReport(
+            "work", 100, backend, 2, 0, 0, method, "", "", False, plan, None, 0.5, 0.6, 0.1, None,
+            100, 0, (), 0, (), (),
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("backend", "method", "mark"),
+        [("process", "fork", "chosen"), ("process", "forkserver", "planned"),
+         ("serial", "", "planned")],
+    )  # fmt: skip
+    def test_the_mark(self, backend, method, mark):
+        """Chosen is what was done."""
+        text = self.report(backend, method).explain()
+        assert f"2 processes (fork)  <- {mark}" in text
 
 
 class TestRepr:

@@ -2,17 +2,21 @@
 
 ``def f(x): seen.append(x)`` and ``global count`` change a worker's copy. This reads the code of the
 function and of the helpers it names, and runs none of it: it looks for stores into globals and
-closures, for stores into and changing methods of what they hold, and for random generators that are
-captured (each worker draws the same numbers from its copy). It is asked only when a report is made
+closures, for stores into and changing methods of what they hold, for functions such as
+``heapq.heappush`` and ``setattr`` that change their first argument, and for random generators that
+are captured (each worker draws the same numbers from its copy). A local name that is assigned once,
+and a default, stand for what they were given. It is asked only when a report is made
 of a run whose items ran in worker processes: it takes about 1 ms.
 """
 
 from __future__ import annotations
 
+import builtins
 import dis
+import functools
 import sys
 import types
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -36,6 +40,21 @@ CHANGING = frozenset(
      "popitem", "popleft", "remove", "reverse", "setdefault", "sort", "update"}
 )  # fmt: skip
 _CONTAINERS = (list, dict, set, bytearray, deque)
+# And those of what is neither, by (module, name) of the type.
+_PUT = frozenset({"get", "get_nowait", "put", "put_nowait"})
+_CHANGING_OF = {
+    ("array", "array"): CHANGING,
+    ("numpy", "ndarray"): frozenset({"fill", "itemset", "partition", "put", "resize", "sort"}),
+    ("queue", "Queue"): _PUT,
+    ("_queue", "SimpleQueue"): _PUT,
+}
+# Functions that change their first argument, by (module, name).
+_CHANGERS = {
+    *(("_heapq", f"heap{what}") for what in ("ify", "pop", "push", "pushpop", "replace")),
+    *(("_bisect", f"insort_{side}") for side in ("left", "right")),
+    *(("_operator", name) for name in ("delitem", "iadd", "iconcat", "setitem")),
+    *(("builtins", name) for name in ("delattr", "next", "setattr")),
+}
 _GENERATORS = {
     ("random", "Random"),
     ("numpy.random._generator", "Generator"),
@@ -46,6 +65,30 @@ _GENERATORS = {
 
 
 _METHODS = (types.MethodType, types.BuiltinFunctionType)
+_CACHED = type(functools.lru_cache(len))
+
+
+def _changes(kind: type, name: str) -> bool:
+    """Return whether a method of a type changes the instance."""
+    if issubclass(kind, _CONTAINERS) or is_users(kind.__module__):
+        return name in CHANGING
+    return any(
+        name in _CHANGING_OF.get((base.__module__, base.__name__), ()) for base in kind.__mro__
+    )
+
+
+def _is_changer(value: object) -> bool:
+    """Return whether a function changes its first argument, such as ``list.append``."""
+    if type(value) is types.MethodDescriptorType:
+        return _changes(value.__objclass__, value.__name__)
+    is_known = type(value) is types.BuiltinFunctionType
+    return is_known and (value.__module__, value.__name__) in _CHANGERS  # type: ignore[attr-defined]
+
+
+def _is_changing_method(value: object) -> bool:
+    """Return whether a value is a bound method such as ``seen.append``."""
+    is_method = type(value) is types.BuiltinFunctionType and value.__self__ is not None
+    return is_method and _changes(type(value.__self__), value.__name__)  # type: ignore[attr-defined]
 
 
 def _is_librarys(value: object) -> bool:
@@ -101,28 +144,49 @@ def _look_through(func: Callable[..., Any], found: _Found) -> None:
     """Find what a function does, and the functions it names do."""
     todo: deque[Any] = deque([func])
     known: set[types.CodeType] = set()
+    inner = func.func if type(func) is partial else func
+    if _is_changing_method(inner):
+        found.changed[f"the {type(inner.__self__).__name__} it belongs to"] = None  # type: ignore[attr-defined]
     while todo and len(known) < MOST_FUNCTIONS:
-        for function, owner in _functions_in(todo.popleft()):
+        for function, bound in _functions_in(todo.popleft()):
             if function.__code__ in known:
                 continue
             known.add(function.__code__)
-            reached = _Reached(function, owner)
+            reached = _Reached(function)
             for code in _codes(function.__code__):
-                _Scan(code, reached, found).run()
+                _Scan(code, reached, found, bound if code is function.__code__ else {}).run()
             todo.extend(reached.called)
 
 
-def _functions_in(value: Any) -> Iterator[tuple[types.FunctionType, object]]:
-    """Yield the user's function a callable consists of, with the instance it is bound to."""
-    while type(value) is partial:
-        value = value.func
-    owner = MISSING
-    if type(value) is types.MethodType:
-        value, owner = value.__func__, value.__self__
-    elif type(value) is not types.FunctionType and is_users(type(value).__module__):
-        value, owner = vars(type(value)).get("__call__"), value
-    if type(value) is types.FunctionType and is_users(value.__module__):
-        yield value, owner
+def _functions_in(value: Any) -> Iterator[tuple[types.FunctionType, dict[str, Any]]]:
+    """Yield the user's functions a callable consists of, with what their arguments are bound to."""
+    args: tuple[Any, ...] = ()
+    keywords: dict[str, Any] = {}
+    while type(value) in (partial, _CACHED, types.MethodType):
+        if type(value) is partial:
+            args, keywords = (*value.args, *args), {**value.keywords, **keywords}
+            value = value.func
+        elif type(value) is _CACHED:
+            value = value.__wrapped__
+        else:
+            value, args = value.__func__, (value.__self__, *args)
+    if type(value) is not types.FunctionType and is_users(type(value).__module__):
+        value, args = vars(type(value)).get("__call__"), (value, *args)
+    while type(value) is types.FunctionType and is_users(value.__module__):
+        yield value, {**_defaults(value), **keywords, **_positional(value, args)}
+        value = vars(value).get("__wrapped__")
+
+
+def _defaults(function: types.FunctionType) -> dict[str, Any]:
+    defaults = function.__defaults__ or ()
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    first = len(names) - len(defaults)
+    return {**dict(zip(names[first:], defaults, strict=True)), **(function.__kwdefaults__ or {})}
+
+
+def _positional(function: types.FunctionType, args: tuple[Any, ...]) -> dict[str, Any]:
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    return dict(zip(names, args, strict=False))
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -168,34 +232,30 @@ class _Reached:
 
     Args:
         function: the function.
-        owner: the instance it is bound to, ``MISSING`` for none.
 
     Attributes:
         called: functions found on the way.
-        own: name of the argument that is the instance, "" for none.
     """
 
-    def __init__(self, function: types.FunctionType, owner: object) -> None:
-        code = function.__code__
-        self._globals = function.__globals__
-        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    def __init__(self, function: types.FunctionType) -> None:
+        self.globals = function.__globals__
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         self._cells = {name: content_of(cell) for name, cell in cells}
-        self.own = code.co_varnames[0] if owner is not MISSING and code.co_argcount else ""
-        self._owner = owner
         self.called: list[Any] = []
 
     def load(self, line: _Line) -> Any:
         """Return what an instruction loads that outlives the call, ``MISSING`` for the rest."""
         if line.kind in ("LOAD_GLOBAL", "LOAD_NAME"):
-            return self._note(self._globals.get(line.name, MISSING))
+            inbuilt = vars(builtins).get(line.name, MISSING)
+            return self._note(self.globals.get(line.name, inbuilt))
         if line.kind == "LOAD_DEREF":
             return self._note(self._cells.get(line.name, MISSING))
-        if line.kind.startswith("LOAD_FAST") and line.name == self.own:
-            return self._owner
         return MISSING
 
     def attribute(self, value: Any, name: str) -> Any:
         """Return what an attribute holds, without running code: ``MISSING`` where it might."""
+        if name == "__class__":
+            return type(value)
         found = _state(value).get(name, MISSING)
         method = vars(type(value)).get(name)
         if found is MISSING and type(method) is types.FunctionType:
@@ -207,7 +267,7 @@ class _Reached:
         return name in self._cells
 
     def _note(self, value: Any) -> Any:
-        if type(value) in (types.FunctionType, types.MethodType, partial):
+        if type(value) in (types.FunctionType, types.MethodType, partial, _CACHED):
             self.called.append(value)
         return value
 
@@ -228,22 +288,34 @@ class _Scan:
         code: the code.
         reached: what its names stand for.
         found: takes the names.
+        bound: what its arguments are bound to before it is called.
     """
 
-    def __init__(self, code: types.CodeType, reached: _Reached, found: _Found) -> None:
+    def __init__(
+        self, code: types.CodeType, reached: _Reached, found: _Found, bound: dict[str, Any]
+    ) -> None:
         self._lines = list(_lines_of(code))
+        self._consts = code.co_consts
         self._reached = reached
         self._found = found
+        self._stores = Counter(line.name for line in self._lines if line.kind == "STORE_FAST")
+        # What local names stand for, where that is one thing only: (its name, value).
+        self._locals = {n: (n, value) for n, value in bound.items() if not self._stores[n]}
 
     def run(self) -> None:
         for place, line in enumerate(self._lines):
             verb, _, what = line.kind.partition("_")
-            if verb in ("STORE", "DELETE"):
+            if line.kind == "STORE_FAST":
+                if self._stores[line.name] == 1:
+                    self._locals[line.name] = self._origin(place - 1)
+            elif verb in ("STORE", "DELETE"):
                 self._store(place, line, what)
             elif line.kind in ("LOAD_METHOD", "LOAD_ATTR"):
                 self._call(place)
-            elif verb == "LOAD":
-                self._draw(str(line.name), self._reached.load(line))
+            elif verb == "LOAD" or self._is_index(line):
+                self._meet(place)
+            elif line.kind in ("KW_NAMES", "CALL_KW"):
+                self._keywords(place, line)
 
     def _store(self, place: int, line: _Line, what: str) -> None:
         """Note what a store goes into."""
@@ -256,16 +328,59 @@ class _Scan:
 
     def _call(self, place: int) -> None:
         """Note a changing method of a container or of a user's object."""
-        if self._lines[place].name not in CHANGING:
-            name, value = self._origin(place)
-            if type(value) not in _METHODS:  # else its owner was met before
-                self._draw(name, value)
-            return
         name, value = self._origin(place - 1)
-        kind = type(value)
-        is_object = not issubclass(kind, (types.ModuleType, types.FunctionType, type))
-        changes = issubclass(kind, _CONTAINERS) or (is_object and is_users(kind.__module__))
-        if name and value is not MISSING and changes:
+        kind, method = type(value), self._lines[place].name
+        if (kind.__module__, kind.__name__, method) == ("numpy", "ufunc", "at"):
+            self._change(self._first_argument(place))
+        elif not issubclass(kind, (types.ModuleType, types.FunctionType, type)):
+            if name and value is not MISSING and _changes(kind, method):
+                self._found.changed[name] = None
+            elif type(self._origin(place)[1]) not in _METHODS:  # else its owner was met before
+                self._meet(place)
+        else:
+            self._meet(place)
+
+    def _keywords(self, place: int, line: _Line) -> None:
+        """Note the array that a call is told to write into."""
+        if line.kind == "KW_NAMES":  # until 3.12
+            names, end = self._consts[line.arg or 0], place - 1
+        else:
+            names, end = self._lines[place - 1].name, place - 2
+        for name in reversed(names):
+            if name == "out":
+                self._change(end)
+            end = self._start(end) - 1
+
+    def _change(self, end: int) -> None:
+        """Note that what the expression that ends at a place stands for is changed."""
+        name, value = self._origin(end)
+        if name and value is not MISSING:
+            self._found.changed[name] = None
+
+    def _first_argument(self, place: int) -> int:
+        """Return where the first argument ends of the call of what a place has loaded; -1 for none.
+
+        From there on more values lie on the stack, until the call takes them all.
+        """
+        end, given = -1, 0
+        for later in range(place + 1, len(self._lines)):
+            line = self._lines[later]
+            if line.kind == "PUSH_NULL" and given == 0:
+                continue
+            given += line.given
+            if given < 1:
+                break
+            if given == 1:
+                end = later
+        return end
+
+    def _meet(self, place: int) -> None:
+        """Note what is drawn from, or changed, by the use of what a place has loaded."""
+        name, value = self._origin(place)
+        self._draw(name, value)
+        if _is_changer(value):
+            self._change(self._first_argument(place))
+        elif _is_changing_method(value):
             self._found.changed[name] = None
 
     def _draw(self, name: str, value: Any) -> None:
@@ -289,11 +404,43 @@ class _Scan:
             name, value = self._origin(place - 1)
             found = self._reached.attribute(value, line.name) if name else MISSING
             return (f"{name}.{line.name}" if name else ""), found
-        if line.kind == "BINARY_SUBSCR" or (line.kind == "BINARY_OP" and line.arg == _SUBSCRIPT):
-            # What it holds is taken for a container.
-            return self._origin(self._start(place - 1) - 1)[0], []
+        if self._is_index(line):
+            return self._item(place)
+        if line.kind == "CALL":
+            return self._given_back(place)
+        if line.kind.startswith("LOAD_FAST"):
+            return self._locals.get(line.name, ("", MISSING))
         value = self._reached.load(line)
         return ("", MISSING) if value is MISSING else (str(line.name), value)
+
+    def _item(self, place: int) -> tuple[str, Any]:
+        """Return (name, value) of an item; the name is that of what it is in."""
+        name, value = self._origin(self._start(place - 1) - 1)
+        key = self._lines[place - 1]
+        if type(value) is dict and key.kind == "LOAD_CONST" and type(key.name) in (str, int):
+            return name, value.get(key.name, [])
+        return name, []  # what it holds is taken for a container
+
+    def _given_back(self, place: int) -> tuple[str, Any]:
+        """Return (name, value) of a call that gives something that was there before."""
+        first = self._start(place)
+        if self._lines[first].kind == "PUSH_NULL":
+            first += 1
+        asked = self._reached.load(self._lines[first])
+        if asked is globals:
+            return "globals()", self._reached.globals
+        if asked is not type and asked is not vars:
+            return "", MISSING
+        name, value = self._origin(self._first_argument(first))
+        if not name or value is MISSING:
+            return "", MISSING
+        if asked is type:
+            return f"type({name})", type(value)
+        return f"vars({name})", _state(value)
+
+    def _is_index(self, line: _Line) -> bool:
+        """Return whether an instruction takes an item out of a container."""
+        return line.kind == "BINARY_SUBSCR" or (line.kind == "BINARY_OP" and line.arg == _SUBSCRIPT)
 
     def _stored_into(self, place: int, *, key: bool) -> int:
         """Return where the expression ends that a store goes into.

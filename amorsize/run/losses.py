@@ -46,8 +46,9 @@ def explain_idle(lost: Lost) -> str:
 def explain_stuck() -> str:
     """Return the message for a worker that waits for ever."""
     return (
-        "a forked worker waits for a lock that a thread of this process held when it was forked, "
-        'and that nothing can release: say mp_context="forkserver", or leave mp_context out'
+        "a forked worker waits for ever, for a thread of this process, which a fork does not copy, "
+        "or for a lock that was held when it was forked and that nothing can release: say "
+        'mp_context="forkserver", or leave mp_context out'
     )
 
 

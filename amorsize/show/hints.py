@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..decide.effects import Effects
 from ..decide.model import Costs, Profile, travel_seconds
-from ..decide.planner import Plan
-from ..units import counted, duration
+from ..decide.planner import Plan, Situation, Way, make_plan
+from ..units import counted, duration, times
 
 __all__ = ["hints_for_effects", "hints_for_items", "hints_for_run"]
 
@@ -96,6 +96,7 @@ def hints_for_run(
     start_seconds: float,
     shipped_bytes: int,
     busy: str = "",
+    allowed: int | None = None,
 ) -> list[str]:
     """Return what could be changed about a call.
 
@@ -104,7 +105,7 @@ def hints_for_run(
         items: how many there were.
         costs: what the machine charges.
         plan: what was carried out, None when all ran in the calling process.
-        jobs: workers the caller asked for.
+        jobs: workers the caller asked for, None where something else decided.
         chunksize: chunk size the caller asked for.
         cpus: usable CPUs.
         seconds: what the call took.
@@ -112,21 +113,25 @@ def hints_for_run(
         shipped_bytes: size of the function and what it captures, as it was sent; 0 where it was
             inherited.
         busy: what other programs did with the CPUs, "" for nothing.
+        allowed: the most workers the environment allows, None for any number.
     """
     found = hints_for_items(profile, items, costs)
     serial = profile.item_seconds * items
     if plan is None:
-        if jobs == 1 and cpus > 1 and serial > WORTH_SECONDS and profile.cpu_share < 1.1:
-            found.append(f"n_jobs=1 keeps {cpus - 1} of {cpus} CPUs idle: leave it out")
+        if cpus > 1 and serial > WORTH_SECONDS and profile.cpu_share < 1.1:
+            idle = f"keeps {cpus - 1} of {cpus} CPUs idle"
+            if jobs == 1:
+                found.append(f"n_jobs=1 {idle}: leave it out")
+            elif allowed == 1:
+                found.append(f"the environment variable AMORSIZE_N_JOBS {idle}")
         return found
     if jobs is not None and seconds > 1.1 * serial > 0:
-        advice = (
-            "other programs had the CPUs, so try it again without them"
-            if busy
-            else ("leave it out")
-        )
+        advice = "leave it out"
+        if busy and _pays(profile, items, costs, plan, cpus):
+            advice = "other programs had the CPUs, so try it again without them"
         found.append(
-            f"n_jobs={jobs} took {seconds / serial:.1f} times as long as the serial loop: {advice}"
+            f"n_jobs={jobs} took {times(seconds / serial)} times as long as the serial loop: "
+            f"{advice}"
         )
     elif jobs is not None and jobs > 2 * cpus and profile.cpu_share > 0.5:
         found.append(
@@ -146,6 +151,12 @@ def hints_for_run(
             "call: load that in the function, once, or use the start method fork"
         )
     return found
+
+
+def _pays(profile: Profile, items: int, costs: Costs, plan: Plan, cpus: int) -> bool:
+    """Return whether workers started so are forecast to be faster, other programs aside."""
+    best = make_plan(profile, Situation(items, cpus, costs, (Way(plan.method),)))
+    return best.executor != "serial"
 
 
 def _about_chunksize(

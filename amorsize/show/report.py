@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..decide.machine import Machine
 from ..decide.model import Profile
 from ..decide.planner import Plan
-from ..units import counted, duration
+from ..units import counted, duration, times
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class RunReport:
 
     Attributes:
         function: name of the function.
-        items: results produced.
+        items: results given to the caller.
         backend: "serial", "thread" or "process": where the items after the first ones ran.
         n_jobs: workers used; 1 when everything ran in the calling process.
         chunksize: items in the first chunk, 0 when there was none.
@@ -38,7 +38,7 @@ class RunReport:
         actual_seconds: what it took.
         decided_seconds: how long after its start the call knew what to do.
         serial_seconds: what the items took by themselves, one after the other, wherever they ran;
-            None when none was timed.
+            None when none was timed, or the call ended early.
         caller_items: items that ran in the calling process.
         worker_items: items that ran in workers.
         workers: pids of the workers that ran any.
@@ -48,6 +48,8 @@ class RunReport:
         machine: what the process may use, as it was when the call ended.
         hints: what would make it faster, and what the function does that has no effect in workers.
         busy: what other programs did with the CPUs when the call ended, "" where they left some.
+        ended_early: whether it ended before there was a result for each item: one raised, time was
+            up, or nobody asked for more.
     """
 
     function: str
@@ -75,6 +77,7 @@ class RunReport:
     machine: Machine | None = None
     hints: tuple[str, ...] = ()
     busy: str = ""
+    ended_early: bool = False
 
     def __repr__(self) -> str:
         return f"<RunReport {self._headline()}, {self._where()}>"
@@ -100,7 +103,7 @@ class RunReport:
             lines.append(f"  busy      {self.busy}: these times are theirs as well")
         # Without a forecast the plan rests on what was assumed of the items.
         if self.plan is not None and self.forecast_seconds is not None:
-            lines += describe_candidates(self.plan)
+            lines += describe_candidates(self.plan, self._mark())
         lines += [f"  warning   {text}" for text in self.warnings]
         lines += [f"  hint      {text}" for text in self.hints]
         return "\n".join(lines)
@@ -112,26 +115,37 @@ class RunReport:
         return "" if self.forecast_seconds is None else ", from what was measured"
 
     def _headline(self) -> str:
-        return f"{self.function}: {counted(self.items, 'item')} in {duration(self.actual_seconds)}"
+        took = duration(self.actual_seconds)
+        if self.ended_early:
+            return (
+                f"{self.function}: ended early, after {took}, with {counted(self.items, 'result')}"
+            )
+        return f"{self.function}: {counted(self.items, 'item')} in {took}"
+
+    def _mark(self) -> str:
+        """Return how to mark the candidate that the plan named: it may have come otherwise."""
+        done = self.plan is not None and self.backend == self.plan.executor
+        as_planned = done and self.start_method in ("", self.plan.method if self.plan else "")
+        return "<- chosen" if as_planned else "<- planned"
 
     def _figures(self) -> list[str]:
         """Return lines for what items cost, what was forecast, and what it came to."""
         lines = []
         if self.profile is not None:
-            lines.append(f"  an item   {describe(self.profile)}")
+            cpus = None if self.machine is None else self.machine.cpus
+            lines.append(f"  an item   {describe(self.profile, cpus)}")
         if self.forecast_seconds is not None:
-            lines.append(
-                f"  forecast  {duration(self.forecast_seconds)}{self._range()}, "
-                f"actual {duration(self.actual_seconds)}"
-            )
+            actual = "" if self.ended_early else f", actual {duration(self.actual_seconds)}"
+            lines.append(f"  forecast  {duration(self.forecast_seconds)}{self._range()}{actual}")
         if self.serial_seconds is not None and self.backend != "serial":
             gain = self.serial_seconds / max(self.actual_seconds, 1e-9)
             lines.append(
                 f"  serially  {duration(self.serial_seconds)} by the items' own times: "
-                f"{gain:.2f} times as long"
+                f"{times(gain)} times as long"
             )
         if self.retried:
-            lines.append(f"  retried   {counted(self.retried, 'item')} of lost workers")
+            items = counted(self.retried, "item was", "items were")
+            lines.append(f"  retried   {items} handed out again, in all, as workers were lost")
         return lines
 
     def _range(self) -> str:
@@ -166,27 +180,59 @@ def _started(method: str, reason: str) -> str:
 MOST_SHOWN = 6
 
 
-def describe_candidates(plan: Plan) -> list[str]:
-    """Return a line for each of the best candidates of a plan, what was chosen marked.
+def describe_candidates(plan: Plan, mark: str = "<- chosen") -> list[str]:
+    """Return a line for each of the best candidates of a plan, the one that it named marked.
 
     Args:
         plan: the plan.
+        mark: how.
     """
     serial = [candidate for candidate in plan.candidates if candidate.method == "serial"]
     others = [candidate for candidate in plan.candidates if candidate.method != "serial"]
     best = sorted(others, key=lambda candidate: candidate.seconds)[: MOST_SHOWN - 1]
-    chosen = (plan.method or "serial", plan.n_jobs)
+    named = (plan.method or "serial", plan.n_jobs)
     lines = []
     for candidate in sorted([*serial, *best], key=lambda candidate: candidate.seconds):
-        mark = "<- chosen" if (candidate.method, candidate.workers) == chosen else ""
-        lines.append(f"  forecast  {duration(candidate.seconds):>8}  {candidate}  {mark}".rstrip())
+        end = mark if (candidate.method, candidate.workers) == named else ""
+        lines.append(f"  forecast  {duration(candidate.seconds):>8}  {candidate}  {end}".rstrip())
     return lines
 
 
-def describe(profile: Profile) -> str:
-    """Return what an item costs in a few words."""
-    parts = [f"{duration(profile.item_seconds)} +- {duration(profile.spread)}"]
-    parts.append(f"{min(profile.cpu_share, 99.0):.0%} CPU")
+def describe(profile: Profile, cpus: int | None = None) -> str:
+    """Return what an item costs in a few words; what was not measured is left out.
+
+    Args:
+        profile: what was measured.
+        cpus: usable CPUs, None where that is not known.
+
+    >>> describe(Profile(0.01, spread=0.002, cpu_share=0.5))
+    '10 ms +- 2 ms, 50% CPU'
+    >>> describe(Profile(0.01))
+    '10 ms'
+    """
+    parts = [duration(profile.item_seconds)]
+    # One block of items has no spread, but for what rounding makes of it.
+    if profile.spread > LEAST_SPREAD * profile.item_seconds:
+        parts[0] += f" +- {duration(profile.spread)}"
+    if _is_share(profile, cpus):
+        parts.append(f"{profile.cpu_share:.0%} CPU")
     if profile.result_bytes:
         parts.append(f"results of {counted(profile.result_bytes, 'byte')}")
     return ", ".join(parts)
+
+
+# A smaller part of an item's time is no spread.
+LEAST_SPREAD = 1e-4
+# The CPU clocks take 2 us, and some of them tick a hundred times a second.
+LEAST_CPU_SECONDS = 0.001
+MOST_SHARE = 1.5
+
+
+def _is_share(profile: Profile, cpus: int | None) -> bool:
+    """Return whether the CPU share was measured, and not only the clocks.
+
+    Exactly 1 is what planning assumes of items whose share is not known.
+    """
+    measured = profile.cpu_share != 1.0
+    long = profile.items * profile.item_seconds >= LEAST_CPU_SECONDS
+    return measured and long and (cpus is None or profile.cpu_share <= MOST_SHARE * cpus)

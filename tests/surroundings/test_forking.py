@@ -205,6 +205,132 @@ def slow(x):
     return x
 
 
+HANDING_ON = """
+import asyncio, os, queue, threading, time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
+from amorsize import smart_map
+from amorsize.decide.helpers import needed_thread
+
+main = os.getpid()
+
+class Service:
+    def __init__(self):
+        self.todo, self.factor = queue.SimpleQueue(), 2
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            x, answer = self.todo.get()
+            answer.put(x)
+
+    def ask(self, x):
+        answer = queue.SimpleQueue()
+        self.todo.put((x, answer))
+        return answer.get()
+
+    def double(self, x):
+        return self.factor * x
+
+async def identity(x):
+    return x
+
+def through_a_helper(x):
+    return submits(x)
+
+def submits(x):
+    return pool.submit(abs, x).result()
+
+def applies(x):
+    return threads.apply(abs, (x,))
+
+def asks_a_loop(x):
+    return asyncio.run_coroutine_threadsafe(identity(x), loop).result()
+
+def puts(x):
+    todo.put((x, answers))
+    return answers.get()
+
+def serve():
+    while True:
+        x, answer = todo.get()
+        answer.put(x)
+
+def doubles(x):
+    return 2 * x
+
+if __name__ == "__main__":
+    pool, threads = ThreadPoolExecutor(1), ThreadPool(1)
+    service, loop = Service(), asyncio.new_event_loop()
+    todo, answers = queue.Queue(), queue.Queue()
+    for run in (loop.run_forever, serve):
+        threading.Thread(target=run, daemon=True).start()
+    for call in (submits, applies, asks_a_loop, puts, service.ask):
+        assert call(1) == 1  # so that each thread is there, and waits for more
+    func = {func}
+    {act}
+"""
+
+HANDS_ON = ["submits", "through_a_helper", "lambda x: submits(x)", "applies", "asks_a_loop", "puts",
+            "service.ask"]  # fmt: skip
+
+
+@pytest.mark.parametrize("func", [*HANDS_ON, "doubles", "service.double"])
+def test_a_function_that_hands_work_to_a_thread_is_seen(func, tmp_path):
+    """To a pool's, an event loop's or one's own, by a queue; and one that does not is not."""
+    act = "print(bool(needed_thread(func)))"
+    ended = programs.run_source(HANDING_ON.replace("{func}", func).replace("{act}", act), tmp_path)
+    assert ended.out == f"{func in HANDS_ON}\n", ended.err
+
+
+def test_a_thread_that_has_started_others_and_waits_for_them_serves_nobody(tmp_path):
+    """The main program names queues, too."""
+    source = """
+import queue, threading
+from amorsize.decide.helpers import needed_thread
+found, unread = [], queue.Queue()
+def puts(x):
+    unread.put(x)
+def looks():
+    found.append(needed_thread(puts))
+thread = threading.Thread(target=looks)
+thread.start()
+thread.join()
+print(found, unread.qsize())
+"""
+    assert programs.run_source(source, tmp_path).out == "[''] 0\n"
+
+
+@pytest.mark.parametrize("func", ["submits", "service.ask"])
+def test_it_is_not_forked(func, tmp_path):
+    """No worker gets stuck first: the report tells why not, and does not contradict itself."""
+    act = """
+    reports = []
+    def work(x):
+        time.sleep(0.005)
+        return func(x)
+    print(smart_map(work, range(60), report=reports.append) == [*range(60)])
+    (report,) = reports
+    print(report.retried, report.backend, "(fork)" in report.explain())
+    print("hands work to the thread" in report.explain(), "<- chosen" in report.explain())
+"""
+    ended = programs.run_source(HANDING_ON.replace("{func}", func).replace("{act}", act), tmp_path)
+    assert ended.out == "True\n0 serial False\nTrue False\n", ended.out + ended.err
+
+
+def test_a_fork_that_was_asked_for_gets_an_error_that_names_both_causes(tmp_path):
+    """A thread that is not there, or a lock: which one, nobody can tell."""
+    act = """
+    try:
+        smart_map(func, range(60), n_jobs=2, mp_context="fork")
+    except Exception as error:
+        print(type(error).__name__, "a fork does not copy" in str(error), "lock" in str(error))
+"""
+    source = HANDING_ON.replace("{func}", "submits").replace("{act}", act)
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out == "WorkerLostError True True\n", ended.out + ended.err
+
+
 STUCK = """
 import os, threading, time
 from amorsize import smart_map, WorkerLostError

@@ -1,0 +1,187 @@
+"""Whether a function needs a thread of its process: a forked worker has none but its own.
+
+``pool = ThreadPoolExecutor(2)``, and ``def f(x): return pool.submit(g, x).result()``: the threads
+of the pool are idle, so a fork is safe; but in the child they are not there, and the result never
+comes. Such threads are told by what they have in hand, a queue or an event loop, and such functions
+by reaching the same one. Functions hand work to a thread in other ways, too, which nobody can see;
+``run/stuck.py`` finds those afterwards.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from .codes import describe
+from .forking import IDLE_THREAD
+from .looking import (
+    attributes,
+    content_of,
+    module_of,
+    mro,
+    namespace,
+    namespace_of,
+    qualname,
+    slots,
+)
+from .owners import is_users
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["needed_thread"]
+
+# What threads take work from.
+_SERVED = {
+    ("queue", "Queue"),
+    ("queue", "SimpleQueue"),
+    ("_queue", "SimpleQueue"),
+    ("asyncio.events", "AbstractEventLoop"),
+}
+# Objects to look at, the nearest first: these take 2 ms.
+MOST_OBJECTS = 2_000
+
+
+def needed_thread(func: Callable[..., Any]) -> str:
+    """Return the name of a thread that ``func`` hands work to, as far as can be seen, "" for none.
+
+    Args:
+        func: any callable.
+
+    >>> needed_thread(len)
+    ''
+    """
+    current = threading.current_thread()
+    threads = [
+        thread
+        for thread in threading.enumerate()
+        if thread is not current and not thread.name.startswith(IDLE_THREAD)
+    ]
+    if not threads:
+        return ""
+    frames = sys._current_frames()
+    served = {
+        id(value): thread.name
+        for thread in threads
+        for value in _in_hand(frames.get(thread.ident or 0))
+        if _is_served(value)
+    }
+    if not served:
+        return ""
+    return next((served[id(value)] for value in _Reach(func) if id(value) in served), "")
+
+
+def _in_hand(frame: types.FrameType | None) -> Iterator[object]:
+    """Yield what a thread waits with: up to its user's code, and of that if it waits itself."""
+    innermost = frame
+    while frame is not None:
+        values, module = [*frame.f_locals.values()], frame.f_globals.get("__name__")
+        if is_users(module):
+            if frame is innermost:
+                yield from values
+                yield from _named(frame, values)
+            return
+        if "self" in frame.f_locals and module != "threading":
+            values += _held(frame.f_locals["self"]).values()
+        yield from values
+        frame = frame.f_back
+
+
+def _named(frame: types.FrameType, values: list[object]) -> Iterator[object]:
+    """Yield globals, and attributes of them and of variables, that a frame's code names."""
+    described = describe(frame.f_code)
+    named = [frame.f_globals.get(name) for name in described.globals]
+    yield from named
+    wanted = set(described.names)
+    for value in [*values, *named]:
+        if is_users(module_of(type(value))):
+            held = _held(value)
+            yield from (held[name] for name in held.keys() & wanted)
+
+
+def _held(value: object) -> dict[str, Any]:
+    """Return the attributes and slots of an instance."""
+    try:
+        return {**dict(slots(value)), **(attributes(value) or {})}
+    except TypeError:  # its class hides them
+        return {}
+
+
+def _is_served(value: object) -> bool:
+    return any((module_of(cls), qualname(cls)) in _SERVED for cls in mro(type(value)))
+
+
+class _Reach:
+    """One way through what a function reaches, by code that is the user's.
+
+    Of the user's own modules, classes and instances only what such code names counts: an object
+    with a pool is no function that uses it.
+
+    Args:
+        func: where to begin.
+    """
+
+    def __init__(self, func: Callable[..., Any]) -> None:
+        self._todo: deque[Any] = deque()
+        self._seen: dict[int, object] = {}  # kept alive, so that no id is used twice
+        self._names: set[str] = set()
+        self._holders: list[dict[str, Any]] = []
+        self._meet(func)
+
+    def __iter__(self) -> Iterator[object]:
+        for _ in range(MOST_OBJECTS):
+            if not self._todo:
+                self._ask()
+            if not self._todo:
+                return
+            value = self._todo.popleft()
+            yield value
+            self._follow(value)
+
+    def _meet(self, value: object) -> None:
+        if gc.is_tracked(value) and id(value) not in self._seen:
+            self._seen[id(value)] = value
+            self._todo.append(value)
+
+    def _ask(self) -> None:
+        """Meet what the names used so far stand for in what was met so far."""
+        for holder in self._holders:
+            for name in self._names & holder.keys():
+                self._meet(holder[name])
+
+    def _follow(self, value: Any) -> None:
+        """Meet what a value leads to."""
+        kind = type(value)
+        if kind is types.FunctionType:
+            self._function(value)
+        elif issubclass(kind, types.ModuleType):
+            names = namespace_of(value)
+            if is_users(names.get("__name__")):
+                self._holders.append(names)
+        elif issubclass(kind, type):
+            if is_users(module_of(value)):
+                self._holders += [dict(namespace(cls)) for cls in mro(value)]
+        elif is_users(module_of(kind)):
+            self._meet(kind)
+            self._holders.append(_held(value))
+        elif kind not in (types.FrameType, types.CodeType):
+            for inner in gc.get_referents(value):
+                self._meet(inner)
+
+    def _function(self, function: types.FunctionType) -> None:
+        for cell in function.__closure__ or ():
+            self._meet(content_of(cell))
+        for inner in (*(function.__defaults__ or ()), *vars(function).values()):
+            self._meet(inner)
+        for inner in (function.__kwdefaults__ or {}).values():
+            self._meet(inner)
+        if is_users(function.__module__):
+            described = describe(function.__code__)
+            self._names.update(described.names)
+            for name in described.globals:
+                self._meet(function.__globals__.get(name))
