@@ -1,5 +1,6 @@
 """Values that modules have in the caller are what workers use, whatever way leads to them."""
 
+import builtins
 import importlib
 import sys
 import textwrap
@@ -31,6 +32,25 @@ PACKAGE = {
             return x
         def hooked(x):
             return hook(x)
+        import re, threading
+        class Guarded:
+            def __init__(self):
+                self.lock = threading.Lock()
+                self.level = 1
+        guarded = Guarded()
+        BIG = dict.fromkeys(range(100), 0)
+        def big(x):
+            return BIG[x]
+        HOOKS = []
+        def run_hooks(x):
+            for hook in HOOKS:
+                x = hook(x)
+            return x
+        def used(x):
+            return x
+        def other(x):
+            return -x
+        PATTERN = re.compile("a")
     """,
     "core.py": """
         from . import settings
@@ -216,6 +236,68 @@ CASES = {
         "def g(x): return x * g.n\ng.n = 1\ndef f(x): return g(x)",
         "user.g.n = 5",
     ),
+    "a dict of a package too large for settings": (
+        "import mypkg\ndef f(x): return mypkg.big(x)",
+        "mypkg.BIG[3] = 9",
+    ),
+    "an object of a package that holds a lock": (
+        "import mypkg\ndef f(x): return x * mypkg.guarded.level",
+        "mypkg.guarded.level = 5",
+    ),
+    "hooks registered with a package": (
+        "import mypkg\ndef more(x): return x + 100\ndef f(x): return mypkg.run_hooks(x)",
+        "mypkg.HOOKS.append(user.more)",
+    ),
+    "a package's function under another's name": (
+        "import mypkg\ndef f(x): return mypkg.used(x)",
+        "mypkg.used = mypkg.other",
+    ),
+    "a pattern of a package": (
+        "import mypkg\ndef f(x): return mypkg.PATTERN.findall('ab')",
+        "import re; mypkg.PATTERN = re.compile('b')",
+    ),
+    "a compiled format": (
+        "import struct\nFORM = struct.Struct('<i')\ndef f(x): return FORM.pack(x + 1)",
+        "import struct; user.FORM = struct.Struct('>i')",
+    ),
+    "the closure of a decorated function": (
+        "import functools\ndef times(n):\n    def decorate(g):\n        @functools.wraps(g)\n"
+        "        def inner(x): return g(x) * n\n        return inner\n    return decorate\n"
+        "@times(1)\ndef g(x): return x\ndef f(x): return g(x)",
+        "user.g = user.times(7)(user.g.__wrapped__)",
+    ),
+    "a dispatched function": (
+        "import functools\n@functools.singledispatch\ndef g(x): return 'any'\n"
+        "def named(x): return 'int'\ndef f(x): return g(x)",
+        "user.g.register(int, user.named)",
+    ),
+    "the globals of a function": (
+        "N = 1\ndef g(x): return x\ndef f(x): return x * g.__globals__['N']",
+        "user.N = 5",
+    ),
+    "getattr by another name": (
+        "import other\nget = getattr\ndef f(x): return x * get(other, 'N')",
+        "other.N = 5",
+    ),
+    "attributes that a module makes": (
+        "import sys\n_values = {'N': 1}\ndef __getattr__(name): return _values[name]\n"
+        "def f(x): return x * sys.modules[__name__].N",
+        "user._values['N'] = 5",
+    ),
+    "a module with a class of its own": (
+        "import other, sys, types\nclass Own(types.ModuleType): pass\n"
+        "other.__class__ = Own\ndef f(x): return x * other.N",
+        "other.N = 5",
+    ),
+    "an attribute of a metaclass": (
+        "class Meta(type):\n    SCALE = 1\n    def times(cls, x): return x * cls.SCALE\n"
+        "class C(metaclass=Meta): pass\ndef f(x): return C.times(x)",
+        "user.Meta.SCALE = 5",
+    ),
+    "what is set among the builtins": (
+        "import builtins\nbuiltins.translate = abs\ndef f(x): return translate(x)",
+        "import builtins; builtins.translate = lambda x: x + 5",
+    ),
     "minus zero": ("ZERO = 0.0\ndef f(x): return str(ZERO)", "user.ZERO = -0.0"),
 }
 
@@ -239,6 +321,7 @@ def modules(tmp_path, monkeypatch):
         return {name: importlib.import_module(name) for name in ("user", "mypkg", "other")}
 
     yield load
+    vars(builtins).pop("translate", None)
     for name in list(sys.modules):
         if name.partition(".")[0] in ("user", "mypkg", "other"):
             del sys.modules[name]
@@ -366,3 +449,98 @@ def test_errors_say_what_to_do():
     with open(__file__) as log, pytest.raises(SerializationError) as caught:
         smart_map(lambda x: log.name, range(3), n_jobs=2, mp_context="spawn")
     assert "the captured variable 'log' of function" in str(caught.value)
+
+
+IN_MAIN = {
+    "names in the body of a class": """
+SCALE = 5
+def f(x):
+    class Local:
+        factor = SCALE
+    return x * Local.factor
+""",
+    "what only the items reach": """
+import user
+user.N = 5
+items = [user.Job(i) for i in range(4)]
+def f(job):
+    return job.run()
+""",
+    "one object under a name of main's and of a module's": """
+import user
+from user import STATE
+def f(x):
+    STATE["last"] = x
+    return user.last(), STATE is user.STATE
+""",
+    "what is told by being it": """
+import user
+from user import UNSET
+def f(x):
+    return user.is_unset(UNSET), user.is_unset(x)
+""",
+    "a function that finds its globals in another way": """
+SIZE = 5
+def f(x):
+    return x * f.__globals__["SIZE"]
+""",
+    "a class in a class": """
+class Outer:
+    class Inner(Exception):
+        pass
+def f(x):
+    try:
+        raise Outer.Inner(x)
+    except Outer.Inner as error:
+        return repr(type(error)), type(error).__qualname__
+""",
+}
+USER = """
+N = 1
+class Job:
+    def __init__(self, i): self.i = i
+    def run(self): return self.i * N
+STATE = {"last": None}
+def last(): return STATE["last"]
+UNSET = object()
+def is_unset(x=UNSET): return x is UNSET
+"""
+
+
+@pytest.mark.parametrize("case", IN_MAIN)
+@pytest.mark.parametrize("method", FRESH)
+def test_functions_of_main_find_what_they_reach(tmp_path, case, method):
+    """As in the caller, whatever way leads there; in new workers and in kept ones."""
+    (tmp_path / "user.py").write_text(USER)
+    source = (
+        f"from amorsize import smart_map\nitems = range(4)\n{IN_MAIN[case]}\n"
+        f"for _ in range(2):\n"
+        f"    got = smart_map(f, items, n_jobs=2, mp_context={method!r}, chunksize=1)\n"
+        f"    print(got == list(map(f, items)))\n"
+    )
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out.split() == ["True", "True"], ended.out + ended.err
+
+
+EDITED = """
+import sys, threading, time
+from pathlib import Path
+from amorsize import smart_map
+import edited
+new = ["import time", "def f(x):", "    time.sleep(0.004)", "    return 'new'"]
+Path(edited.__file__).write_text("\\n".join(new))
+got = smart_map(edited.f, range(150), mp_context=sys.argv[1])
+print(got == list(range(150)))
+"""
+
+
+@pytest.mark.parametrize("method", FRESH)
+def test_a_file_that_was_edited_since_its_import_does_not_count(tmp_path, method):
+    """In the automatic mode: workers would import other code, so the caller runs the items."""
+    (tmp_path / "edited.py").write_text(
+        "import time\ndef f(x):\n    time.sleep(0.004)\n    return x\n"
+    )
+    path = tmp_path / "program.py"
+    path.write_text(EDITED)
+    ended = programs.run("-B", path, method)
+    assert ended.out == "True\n", ended.out + ended.err
