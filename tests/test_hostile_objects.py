@@ -5,6 +5,7 @@ import sys
 import textwrap
 import time
 import types
+from unittest import mock
 
 import pytest
 
@@ -265,3 +266,11 @@ def test_where_python_lies_is_not_known_so_the_items_run_here(monkeypatch, metho
     got = smart_map(slow_negative, range(60), mp_context=method, report=reports.append)
     assert got == [-x for x in range(60)]
     assert "where Python's program lies is not known" in str(reports[0].warnings)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_replaced_open_is_not_used(method):
+    """Tests replace it around the code that they test; the system is read in another way."""
+    with mock.patch("builtins.open", mock.mock_open(read_data="text")):
+        got = smart_map(slow_negative, range(60), mp_context=method)
+    assert got == [-x for x in range(60)]

@@ -57,7 +57,7 @@ LAYERS = [
     {"decide.atoms"},
     {"decide.looking"},
     {"options"},
-    {"lookup"},
+    {"lookup", "system"},
     {"errors", "units", "signals"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -24,6 +24,7 @@ import types
 from collections.abc import Callable
 
 from ..lookup import loaded
+from ..system import read_file
 from .natives import count_threads, native_threads, thread_owners
 
 __all__ = ["IDLE_THREAD", "fork_danger", "got_stuck", "remember_stuck"]
@@ -123,10 +124,10 @@ def _moving(
 def _is_running(tid: int | None) -> bool:
     """Return whether a thread is on a CPU, or waits for one, as far as the system tells."""
     try:
-        with open(f"/proc/self/task/{tid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] == b"R"
+        status = read_file(f"/proc/self/task/{tid}/stat")
     except OSError:
         return False
+    return status.rpartition(b")")[2].split()[0] == b"R"
 
 
 def _holding(frame: types.FrameType | None) -> str:

@@ -15,6 +15,8 @@ from io import FileIO
 from struct import unpack
 from typing import NamedTuple
 
+from ..system import read_file
+
 __all__ = ["count_threads", "native_threads", "thread_ids", "thread_owners"]
 
 # Threads that Python started run its own code first; a program may be linked with it.
@@ -164,16 +166,15 @@ class _Stacks:
 def _stack_pointer(tid: int) -> int | None:
     """Return where the stack of a thread that waits in the kernel stands, None while it runs."""
     try:
-        with open(f"/proc/self/task/{tid}/syscall") as file:
-            fields = file.read().split()
+        fields = read_file(f"/proc/self/task/{tid}/syscall").split()
     except OSError:
         return None
     return int(fields[-2], 16) if len(fields) > 2 else None
 
 
 def _regions() -> list[_Region]:
-    with open("/proc/self/maps") as file:
-        lines = [line.split(maxsplit=5) for line in file]
+    text = os.fsdecode(read_file("/proc/self/maps"))
+    lines = [line.split(maxsplit=5) for line in text.splitlines()]
     found = []
     for line in lines:
         start, _, end = line[0].partition("-")

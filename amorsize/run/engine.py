@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from math import ceil
-from traceback import format_exception_only
 
 from ..decide.probe import Stopwatch
 from ..errors import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
@@ -23,7 +22,7 @@ from .crew import Crew, Lost, Starter, Task
 from .failure import add_item_note, add_note, unpack
 from .feed import Feed, Slice, call_all
 from .judge import Judge, Trial
-from .losses import explain_idle, explain_stuck, loss_error
+from .losses import explain_idle, explain_stuck, loss_error, worded
 from .memory import WorkerMemory
 from .policy import Policy
 from .results import Results
@@ -364,7 +363,7 @@ class Engine:
         piece = chunk.piece
         if reply.failure is not None and reply.failure.unrun and self.policy.withdraw:
             self._out[number] = chunk
-            self.withdrawn = self.withdrawn or _worded(unpack(reply.failure))
+            self.withdrawn = self.withdrawn or worded(unpack(reply.failure))
             return
         self._futile = 0
         self._waiting -= piece.size - reply.done
@@ -582,10 +581,3 @@ class Engine:
     def _forget_later(self) -> None:
         """Stop waiting for chunks that no longer count; their workers end with the crew."""
         self._out = {n: c for n, c in self._out.items() if self._results.counts(c.piece.start)}
-
-
-def _worded(error: BaseException) -> str:
-    """Return what an exception says; the type of another's says more than its text, if any."""
-    if isinstance(error, AmorsizeError):
-        return str(error)
-    return "".join(format_exception_only(error)).strip()

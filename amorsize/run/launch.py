@@ -25,6 +25,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from ..signals import held_signals
+from ..system import read_file
 from .unwarned import fork_unwarned
 
 TYPE_CHECKING = False
@@ -388,9 +389,9 @@ def _children_by_parent() -> dict[int, list[int]]:
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc") if sys.platform == "linux" else ():
         if name.isdecimal():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            with contextlib.suppress(OSError):
                 # The name of the program, in parentheses, may hold anything.
-                parent = int(file.read().rpartition(b")")[2].split()[1])
+                parent = int(read_file(f"/proc/{name}/stat").rpartition(b")")[2].split()[1])
                 children.setdefault(parent, []).append(int(name))
     if not children:
         import psutil  # only where there is no /proc

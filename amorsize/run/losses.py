@@ -1,13 +1,15 @@
-"""After a death: what to say of it."""
+"""After a death, or a refusal: what to say of it."""
 
 from __future__ import annotations
 
-from ..errors import WorkerLostError
+from traceback import format_exception_only
+
+from ..errors import AmorsizeError, WorkerLostError
 from .crew import Lost
 from .failure import MISSING, short_repr
 from .feed import Feed, Slice
 
-__all__ = ["explain_idle", "explain_stuck", "loss_error"]
+__all__ = ["explain_idle", "explain_stuck", "loss_error", "worded"]
 
 
 def loss_error(
@@ -65,3 +67,14 @@ def _cause(exitcode: int | None) -> str:
         name = f"signal {-exitcode}"
     memory = " (the system may be out of memory)" if name == "SIGKILL" else ""
     return f"was killed by {name}{memory}"
+
+
+def worded(error: BaseException) -> str:
+    """Return what an exception says; the type of another's says more than its text, if any.
+
+    >>> worded(KeyError("k")), worded(NotImplementedError())
+    ("KeyError: 'k'", 'NotImplementedError')
+    """
+    if isinstance(error, AmorsizeError):
+        return str(error)
+    return "".join(format_exception_only(error)).strip()

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 
 from ..decide.planner import worker_bytes
+from ..system import read_file
 
 __all__ = ["WorkerMemory"]
 
@@ -53,8 +54,7 @@ class WorkerMemory:
 def _figures(process: str) -> dict[str, int]:
     """Return the sizes that the kernel tells of a process, in bytes by name; none if it ended."""
     try:
-        with open(f"/proc/{process}/status", "rb") as file:
-            lines = file.read().decode("ascii", "replace").splitlines()
+        lines = read_file(f"/proc/{process}/status").decode("ascii", "replace").splitlines()
     except OSError:
         return {}
     fields = (line.split() for line in lines if line.endswith(" kB"))

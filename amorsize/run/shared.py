@@ -17,6 +17,8 @@ import sys
 import weakref
 from contextlib import suppress
 
+from ..system import read_file
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -174,8 +176,7 @@ def _most_mappings() -> int:
     import resource  # not on Windows, where there are no segments either
 
     try:
-        with open("/proc/sys/vm/max_map_count") as file:
-            most = int(file.read()) // 4
+        most = int(read_file("/proc/sys/vm/max_map_count")) // 4
     except (OSError, ValueError):  # not Linux
         most = _USUAL_MAPPINGS // 4
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import platform
 
+from ..system import read_file
+
 __all__ = ["deadlock"]
 
 # The number of the system call futex (asm/unistd_64.h, asm-generic/unistd.h).
@@ -42,8 +44,7 @@ def deadlock(pid: int) -> tuple[str, ...]:
 
 def _wait(path: str) -> str:
     """Return what a thread waits for if only its own process can end that, else ""."""
-    with open(path) as file:
-        text = file.read()
+    text = read_file(path).decode()
     fields = text.split()
     if len(fields) < 5 or fields[0] != _FUTEX:
         return ""

@@ -20,11 +20,11 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
-from io import FileIO
 from typing import NamedTuple
 
 from ..errors import SerializationError
 from ..lookup import loaded
+from ..system import read_file
 from . import logs
 from .transport import dumps_by_value, loads
 
@@ -388,10 +388,10 @@ def _write_locale(value: str) -> None:
 def _read_umask() -> int | None:
     """Return the mask for new files, None where it cannot be read without being changed."""
     try:
-        with FileIO("/proc/self/status") as file:
-            found = re.search(rb"^Umask:\s*([0-7]+)$", file.read(), re.MULTILINE)
+        status = read_file("/proc/self/status")
     except OSError:
         return None
+    found = re.search(rb"^Umask:\s*([0-7]+)$", status, re.MULTILINE)
     return None if found is None else int(found[1], 8)
 
 
