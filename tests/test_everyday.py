@@ -153,9 +153,187 @@ KINDS = {
             torch.manual_seed(k)
             return torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())
         """, "make(1)", "make(2)"),
+    "vectorized": ("numpy", """
+        import numpy as np
+        def make(k):
+            def f(x): return x + k
+            return np.vectorize(f)
+        used = make(1)
+        used([1, 2])
+        """, "used", "make(2)"),
+    "array function of Python's": ("numpy", """
+        import numpy as np
+        def make(k):
+            def f(x): return x + k
+            return np.frompyfunc(f, 1, 1)
+        """, "make(1)", "make(2)"),
+    "record": ("numpy", "import numpy as np",
+               "np.array([(1, 2)], dtype=[('a', 'i4'), ('b', 'i4')])[0]",
+               "np.array([(1, 2)], dtype=[('b', 'i4'), ('a', 'i4')])[0]"),
+    "time stamp": ("pandas", "import pandas as pd",
+                   "pd.Timestamp('2020', tz='UTC')", "pd.Timestamp('2021', tz='UTC')"),
+    "time span": ("pandas", "import pandas as pd", "pd.Timedelta('1s')", "pd.Timedelta('1001ms')"),
+    "period": ("pandas", "import pandas as pd", "pd.Period('2020')", "pd.Period('2021')"),
+    "interval": ("pandas", "import pandas as pd", "pd.Interval(0, 1)", "pd.Interval(0, 2)"),
+    "offset": ("pandas", "import pandas as pd", "pd.offsets.BDay(1)", "pd.offsets.BDay(2)"),
+    "categorical": ("pandas", "import pandas as pd",
+                    "pd.Categorical(['a', 'b'])", "pd.Categorical(['a', 'a'])"),
+    "unused categories": (
+        "pandas", "import pandas as pd",
+        "pd.Series(['a', 'b'], dtype=pd.CategoricalDtype(['a', 'b', 'c']))",
+        "pd.Series(['a', 'b'], dtype=pd.CategoricalDtype(['a', 'b', 'd']))"),
+    "order of categories": (
+        "pandas", "import pandas as pd",
+        "pd.CategoricalDtype(['a', 'b'])", "pd.CategoricalDtype(['a', 'b'], ordered=True)"),
+    "names of levels": (
+        "pandas", "import pandas as pd",
+        "pd.MultiIndex.from_tuples([(1, 2)], names=['a', 'b'])",
+        "pd.MultiIndex.from_tuples([(1, 2)], names=['b', 'a'])"),
+    "name of the columns": (
+        "pandas", "import pandas as pd", "pd.DataFrame([[1]], columns=pd.Index(['a'], name='x'))",
+        "pd.DataFrame([[1]], columns=pd.Index(['a'], name='y'))"),
+    "notes on a frame": ("pandas", """
+        import pandas as pd
+        def make(k):
+            frame = pd.DataFrame([[1]])
+            frame.attrs["unit"] = k
+            return frame
+        """, "make('m')", "make('s')"),
+    "zoned times": ("pandas", "import pandas as pd",
+                    "pd.Series(pd.date_range('2020', periods=3, tz='UTC'))",
+                    "pd.Series(pd.date_range('2020', periods=3, tz='Europe/Berlin'))"),
+    "comparison as a key": ("", """
+        import functools
+        def make(k):
+            return functools.cmp_to_key(lambda a, b: k * (a - b))
+        """, "make(1)", "make(-1)"),
+    "callback of ctypes": ("", """
+        import ctypes
+        def make(k):
+            return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda x: x * k)
+        """, "make(1)", "make(2)"),
+    "decoder": ("", "import json, decimal",
+                "json.JSONDecoder()", "json.JSONDecoder(parse_float=decimal.Decimal)"),
+    "iterator": ("", "", "zip([1, 2], [3])", "zip([1, 2], [4])"),
+    "mapped": ("", "", "map(abs, enumerate([1]))", "map(abs, enumerate([2]))"),
+    "user's datetime": ("", """
+        import datetime
+        class Mine(datetime.datetime): pass
+        """, "Mine(2020, 1, 1)", "Mine(2021, 1, 1)"),
+    "user's time span": ("", """
+        import datetime
+        class Mine(datetime.timedelta): pass
+        """, "Mine(1)", "Mine(2)"),
+    "user's decimal": ("", """
+        import decimal
+        class Mine(decimal.Decimal): pass
+        """, "Mine(1)", "Mine(2)"),
+    "user's generator": ("", """
+        import random
+        class Mine(random.Random): pass
+        """, "Mine(1)", "Mine(2)"),
+    "user's exception": ("", "class Mine(Exception): pass", "Mine('a')", "Mine('b')"),
+    "user's path": ("", """
+        import pathlib
+        class Mine(type(pathlib.Path())): pass
+        used = Mine('/a/b')
+        hash(used), str(used)
+        """, "used", "Mine('/a/c')"),
+    "hash that is kept": ("", """
+        class A:
+            def __init__(self, name): self.name, self._hash = name, None
+            def __hash__(self):
+                self._hash = self._hash or hash(self.name)
+                return self._hash
+        used = A('a')
+        hash(used)
+        """, "used", "A('b')"),
+    "frozen class of attrs": ("attr", """
+        import attr
+        def make(kind):
+            @attr.frozen
+            class A: name: kind
+            return A
+        """, "make(str)", "make(int)"),
+    "object of attrs that keeps its hash": ("attr", """
+        import attr
+        @attr.s(auto_attribs=True, frozen=True, cache_hash=True)
+        class A: name: str
+        used = A('a')
+        hash(used)
+        """, "used", "A('b')"),
+    "choice of attrs": ("attr", "import attr",
+                        "attr.validators.in_({'a', 'b'})", "attr.validators.in_({'a', 'c'})"),
+    "converter of attrs": ("attr", """
+        import attr
+        def make(convert):
+            @attr.define
+            class A: x: int = attr.field(converter=convert)
+            return A
+        """, "make(abs)", "make(int)"),
+    "default of a model": ("pydantic", """
+        from pydantic import BaseModel
+        def make(k):
+            class A(BaseModel): x: int = k
+            return A
+        """, "make(1)", "make(2)"),
+    "bounds of a model": ("pydantic", """
+        from pydantic import BaseModel, Field
+        def make(k):
+            class A(BaseModel): x: int = Field(default=9, gt=k)
+            return A
+        """, "make(1)", "make(2)"),
+    "types of a model": ("pydantic", """
+        from pydantic import BaseModel
+        def make(kind):
+            class A(BaseModel): x: kind
+            return A
+        """, "make(int)", "make(float)"),
+    "default of a msgspec": ("msgspec", """
+        import msgspec
+        def make(k):
+            class A(msgspec.Struct): x: int = k
+            return A
+        """, "make(1)", "make(2)"),
+    "types of a msgspec": ("msgspec", """
+        import msgspec
+        def make(kind):
+            class A(msgspec.Struct): x: kind
+            return A
+        """, "make(int)", "make(float)"),
+    "remembered by joblib": ("joblib", """
+        import joblib
+        def make(k):
+            def f(x): return x + k
+            return joblib.Memory("kept", verbose=0).cache(f)
+        """, "make(1)", "make(2)"),
+    "curried": ("toolz", "import toolz", "toolz.curry(pow, 2)", "toolz.curry(pow, 3)"),
+    "composed": ("toolz", """
+        import toolz
+        def make(k):
+            def f(x): return x + k
+            return toolz.compose(abs, f)
+        """, "make(1)", "make(2)"),
     "masked array": ("numpy", "import numpy as np", "np.ma.array([1, 2], mask=[0, 1])",
                      "np.ma.array([1, 2], mask=[1, 0])"),
 }  # fmt: skip
+
+# Two types each, made with ``from typing import *``.
+TYPES = [
+    ("int | str", "int | float"),
+    ("list[int]", "list[str]"),
+    ("List[int]", "List[str]"),
+    ("Union[int, str]", "Union[int, float]"),
+    ("Optional[int]", "Optional[str]"),
+    ("Callable[[int], str]", "Callable[[str], str]"),
+    ("Annotated[int, 1]", "Annotated[int, 2]"),
+    ("Literal['a', 'b']", "Literal['a', 'c']"),
+    ("NewType('U', int)", "NewType('U', str)"),
+    ("TypeVar('T', bound=int)", "TypeVar('T', bound=str)"),
+    ("TypeVar('T', int, str)", "TypeVar('T', int, float)"),
+    ("List['A']", "List['B']"),
+]
+KINDS |= {first: ("", "from typing import *", first, second) for first, second in TYPES}
 
 PROGRAM = """
 import json

@@ -7,6 +7,7 @@ import datetime
 import decimal
 import fractions
 import functools
+import importlib
 import math
 import operator
 import pathlib
@@ -21,6 +22,7 @@ import numpy as np
 import pytest
 
 from amorsize import parallelize
+from amorsize.decide.coarse import coarse_digest
 from amorsize.decide.fingerprint import fingerprint
 
 
@@ -148,6 +150,36 @@ DIFFERENT = {
     "partial of a keyword": (
         "import functools\ndef h(x, k=0): return x\nf = functools.partial(h, k=1)",
         "import functools\ndef h(x, k=0): return x\nf = functools.partial(h, k=2)",
+    ),
+    "metaclass": (
+        "class M(type): k = 1\nclass A(metaclass=M): pass\ndef f(x): return A.k",
+        "class M(type): k = 2\nclass A(metaclass=M): pass\ndef f(x): return A.k",
+    ),
+    "annotation of a class": (
+        "class A:\n x: int\ndef f(x): return A",
+        "class A:\n x: float\ndef f(x): return A",
+    ),
+    "annotation of a data class": (
+        "import dataclasses\n@dataclasses.dataclass\nclass A:\n x: int\ndef f(x): return A(x)",
+        "import dataclasses\n@dataclasses.dataclass\nclass A:\n x: str\ndef f(x): return A(x)",
+    ),
+    "annotation of a named tuple": (
+        "import typing\nclass A(typing.NamedTuple):\n x: int\ndef f(x): return A(x)",
+        "import typing\nclass A(typing.NamedTuple):\n x: str\ndef f(x): return A(x)",
+    ),
+    "annotation of a typed dict": (
+        "import typing\nclass A(typing.TypedDict):\n x: int\ndef f(x): return A(x=x)",
+        "import typing\nclass A(typing.TypedDict):\n x: str\ndef f(x): return A(x=x)",
+    ),
+    "metadata of a field": (
+        "from dataclasses import *\n@dataclass\nclass A:\n x: int = field(metadata={'k': 1})\n"
+        "def f(x): return A(x)",
+        "from dataclasses import *\n@dataclass\nclass A:\n x: int = field(metadata={'k': 2})\n"
+        "def f(x): return A(x)",
+    ),
+    "name that is asked for by text": (
+        "K = 1\ndef f(x): return globals()['K']",
+        "K = 2\ndef f(x): return globals()['K']",
     ),
     "base class": (
         "class A:\n def m(self): return 1\nclass B(A): pass\ndef f(x): return B().m()",
@@ -285,6 +317,19 @@ def test_the_memo_notices_every_change():
     f.__code__ = make("def f(x, d=1): return x").__code__
     seen.append(digest(f))
     assert len(set(seen)) == len(seen)
+
+
+def test_the_memo_notices_attributes_of_functions_and_other_bases():
+    """What is put on a function, or made the base of a class, after it was looked at is noticed."""
+    f = make("class A: pass\nclass B: k = 1\nclass C(A): pass\ndef h(x): return h.k\n"
+             "def f(x): return h(x), C")  # fmt: skip
+    seen = [digest(f), digest(f)]
+    f.__globals__["C"].__bases__ = (f.__globals__["B"],)
+    seen.append(digest(f))
+    f.__globals__["h"].k = 1
+    seen.append(digest(f))
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
 
 
 def test_the_memo_notices_a_changed_cell_and_a_mutated_list():
@@ -485,6 +530,74 @@ def test_attributes_of_submodules_count():
     before = digest(f)
     module.helper = make("def f(x): return x + 2")
     assert digest(f) != before
+
+
+def over_closure(module):
+    return lambda x: x * module.K
+
+
+def over_default(module):
+    return lambda x, m=module: x * m.K
+
+
+def over_instance(module):
+    class A:
+        m = module
+
+        def method(self, x):
+            return x * self.m.K
+
+    return A().method
+
+
+def over_getattr(module):
+    return make("def f(x): return x * getattr(module, 'K')", module=module)
+
+
+@pytest.mark.parametrize(
+    "over",
+    [over_closure, over_default, over_instance, over_getattr,
+     lambda module: functools.partial(lambda m, x: x * m.K, module)],
+    ids=["closure", "default", "class attribute", "getattr", "partial"],
+)  # fmt: skip
+def test_modules_count_however_they_are_reached(over):
+    """What code may ask a module for counts, also where the module is reached as a value."""
+
+    def module(**names):
+        made = types.ModuleType("settings")
+        vars(made).update(names)
+        return made
+
+    first, second, third = module(K=1), module(K=2), module(K=1, unused=3)
+    assert digest(over(first)) == digest(over(first)) == digest(over(third))
+    assert digest(over(first)) != digest(over(second))
+    func = over(first)
+    before = digest(func)
+    first.K = 5
+    assert digest(func) != before
+
+
+def test_modules_imported_inside_count(monkeypatch, tmp_path):
+    """A module that a function imports counts by its source, once loaded by what is used of it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / "imported_inside.py"
+    f = make("def f(x):\n from imported_inside import work\n return work(x)")
+    seen, coarse = [], []
+    for body in ("def work(x): return x", "def work(x): return x + 1"):
+        source.write_text(body)
+        importlib.invalidate_caches()
+        seen.append(digest(f))
+        coarse.append(coarse_digest(f))
+    assert "imported_inside" not in sys.modules
+    assert f(1) == 2
+    module = sys.modules["imported_inside"]
+    monkeypatch.setitem(sys.modules, "unused", sys.modules.pop("imported_inside"))
+    monkeypatch.setitem(sys.modules, "imported_inside", module)
+    seen.append(digest(f))
+    module.work = make("def work(x): return x + 2", name="work")
+    seen.append(digest(f))
+    assert len(set(seen)) == 4
+    assert coarse[0] != coarse[1] == coarse_digest(f)
 
 
 def test_pickling_an_instance_changes_nothing():

@@ -49,7 +49,7 @@ LAYERS = [
     {"decide.kinds"},
     {"decide.arrays"},
     {"decide.encoders"},
-    {"decide.contents"},
+    {"decide.contents", "decide.imports"},
     {"decide.usage"},
     {"decide.machine"},
     {"decide.forking"},

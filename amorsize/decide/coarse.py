@@ -13,6 +13,7 @@ import types
 
 from .atoms import framed
 from .codes import describe, digest_of
+from .imports import places_of, source_of
 from .looking import MISSING, bases, content_of, module_of, namespace, namespace_of, qualname
 from .owners import is_users, version
 
@@ -121,6 +122,10 @@ class _CodeWalk:
             self.meet(content_of(cell))
         for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self.meet(default)
+        for name in described.imports:
+            for place in places_of(function.__globals__, name):
+                # Whether it is loaded by now leaves no trace.
+                self.parts.append(framed(b"I", source_of(place)))
         for name in described.globals:
             value = function.__globals__.get(name, MISSING)
             self.meet(value)

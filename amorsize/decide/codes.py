@@ -59,10 +59,11 @@ class Code:
         globals: names it loads from the module or the builtins.
         names: all its names, attributes among them.
         imports: names of modules it imports as it runs; relative ones without their dots.
+        asked: names that it may compute: short texts in it, where it asks for names by text.
         size: bytes of bytecode, of nested functions also.
     """
 
-    __slots__ = ("code", "digest", "globals", "imports", "names", "size")
+    __slots__ = ("asked", "code", "digest", "globals", "imports", "names", "size")
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Code:
         names: tuple[str, ...],
         imports: tuple[str, ...],
         size: int,
+        asked: tuple[str, ...],
     ) -> None:
         self.code = code
         self.digest = digest
@@ -79,6 +81,7 @@ class Code:
         self.names = names
         self.imports = imports
         self.size = size
+        self.asked = asked
 
 
 _codes: dict[int, Code] = {}
@@ -89,6 +92,9 @@ _LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
 _IMPORT_NAME = opmap["IMPORT_NAME"]
 _EXTENDED = opmap["EXTENDED_ARG"]
 _CONSTS = frozenset(hasconst)
+# Names by which code asks for other names.
+_BY_TEXT = frozenset({"getattr", "attrgetter", "vars", "__dict__", "globals", "eval", "exec"})
+LONGEST_NAME = 100
 _OPTIMIZED_FUNCTION = 0x3  # CO_OPTIMIZED | CO_NEWLOCALS: a def or a lambda, not a class body
 _HAS_DOCSTRING = 0x4000000  # 3.14 and later say it outright
 
@@ -129,7 +135,8 @@ def describe(code: types.CodeType) -> Code:
         else:
             parts.append(constant(const))
     digest = hash_of(b"".join(parts))
-    described = Code(code, digest, _unique(loaded), _unique(names), _unique(imports), size)
+    asked = () if _BY_TEXT.isdisjoint(names) else _unique(_possible_names(code))
+    described = Code(code, digest, _unique(loaded), _unique(names), _unique(imports), size, asked)
     make_room(_codes, MOST_CODES)
     _codes[id(code)] = described
     return described
@@ -149,6 +156,15 @@ def _scan(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
     ]
     imported = [names[_argument(ops, lows, place)] for place in _places(ops, _IMPORT_NAME)]
     return _unique(loaded), _unique(imported)
+
+
+def _possible_names(code: types.CodeType) -> Iterator[str]:
+    """Yield the texts in code, and in code nested in it, that could be names."""
+    for const in code.co_consts:
+        if type(const) is types.CodeType:
+            yield from _possible_names(const)
+        elif type(const) is str and len(const) <= LONGEST_NAME and const.isidentifier():
+            yield const
 
 
 def _uses_first_constant(code: types.CodeType) -> bool:

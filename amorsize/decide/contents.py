@@ -220,7 +220,8 @@ def _is_own_hash(name: object, value: object) -> bool:
 
     It follows the hash seed, and whether it was asked for.
     """
-    return type(name) is str and name.endswith("hash") and (value is None or type(value) is int)
+    kind = type(value)
+    return type(name) is str and name.endswith("hash") and (value is None or issubclass(kind, int))
 
 
 def by_global_name(walk: Walk, value: Any) -> bool:

@@ -8,14 +8,26 @@ objects of Python's own types are asked for what they are made of.
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from collections.abc import Callable
 from struct import pack
 
-from .atoms import framed
+from .atoms import MOST_ITEMS, framed
 from .codes import Code, describe
 from .contents import CONTAINERS, mapping, sequence, state, subclass
-from .looking import MISSING, bases, content_of, fetch, module_of, namespace, namespace_of, qualname
+from .imports import places_of, source_of
+from .looking import (
+    MISSING,
+    bases,
+    content_of,
+    fetch,
+    module_of,
+    mro,
+    namespace,
+    namespace_of,
+    qualname,
+)
 from .owners import is_users, version
 
 TYPE_CHECKING = False
@@ -24,13 +36,15 @@ if TYPE_CHECKING:
 
     from .walk import Walk
 
-__all__ = ["ENCODERS", "named"]
+__all__ = ["ENCODERS", "named", "named_attributes"]
 
 # What is taken of a code object, in steps of the walk: describing 600 functions of the standard
 # library took 14 us each, or 60 ns a byte of code (November 2026, two-core machine).
 STEPS_OF_FUNCTION = 24
 BYTES_A_STEP = 8
 STEPS_OF_SLOT = 3
+# Finding and reading a file takes 0.2 ms (November 2026).
+STEPS_OF_SOURCE = 500
 
 
 # Functions, classes, modules ----------------------------------------------------------------
@@ -43,6 +57,10 @@ def function(walk: Walk, function: types.FunctionType) -> None:
         library(walk, function)
         return
     code, closure, defaults = function.__code__, function.__closure__, function.__defaults__
+    if code.co_filename.startswith(_MADE_BY_ATTRS):
+        # It has hashes in it that follow the hash seed. What it does the fields say.
+        walk.tag(b"C", _MADE_BY_ATTRS)
+        return
     described = describe(code)
     walk.parts.append(framed(b"C", described.digest))
     if not walk.spend(STEPS_OF_FUNCTION + described.size // BYTES_A_STEP):
@@ -63,7 +81,7 @@ def function(walk: Walk, function: types.FunctionType) -> None:
             walk.refer(content)
     _globals(walk, function.__globals__, described)
     # What a library's decorator notes on its wrappers (calls, times) is not what they do.
-    if vars(function) and is_users(function.__globals__.get("__name__")):
+    if is_users(function.__globals__.get("__name__")):
         _on_function(walk, function)
 
 
@@ -79,6 +97,7 @@ def _keyword_defaults(walk: Walk, defaults: dict[str, Any] | None) -> None:
 
 def _on_function(walk: Walk, function: types.FunctionType) -> None:
     """Encode what was put on a function as attributes."""
+    walk.sizes.append((vars(function), len(vars(function))))
     kept = dict(vars(function))
     kept.pop("__wrapped__", None)
     if kept:
@@ -94,48 +113,78 @@ def _registry(walk: Walk, function: types.FunctionType) -> None:
 
 def _globals(walk: Walk, values: dict[str, Any], described: Code) -> None:
     """Encode the globals the code names; of a user's module only the attributes it names."""
-    if not walk.spend(STEPS_OF_SLOT * len(described.globals)):
+    loaded, names = described.globals, described.names + described.asked
+    if not _OF_GLOBALS.isdisjoint(loaded):
+        loaded += described.asked
+    if not walk.spend(STEPS_OF_SLOT * len(loaded)):
         return
-    for name in described.globals:
+    for name in loaded:
         value = values.get(name, MISSING)
         walk.slots.append((values, name, value))
         if value is MISSING:  # a builtin, or not defined yet: its name is in the code
             continue
         walk.tag(b"g", name)
-        walk.refer(value)
-        _attributes(walk, value, described.names)
+        _refer_by_name(walk, value, names)
+    for name in described.imports:
+        _imported(walk, list(places_of(values, name)), names)
 
 
-def _attributes(walk: Walk, module: object, names: tuple[str, ...]) -> None:
-    """Refer to those attributes of a user's module that are named.
+def _imported(walk: Walk, places: list[str], names: tuple[str, ...]) -> None:
+    """Encode the user's modules that an import inside a function may mean."""
+    if not walk.spend(STEPS_OF_SLOT * len(places)):
+        return
+    for place in places:
+        module = sys.modules.get(place, MISSING)
+        walk.slots.append((sys.modules, place, module))
+        if _is_users_module(module):
+            walk.tag(b"i", place)
+            _refer_by_name(walk, module, names)
+        elif module is MISSING:
+            source = source_of(place)
+            if source and walk.spend(STEPS_OF_SOURCE):
+                walk.mutable = True
+                walk.tag(b"I", place)
+                walk.parts.append(source)
+
+
+def _refer_by_name(walk: Walk, value: object, names: tuple[str, ...]) -> None:
+    """Refer to what has a name; of a user's module only to those attributes that are named.
 
     A lazy module is of a type of its own until it is loaded, and is left alone.
     """
-    if type(module) is types.ModuleType and is_users(namespace_of(module).get("__name__")):
-        walk.refer_as((id(module), names), (module, names), _named_attributes)
+    if _is_users_module(value):
+        walk.refer_as((id(value), names), (value, names), named_attributes)
+    else:
+        walk.refer(value)
 
 
-def _named_attributes(walk: Walk, view: tuple[types.ModuleType, tuple[str, ...]]) -> None:
+def _is_users_module(value: object) -> bool:
+    return type(value) is types.ModuleType and is_users(namespace_of(value).get("__name__"))
+
+
+def named_attributes(walk: Walk, view: tuple[types.ModuleType, tuple[str, ...]]) -> None:
     """Encode those attributes of a module, and of its submodules, that are named."""
     module, names = view
     values = namespace_of(module)
     if not walk.spend(STEPS_OF_SLOT * len(names)):
         return
+    walk.tag(b"m", str(values.get("__name__")))
     for name in names:
         value = values.get(name, MISSING)
         walk.slots.append((values, name, value))
         if value is not MISSING:
             walk.tag(b"a", name)
-            walk.refer(value)
-            _attributes(walk, value, names)
+            _refer_by_name(walk, value, names)
 
 
 def _module(walk: Walk, module: types.ModuleType) -> None:
-    """Encode a module by its name: what is used of it, its attributes say."""
+    """Encode a module that is not reached by its name; which attributes are used, the walk asks."""
     name = namespace_of(module).get("__name__")
     if type(name) is str:
         walk.tag(b"m", name)
-        if not is_users(name):
+        if is_users(name):
+            walk.modules.append(module)
+        else:
             walk.tag(b"v", version(name))
 
 
@@ -182,17 +231,53 @@ def _class(walk: Walk, cls: type) -> None:
         _by_name(walk, module, qualname(cls))
         return
     walk.tag(b"K", qualname(cls))
+    walk.bases.append((cls, bases(cls)))
     sequence(walk, bases(cls))
+    if type(cls) is not type:
+        _kept_by_metaclass(walk, cls)
     values = namespace(cls)
     walk.sizes.append((values, len(values)))
     for name, value in list(values.items()):
-        if name in _CLASS_NOISE or name.startswith(_MADE_OF_FIELDS):
+        if name in _CLASS_NOISE or (name.startswith("__pydantic_") and name != _FIELDS):
             continue
         if not walk.spend(STEPS_OF_SLOT):
             return
         walk.slots.append((values, name, value))
         walk.tag(b"a", name)
-        walk.refer(value)
+        encode = _IN_CLASSES.get(name)
+        if encode is None:
+            walk.refer(value)
+        else:
+            encode(walk, value)
+
+
+def _kept_by_metaclass(walk: Walk, cls: type) -> None:
+    """Encode the metaclass, and what it keeps of the class in C."""
+    walk.refer(type(cls))
+    for base in mro(type(cls)):
+        if base is type:
+            return
+        for name, field in namespace(base).items():
+            if type(field) is types.MemberDescriptorType:
+                walk.tag(b"a", name)
+                walk.refer(fetch(cls, name))
+
+
+def _annotations(walk: Walk, values: Any) -> None:
+    """Encode what a class says of its attributes; converters are made of that."""
+    if type(values) is dict:
+        for name, value in list(values.items())[:MOST_ITEMS]:
+            walk.refer(name)
+            walk.refer(value)
+
+
+def _field_metadata(walk: Walk, fields: Any) -> None:
+    """Encode what a user notes on the fields of a dataclass; all else its methods show."""
+    for name, field in list(fields.items())[:MOST_ITEMS]:
+        metadata = fetch(field, "metadata")
+        if metadata:
+            walk.refer(name)
+            mapping(walk, metadata)
 
 
 def _wrapped(walk: Walk, value: Any) -> None:
@@ -215,18 +300,23 @@ def named(walk: Walk, value: Any) -> None:
 _CACHE: type = type(functools.lru_cache(len))
 _DISPATCHER: Any = vars(types.FunctionType)["__code__"].__get__(functools.singledispatch(len))
 
-# What pydantic makes of the fields and methods that stand beside it.
-_MADE_OF_FIELDS = ("__pydantic_",)
+# Of what pydantic adds to a class, all else is made of the fields and of methods beside it.
+_FIELDS = "__pydantic_fields__"
+_MADE_BY_ATTRS = "<attrs generated"
+# By these names, code asks for globals.
+_OF_GLOBALS = frozenset({"globals", "eval", "exec"})
+
+# Attributes of classes that are no objects of their own, or hold more than says what a class does.
+_IN_CLASSES: dict[str, Callable[[Walk, Any], None]] = {
+    "__annotations__": _annotations,
+    "__dataclass_fields__": _field_metadata,
+}
 
 # Names every class has, or whose values say nothing about behaviour.
 _CLASS_NOISE = frozenset(
     {
-        "__annotate__",
-        "__annotate_func__",
-        "__annotations__",
-        "__annotations_cache__",
+        "__annotations_cache__",  # made of the function beside it, once it was asked for
         # What a dataclass is shows in the methods generated for it.
-        "__dataclass_fields__",
         "__dataclass_params__",
         "__dict__",
         "__doc__",

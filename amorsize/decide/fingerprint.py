@@ -27,6 +27,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .codes import digest_of, make_room
+from .looking import bases
 from .walk import MISSING, Walk, content_of
 
 TYPE_CHECKING = False
@@ -146,7 +147,7 @@ _HEADER = b"amorsize 2 python %d.%d " % sys.version_info[:2]
 class _Memo:
     """A fingerprint with the guards under which it still holds."""
 
-    __slots__ = ("cells", "functions", "result", "sizes", "slots")
+    __slots__ = ("bases", "cells", "functions", "result", "sizes", "slots")
 
     def __init__(self, result: Fingerprint, walk: Walk) -> None:
         self.result = result
@@ -154,6 +155,7 @@ class _Memo:
         self.cells = walk.cells
         self.functions = walk.functions
         self.sizes = walk.sizes
+        self.bases = walk.bases
 
     def holds(self) -> bool:
         for function, code, defaults, closure, keywords in self.functions:
@@ -170,7 +172,10 @@ class _Memo:
         for cell, value in self.cells:
             if content_of(cell) is not value:
                 return False
-        return not self.sizes or all(len(namespace) == size for namespace, size in self.sizes)
+        for namespace, size in self.sizes:
+            if len(namespace) != size:
+                return False
+        return not self.bases or all(bases(cls) is before for cls, before in self.bases)
 
 
 # Keyed by the function itself, not by its id: an entry keeps its function alive, so no other

@@ -17,7 +17,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["LIBRARY", "PYTHON", "USER", "is_pythons", "is_users", "owner", "version"]
+__all__ = [
+    "LIBRARY",
+    "PYTHON",
+    "USER",
+    "is_pythons",
+    "is_users",
+    "owner",
+    "owner_of_file",
+    "version",
+]
 
 USER, LIBRARY, PYTHON = "user", "library", "python"
 
@@ -41,6 +50,11 @@ def owner(module: object) -> str:
         return USER
     namespace = namespace_of(sys.modules.get(module))
     return _owner(module, _text(namespace.get("__file__")) or _place(namespace))
+
+
+def owner_of_file(module: str, file: str) -> str:
+    """Return whose a module is that is not loaded, from where it lies."""
+    return _owner(module, file)
 
 
 def is_users(module: object) -> bool:

@@ -25,9 +25,10 @@ from collections.abc import Callable
 from struct import pack
 
 from .atoms import SAMPLE_BYTES, atom_of, framed
-from .codes import hash_of
+from .codes import describe, hash_of
+from .encoders import named_attributes
 from .kinds import encoder_of
-from .looking import MISSING, content_of, module_of, qualname
+from .looking import MISSING, content_of, module_of, namespace_of, qualname
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Walk:
 
     Attributes:
         parts: the encoding of the object at hand so far.
-        slots, cells, functions, sizes: guards, see ``fingerprint``'s memo.
+        slots, cells, functions, sizes, bases: guards, see ``fingerprint``'s memo.
+        modules: modules of the user's that were met as values.
         mutable: whether something was met that can change behind every guard.
         stable: False once something could not be pinned down.
         cut: whether there was more than the walk may look at.
@@ -65,8 +67,10 @@ class Walk:
         self.parts: list[bytes] = []
         self.slots: list[tuple[Any, str, object]] = []
         self.cells: list[tuple[types.CellType, object]] = []
-        self.functions: list[tuple[types.FunctionType, object, object, object, object]] = []
+        self.functions: list[tuple[types.FunctionType, Any, object, object, object]] = []
         self.sizes: list[tuple[Any, int]] = []
+        self.bases: list[tuple[type, tuple[type, ...]]] = []
+        self.modules: list[types.ModuleType] = []
         self.mutable = False
         self.stable = True
         self.cut = False
@@ -84,7 +88,7 @@ class Walk:
     def value(self, value: Any) -> None:
         """Encode a value and everything it uses."""
         self._place(id(value), value)
-        while len(self._nodes) < len(self._met) and not self.cut:
+        while (len(self._nodes) < len(self._met) or self._ask_modules()) and not self.cut:
             _, end = self._level
             if len(self._nodes) == end:
                 end = len(self._met)
@@ -174,6 +178,21 @@ class Walk:
         else:
             self._left -= STEPS_OF_REFERENCE
         return place
+
+    def _ask_modules(self) -> bool:
+        """Meet what the code met may ask the modules met for; return whether that is new."""
+        if not self.modules:
+            return False
+        before, names = len(self._met), set[str]()
+        for _, code, *_ in self.functions:
+            described = describe(code)
+            names.update(described.names, described.asked)
+        for module in self.modules:
+            values = namespace_of(module)
+            self.sizes.append((values, len(values)))
+            asked = tuple(sorted(names & values.keys()))
+            self._place((id(module), asked), (module, asked), named_attributes)
+        return len(self._met) > before
 
     def _encode(self, value: Any, encode: Encoder | None) -> None:
         self.parts = []

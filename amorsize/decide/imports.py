@@ -1,0 +1,89 @@
+"""Modules that a function imports as it runs: which they are, and their source where not loaded.
+
+A module that is not loaded yet has no values to look at. It may not be imported for that either:
+its source stands for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Iterator
+from itertools import accumulate
+
+from .codes import hash_of
+from .owners import USER, owner, owner_of_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["places_of", "source_of"]
+
+MOST_SOURCE_BYTES = 1_000_000
+
+
+def places_of(namespace: dict[str, Any], name: str) -> Iterator[str]:
+    """Yield the full names of the modules that an import may mean, and of those they are in.
+
+    Args:
+        namespace: of the module whose code imports.
+        name: the name in the code, relative ones without their dots.
+
+    >>> list(places_of({"__package__": "a.b"}, "c.d"))
+    ['c', 'c.d', 'a.c', 'a.c.d', 'a.b.c', 'a.b.c.d']
+    """
+    package = namespace.get("__package__")
+    packages = ["", *accumulate(package.split("."), "{}.{}".format)] if package else [""]
+    parts = list(accumulate(filter(None, name.split(".")), "{}.{}".format)) or [""]
+    for one in packages:
+        for part in parts:
+            full = f"{one}.{part}".strip(".")
+            if full:
+                yield full
+
+
+def source_of(module: str) -> bytes:
+    """Return what tells the source of a user's module from others', without importing anything.
+
+    Args:
+        module: its full name.
+
+    Returns:
+        A hash of the file; nothing for a module of Python's or of an installed package, or one that
+        the usual path does not lead to.
+    """
+    if owner(module) != USER:
+        return b""
+    file = _file_of(module, tuple(sys.path))
+    if not file or owner_of_file(module, file) != USER:
+        return b""
+    try:
+        found = os.stat(file)
+        return _hash_of_file(file, found.st_mtime_ns, found.st_size)
+    except OSError:
+        return b""
+
+
+@functools.lru_cache(maxsize=256)
+def _file_of(module: str, path: tuple[str, ...]) -> str:
+    """Return where a module's source lies, "" where it is not found."""
+    from importlib.machinery import PathFinder
+
+    places, spec = list(path), None
+    for full in accumulate(module.split("."), "{}.{}".format):
+        try:
+            spec = PathFinder.find_spec(full, places)
+        except Exception:  # noqa: BLE001 - finders of other packages may be asked, and raise anything
+            return ""
+        if spec is None:
+            return ""
+        places = list(spec.submodule_search_locations or ())
+    return str(spec.origin) if spec is not None and spec.has_location else ""
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_of_file(file: str, changed: int, size: int) -> bytes:
+    with open(file, "rb") as source:
+        return hash_of(source.read(MOST_SOURCE_BYTES))
