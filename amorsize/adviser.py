@@ -15,7 +15,7 @@ from functools import partial
 from . import cache
 from .decide.coarse import coarse_digest
 from .decide.forking import got_stuck, remember_stuck
-from .decide.helpers import needed_thread
+from .decide.helpers import needs_threads
 from .decide.learning import (
     Seen,
     bounded_costs,
@@ -317,11 +317,8 @@ class Adviser:
         """Leave fork where a forked worker would wait for a thread that it lacks."""
         if got_stuck(self.func):
             self.leave_fork()
-        elif thread := needed_thread(self.func):
-            self.method = "forkserver"
-            self.method_reason = (
-                f"the function hands work to the thread {thread}, which no fork has"
-            )
+        elif reason := needs_threads(self.func):
+            self.method, self.method_reason = "forkserver", reason
 
     def leave_fork(self) -> None:
         """Start workers in another way than by forking, now and in later calls of the function."""

@@ -1,10 +1,11 @@
-"""Whether a function needs a thread of its process: a forked worker has none but its own.
+"""Whether a function needs another thread of its process: a forked worker has none but its own.
 
 ``pool = ThreadPoolExecutor(2)``, and ``def f(x): return pool.submit(g, x).result()``: the threads
 of the pool are idle, so a fork is safe; but in the child they are not there, and the result never
 comes. Such threads are told by what they have in hand, a queue or an event loop, and such functions
-by reaching the same one. Functions hand work to a thread in other ways, too, which nobody can see;
-``run/stuck.py`` finds those afterwards.
+by reaching the same one. A lock that it reaches and another thread holds is never released in the
+child. Functions wait for threads in other ways, too, which nobody can see; ``run/stuck.py`` finds
+those afterwards.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["needed_thread"]
+__all__ = ["needs_threads"]
 
 # What threads take work from.
 _SERVED = {
@@ -43,17 +44,21 @@ _SERVED = {
     ("_queue", "SimpleQueue"),
     ("asyncio.events", "AbstractEventLoop"),
 }
+_LOCK: Any = type(threading.Lock())
+_OWNED_LOCK: Any = type(threading.RLock())
 # Objects to look at, the nearest first: these take 2 ms.
 MOST_OBJECTS = 2_000
+MOST_ITEMS = 1_000
+_CONTAINERS: tuple[Any, ...] = (dict, list, tuple, set, frozenset, deque)
 
 
-def needed_thread(func: Callable[..., Any]) -> str:
-    """Return the name of a thread that ``func`` hands work to, as far as can be seen, "" for none.
+def needs_threads(func: Callable[..., Any]) -> str:
+    """Return why ``func`` would wait for ever in a forked worker, as far as can be seen, else "".
 
     Args:
         func: any callable.
 
-    >>> needed_thread(len)
+    >>> needs_threads(len)
     ''
     """
     current = threading.current_thread()
@@ -71,9 +76,20 @@ def needed_thread(func: Callable[..., Any]) -> str:
         for value in _in_hand(frames.get(thread.ident or 0))
         if _is_served(value)
     }
-    if not served:
-        return ""
-    return next((served[id(value)] for value in _Reach(func) if id(value) in served), "")
+    for value in _Reach(func):
+        if id(value) in served:
+            return f"the function hands work to the thread {served[id(value)]}, which no fork has"
+        if _is_held(value):
+            return "the function uses a lock that another thread holds"
+    return ""
+
+
+def _is_held(value: Any) -> bool:
+    """Return whether a value is a lock that another thread may hold."""
+    if type(value) is _LOCK:
+        return bool(value.locked())
+    # Before Python 3.14 its description alone tells whether it is held.
+    return type(value) is _OWNED_LOCK and "unlocked" not in repr(value) and not value._is_owned()
 
 
 def _in_hand(frame: types.FrameType | None) -> Iterator[object]:
@@ -114,6 +130,12 @@ def _held(value: object) -> dict[str, Any]:
 
 def _is_served(value: object) -> bool:
     return any((module_of(cls), qualname(cls)) in _SERVED for cls in mro(type(value)))
+
+
+def _is_large(value: Any) -> bool:
+    """Return whether a container holds data, and more of it than can be looked through."""
+    base = next((base for base in _CONTAINERS if issubclass(type(value), base)), None)
+    return base is not None and base.__len__(value) > MOST_ITEMS
 
 
 class _Reach:
@@ -169,7 +191,9 @@ class _Reach:
         elif is_users(module_of(kind)):
             self._meet(kind)
             self._holders.append(_held(value))
-        elif kind not in (types.FrameType, types.CodeType):
+        elif kind is threading.Condition:
+            self._meet(value._lock)  # those who wait for it hold locks of their own
+        elif kind not in (types.FrameType, types.CodeType) and not _is_large(value):
             for inner in gc.get_referents(value):
                 self._meet(inner)
 

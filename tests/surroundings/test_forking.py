@@ -210,7 +210,7 @@ import asyncio, os, queue, threading, time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
 from amorsize import smart_map
-from amorsize.decide.helpers import needed_thread
+from amorsize.decide.helpers import needs_threads
 
 main = os.getpid()
 
@@ -278,7 +278,7 @@ HANDS_ON = ["submits", "through_a_helper", "lambda x: submits(x)", "applies", "a
 @pytest.mark.parametrize("func", [*HANDS_ON, "doubles", "service.double"])
 def test_a_function_that_hands_work_to_a_thread_is_seen(func, tmp_path):
     """To a pool's, an event loop's or one's own, by a queue; and one that does not is not."""
-    act = "print(bool(needed_thread(func)))"
+    act = "print(bool(needs_threads(func)))"
     ended = programs.run_source(HANDING_ON.replace("{func}", func).replace("{act}", act), tmp_path)
     assert ended.out == f"{func in HANDS_ON}\n", ended.err
 
@@ -287,18 +287,65 @@ def test_a_thread_that_has_started_others_and_waits_for_them_serves_nobody(tmp_p
     """The main program names queues, too."""
     source = """
 import queue, threading
-from amorsize.decide.helpers import needed_thread
+from amorsize.decide.helpers import needs_threads
 found, unread = [], queue.Queue()
 def puts(x):
     unread.put(x)
 def looks():
-    found.append(needed_thread(puts))
+    found.append(needs_threads(puts))
 thread = threading.Thread(target=looks)
 thread.start()
 thread.join()
 print(found, unread.qsize())
 """
     assert programs.run_source(source, tmp_path).out == "[''] 0\n"
+
+
+LOCKED = """
+import threading, time
+from amorsize import smart_map
+
+{lock}
+held, done = threading.Event(), threading.Event()
+
+def hold():
+    lock.acquire()
+    held.set()
+    done.wait({seconds})
+    lock.release()
+
+thread = threading.Thread(target=hold, daemon=True)
+thread.start()
+held.wait()
+if {returned}:
+    done.set()
+    thread.join()
+
+def work(x):
+    time.sleep(0.003)
+    if x > 50:
+        done.set()
+    if x > 60:
+        with lock:
+            pass
+    return x
+
+reports = []
+got = smart_map(work, range(100), report=reports.append)
+print(got == list(range(100)), reports[0].start_method == "fork")
+"""
+LOCKS = [
+    "lock = threading.Lock()", "lock = threading.RLock()", "lock = threading.Condition()",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("returned", [False, True], ids=["held", "free"])
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_function_that_uses_a_lock_of_another_thread_is_not_forked(tmp_path, lock, returned):
+    """In the child nobody would release it; a lock that is free is no hindrance."""
+    source = LOCKED.format(lock=lock, seconds=100, returned=returned)
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out == f"True {returned}\n", ended.out + ended.err
 
 
 @pytest.mark.parametrize("func", ["submits", "service.ask"])
@@ -335,13 +382,14 @@ STUCK = """
 import os, threading, time
 from amorsize import smart_map, WorkerLostError
 main, lock, held = os.getpid(), threading.Lock(), threading.Event()
+data = {**dict.fromkeys(range(2000)), "lock": lock}  # among so much nobody looks for locks
 def hold():
     getattr(lock, "acq" + "uire")()  # in a way that nobody can see
     held.set()
     time.sleep(3600)
 def work(x):
     if os.getpid() != main:
-        with {where}:
+        with data["lock"]:
             pass
     time.sleep(0.01)
     return x
@@ -365,7 +413,7 @@ def test_a_forked_worker_that_waits_for_ever_is_replaced(tmp_path):
 
     Whoever asked for fork gets an error instead of a hang.
     """
-    ended = programs.run_source(STUCK.replace("{where}", "lock"), tmp_path, deadline=60)
+    ended = programs.run_source(STUCK, tmp_path, deadline=60)
     assert ended.out == "True True False\nTrue False False\nTrue\n", ended.out + ended.err
 
 
