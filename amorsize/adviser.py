@@ -333,13 +333,16 @@ class Adviser:
         """Whether a record was found, and the run has not contradicted it."""
         return self.record is not None
 
-    def look_up(self, *, only_memory: bool = False, late: bool = False) -> None:
+    def look_up(
+        self, *, only_memory: bool = False, late: bool = False, by_pickle: bool = False
+    ) -> None:
         """Find the freshest valid record of the function at this size.
 
         Args:
             only_memory: leave the folder alone.
             late: whether the items have run already: then nothing shows whether the function
                 changes what it reaches.
+            by_pickle: whether to take no record of results that pickle cannot carry.
         """
         if not self._cached:
             return
@@ -356,6 +359,8 @@ class Adviser:
         )
         if self.record is not None and self.record.func != name.digest:
             self._name = name_of_code(self.func)
+        if by_pickle and self.record is not None and not self.record.by_pickle:
+            self.record = None
 
     def _final_name(self) -> Name:
         """Return the name to remember the function under, now that its items have run."""
@@ -504,7 +509,14 @@ class Adviser:
         return free_memory()
 
     def remember(
-        self, profile: Profile, *, executor: str, n_jobs: int, chunksize: int, run_seconds: float
+        self,
+        profile: Profile,
+        *,
+        executor: str,
+        n_jobs: int,
+        chunksize: int,
+        run_seconds: float,
+        by_pickle: bool | None,
     ) -> None:
         """Keep what a run or a sample has shown, and what plan was made of it.
 
@@ -514,6 +526,7 @@ class Adviser:
             n_jobs: workers.
             chunksize: first or only chunk size.
             run_seconds: how long that took.
+            by_pickle: whether pickle can carry the results, None where that was not seen.
         """
         if not self._cached:
             return
@@ -526,6 +539,8 @@ class Adviser:
             and time_bucket(old.profile.item_seconds) == time_bucket(profile.item_seconds)
         ):
             profile = merged_profile(old.profile, profile)
+        if by_pickle is None:
+            by_pickle = old is None or old.by_pickle
         cache.remember(
             cache.Record(
                 func=name.digest,
@@ -537,6 +552,7 @@ class Adviser:
                 chunksize=chunksize,
                 environment=cache.environment_of(self.machine, self._remembered_under),
                 updated=time.time(),
+                by_pickle=by_pickle,
             ),
             run_seconds=run_seconds,
             stable=name.stable,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 from .adviser import NEIGHBOURHOOD
 from .decide.machine import fresh_resident_bytes
 from .decide.model import WAITING_SHARE, Profile
@@ -32,6 +34,8 @@ SURPRISE = 1.5
 LEAST_GROWTH_BYTES = 4_000_000
 # Pickling that takes less for each is measured on more.
 LIGHT_PICKLE_SECONDS = 20e-6
+# What takes longer is data, which pickle can carry.
+LIGHT_RESULT_SECONDS = 0.001
 # An integer of a long list.
 LEAST_PICKLE_SECONDS = 20e-9
 
@@ -42,11 +46,13 @@ class Evidence:
     Attributes:
         probe: times of those that ran in the calling process.
         travel: sizes and pickling times; None until measured.
+        by_pickle: whether pickle can carry the results; None where that is not known.
     """
 
     def __init__(self) -> None:
         self.probe = Probe()
         self.travel: Profile | None = None
+        self.by_pickle: bool | None = None
         self._peak = peak_memory_bytes()
         self._grown: int | None = None
 
@@ -146,6 +152,8 @@ class Evidence:
             size, seconds = remembered.result_bytes, remembered.pickle_seconds
             # The items of that time may have been inherited.
             sent, sending = remembered.arg_bytes, remembered.send_seconds
+        if seconds < LIGHT_RESULT_SECONDS:
+            self.by_pickle = _can_pickle(out[-1:])
         if item is not MISSING:
             sent, sending = pickling([item], dumps)
             if sending < LIGHT_PICKLE_SECONDS:  # most of which was beginning to pickle
@@ -168,3 +176,12 @@ def _pickling_results(results: list[Any]) -> tuple[float, float]:
     if size * len(results) <= PROVEN_BYTES:  # what is larger is not opened
         dumps_result(results)
     return size, seconds
+
+
+def _can_pickle(values: list[Any]) -> bool:
+    """Return whether pickle itself can carry some values."""
+    try:
+        pickle.dumps(values)
+    except Exception:  # noqa: BLE001 - a user's reduction may raise anything
+        return False
+    return True

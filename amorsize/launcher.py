@@ -124,7 +124,7 @@ class Launcher:
         if adviser.method_reason == ASKED:
             raise WorkerLostError(explain_stuck())
         adviser.leave_fork()
-        self._warn(f"{adviser.method_reason}: the items ran in others")
+        self._warn(f"{adviser.method_reason}: they were ended")
 
     def _call(self) -> Call:
         """Return what workers are to run, for those started as the adviser says now."""

@@ -167,7 +167,7 @@ def optimize(
         mp_context=mp_context,
         use_cache=use_cache and not profile,
     )
-    adviser.look_up()
+    adviser.look_up(by_pickle=True)
     measured = adviser.remembered()
     unsent = ""
     if measured is None and items != 0:
@@ -187,6 +187,7 @@ def optimize(
             n_jobs=result.n_jobs,
             chunksize=result.chunksize,
             run_seconds=perf_counter() - begun,
+            by_pickle=True,
         )
     if verbose:
         sys.stderr.write(result.explain() + "\n")

@@ -38,8 +38,9 @@ class Options(NamedTuple):
             but one, and so on.
         chunksize: items in one task. None decides and may vary it during the run.
         backend: None decides; "process", "thread" or "serial".
-        mp_context: name of a start method, or a multiprocessing context. None takes the
-            interpreter's default unless that is unsafe here.
+        mp_context: name of a start method, or a multiprocessing context. None takes fork where the
+            platform has it and this process can be forked safely, on every version of Python; else
+            the fork server, else spawn.
         progress: True, a description, or ``callable(done, total)`` (total None when unknown).
         timeout: seconds for the whole call.
         task_timeout: seconds for one item.

@@ -55,6 +55,7 @@ class Outcome(NamedTuple):
     Attributes:
         func: the function as it was called.
         options: checked options.
+        items: how many the input has, None where that is not known.
         jobs: workers that were asked for, None for a search.
         produced: results given to the caller.
         elapsed: how long it took, s.
@@ -73,6 +74,7 @@ class Outcome(NamedTuple):
 
     func: Callable[..., Any]
     options: Options
+    items: int | None
     jobs: int | None
     produced: int
     elapsed: float
@@ -236,8 +238,7 @@ class Outcome(NamedTuple):
 
         An item raised, time was up, or whoever asked for the results had enough.
         """
-        items = self.adviser.items if self.adviser is not None else None
-        return items is not None and self.produced < items
+        return self.items is not None and self.produced < self.items
 
     def report(self) -> RunReport:
         """Return what was decided and what happened."""

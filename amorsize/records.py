@@ -87,6 +87,7 @@ class Record(NamedTuple):
         environment: where it was measured.
         updated: when, in seconds since the epoch.
         guess: whether it comes from another kind of machine and no run here has confirmed it.
+        by_pickle: whether pickle can carry the results, as far as seen: pools have nothing else.
     """
 
     func: str
@@ -99,6 +100,7 @@ class Record(NamedTuple):
     environment: Environment
     updated: float
     guess: bool = False
+    by_pickle: bool = True
 
     @property
     def time(self) -> str:
@@ -300,6 +302,7 @@ def _checked(data: dict[str, Any]) -> Record:
         ),
         updated=_number(data, "updated", "float"),
         guess=data.get("guess") is True,
+        by_pickle=data.get("by_pickle") is not False,
     )
     ordered = profile.least_seconds <= profile.most_seconds
     if size_bucket(record.items) != record.size or not ordered or data["key"] != record.key:

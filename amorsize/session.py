@@ -540,6 +540,7 @@ class Session:
                 n_jobs=1 if plan is None or engine is None else engine.workers,
                 chunksize=first.items if first is not None else 0,
                 run_seconds=elapsed,
+                by_pickle=self.evidence.by_pickle,
             )
 
     def _went_as_remembered(self) -> bool:
@@ -552,6 +553,7 @@ class Session:
         return Outcome(
             func=self.func,
             options=self.options,
+            items=self.total,
             jobs=self.jobs,
             produced=self.produced,
             elapsed=elapsed,

@@ -135,6 +135,15 @@ def test_what_cannot_travel_is_told_each_time(func, data):
         assert "cannot be pickled" in advice.warnings[0]
 
 
+def test_results_that_only_smart_map_can_carry_are_told():
+    """What was learned of a function whose results pickle refuses is no advice for a pool."""
+    for _ in range(2):
+        smart_map(opaque, range(500))
+    advice = optimize(opaque, range(500))
+    assert (advice.n_jobs, advice.cache_hit) == (1, False)
+    assert "cannot be pickled" in advice.warnings[0]
+
+
 def test_items_that_cannot_travel_say_nothing_of_others():
     """What can be sent gets advice of its own after what cannot."""
     optimize(ignores, LOCKS)

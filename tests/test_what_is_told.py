@@ -215,6 +215,10 @@ class TestBusy:
         assert re.search(r"  busy      \d+ threads of other programs want to run", text), text
 
 
+def raises_at_once(x):
+    raise ValueError(x)
+
+
 def fails_late(x):
     f.busy_ms(x)
     if x == 40:
@@ -256,6 +260,15 @@ class TestEndedEarly:
         assert "quicker" not in report.reason
         assert "quicker" not in report_of(f.double, []).reason
         assert "quicker" in report_of(f.double, [1]).reason
+
+    @pytest.mark.parametrize("options", [{"n_jobs": 1}, {}], ids=["one job", "first item"])
+    def test_it_is_known_though_nothing_was_decided(self, options):
+        """Where no adviser was asked: one job, or the first item raised."""
+        report = self.told(f.fail_on_multiples_of_30, **options)
+        assert report.ended_early
+        first = self.told(raises_at_once, **options)
+        assert "ended early" in first.explain()
+        assert "quicker" not in first.reason
 
     def test_a_closed_iterator_ended_early_too(self):
         """With as many results as were asked for."""
@@ -386,6 +399,7 @@ def test_help_lists_the_options(name):
     """With type, default and meaning, each; buffersize where it counts."""
     form, lazy = FORMS[name]
     text = pydoc.plain(pydoc.render_doc(form))
+    assert "can be forked safely, on every version" in " ".join(text.split())
     for option, default in Options._field_defaults.items():
         line = re.search(rf"^ +{option}: .+ = {re.escape(repr(default))}\.$", text, re.MULTILINE)
         assert bool(line) is (lazy or option != "buffersize"), option
