@@ -305,7 +305,7 @@ KINDS = {
         import joblib
         def make(k):
             def f(x): return x + k
-            return joblib.Memory("kept", verbose=0).cache(f)
+            return joblib.Memory(__file__ + ".kept", verbose=0).cache(f)
         """, "make(1)", "make(2)"),
     "curried": ("toolz", "import toolz", "toolz.curry(pow, 2)", "toolz.curry(pow, 3)"),
     "composed": ("toolz", """

@@ -387,6 +387,9 @@ CODE = {
     "tuple of constants": lambda: compiled(
         f"def f(x): return x in ({','.join(map(str, range(50_000)))})"
     ),
+    "many literals": lambda: compiled(
+        f"def f(x): return [{','.join(f'x + {n}.5, (x, {n}, {n}.25)' for n in range(20_000))}]"
+    ),
     "long text": lambda: compiled(f"def f(x): return {'x' * 20_000_000!r}"),
     "deep constant": lambda: with_constant(deep(5_000)),
     "object as a constant": lambda: with_constant(Node("a")),

@@ -180,7 +180,7 @@ def _named_type(*names: str) -> Callable[[Walk, Any], None]:
     """Return an encoder of what stands for a type: never changed, by some attributes."""
 
     def encode(walk: Walk, value: Any) -> None:
-        walk.refer(type(value))
+        walk.tag(b"t", qualname(type(value)))
         for name in names:
             walk.refer(fetch(value, name))
 
@@ -189,7 +189,7 @@ def _named_type(*names: str) -> Callable[[Walk, Any], None]:
 
 def _variable(walk: Walk, value: Any) -> None:
     """Encode a type variable by its name and its bounds."""
-    walk.refer(type(value))
+    walk.tag(b"t", qualname(type(value)))
     walk.refer(fetch(value, "__name__"))
     own = attributes(value)
     if own is None:  # from 3.12 on; asked for a bound, it may evaluate one
