@@ -19,6 +19,9 @@ import psutil
 from amorsize import smart_imap, smart_imap_unordered, smart_map
 
 DEADLINE_SECONDS = 100
+# In one call: an enemy that never tires would keep spawned workers of a loaded machine from ever
+# being ready.
+MOST_SHOTS = 40
 METHODS = ("fork", "fork", "spawn", "forkserver")
 
 
@@ -57,12 +60,16 @@ def fire(pid, seed):
     """Kill random workers of a process until it is gone."""
     rng = random.Random(seed)
     target = psutil.Process(pid)
-    killed = 0
+    killed, left = 0, [MOST_SHOTS]
+    signal.signal(signal.SIGUSR1, lambda *_: left.__setitem__(0, MOST_SHOTS))  # another call
+    print("ready", flush=True)
     try:
         while True:
             time.sleep(rng.uniform(0.01, 0.6))
-            for _ in range(rng.choice((1, 1, 1, 2, 5))):
-                killed += shoot(rng, target)
+            for _ in range(min(left[0], rng.choice((1, 1, 1, 2, 5)))):
+                hit = shoot(rng, target)
+                killed += hit
+                left[0] -= hit
             print(killed, flush=True)
     except psutil.NoSuchProcess:
         return
@@ -128,10 +135,12 @@ def main(seed, calls):
         text=True,
     )
     again = 0
+    assert enemy.stdout.readline() == "ready\n"
     try:
         with tempfile.TemporaryDirectory() as folder:
             for number in range(calls):
                 faulthandler.dump_traceback_later(DEADLINE_SECONDS, exit=True)
+                enemy.send_signal(signal.SIGUSR1)
                 again += one_call(rng, folder, number)
         faulthandler.cancel_dump_traceback_later()
     finally:
