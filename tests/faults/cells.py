@@ -88,6 +88,8 @@ def expected(moment, way, chunksize):
         return {f"WorkerLostError {GUILTY} {-signal.SIGSEGV if way == 'crash' else 7}"}
     if moment == "pickling result":
         return {"SerializationError"}
+    if moment == "unpickling result" and way == "error":
+        return {"SerializationError"}
     if moment == "pickling task":
         return {"SystemExit"} if way == "exit" else {"SerializationError"}
     return {"SystemExit"} if way == "exit" else {"RuntimeError"}
