@@ -407,14 +407,7 @@ class Session:
         )
         if self.jobs is None:
             self._steps = Steps.of_plan(usable_cpus(), plan, profile)
-        memory, course = (
-            WorkerMemory(adviser.method),
-            Course(
-                profile.item_seconds if profile else 0.0,
-                profile.result_bytes if profile else 0.0,
-                profile.cpu_share if profile else 0.0,
-            ),
-        )
+        memory, course = WorkerMemory(adviser.method), Course.expecting(profile)
         self.launcher = Launcher(
             self.func,
             self.shipped,

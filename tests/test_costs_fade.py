@@ -21,10 +21,10 @@ SLOW = Seen("fork", 2, started=0.2, ready=0.4, ended=0.1)
 
 
 def plan():
-    """Return what a new call of 60 items of 1 ms would do, on a machine of two CPUs."""
-    asked = adviser.Adviser(busy_ms, 60, jobs=None, method="fork", method_reason="", use_cache=True)
+    """Return what a new call of 150 items of 1 ms would do, on a machine of two CPUs."""
+    asked = adviser.Adviser(busy_ms, 150, jobs=None, method="fork", method_reason="", use_cache=True)
     asked.machine = this_machine()._replace(cpus=2)
-    return asked.plan(ITEM, 60, sliceable=True).executor
+    return asked.plan(ITEM, 150, sliceable=True).executor
 
 
 def slow_starts():

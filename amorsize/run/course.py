@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..decide.model import Profile
 from ..decide.probe import CLAIMED, UNKNOWN, Block, Tally
 from .chunks import Span
 from .worker import Reply
@@ -45,6 +46,13 @@ class Course:
         self.result_bytes = result_bytes
         self.arg_bytes = 0.0
         self._recent = (0.0, 0.0)  # (items, seconds), earlier ones fading
+
+    @classmethod
+    def expecting(cls, profile: Profile | None) -> Course:
+        """Return the course of a run of which a profile is known, or nothing."""
+        if profile is None:
+            return cls(0.0, 0.0, 0.0)
+        return cls(profile.item_seconds, profile.result_bytes, profile.cpu_share)
 
     def sent(self, size: int, items: int) -> None:
         """Note what the items of a chunk took on their way."""

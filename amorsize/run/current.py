@@ -17,7 +17,8 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Current", "Value", "adopt", "current_values", "forget_results", "restore"]
+__all__ = ["Current", "Value", "adopt", "adopted", "current_values", "forget_results", "restore"]
 
 
 class Value(NamedTuple):
@@ -151,12 +152,26 @@ def adopt(current: Current, undo: Undo) -> None:
     forget_results(current.caches)
 
 
-def check(current: Current) -> None:
-    """Make sure that what was imported here is what the caller has.
+@contextmanager
+def adopted(current: Current, undo: Undo) -> Iterator[None]:
+    """Set the caller's values in this process before a call is loaded, and make sure afterwards.
+
+    Args:
+        current: the values.
+        undo: takes what ``restore`` needs.
 
     Raises:
-        SerializationError: a function is another one.
+        SerializationError: a function that was imported is not the caller's.
     """
+    adopt(current, undo)
+    before = len(sys.modules)
+    yield
+    if len(sys.modules) > before:  # as modules are loaded they may set what is in others
+        adopt(current, undo)
+    _check(current)
+
+
+def _check(current: Current) -> None:
     for (module, path), digests in current.codes.items():
         function = _named(module, path)
         if (

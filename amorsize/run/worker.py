@@ -23,7 +23,7 @@ from ..lookup import loaded
 from ..signals import restore_signals
 from . import known, logs, tracker
 from .channel import END, MOST_BYTES, end_with_caller, send_frame, take_task
-from .current import Current, Undo, adopt, check, restore
+from .current import Current, Undo, adopted, restore
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
 from .surroundings import State, put, put_last
@@ -254,9 +254,8 @@ class _Pickled(Setup):
         """
         current, blob = self._blobs
         known = Current() if current is None else loads(current)
-        adopt(known, [])
-        call, initializer, initargs = open_call(blob)
-        check(known)
+        with adopted(known, []):
+            call, initializer, initargs = open_call(blob)
         return Setup(call, initializer, initargs, state=self.state)
 
 
@@ -357,9 +356,8 @@ class _Worker:
             put(state)
             environ = dict(os.environ)
             current = unpack(shipment.current, common=True)
-            adopt(current, self.undo)
-            self.take(unpack(shipment.call, common=True))
-            check(current)
+            with adopted(current, self.undo):
+                self.take(unpack(shipment.call, common=True))
             _set_environ(environ)
             put_last(state)
         except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
