@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from threading import active_count
 
 from . import cache
 from .decide.coarse import coarse_digest
 from .decide.forking import got_stuck, remember_stuck
-from .decide.helpers import needs_threads
 from .decide.learning import (
     Seen,
     bounded_costs,
@@ -51,7 +51,7 @@ from .decide.planner import (
     make_plan,
     plan_for_little,
 )
-from .lookup import loaded
+from .lookup import load, loaded
 from .naming import Name, is_settled, name_of, name_of_code
 from .options import count_jobs, environment_cap
 from .units import duration, memory
@@ -317,8 +317,12 @@ class Adviser:
         """Leave fork where a forked worker would wait for a thread that it lacks."""
         if got_stuck(self.func):
             self.leave_fork()
-        elif reason := needs_threads(self.func):
-            self.method, self.method_reason = "forkserver", reason
+        elif active_count() > 1:
+            load("amorsize.decide.helpers")
+            from .decide.helpers import needs_threads  # few programs have other threads
+
+            if reason := needs_threads(self.func):
+                self.method, self.method_reason = "forkserver", reason
 
     def leave_fork(self) -> None:
         """Start workers in another way than by forking, now and in later calls of the function."""

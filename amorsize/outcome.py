@@ -16,7 +16,6 @@ from .decide.machine import resident_bytes, this_machine, usable_cpus, waiting_p
 from .decide.model import FRESH_METHODS, SHARED_FROM_BYTES, WAITING_SHARE, Profile, slowdown
 from .decide.planner import Plan
 from .decide.probe import Tally, profile_of
-from .decide.steps import Stage, Steps
 from .evidence import Evidence
 from .options import Options, environment_cap
 from .units import counted, duration
@@ -25,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .decide.steps import Steps
     from .run.chunks import Span
     from .run.engine import Engine
     from .show.report import RunReport
@@ -164,6 +164,8 @@ class Outcome(NamedTuple):
         )
         if engine.workers <= cpus and self.steps is None:
             return known.waiting_workers
+        from .decide.steps import Stage, Steps  # few runs have more workers than CPUs
+
         steps = self.steps
         if steps is None:
             steps = Steps(cpus, alone)

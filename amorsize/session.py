@@ -18,7 +18,6 @@ from .decide.machine import usable_cpus
 from .decide.model import FRESH_METHODS, Chunking, Profile
 from .decide.planner import Plan, chunk_sizes
 from .decide.probe import LONGEST_BLOCK_SECONDS
-from .decide.steps import Stage, Step, Steps
 from .errors import SerializationError, TaskTimeoutError
 from .evidence import Evidence
 from .lookup import load
@@ -35,6 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .decide.steps import Stage, Step, Steps
     from .launcher import Launcher
     from .run.engine import Engine
 
@@ -60,6 +60,8 @@ LIGHT_BYTES = 100_000
 LOOK_AGAIN = 1.3
 # A run that memory has settled to be serial looks up after so many times as many items as before.
 SETTLED_GROWTH = 16
+# Heavy, and only workers need them.
+_FOR_CROWDS = ("decide.steps", "launcher", "run.course", "run.engine", "run.memory", "run.policy")
 # In a lazy run, one of so many seconds' worth of tiny items is timed.
 TIMED_EVERY_SECONDS = 20e-6
 
@@ -391,8 +393,9 @@ class Session:
 
     def _crowd(self, plan: Plan, *, ordered: bool, lazy: bool) -> Generator[tuple[int, list[Any]]]:
         """Yield (start, results) of the items left, run by a crew; or here, if none can be had."""
-        for name in ("launcher", "run.course", "run.engine", "run.memory", "run.policy"):
-            load(f"amorsize.{name}")  # heavy, and only workers need it
+        for name in _FOR_CROWDS:
+            load(f"amorsize.{name}")
+        from .decide.steps import Steps
         from .launcher import Launcher
         from .run.course import Course
         from .run.engine import Engine
@@ -453,6 +456,8 @@ class Session:
 
     def _rethink(self, stage: Stage) -> Step:
         """Return how many workers to go on with, now that some have shown what an item takes."""
+        from .decide.steps import Step
+
         assert self._steps is not None
         # Of unknown length, work for a while is assumed to be left.
         left = assumed_items(stage.item_seconds) if stage.left is None else stage.left

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from io import FileIO
 
-__all__ = ["read_file"]
+__all__ = ["PROCESSOR", "count_threads", "read_file"]
+
+# As ``platform.machine()`` says, which takes 2 ms to import; "" where that is asked otherwise.
+PROCESSOR: str = os.uname().machine if hasattr(os, "uname") else ""
 
 
 def read_file(path: str) -> bytes:
@@ -23,3 +27,11 @@ def read_file(path: str) -> bytes:
     """
     with FileIO(path) as file:
         return file.readall() or b""
+
+
+def count_threads() -> int:
+    """Return how many threads this process has, 0 where the system does not tell; takes 2 us."""
+    try:
+        return os.stat("/proc/self/task").st_nlink - 2
+    except OSError:
+        return 0

@@ -22,7 +22,9 @@ SLOW = Seen("fork", 2, started=0.2, ready=0.4, ended=0.1)
 
 def plan():
     """Return what a new call of 150 items of 1 ms would do, on a machine of two CPUs."""
-    asked = adviser.Adviser(busy_ms, 150, jobs=None, method="fork", method_reason="", use_cache=True)
+    asked = adviser.Adviser(
+        busy_ms, 150, jobs=None, method="fork", method_reason="", use_cache=True
+    )
     asked.machine = this_machine()._replace(cpus=2)
     return asked.plan(ITEM, 150, sliceable=True).executor
 

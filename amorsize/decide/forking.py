@@ -23,9 +23,8 @@ import time
 import types
 from collections.abc import Callable
 
-from ..lookup import loaded
-from ..system import read_file
-from .natives import count_threads, native_threads, thread_owners
+from ..lookup import load, loaded
+from ..system import count_threads, read_file
 
 __all__ = ["IDLE_THREAD", "fork_danger", "got_stuck", "remember_stuck"]
 
@@ -160,6 +159,9 @@ def _native_danger(*, about_to: bool) -> str:
         return ""
     if not about_to and others == len(_looked[0]):
         return _looked[1]
+    load("amorsize.decide.natives")
+    from .natives import native_threads, thread_owners  # few programs have such threads
+
     python = {thread.native_id for thread in threading.enumerate() if thread.native_id is not None}
     tids = native_threads(python)
     if tids == _looked[0]:

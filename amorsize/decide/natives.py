@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import itertools
 import os
-import platform
 from bisect import bisect_right
 from io import FileIO
 from struct import unpack
 from typing import NamedTuple
 
-from ..system import read_file
+from ..system import PROCESSOR, read_file
 
-__all__ = ["count_threads", "native_threads", "thread_ids", "thread_owners"]
+__all__ = ["native_threads", "thread_ids", "thread_owners"]
 
 # Threads that Python started run its own code first; a program may be linked with it.
 PYTHON = "python"
@@ -46,14 +45,6 @@ def thread_ids() -> frozenset[int]:
         return frozenset(map(int, os.listdir("/proc/self/task")))
     except OSError:
         return frozenset()
-
-
-def count_threads() -> int:
-    """Return how many threads this process has, 0 where the system does not tell; takes 2 us."""
-    try:
-        return os.stat("/proc/self/task").st_nlink - 2
-    except OSError:
-        return 0
 
 
 def native_threads(python: set[int]) -> frozenset[int]:
@@ -154,7 +145,7 @@ class _Stacks:
             return False
         if len(before) < 8:
             return False
-        if platform.machine() == "aarch64":
+        if PROCESSOR == "aarch64":
             (code,) = unpack("<I", before[4:])
             return bool(code & 0xFC000000 == 0x94000000 or code & 0xFFFFFC1F == 0xD63F0000)
         # call rel32; or call through a register or memory, of two to seven bytes.

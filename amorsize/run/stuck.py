@@ -10,14 +10,13 @@ another, and no other process can. Linux only, on x86-64 and aarch64.
 from __future__ import annotations
 
 import os
-import platform
 
-from ..system import read_file
+from ..system import PROCESSOR, read_file
 
 __all__ = ["deadlock"]
 
 # The number of the system call futex (asm/unistd_64.h, asm-generic/unistd.h).
-_FUTEX = {"x86_64": "202", "aarch64": "98"}.get(platform.machine(), "")
+_FUTEX = {"x86_64": "202", "aarch64": "98"}.get(PROCESSOR, "")
 # Its operations (linux/futex.h): waiting, waiting for some bits; and the mark of private memory.
 _WAITS = (0, 9)
 _OPERATION, _PRIVATE = 127, 128

@@ -21,7 +21,6 @@ from ..decide.model import SHARED_FROM_BYTES
 from ..errors import SerializationError
 from ..lookup import load
 from . import reductions, shared
-from .blame import explained
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -488,4 +487,7 @@ def _refusing(value: Any, way: str) -> Iterator[None]:
 
 
 def _refusal(value: Any, error: BaseException, way: str = "KIN") -> SerializationError:
+    load("amorsize.run.blame")
+    from .blame import explained  # few values are refused
+
     return SerializationError(explained(value, error, way))
