@@ -180,8 +180,9 @@ def _pickling_results(results: list[Any]) -> tuple[float, float]:
 
 def _can_pickle(values: list[Any]) -> bool:
     """Return whether pickle itself can carry some values."""
+    apart: list[pickle.PickleBuffer] = []  # what is large need not be copied
     try:
-        pickle.dumps(values)
+        pickle.dumps(values, pickle.HIGHEST_PROTOCOL, buffer_callback=apart.append)
     except Exception:  # noqa: BLE001 - a user's reduction may raise anything
         return False
     return True
