@@ -153,7 +153,7 @@ if "forkserver" in _METHODS:
             return type("Popen", (module.Popen,), {"_launch": launch})(process_obj)
 
     # Loaded once in the server, so that each worker need not: most of what a worker loads itself.
-    _PRELOADED = ["amorsize.run.worker", "cloudpickle"]
+    _PRELOADED = ["amorsize.run.worker", "amorsize.run.current", "cloudpickle"]
 
     def _new_server() -> forkserver.ForkServer:
         server = forkserver.ForkServer()

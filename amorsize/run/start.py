@@ -6,12 +6,10 @@ import select
 import socket
 from collections.abc import Callable, Iterator
 
-from ..decide.uses import uses
 from ..errors import SerializationError
 from ..lookup import load
 from ..signals import held_signals
-from .known import named
-from .surroundings import take, take_own
+from .surroundings import take_own
 from .worker import Setup
 
 TYPE_CHECKING = False
@@ -60,9 +58,7 @@ def start_crew(
     if not hasattr(socket, "AF_UNIX") or not hasattr(select, "poll"):
         raise OSError("worker processes need local sockets and poll(), which Windows lacks")
     multiprocessing = load("multiprocessing")  # 25 ms: only when a crew really starts
-    load("amorsize.run.kept")
-    from . import kept
-    from .current import current_values
+    load("amorsize.run.processes")
     from .processes import ProcessCrew
 
     chosen: BaseContext = (
@@ -74,6 +70,26 @@ def start_crew(
         setup.state = take_own()
         tasks = first(inherits) if first is not None else None
         return ProcessCrew(chosen, workers, setup, inherits=inherits, first=tasks)
+    return _start_fresh(chosen, workers, setup, inherits, sample, lenient)
+
+
+def _start_fresh(
+    context: BaseContext,
+    workers: int,
+    setup: Setup,
+    inherits: bool,
+    sample: object,
+    lenient: Callable[[str], None] | None,
+) -> Crew:
+    """Start workers that inherit nothing, or take kept ones; see ``start_crew``."""
+    load("amorsize.run.kept")  # forked workers do without all of this
+    from ..decide.uses import uses
+    from . import kept
+    from .current import current_values
+    from .known import named
+    from .processes import ProcessCrew
+    from .surroundings import take
+
     with held_signals():  # what a handler raises must not be taken for what an object refuses
         used = uses((*setup.code, sample))
         # Where nobody has asked for workers, those that import other code than this are no use.
@@ -82,11 +98,11 @@ def start_crew(
     _check(current.left_out + state.left_out, lenient)
     with named(used.places()):
         if setup.is_plain:
-            crew = kept.lease(chosen, workers, setup.call, used, current, setup.threads, state)
+            crew = kept.lease(context, workers, setup.call, used, current, setup.threads, state)
             if crew is not None:
                 return crew
-        setup = setup.of_caller(current, kept.current_environ(chosen), state)
-        return ProcessCrew(chosen, workers, setup, inherits=inherits)
+        setup = setup.of_caller(current, kept.current_environ(context), state)
+        return ProcessCrew(context, workers, setup, inherits=inherits)
 
 
 def _check(left_out: tuple[str, ...], lenient: Callable[[str], None] | None) -> None:

@@ -23,7 +23,6 @@ from ..lookup import loaded
 from ..signals import restore_signals
 from . import known, logs, tracker
 from .channel import END, MOST_BYTES, end_with_caller, send_frame, take_task
-from .current import Current, Undo, adopted, restore
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
 from .surroundings import State, put, put_last
@@ -42,6 +41,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from typing import Any
+
+    from .current import Current, Undo
 
 __all__ = [
     "BUSY_SHARE",
@@ -253,6 +254,8 @@ class _Pickled(Setup):
         The caller's values come first: what the call names is looked up as it is unpickled.
         """
         current, blob = self._blobs
+        from .current import Current, adopted
+
         known = Current() if current is None else loads(current)
         with adopted(known, []):
             call, initializer, initargs = open_call(blob)
@@ -349,6 +352,8 @@ class _Worker:
 
     def open(self, shipment: Shipment) -> None:
         """Take the call of a shipment; what goes wrong is told with each of its chunks."""
+        from .current import adopted, restore
+
         self.shipment, self.broken = shipment.name, None
         try:
             restore(self.undo)
