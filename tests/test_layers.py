@@ -1,6 +1,7 @@
 """The structure: imports point downwards, the pure parts stay pure, the top is light."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,7 @@ FOLDERS = {"run", "decide", "show"}  # their __init__ files hold a docstring onl
 WORLD = {"os", "time", "psutil", "multiprocessing", "threading", "subprocess", "random"}
 
 
+@functools.cache
 def modules():
     """Return {dotted name: parsed source} of the package."""
     return {
