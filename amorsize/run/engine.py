@@ -15,6 +15,7 @@ from math import ceil
 
 from ..decide.probe import Stopwatch
 from ..errors import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
+from ..signals import held_signals
 from ..units import counted
 from .chunks import Chunk, around, halves
 from .course import Course
@@ -386,7 +387,8 @@ class Engine:
     def _open(self, piece: Slice, reply: Reply) -> bool:
         """Take the results out of a reply; return whether that worked."""
         try:
-            results = reply.open()
+            with held_signals():  # what a handler raises is no fault of the results
+                results = reply.open()
         except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
             last = piece.start + reply.done - 1
             add_note(
