@@ -374,7 +374,8 @@ class Session:
         """Measure what sending items and results costs; return why they cannot be sent, or ""."""
         item = MISSING if self._inherits() else self.feed.sample
         try:
-            self.evidence.measure_travel(out, item, remembered)
+            with held_signals():  # what a handler raises must not be taken for a refusal
+                self.evidence.measure_travel(out, item, remembered)
         except SerializationError as error:
             self._confined = f"items or results cannot be pickled ({error})"
         return self._confined

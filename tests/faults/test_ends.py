@@ -253,3 +253,38 @@ def test_a_module_that_ends_each_worker_that_loads_it_keeps_the_call_here(tmp_pa
     )
     ended = run(DEADLY, tmp_path, tmp_path)
     assert ended.out.startswith("True"), ended.out + ended.err
+
+
+LOOKED_AT = """
+import os, signal, time
+from amorsize import smart_map
+
+class Late(Exception):
+    pass
+
+def late(*_):
+    raise Late
+
+class Result:
+    def __reduce__(self):
+        if os.getpid() == caller and not sent:
+            sent.append(os.kill(caller, signal.SIGUSR1))
+        return Result, ()
+
+def work(x):
+    time.sleep(0.004)
+    return Result()
+
+caller, sent = os.getpid(), []
+signal.signal(signal.SIGUSR1, late)
+try:
+    smart_map(work, range(100))
+except Late:
+    print("late", len(sent))
+"""
+
+
+def test_a_signal_while_results_are_looked_at_is_not_lost(tmp_path):
+    """The exception of its handler is no sign that results cannot be sent."""
+    ended = run(LOOKED_AT, tmp_path)
+    assert ended.out == "late 1\n", ended.out + ended.err
