@@ -4,6 +4,7 @@ import builtins
 import importlib
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -544,3 +545,21 @@ def test_a_file_that_was_edited_since_its_import_does_not_count(tmp_path, method
     path.write_text(EDITED)
     ended = programs.run("-B", path, method)
     assert ended.out == "True\n", ended.out + ended.err
+
+
+def test_a_lock_that_is_held_keeps_the_automatic_mode_in_the_caller(modules):
+    """Fresh workers would have one that is free."""
+    found = modules(
+        "import threading, time\nLOCK = threading.Lock()\nheld = threading.Event()\n"
+        "done = threading.Event()\ndef hold():\n    with LOCK:\n        held.set()\n"
+        "        done.wait(60)\ndef f(x):\n    time.sleep(0.003)\n    return LOCK.locked()"
+    )
+    user = found["user"]
+    thread = threading.Thread(target=user.hold)
+    thread.start()
+    user.held.wait(60)
+    try:
+        assert smart_map(user.f, range(100)) == [True] * 100
+    finally:
+        user.done.set()
+        thread.join(60)

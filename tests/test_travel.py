@@ -596,3 +596,38 @@ def test_a_private_or_deleted_mapping_is_copied(mapped, tmp_path):
     assert list(loads(dumps(private))) == [3] * 5
     os.unlink(mapped.filename)
     assert loads(dumps(mapped)).shape == (20, 10)
+
+
+REPLACED = """
+import os, sys
+import numpy
+from amorsize import smart_map
+
+def first(array):
+    return int(array[0])
+
+def make(x):
+    path = f"{x}.bin"
+    numpy.full(4, x, "i4").tofile(path)
+    array = numpy.memmap(path, dtype="i4", mode="r")
+    numpy.full(4, 99, "i4").tofile("new.bin" + path)
+    os.replace("new.bin" + path, path)
+    return array
+
+os.chdir(sys.argv[1])
+numpy.full(4, 7, "i4").tofile("a.bin")
+array = numpy.memmap("a.bin", dtype="i4", mode="r")
+numpy.full(4, 9, "i4").tofile("b.bin")
+os.replace("b.bin", "a.bin")
+print(smart_map(first, (array for _ in range(4)), n_jobs=2, mp_context=sys.argv[2]))
+print([int(a[0]) for a in smart_map(make, range(4), n_jobs=2, mp_context=sys.argv[2])])
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_an_array_whose_file_was_replaced_keeps_what_it_shows(tmp_path, method):
+    """It is copied: under the file's name there is another file by now."""
+    path = tmp_path / "program.py"
+    path.write_text(REPLACED)
+    ended = programs.run(path, tmp_path, method)
+    assert ended.out == "[7, 7, 7, 7]\n[0, 1, 2, 3]\n", ended.err

@@ -35,7 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["needs_threads"]
+__all__ = ["is_held", "needs_threads"]
 
 # What threads take work from.
 _SERVED = {
@@ -79,13 +79,17 @@ def needs_threads(func: Callable[..., Any]) -> str:
     for value in _Reach(func):
         if id(value) in served:
             return f"the function hands work to the thread {served[id(value)]}, which no fork has"
-        if _is_held(value):
+        if is_held(value):
             return "the function uses a lock that another thread holds"
     return ""
 
 
-def _is_held(value: Any) -> bool:
-    """Return whether a value is a lock that another thread may hold."""
+def is_held(value: Any) -> bool:
+    """Return whether a value is a lock that another thread may hold.
+
+    Args:
+        value: any object.
+    """
     if type(value) is _LOCK:
         return bool(value.locked())
     # Before Python 3.14 its description alone tells whether it is held.

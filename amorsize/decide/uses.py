@@ -24,7 +24,7 @@ import operator
 import re
 import sys
 import types
-from collections import deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from enum import EnumType
@@ -534,7 +534,8 @@ def _is_data(value: Any, name: str) -> bool:
     """
     kind: Any = type(value)
     if issubclass(kind, (dict, *_SEQUENCES)):
-        return len(value) <= MOST_DATA_ITEMS
+        # Of others a copy would take the place of the very object that more than this name hold.
+        return kind in _DATA and len(value) <= MOST_DATA_ITEMS
     if (kind.__module__, kind.__name__) == ("numpy", "ndarray"):
         return bool(value.nbytes <= MOST_DATA_BYTES)
     if kind in (str, bytes, bytearray):
@@ -548,8 +549,12 @@ def _is_data(value: Any, name: str) -> bool:
 
 def _is_plain_class(kind: type) -> bool:
     """Return whether a class is made by a class statement, of nothing but such classes."""
-    return not issubclass(kind, (type, types.ModuleType)) and all(
-        "__dict__" in namespace(base) for base in mro(kind)[-2:-1]
+    classes = mro(kind)[:-1]
+    own = ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__")
+    return (
+        not issubclass(kind, (type, types.ModuleType))
+        and "__dict__" in namespace(classes[-1])
+        and not any(name in namespace(base) for base in classes for name in own)
     )
 
 
@@ -578,6 +583,7 @@ _DISPATCHER = cast("types.FunctionType", functools.singledispatch(len)).__code__
 _CACHE: Any = type(functools.lru_cache(len))
 _PLAIN = frozenset({tuple, list, set, frozenset})
 _SEQUENCES: tuple[Any, ...] = (tuple, list, set, frozenset, deque)
+_DATA = frozenset({dict, OrderedDict, defaultdict, Counter, *_SEQUENCES})
 _SIMPLE_MODULES = frozenset({"decimal", "fractions", "datetime", "pathlib", "uuid", "zoneinfo"})
 _CALLABLE = frozenset({types.FunctionType, types.MethodType, functools.partial, _CACHE,
                        staticmethod, classmethod, property})  # fmt: skip

@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 import sys
 import types
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -399,9 +400,14 @@ def _refill(own: Any, new: Any) -> bool:
         return False
     if kind is list:
         own[:] = new
-    elif kind in (dict, set):
+    elif kind is deque:
+        own.clear()
+        own.extend(new)
+    elif kind in (dict, set, OrderedDict, defaultdict, Counter):
         own.clear()
         own.update(new)
+        if kind is defaultdict:
+            own.default_factory = new.default_factory
     elif _is_plain(kind) and type(getattr(own, "__dict__", None)) is dict:
         own.__dict__.clear()
         own.__dict__.update(new.__dict__)

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-import threading
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -101,6 +99,7 @@ def write(logs: Logs) -> None:
         _set(name, _NEW if name else _NEW_ROOT)
     for name, settings in logs.loggers.items():
         _set(name, settings)
+    _relay_at_tops({name for name, settings in logs.loggers.items() if settings.handled})
     logging.disable(logs.disabled)
     for level in read().levels.keys() - logs.levels.keys():
         logging._nameToLevel.pop(logging._levelToName.pop(level), None)
@@ -116,17 +115,39 @@ def _set(name: str, settings: Logger) -> None:
     logger.setLevel(settings.level)
     logger.propagate, logger.disabled = settings.propagates, settings.disabled
     # Handlers that a module of the user's makes as it is loaded are in the caller, too.
-    logger.handlers[:] = [_relay()] if settings.handled else []
+    logger.handlers.clear()
+
+
+_handled: set[str] = set()  # in a worker: loggers of the caller's that have handlers
+
+
+def _relay_at_tops(handled: set[str]) -> None:
+    """Have records sent where they propagate to at last, so that each is sent once.
+
+    Args:
+        handled: names of the caller's loggers that have handlers.
+    """
+    import logging
+
+    _handled.clear()
+    _handled.update(handled)
+    for logger in _loggers().values() if handled else ():
+        if logger is logging.root or not logger.propagate:
+            logger.handlers[:] = [_relay()]
 
 
 def leave_to_caller() -> None:
     """Have records of this forked worker sent to the caller, if its handlers cannot do without."""
     if loaded("logging") is None:
         return
-    loggers = [logger for logger in _loggers().values() if logger.handlers]
-    if not all(_writes(handler) for logger in loggers for handler in logger.handlers):
-        for logger in loggers:
-            logger.handlers[:] = [_relay()]
+    loggers = _loggers()
+    if all(_writes(handler) for logger in loggers.values() for handler in logger.handlers):
+        return
+    handled = {name for name, logger in loggers.items() if logger.handlers}
+    for logger in loggers.values():
+        logger.handlers.clear()
+        logger.filters.clear()  # the caller's act, once
+    _relay_at_tops(handled)
 
 
 def _writes(handler: logging.Handler) -> bool:
@@ -154,24 +175,28 @@ def relay_to(send: Callable[[bytes], object]) -> None:
     _send[:] = [send]
 
 
-_latest = threading.local()  # the record that each thread sent last
+def _way_up(name: str) -> Iterator[str]:
+    """Yield the names of the loggers that a record of one propagates to."""
+    import logging
+
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        yield "" if logger is logging.root else logger.name
+        logger = logger.parent if logger.propagate else None
 
 
 def _relay() -> logging.Handler:
     import logging
 
     class Relay(logging.Handler):
-        """Sends records to the caller.
-
-        Each logger above the one that a record was made for may have this handler, too; there the
-        caller's loggers pass it on themselves.
-        """
+        """Sends records to the caller, if any logger there has handlers for them."""
 
         def emit(self, record: logging.LogRecord) -> None:
-            latest = vars(_latest).get("record")
-            if latest is not None and latest() is record:
+            if _handled.isdisjoint(_way_up(record.name)):
+                last = logging.lastResort
+                if last is not None and record.levelno >= last.level:
+                    last.handle(record)
                 return
-            _latest.record = weakref.ref(record)
             try:
                 _send[0](_pickled(self, record))
             except Exception:  # noqa: BLE001 - as all handlers do: logging must not end the program

@@ -36,6 +36,7 @@ from typing import Any, cast
 from cloudpickle import cloudpickle
 
 from ..decide.codes import describe
+from ..decide.helpers import is_held
 from ..decide.looking import namespace_of
 from . import homes, known
 from .reductions import MADE_HERE, PROTOCOL, reducer_of
@@ -586,6 +587,8 @@ def _fresh(value: Any) -> Any:
     """Return how to pickle a lock as a new one, NotImplemented for what is no lock."""
     if type(value) is threading.local:
         return _own, (dict(vars(value)),)
+    if is_held(value):
+        raise pickle.PicklingError("cannot pickle a lock that another thread holds")
     return (_LOCKS[type(value)], ()) if type(value) in _LOCKS else NotImplemented
 
 

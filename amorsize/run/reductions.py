@@ -23,6 +23,8 @@ from io import BytesIO
 from operator import methodcaller
 from typing import NamedTuple
 
+from ..system import read_file
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -203,9 +205,29 @@ def _place_of_map(array: Any) -> tuple[Any, ...] | None:
     if not array.size or not os.path.isfile(array.filename):
         return None
     begin = sys.modules["numpy"].frombuffer(mapping, "u1").ctypes.data
+    if not _maps(begin, array.filename):
+        return None
     offset = array.ctypes.data - begin + array.offset // _GRAIN * _GRAIN
     where = (array.filename, array.mode, offset)
     return type(array), *where, array.dtype, array.shape, array.strides
+
+
+def _maps(address: int, file: Any) -> bool:
+    """Return whether what is mapped at an address is the file that has the name now.
+
+    Another may have been put in its place since. Where the system does not tell, it is taken to be.
+    """
+    try:
+        lines = read_file("/proc/self/maps").splitlines()
+        number = os.stat(file).st_ino
+    except OSError:
+        return sys.platform != "linux"
+    for line in lines:
+        region, _, _, _, inode, *_ = line.split(maxsplit=5)
+        first, _, end = region.partition(b"-")
+        if int(first, 16) <= address < int(end, 16):
+            return int(inode) == number
+    return False
 
 
 def _map_again(

@@ -10,7 +10,9 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -322,13 +324,28 @@ class _Worker:
 
     def __init__(self) -> None:
         self.undo = []
+        self._outbox: deque[tuple[bytes, bytes]] = deque()
+        self._sending = threading.Lock()  # of this worker's threads alone
+        self._sender = 0  # which of them sends
 
     def tell(self, kind: bytes, body: bytes) -> None:
-        """Send a frame to the caller; end this worker if the caller is gone."""
-        try:
-            send_frame(self.replies.fileno(), kind, body)
-        except (BrokenPipeError, OSError):
-            _leave()
+        """Send a frame to the caller, whole; end this worker if the caller is gone.
+
+        Threads of the user's log, too. So does a signal's handler, even in the middle of a frame:
+        what it says follows that frame.
+        """
+        self._outbox.append((kind, body))
+        if self._sender == threading.get_ident():
+            return
+        with self._sending:
+            self._sender = threading.get_ident()
+            try:
+                while self._outbox:
+                    send_frame(self.replies.fileno(), *self._outbox.popleft())
+            except OSError:
+                _leave()
+            finally:
+                self._sender = 0
 
     def take(self, call: Call) -> None:
         """Make this the call whose chunks it runs."""

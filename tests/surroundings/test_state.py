@@ -716,3 +716,82 @@ def test_handlers_that_keep_records_get_those_of_workers(tmp_path, method):
     lines = ended.out.splitlines()
     assert [lines.count(f"line {x}") for x in range(4)] == [1] * 4, ended.out + ended.err
     assert lines[-3:] == ["8 [0, 1, 2, 3]", "[0, 1, 2, 3]", "8"], ended.out
+
+
+THREADS = """
+import logging, sys, time
+from concurrent.futures import ThreadPoolExecutor, wait
+from amorsize import smart_map
+
+class Counting(logging.Handler):
+    count = 0
+    def emit(self, record):
+        Counting.count += 1
+        time.sleep(0.001)  # the pipe fills up meanwhile
+
+log = logging.getLogger("app")
+pools = []
+
+def talk(x):
+    log.warning("y" * 5000)
+
+def work(x):
+    if not pools:
+        pools.append(ThreadPoolExecutor(2))
+    wait([pools[0].submit(talk, x) for _ in range(20)])
+    return bytes(8000)
+
+log.addHandler(Counting())
+log.propagate = False
+got = smart_map(work, range(60), n_jobs=2, mp_context=sys.argv[1], chunksize=1)
+print(got == [bytes(8000)] * 60, Counting.count)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", *FRESH])
+def test_threads_of_a_worker_may_log(tmp_path, method):
+    """What they say does not mix with results on the way to the caller."""
+    path = tmp_path / "program.py"
+    path.write_text(THREADS)
+    ended = programs.run(path, method)
+    assert ended.out == "True 1200\n", ended.out + ended.err
+
+
+AGAIN = """
+import logging, sys
+from amorsize import smart_map
+
+class Kept(logging.Handler):
+    said = []
+    def emit(self, record):
+        Kept.said.append(record.getMessage())
+
+class Mark(logging.Filter):
+    def filter(self, record):
+        record.msg = "marked " + record.msg
+        return True
+
+log = logging.getLogger("app")
+
+def work(x):
+    record = log.makeRecord("app", logging.WARNING, "file", 1, "%d", (x,), None)
+    log.handle(record)
+    log.handle(record)
+    logging.getLogger("other").warning("other %d", x)
+    return x
+
+log.addHandler(Kept())
+logging.getLogger("other").addFilter(Mark())
+logging.getLogger("other").addHandler(Kept())
+smart_map(work, range(2), n_jobs=2, mp_context=sys.argv[1])
+print(sorted(Kept.said))
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", *FRESH])
+def test_a_record_that_is_handled_twice_comes_twice_and_is_filtered_once(tmp_path, method):
+    """Each call of ``handle`` counts; the caller's filters act, and only those."""
+    path = tmp_path / "program.py"
+    path.write_text(AGAIN)
+    ended = programs.run(path, method)
+    assert ended.out == "['0', '0', '1', '1', 'marked other 0', 'marked other 1']\n", ended.err
