@@ -46,7 +46,7 @@ LAYERS = [
     {"decide.steps"},
     {"decide.planner", "decide.probe", "decide.learning"},
     {"decide.fingerprint", "decide.uses", "decide.coarse", "decide.effects", "decide.helpers"},
-    {"decide.walk"},
+    {"decide.settings", "decide.walk"},
     {"decide.kinds"},
     {"decide.arrays"},
     {"decide.encoders"},

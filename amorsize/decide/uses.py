@@ -21,13 +21,11 @@ from __future__ import annotations
 import builtins
 import functools
 import operator
-import re
 import sys
 import types
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from enum import EnumType
 from itertools import accumulate, chain
 from typing import NamedTuple, cast
 
@@ -35,7 +33,6 @@ from .atoms import ATOMS, atom_of
 from .codes import describe
 from .looking import (
     MISSING,
-    attributes,
     bases,
     content_of,
     fetch,
@@ -46,7 +43,18 @@ from .looking import (
     slots,
 )
 from .owners import LIBRARY, PYTHON, USER
-from .owners import owner as owner_of
+from .settings import (
+    CACHE,
+    CALLABLE,
+    PLAIN,
+    SEQUENCES,
+    holds_users_own,
+    is_data,
+    is_simple,
+    is_users_own,
+    names_of,
+    whose,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,12 +71,6 @@ MOST_LIBRARY_FUNCTIONS = 150
 MOST_SAMPLED = 64
 # Nothing is named by more.
 MOST_NAME = 100
-# What is simple is small: settings, not data.
-MOST_SIMPLE_ITEMS = 64
-DEEPEST_SIMPLE = 3
-# Data of packages that the user's code names: tables and settings.
-MOST_DATA_ITEMS = 10_000
-MOST_DATA_BYTES = 1 << 20
 
 
 # Names by which code asks for other names: of its own and of the modules it reaches; of all.
@@ -197,10 +199,10 @@ class _Reach:
         for part in (function.__kwdefaults__ or {}).values():
             self._meet(part)
         self._asking(function.__name__)
-        whose = _whose(function.__module__)
-        if whose == USER:
+        of = whose(function.__module__)
+        if of == USER:
             self._of_user(function)
-        elif whose == LIBRARY and self._library_left > 0:
+        elif of == LIBRARY and self._library_left > 0:
             self._library_left -= 1
             self._of_library(function)
 
@@ -248,7 +250,7 @@ class _Reach:
         for name in described.globals:
             value = names.get(name, MISSING)
             self._of_package(names, owner, name, value, near=near)
-            if type(value) is types.ModuleType and _whose(_name_of(value)) != PYTHON:
+            if type(value) is types.ModuleType and whose(_name_of(value)) != PYTHON:
                 for inner in described.names:
                     held = vars(value).get(inner, MISSING)
                     self._of_package(vars(value), _module_of(vars(value)), inner, held)
@@ -260,10 +262,10 @@ class _Reach:
         if value is MISSING:
             return
         other = type(value) is types.BuiltinFunctionType and value.__name__ != name
-        asked = (near or name in self._names) and _is_data(value, name)
-        if other or asked or is_simple(value) or _is_users_own(value) or _holds_users_own(value):
+        asked = (near or name in self._names) and is_data(value, name)
+        if other or asked or is_simple(value) or is_users_own(value) or holds_users_own(value):
             self._record(names, owner, name, value)
-        if type(value) in _CALLABLE or issubclass(type(value), type):
+        if type(value) in CALLABLE or issubclass(type(value), type):
             self._meet(value)
 
     def _imported(self, names: dict[str, Any], name: str) -> None:
@@ -291,7 +293,7 @@ class _Reach:
 
     def wrapped(self, value: Any) -> None:
         """Go on to what a descriptor, cache or partial is made around."""
-        if type(value) is _CACHE:
+        if type(value) is CACHE:
             self.caches.add((str(value.__module__), str(value.__qualname__)))
         for name in ("__func__", "__wrapped__", "fget", "fset", "fdel", "func", "args", "keywords"):
             self._meet(fetch(value, name))
@@ -310,7 +312,7 @@ class _Reach:
 
     def module(self, module: types.ModuleType) -> None:
         """Note a module whose attributes code may ask for; a lazy one has none yet."""
-        if _is_loaded(module) and _whose(_name_of(module)) != PYTHON:
+        if _is_loaded(module) and whose(_name_of(module)) != PYTHON:
             self._modules[id(module)] = module
             # Attributes that it makes when it is asked for them, and a class of its own.
             self._meet(namespace_of(module).get("__getattr__"))
@@ -321,14 +323,14 @@ class _Reach:
         """Look up the names used so far in the modules met so far; return whether any was new."""
         if not _ANYWHERE.isdisjoint(self._names):
             for name, module in list(sys.modules.items()):
-                if _is_loaded(module) and _whose(name) == USER:
+                if _is_loaded(module) and whose(name) == USER:
                     self._modules[id(module)] = module
         before = len(self._asked) + len(self._scanned)
         self._ask_classes()
         for module in list(self._modules.values()):
             names = namespace_of(module)
             owner = _module_of(names)
-            of_user = _whose(_name_of(module)) == USER
+            of_user = whose(_name_of(module)) == USER
             for name in self._names:
                 if (id(module), name) not in self._asked:
                     self._asked.add((id(module), name))
@@ -373,12 +375,12 @@ class _Reach:
 
     def cls(self, cls: type) -> None:
         """Go through a class's bases and attributes."""
-        whose = _whose(module_of(cls))
-        if whose == PYTHON:
+        of = whose(module_of(cls))
+        if of == PYTHON:
             return
         for base in (*bases(cls), type(cls)):
             self._meet(base)
-        if whose == LIBRARY:
+        if of == LIBRARY:
             self._classes[id(cls)] = cls
             return
         names = namespace(cls)
@@ -422,10 +424,10 @@ class _Reach:
 
     def sequence(self, value: Any) -> None:
         """Go on to the items, and to the attributes of an instance of a subclass."""
-        if type(value) in _PLAIN:
+        if type(value) in PLAIN:
             self.items(value)
             return
-        base: Any = next(base for base in mro(type(value)) if base in _SEQUENCES)
+        base: Any = next(base for base in mro(type(value)) if base in SEQUENCES)
         self.items([*base.__iter__(value)])  # past methods of its own
         self.instance_beside(value)
 
@@ -452,48 +454,6 @@ def _texts(code: types.CodeType) -> Iterator[str]:
             yield from _texts(const)
 
 
-def is_simple(value: Any, depth: int = 0) -> bool:
-    """Return whether a value is a setting: atoms, and few of them.
-
-    Args:
-        value: any value.
-        depth: how deep it lies in another.
-    """
-    kind = type(value)
-    if atom_of(kind) is not None:
-        return kind not in (str, bytes) or len(value) <= 64 * MOST_SIMPLE_ITEMS
-    if module_of(kind) in _SIMPLE_MODULES:
-        return True
-    parts = _parts_of(value) if depth < DEEPEST_SIMPLE else None
-    return parts is not None and all(is_simple(part, depth + 1) for part in parts)
-
-
-def _parts_of(value: Any) -> list[Any] | None:
-    """Return the items of a small container or plain object, None for anything else."""
-    kind: Any = type(value)
-    if kind in _PLAIN:
-        return list(value) if len(value) <= MOST_SIMPLE_ITEMS else None
-    state = value
-    if kind is not dict:  # settings kept as the attributes of an object
-        own = any("__reduce_ex__" in namespace(base) for base in mro(kind)[:-1])
-        state = None if own or kind is types.ModuleType or callable(value) else names_of(value)
-    if not state or len(state) > MOST_SIMPLE_ITEMS:
-        return [] if kind is dict and not state else None
-    return [*state, *state.values()]
-
-
-def names_of(value: object) -> dict[str, Any]:
-    """Return the dictionary of an object, past its own methods; empty where it has none.
-
-    A lazy module loads itself when it is asked for an attribute, and others raise.
-    """
-    try:
-        names = namespace_of(value) or attributes(value)
-    except TypeError:  # its class hides it behind something of its own
-        return {}
-    return names if type(names) is dict else {}
-
-
 def _is_loaded(module: object) -> bool:
     """Return whether something in the place of a module is one, and no lazy one."""
     kind = type(module)
@@ -504,64 +464,10 @@ def _name_of(module: types.ModuleType) -> object:
     return namespace_of(module).get("__name__")
 
 
-def _is_users_own(value: Any) -> bool:
-    """Return whether what a package holds under a name was put there by the user."""
-    if type(value) is types.FunctionType:
-        return _whose(value.__globals__.get("__name__")) == USER
-    if type(value) is functools.partial:
-        return _is_users_own(value.func)
-    return _whose(module_of(value if issubclass(type(value), type) else type(value))) == USER
-
-
-def _holds_users_own(value: Any) -> bool:
-    """Return whether a small container or plain object holds what the user put there."""
-    kind: Any = type(value)
-    if issubclass(kind, dict):
-        parts = [*dict.keys(value), *dict.values(value)] if len(value) <= MOST_SIMPLE_ITEMS else []
-    elif issubclass(kind, _SEQUENCES):
-        parts = [*value] if kind in _PLAIN and len(value) <= MOST_SIMPLE_ITEMS else []
-    elif issubclass(kind, (type, types.ModuleType)) or kind in _CALLABLE:
-        return False
-    else:
-        parts = list(names_of(value).values())[:MOST_SIMPLE_ITEMS]
-    return any(_is_users_own(part) for part in parts)
-
-
-def _is_data(value: Any, name: str) -> bool:
-    """Return whether a value is data, and no more of it than can be sent with each call.
-
-    A function under another's name counts, too.
-    """
-    kind: Any = type(value)
-    if issubclass(kind, (dict, *_SEQUENCES)):
-        # Of others a copy would take the place of the very object that more than this name hold.
-        return kind in _DATA and len(value) <= MOST_DATA_ITEMS
-    if (kind.__module__, kind.__name__) == ("numpy", "ndarray"):
-        return bool(value.nbytes <= MOST_DATA_BYTES)
-    if kind in (str, bytes, bytearray):
-        return len(value) <= MOST_DATA_BYTES
-    if kind in (types.FunctionType, types.MethodType):
-        return bool(value.__name__ != name)
-    if kind in (types.SimpleNamespace, re.Pattern) or issubclass(type(kind), EnumType):
-        return True
-    return 0 < len(names_of(value)) <= MOST_SIMPLE_ITEMS and _is_plain_class(kind)
-
-
-def _is_plain_class(kind: type) -> bool:
-    """Return whether a class is made by a class statement, of nothing but such classes."""
-    classes = mro(kind)[:-1]
-    own = ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__")
-    return (
-        not issubclass(kind, (type, types.ModuleType))
-        and "__dict__" in namespace(classes[-1])
-        and not any(name in namespace(base) for base in classes for name in own)
-    )
-
-
 def _is_defined_in_main(value: Any) -> bool:
     if issubclass(type(value), type):
         return module_of(value) == "__main__"
-    return type(value) in (types.FunctionType, _CACHE) and value.__module__ == "__main__"
+    return type(value) in (types.FunctionType, CACHE) and value.__module__ == "__main__"
 
 
 def _module_of(namespace: Any) -> str | None:
@@ -572,22 +478,8 @@ def _module_of(namespace: Any) -> str | None:
     return name if name == "__main__" or namespace.get("__spec__") is not None else None
 
 
-def _whose(module: object) -> str:
-    """Return whose a module is, see ``owners``; our own hold no state of the user's."""
-    if type(module) is str and module.partition(".")[0] == __name__.partition(".")[0]:
-        return PYTHON
-    return owner_of(module)
-
-
 _DISPATCHER = cast("types.FunctionType", functools.singledispatch(len)).__code__
-_CACHE: Any = type(functools.lru_cache(len))
-_PLAIN = frozenset({tuple, list, set, frozenset})
-_SEQUENCES: tuple[Any, ...] = (tuple, list, set, frozenset, deque)
-_DATA = frozenset({dict, OrderedDict, defaultdict, Counter, *_SEQUENCES})
-_SIMPLE_MODULES = frozenset({"decimal", "fractions", "datetime", "pathlib", "uuid", "zoneinfo"})
-_CALLABLE = frozenset({types.FunctionType, types.MethodType, functools.partial, _CACHE,
-                       staticmethod, classmethod, property})  # fmt: skip
-_CODE = frozenset(map(id, _CALLABLE | {types.ModuleType}))
+_CODE = frozenset(map(id, CALLABLE | {types.ModuleType}))
 
 # Names every class has, or whose values an import makes again.
 _CLASS_NOISE = frozenset(
@@ -613,7 +505,7 @@ _HANDLERS: dict[Any, Callable[[_Reach, Any], None]] = {
     functools.partial: _Reach.wrapped,
     functools.partialmethod: _Reach.wrapped,
     functools.cached_property: _Reach.wrapped,
-    _CACHE: _Reach.wrapped,
+    CACHE: _Reach.wrapped,
     staticmethod: _Reach.wrapped,
     classmethod: _Reach.wrapped,
     property: _Reach.wrapped,
