@@ -144,9 +144,9 @@ def _look_through(func: Callable[..., Any], found: _Found) -> None:
     """Find what a function does, and the functions it names do."""
     todo: deque[Any] = deque([func])
     known: set[types.CodeType] = set()
-    inner = func.func if type(func) is partial else func
+    inner: Any = func.func if isinstance(func, partial) else func
     if _is_changing_method(inner):
-        found.changed[f"the {type(inner.__self__).__name__} it belongs to"] = None  # type: ignore[attr-defined]
+        found.changed[f"the {type(inner.__self__).__name__} it belongs to"] = None
     while todo and len(known) < MOST_FUNCTIONS:
         for function, bound in _functions_in(todo.popleft()):
             if function.__code__ in known:
