@@ -144,7 +144,9 @@ def _look_through(func: Callable[..., Any], found: _Found) -> None:
     """Find what a function does, and the functions it names do."""
     todo: deque[Any] = deque([func])
     known: set[types.CodeType] = set()
-    inner: Any = func.func if isinstance(func, partial) else func
+    inner: Any = func
+    if type(func) is partial:
+        inner = inner.func
     if _is_changing_method(inner):
         found.changed[f"the {type(inner.__self__).__name__} it belongs to"] = None
     while todo and len(known) < MOST_FUNCTIONS:
