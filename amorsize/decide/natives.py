@@ -12,9 +12,8 @@ import os
 from bisect import bisect_right
 from io import FileIO
 from struct import unpack
-from typing import NamedTuple
 
-from ..system import PROCESSOR, read_file
+from ..system import PROCESSOR, Region, memory_regions, read_file
 
 __all__ = ["native_threads", "thread_ids", "thread_owners"]
 
@@ -28,15 +27,6 @@ _NEUTRAL = ("libc.", "libc-", "libpthread", "ld-linux", "libstdc++", "libgcc_s",
 # the upper end as what stands above the frames takes (thread-local data; seen: up to 20 kB).
 _FRAMES_BYTES = 16_384
 _TOP_BYTES = 65_536
-
-
-class _Region(NamedTuple):
-    """A part of the memory of this process."""
-
-    start: int
-    end: int
-    access: str
-    path: str
 
 
 def thread_ids() -> frozenset[int]:
@@ -67,7 +57,7 @@ def thread_owners(tids: frozenset[int]) -> set[str]:
     """
     try:
         with FileIO("/proc/self/mem") as memory:
-            return _Stacks(memory.fileno(), _regions()).owners(tids)
+            return _Stacks(memory.fileno(), memory_regions()).owners(tids)
     except OSError:
         return {""}
 
@@ -80,7 +70,7 @@ class _Stacks:
         regions: what its memory consists of, in order.
     """
 
-    def __init__(self, memory: int, regions: list[_Region]) -> None:
+    def __init__(self, memory: int, regions: list[Region]) -> None:
         self._memory = memory
         self._regions = regions
         self._starts = [region.start for region in regions]
@@ -103,7 +93,7 @@ class _Stacks:
             found |= {self._owner(max(r.start, r.end - _TOP_BYTES), r.end) for r in others}
         return found
 
-    def _thread_stacks(self) -> list[_Region]:
+    def _thread_stacks(self) -> list[Region]:
         """Return the regions that look like stacks of threads: a page that must not be touched."""
         return [
             region
@@ -131,7 +121,7 @@ class _Stacks:
                 return PYTHON if name.startswith(("python", "libpython")) else name
         return ""
 
-    def _region(self, address: int) -> _Region | None:
+    def _region(self, address: int) -> Region | None:
         place = bisect_right(self._starts, address) - 1
         if place < 0 or address >= self._regions[place].end:
             return None
@@ -161,14 +151,3 @@ def _stack_pointer(tid: int) -> int | None:
     except OSError:
         return None
     return int(fields[-2], 16) if len(fields) > 2 else None
-
-
-def _regions() -> list[_Region]:
-    text = os.fsdecode(read_file("/proc/self/maps"))
-    lines = [line.split(maxsplit=5) for line in text.splitlines()]
-    found = []
-    for line in lines:
-        start, _, end = line[0].partition("-")
-        path = line[5].strip() if len(line) > 5 else ""
-        found.append(_Region(int(start, 16), int(end, 16), line[1], path))
-    return found

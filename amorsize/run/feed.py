@@ -178,7 +178,7 @@ class Feed:
                 yield result
         except GeneratorExit:
             raise
-        except BaseException as error:
+        except BaseException as error:  # passed on, with the item's index
             self._blame(error, mark, self.position - start)
             raise
         self.ended = self.ended or self.position < start + wanted
@@ -255,7 +255,7 @@ class Feed:
         mark = None if self.sliceable else copy.copy(self._stream)
         try:
             self._extend(out, self._next_results(wanted))
-        except BaseException as error:
+        except BaseException as error:  # passed on, with the item's index
             self.position += len(out) - before
             self._blame(error, mark, len(out) - before)
             raise

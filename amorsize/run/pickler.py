@@ -285,9 +285,13 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 class NamingPickler(Pickler):
     """Names what modules hold (``known.named``), so that it is one object in the worker, too."""
 
+    def __init__(self, file: Any, way: Way, buffer_callback: Any = None) -> None:
+        super().__init__(file, way, buffer_callback)
+        self._places = known.places()
+
     def persistent_id(self, obj: Any) -> Any:
         """Return where a module holds an object, None for what is pickled as usual."""
-        return known.places().get(id(obj))
+        return self._places.get(id(obj))
 
 
 # Loading ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from io import BytesIO
 from operator import methodcaller
 from typing import NamedTuple
 
-from ..system import read_file
+from ..system import memory_regions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -205,29 +205,30 @@ def _place_of_map(array: Any) -> tuple[Any, ...] | None:
     if not array.size or not os.path.isfile(array.filename):
         return None
     begin = sys.modules["numpy"].frombuffer(mapping, "u1").ctypes.data
-    if not _maps(begin, array.filename):
+    if not _maps(mapping, begin, array.filename):
         return None
     offset = array.ctypes.data - begin + array.offset // _GRAIN * _GRAIN
     where = (array.filename, array.mode, offset)
     return type(array), *where, array.dtype, array.shape, array.strides
 
 
-def _maps(address: int, file: Any) -> bool:
+def _maps(mapping: mmap.mmap, address: int, file: Any) -> bool:
     """Return whether what is mapped at an address is the file that has the name now.
 
     Another may have been put in its place since. Where the system does not tell, it is taken to be.
     """
     try:
-        lines = read_file("/proc/self/maps").splitlines()
-        number = os.stat(file).st_ino
+        if mapping not in _inodes:
+            regions = memory_regions()
+            found = (region.inode for region in regions if region.start <= address < region.end)
+            _inodes[mapping] = next(found, 0)
+        return os.stat(file).st_ino == _inodes[mapping]
     except OSError:
         return sys.platform != "linux"
-    for line in lines:
-        region, _, _, _, inode, *_ = line.split(maxsplit=5)
-        first, _, end = region.partition(b"-")
-        if int(first, 16) <= address < int(end, 16):
-            return int(inode) == number
-    return False
+
+
+# Of the files that are mapped: rows of one array share the mapping, and looking it up takes long.
+_inodes: weakref.WeakKeyDictionary[mmap.mmap, int] = weakref.WeakKeyDictionary()
 
 
 def _map_again(

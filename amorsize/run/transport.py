@@ -360,7 +360,7 @@ def unpack(parcel: Parcel, *, common: bool = False) -> Any:
         if error.index is None:
             error.index = parcel.start
         raise
-    except Exception as error:
+    except Exception as error:  # a reduction is anybody's code, and may raise anything
         if not parcel.results:
             raise
         raise _unopened_results(parcel, error) from error

@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from struct import Struct
@@ -355,11 +355,8 @@ class _Worker:
     def open_setup(self, setup: Setup) -> None:
         """Take what this worker was started with, and run the initializer."""
         try:
-            put(setup.state)
-            environ = dict(os.environ)
-            setup = setup.opened()
-            _set_environ(environ)
-            put_last(setup.state)
+            with _state_of_caller(setup.state):
+                setup = setup.opened()
         except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
             self.broken = _unopened(error, None)
             return
@@ -375,13 +372,10 @@ class _Worker:
         try:
             restore(self.undo)
             state = unpack(shipment.state, common=True)
-            put(state)
-            environ = dict(os.environ)
-            current = unpack(shipment.current, common=True)
-            with adopted(current, self.undo):
-                self.take(unpack(shipment.call, common=True))
-            _set_environ(environ)
-            put_last(state)
+            with _state_of_caller(state):
+                current = unpack(shipment.current, common=True)
+                with adopted(current, self.undo):
+                    self.take(unpack(shipment.call, common=True))
         except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
             self.broken = _unopened(error, None)
 
@@ -448,6 +442,16 @@ def _start(setup: Setup) -> None:
     except BaseException as error:  # noqa: BLE001 - the user's initializer; goes with the chunk
         _worker.broken = pack(error, None)
     _note(READY, 0)
+
+
+@contextmanager
+def _state_of_caller(state: State) -> Iterator[None]:
+    """Have the caller's state while a call is loaded, and again after what loading it changes."""
+    put(state)
+    environ = dict(os.environ)
+    yield
+    _set_environ(environ)
+    put_last(state)
 
 
 def _set_environ(environ: dict[str, str]) -> None:
