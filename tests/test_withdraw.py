@@ -123,6 +123,27 @@ if __name__ == "__main__":
     assert ended.out == "60 True\n", ended.out + ended.err
 
 
+@pytest.mark.parametrize("last", [3, 40, 59])
+def test_an_exit_in_a_chunk_that_was_taken_back_names_its_item(last, tmp_path):
+    """An item that calls sys.exit() is named in the note, in whichever way the caller ran it."""
+    source = f"""
+import sys, time
+from amorsize import smart_map
+from tests.slow_start import make_slow
+make_slow()
+def work(x):
+    time.sleep(0.005)
+    return sys.exit(7) if x == {last} else x
+if __name__ == "__main__":
+    try:
+        smart_map(work, range(60), mp_context="spawn")
+    except SystemExit as error:
+        print(error.code, error.__notes__)
+"""
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out == f"7 ['amorsize: raised for item {last}: {last}']\n", ended.out + ended.err
+
+
 def test_an_unreadable_memory_file_system_does_no_harm(tmp_path):
     """Large values go through the folder of temporary files; every method works."""
     source = """

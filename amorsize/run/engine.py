@@ -20,7 +20,7 @@ from ..units import counted
 from .chunks import Chunk, around, halves
 from .course import Course
 from .crew import Crew, Lost, Starter, Task
-from .failure import add_item_note, add_note, unpack
+from .failure import ITEM_ERRORS, add_item_note, add_note, unpack
 from .feed import Feed, Slice, call_all
 from .judge import Judge, Trial
 from .losses import explain_idle, explain_stuck, loss_error, worded
@@ -286,9 +286,7 @@ class Engine:
         begun, watch = time.monotonic(), Stopwatch(size * self.course.item_seconds or None)
         try:
             done = self.feed.run(size, out)
-        except BaseException as error:  # an earlier item may still fail in a worker
-            if not isinstance(error, Exception):
-                raise
+        except ITEM_ERRORS as error:  # an earlier item may still fail in a worker
             self._fail(start + len(out), error)
             done = len(out)
         if done:
@@ -320,7 +318,7 @@ class Engine:
         begun, watch = time.monotonic(), Stopwatch(piece.size * self.course.item_seconds or None)
         try:
             out.extend(call_all(self.feed.func, self.feed.items(piece), self.feed.star))
-        except Exception as error:  # noqa: BLE001 - the function's own, raised in its turn
+        except ITEM_ERRORS as error:  # the function's own, raised in its turn
             index = piece.start + len(out)
             add_item_note(error, index, self.feed.item(index, piece))
             self._fail(index, error)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "ITEM_ERRORS",
     "MISSING",
     "Failure",
     "RemoteTraceback",
@@ -28,6 +29,10 @@ __all__ = [
 ]
 
 MISSING: Any = object()  # stands for an item that is not at hand any more
+
+# What belongs to an item where it is raised in the calling process. KeyboardInterrupt and its
+# like are the caller's own there, and end the call at once.
+ITEM_ERRORS = (Exception, SystemExit)
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - it is a cause to read, not an error to catch

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import compress, count, islice, starmap, tee
 
-from .failure import MISSING, add_item_note
+from .failure import ITEM_ERRORS, MISSING, add_item_note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ class Feed:
         An exception of the input's is one that came before the input gave an item;
         KeyboardInterrupt and its like belong to no item.
         """
-        if not isinstance(error, (Exception, SystemExit)):
+        if not isinstance(error, ITEM_ERRORS):
             return
         if mark is None:
             add_item_note(error, self.position, self.item(self.position))
