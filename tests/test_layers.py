@@ -39,7 +39,7 @@ LAYERS = [
     {"run.worker"},
     {"run.current", "run.surroundings"},
     {"run.feed", "run.transport"},
-    {"run.failure", "run.shared", "run.logs", "run.blame"},
+    {"run.failure", "run.shared", "run.logs", "run.blame", "run.graphs"},
     {"run.pickler"},
     {"run.known", "run.homes", "run.reductions"},
     {"run.channel", "run.stuck", "run.tracker", "run.unwarned"},

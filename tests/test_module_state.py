@@ -299,6 +299,96 @@ CASES = {
         "import builtins\nbuiltins.translate = abs\ndef f(x): return translate(x)",
         "import builtins; builtins.translate = lambda x: x + 5",
     ),
+    "objects that know each other": (
+        "class Node: n = 1\nA, B = Node(), Node()\nA.other, B.other = B, A\n"
+        "def f(x): return A.other is B and B.other is A, A.n",
+        "user.A.n = 5",
+    ),
+    "objects made at run time that know each other": (
+        "class Node: n = 1\nA = B = None\n"
+        "def f(x): return A is not None and A.other is B and B.other is A",
+        "user.A, user.B = user.Node(), user.Node(); user.A.other = user.B; user.B.other = user.A",
+    ),
+    "objects with slots that know each other": (
+        "class Node:\n    __slots__ = ('n', 'other')\nA, B = Node(), Node()\n"
+        "A.other, B.other, A.n = B, A, 1\n"
+        "def f(x): return A.other is B and B.other is A, A.n",
+        "user.A.n = 5",
+    ),
+    "a sentinel that is a default, too": (
+        "NOTHING = object()\nTABLE = {'a': NOTHING}\n"
+        "def g(x, y=NOTHING): return y is NOTHING and TABLE['a'] is NOTHING, len(TABLE)\n"
+        "def f(x): return g(x)",
+        "user.TABLE['b'] = 2",
+    ),
+    "a sentinel that is nowhere by itself": (
+        "class Nothing: pass\nTABLE = {'a': Nothing()}\nOTHER = [TABLE['a']]\n"
+        "def f(x): return OTHER[0] is TABLE['a'], len(TABLE)",
+        "user.TABLE['b'] = 2",
+    ),
+    "a sentinel in a tuple": (
+        "NOTHING = object()\nPAIR = (NOTHING, 1)\nLIST = [PAIR]\n"
+        "def f(x): return PAIR[0] is NOTHING and LIST[0] is PAIR, len(LIST)",
+        "user.LIST.append(3)",
+    ),
+    "a sentinel that another value is set to": (
+        "NOTHING = object()\nVALUE = 3\ndef f(x): return VALUE is NOTHING",
+        "user.VALUE = user.NOTHING",
+    ),
+    "one object under two names": (
+        "A, B = [1], [1]\ndef f(x): return A is B",
+        "user.A = user.B",
+    ),
+    "two objects for one": (
+        "A = B = [1]\ndef f(x): return A is B",
+        "user.A = [1]",
+    ),
+    "a list that holds itself": (
+        "A = [1]\nA.append(A)\ndef f(x): return A[1] is A, A[0]",
+        "user.A[0] = 5",
+    ),
+    "containers of all kinds that share": (
+        "import collections as c\nclass Nothing: pass\nNOTHING = Nothing()\n"
+        "DEQUE = c.deque([NOTHING], maxlen=3)\nDEFAULT = c.defaultdict(list, a=DEQUE)\n"
+        "ORDERED = c.OrderedDict(a=DEFAULT)\nCOUNTER = c.Counter({NOTHING: 2})\nSET = {NOTHING}\n"
+        "def f(x): return (ORDERED['a'] is DEFAULT, DEFAULT['a'] is DEQUE, DEQUE[0] is NOTHING,\n"
+        "    NOTHING in SET, COUNTER[NOTHING], len(DEQUE), DEQUE.maxlen, len(DEFAULT['b']))",
+        "user.DEQUE.append(1); user.COUNTER[user.NOTHING] += 1",
+    ),
+    "what is made from another value": (
+        "class Made:\n    def __init__(self, config): self.config, self.n = config, config['n']\n"
+        "    def __reduce__(self): return Made, (self.config,)\n"
+        "CONFIG = {'n': 1}\nMADE = Made(CONFIG)\n"
+        "def f(x): return MADE.n, MADE.config is CONFIG",
+        "user.CONFIG['n'] = 5; user.MADE = user.Made(user.CONFIG)",
+    ),
+    "keys with a hash of their own": (
+        "class Key:\n    def __init__(self, n): self.n = n\n"
+        "    def __hash__(self): return hash(self.n)\n"
+        "    def __eq__(self, other): return self.n == other.n\n"
+        "KEY = Key(1)\nTABLE = {KEY: 1}\nKEYS = {KEY}\n"
+        "def f(x): return TABLE[KEY], KEY in KEYS, next(iter(TABLE)) is KEY",
+        "user.TABLE[user.KEY] = 5",
+    ),
+    "decorated functions in a registry": (
+        "import functools\nREGISTRY = {}\ndef register(g):\n    @functools.wraps(g)\n"
+        "    def inner(x): return g(x), REGISTRY.get('n')\n    REGISTRY[g.__name__] = inner\n"
+        "    return inner\n@register\ndef g(x): return x\n"
+        "def f(x): return g(x), REGISTRY['g'] is g, REGISTRY['g'](x)",
+        "user.REGISTRY['n'] = 5",
+    ),
+    "a bound method of a list": (
+        "LIST = []\nappend = LIST.append\nNAMES = {}\n"
+        "def f(x):\n    append(x)\n    return LIST.pop() == x, NAMES.get('n')",
+        "user.NAMES['n'] = 5; user.NAMES['add'] = user.append",
+    ),
+    "a lock that two objects share": (
+        "import threading\nclass Guarded:\n"
+        "    def __init__(self, lock): self.lock, self.n = lock, 1\n"
+        "LOCK = threading.Lock()\nA, B = Guarded(LOCK), Guarded(LOCK)\n"
+        "def f(x):\n    with A.lock:\n        return B.lock.locked(), B.lock is LOCK, A.n",
+        "user.A.n = 5",
+    ),
     "minus zero": ("ZERO = 0.0\ndef f(x): return str(ZERO)", "user.ZERO = -0.0"),
 }
 

@@ -6,7 +6,8 @@ what is there now. So the values a function uses are sent along, and set before 
 
 What is equal already is left alone: much code asks whether a value *is* some other (``x is
 _MISSING``), and a copy is none of them. Equal means here that both are pickled to the same bytes.
-For the same reason contents are replaced rather than containers.
+For the same reason contents are replaced rather than containers, and what shares anything is sent
+together (``graphs``).
 
 A lock goes as a new one, as the worker's own import would make it. What else cannot be pickled is
 named, and the caller decides what follows: a worker would use what its own import gives.
@@ -17,7 +18,6 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -29,36 +29,62 @@ from ..decide.looking import content_of
 from ..decide.uses import Owner, Uses
 from ..decide.walk import MISSING
 from ..errors import SerializationError
+from ..lookup import load
 from . import homes
 from .known import begin_call
-from .transport import dumps_state, loads
+from .transport import dumps_state, refusing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Current", "Value", "adopt", "adopted", "current_values", "forget_results", "restore"]
+__all__ = [
+    "Current",
+    "Graph",
+    "Value",
+    "adopt",
+    "adopted",
+    "current_values",
+    "forget_results",
+    "restore",
+]
+
+
+Place = tuple[Owner, str]  # an owner and the name of its attribute
 
 
 class Value(NamedTuple):
     """A value as the caller has it.
 
     Attributes:
-        places: (owner, attribute) of all that hold it.
-        blob: the value, pickled; None when it is not there.
+        places: all that hold it.
         code: digest of what it does where it is a function whose name says too little, else empty.
     """
 
-    places: tuple[tuple[Owner, str], ...]
-    blob: bytes | None
-    code: bytes = b""
+    places: tuple[Place, ...]
+    code: bytes
+
+
+class Graph(NamedTuple):
+    """Values that hold one another, or share something; often one alone.
+
+    Attributes:
+        values: the values.
+        blob: all of them, pickled.
+        digest: of the same pickle, with functions whose name says too little as their digests.
+    """
+
+    values: tuple[Value, ...]
+    blob: bytes
+    digest: bytes
 
 
 class Current(NamedTuple):
     """What a worker must know of the caller before it runs a function.
 
     Attributes:
-        values: current values of what the function uses.
+        graphs: current values of what the function uses.
+        absent: where the caller has nothing.
         atoms: those that are numbers, texts and the like, as (owner, attribute, value).
         caches: (module, qualified name) of functions that keep results, which must be forgotten.
         homes: the modules among the owners that a worker does not find by their names.
@@ -67,7 +93,8 @@ class Current(NamedTuple):
             qualified name).
     """
 
-    values: tuple[Value, ...] = ()
+    graphs: tuple[Graph, ...] = ()
+    absent: tuple[Place, ...] = ()
     atoms: tuple[tuple[Owner, str, object], ...] = ()
     caches: frozenset[tuple[str, str]] = frozenset()
     homes: tuple[homes.Home, ...] = ()
@@ -82,33 +109,30 @@ def current_values(uses: Uses, *, strict: bool = False) -> Current:
         uses: what the function uses.
         strict: whether a worker refuses to run other code than the caller's.
     """
-    places: dict[int, list[tuple[Owner, str]]] = {}
+    places: dict[int, list[Place]] = {}
     values: dict[int, object] = {}
-    atoms = []
+    atoms, absent = [], []
     for owner, name, value in uses.values:
         if not _may_differ(owner, name, value):
             continue
-        if type(value) in ATOMS:
+        if value is MISSING:
+            absent.append((owner, name))
+        elif type(value) in ATOMS:
             atoms.append((owner, name, value))
         else:
             places.setdefault(id(value), []).append((owner, name))
             values[id(value)] = value
-    found, left_out = [], []
-    for key, value in values.items():
-        where = tuple(places[key])
-        try:
-            found.append(Value(where, None) if value is MISSING else Value(where, *_pickled(value)))
-        except SerializationError:
-            if not _is_stateless(value):
-                left_out += [f"{_name_of(*place)} ({type(value).__name__})" for place in where]
-    owners = dict.fromkeys(place[0] for place in (*atoms, *(p for v in found for p in v.places)))
+    held, left_out = _graphs([(value, tuple(places[key])) for key, value in values.items()])
+    of_values = [place for graph in held for value in graph.values for place in value.places]
+    owners = dict.fromkeys(place[0] for place in (*atoms, *absent, *of_values))
     lost = (homes.home_of(owner) for owner in owners if isinstance(owner, str))
     return Current(
-        tuple(found),
+        held,
+        tuple(absent),
         tuple(atoms),
         uses.caches,
         tuple(filter(None, lost)),
-        tuple(left_out),
+        left_out,
         uses.codes if strict else {},
     )
 
@@ -137,20 +161,45 @@ def adopt(current: Current, undo: Undo) -> None:
         if not _is_same_atom(own, new):
             undo.append((owner, name, own))
             _set(owner, name, new)
-    for value in current.values:
-        differing = []
-        for owner, name in filter(_is_here_of, value.places):
-            own = _get(owner, name)
-            if not _is_as_good(own, value):
-                differing.append((owner, name, own))
-        if not differing:
-            continue
-        new = MISSING if value.blob is None else loads(value.blob)
-        for owner, name, own in differing:
-            if own is not new and not _refill(own, new):
-                undo.append((owner, name, own))
-                _set(owner, name, new)
+    for owner, name in filter(_is_here_at, current.absent):
+        own = _get(owner, name)
+        # Submodules are attributes as soon as anybody has imported them.
+        if own is not MISSING and type(own) is not types.ModuleType:
+            undo.append((owner, name, own))
+            _set(owner, name, MISSING)
+    claimed: dict[int, object] = {}
+    for graph in current.graphs:
+        _adopt_graph(graph, undo, claimed)
     forget_results(current.caches)
+
+
+def _adopt_graph(graph: Graph, undo: Undo, claimed: dict[int, object]) -> None:
+    """Set the values of a graph, unless this process has as good ones.
+
+    Args:
+        graph: the values.
+        undo: as in ``adopt``.
+        claimed: by id, this process's objects that stand for one of the caller's already; one
+            cannot stand for two.
+    """
+    places = [tuple(filter(_is_here_at, value.places)) for value in graph.values]
+    found = [[_get(*place) for place in held] for held in places]
+    own: list[Any] = []
+    for objects in found:
+        one = objects[0] if objects and id(objects[0]) not in claimed else MISSING
+        claimed[id(one)] = one
+        own.append(one)
+    if _is_as_good(own, found, graph):
+        return
+    load("amorsize.run.graphs")
+    from . import graphs
+
+    new = graphs.load(graph.blob, own)
+    for value, held, objects in zip(new, places, found, strict=True):
+        for (owner, name), before in zip(held, objects, strict=True):
+            if before is not value:
+                undo.append((owner, name, before))
+                _set(owner, name, value)
 
 
 @contextmanager
@@ -253,11 +302,46 @@ def _defined_as(function: types.FunctionType) -> str:
     return function.__code__.co_qualname
 
 
-def _pickled(value: Any) -> tuple[bytes, bytes]:
-    """Return a value pickled, and the digest of its code where a pickle would only name it."""
+def _graphs(
+    values: list[tuple[object, tuple[Place, ...]]],
+) -> tuple[tuple[Graph, ...], tuple[str, ...]]:
+    """Return values as graphs, and the names of those that cannot be sent."""
+    if not values:
+        return (), ()
+    load("amorsize.run.graphs")
+    from . import graphs
+
+    nodes, alone, met, sendable, left_out = [], [], [], [], []
+    for value, places in values:
+        node = graphs.Node(value, _as_defined(value))
+        try:
+            with refusing(value, "CALL"):
+                blob, objects = graphs.held_by(node)
+        except SerializationError:
+            if not _is_stateless(value):
+                left_out += [f"{_name_of(*place)} ({type(value).__name__})" for place in places]
+            continue
+        nodes.append(node)
+        alone.append(blob)
+        met.append(objects)
+        sendable.append(Value(places, b"" if node.sent is None else _code_of(value)))
+    found = []
+    for group in graphs.connected(nodes, met):
+        chosen = [nodes[index] for index in group]
+        blob = alone[group[0]] if len(group) == 1 else graphs.dump(chosen)
+        members = tuple(sendable[index] for index in group)
+        codes = [value.code for value in members]
+        found.append(Graph(members, blob, _digest([node.value for node in chosen], codes, blob)))
+    return tuple(found), tuple(left_out)
+
+
+def _as_defined(value: Any) -> Any:
+    """Return a function under the name it was defined with, None for what needs no other name.
+
+    Under that name it is not to be found, and so goes by value.
+    """
     if type(value) is not types.FunctionType or _defined_as(value) == value.__qualname__:
-        return dumps_state(value), b""
-    # Under the name it was defined with it is not to be found, and so goes by value.
+        return None
     copy = types.FunctionType(
         value.__code__,
         value.__globals__,
@@ -269,7 +353,7 @@ def _pickled(value: Any) -> tuple[bytes, bytes]:
     copy.__dict__.update(vars(value))
     copy.__module__ = value.__module__
     copy.__qualname__ = _defined_as(value)
-    return dumps_state(copy), _definition(value)
+    return copy
 
 
 def _definition(function: types.FunctionType) -> bytes:
@@ -353,7 +437,7 @@ def _set(owner: Owner, name: str, value: object) -> None:
         type.__setattr__(owner, name, value)  # past metaclasses with ideas of their own
 
 
-def _is_here_of(place: tuple[Owner, str]) -> bool:
+def _is_here_at(place: Place) -> bool:
     return _is_here(place[0])
 
 
@@ -373,58 +457,54 @@ def _namespace(owner: Owner) -> Any:
     return vars(sys.modules.get(owner) or importlib.import_module(owner))
 
 
-def _is_as_good(own: Any, value: Value) -> bool:
-    """Return whether the worker's own value is as good as the caller's."""
-    if value.blob is None:
-        # Submodules are attributes as soon as anybody has imported them.
-        return own is MISSING or type(own) is types.ModuleType
-    if own is MISSING:
+def _is_as_good(own: list[Any], found: list[list[Any]], graph: Graph) -> bool:
+    """Return whether this process's own values are as good as the caller's.
+
+    Args:
+        own: one for each value, ``MISSING`` for none.
+        found: what is in the places of each.
+        graph: the caller's.
+    """
+    if not any(found):  # none of its modules is here: nothing can be set
+        return True
+    if any(one is MISSING for one in own):
         return False
-    if value.code:
-        return type(own) is types.FunctionType and _definition(own) == value.code
+    if not all(one is held for held, there in zip(own, found, strict=True) for one in there):
+        return False
+    codes = [value.code for value in graph.values]
+    if any(code and _code_of(one) != code for one, code in zip(own, codes, strict=True)):
+        return False
     try:
-        return dumps_state(own) == value.blob
+        return _digest(own, codes) == graph.digest
     except SerializationError:
         return False
+
+
+def _digest(values: list[Any], codes: list[bytes], blob: bytes | None = None) -> bytes:
+    """Return a digest of a graph, in which functions stand whose names say too little.
+
+    Args:
+        values: its values.
+        codes: as ``Value.code``, for each.
+        blob: the graph, if it is pickled already.
+    """
+    if blob is None or any(codes):
+        load("amorsize.run.graphs")
+        from . import graphs
+
+        nodes = [
+            graphs.Node(value, code or None) for value, code in zip(values, codes, strict=True)
+        ]
+        with refusing(values, "CALL"):
+            blob = graphs.dump(nodes)
+    return hash_of(blob)
+
+
+def _code_of(value: object) -> bytes:
+    """Return the digest of a function's definition, empty for what is none."""
+    return _definition(value) if type(value) is types.FunctionType else b""
 
 
 def _is_same_atom(own: object, new: object) -> bool:
     """Return whether two atoms are one; 0.0 is not -0.0."""
     return own is new or (type(own) is type(new) and own == new and repr(own) == repr(new))
-
-
-def _refill(own: Any, new: Any) -> bool:
-    """Give a container or plain object the contents of another; return whether that is possible."""
-    kind = type(own)
-    if kind is not type(new):
-        return False
-    if kind is list:
-        own[:] = new
-    elif kind is deque:
-        own.clear()
-        own.extend(new)
-    elif kind in (dict, set, OrderedDict, defaultdict, Counter):
-        own.clear()
-        own.update(new)
-        if kind is defaultdict:
-            own.default_factory = new.default_factory
-    elif _is_plain(kind) and type(getattr(own, "__dict__", None)) is dict:
-        own.__dict__.clear()
-        own.__dict__.update(new.__dict__)
-    else:
-        return False
-    return True
-
-
-def _is_plain(kind: type) -> bool:
-    """Return whether instances are nothing but their ``__dict__``."""
-    own = any(
-        name in vars(base)
-        for base in kind.__mro__[:-1]
-        for name in ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__")
-    )
-    return not own and kind.__basicsize__ == _Plain.__basicsize__
-
-
-class _Plain:
-    """A class whose instances are."""

@@ -41,7 +41,7 @@ from ..decide.looking import namespace_of
 from . import homes, known
 from .reductions import MADE_HERE, PROTOCOL, reducer_of
 
-__all__ = ["NamingPickler", "Pickler", "Way", "pickled"]
+__all__ = ["NamingPickler", "Pickler", "Way", "held", "pickled"]
 
 
 class Way(enum.Enum):
@@ -122,11 +122,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Return how to pickle what its module holds under its name, None if that does not."""
         module = value.__module__
         if module == "__main__":
-            if self._way is Way.KIN and _held(known.main_names(), path) is value:
+            if self._way is Way.KIN and held(known.main_names(), path) is value:
                 return NotImplemented
             return None
         loaded = sys.modules.get(module) if isinstance(module, str) else None
-        if loaded is None or _held(getattr(loaded, "__dict__", {}), path) is not value:
+        if loaded is None or held(getattr(loaded, "__dict__", {}), path) is not value:
             return None
         if self._way is Way.KIN:
             return NotImplemented
@@ -193,7 +193,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _by_value(self, value: Any, make: Any, args: Any, state: Any, set_state: Any) -> Any:
         token, place = known.token_of(value), ""
-        if _held(known.main_names(), value.__qualname__) is value:
+        if held(known.main_names(), value.__qualname__) is value:
             place = value.__qualname__
         if self._way is Way.CALL:
             return _shipped, (token, place, make, args), (set_state, state), None, None, _set_state
@@ -243,7 +243,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def type_variable(self, variable: Any) -> Any:
         """Return how to pickle a TypeVar or its like: it is known by what it is, as a class."""
         name, module = variable.__name__, variable.__module__
-        if _held(getattr(sys.modules.get(module), "__dict__", {}), name) is variable:
+        if held(getattr(sys.modules.get(module), "__dict__", {}), name) is variable:
             if module != "__main__":
                 return name
             if self._way is Way.KIN:
@@ -538,7 +538,7 @@ def _names(module: str | None, home: homes.Home | None, base: dict[str, Any]) ->
     return names
 
 
-def _held(names: Any, path: str) -> Any:
+def held(names: Any, path: str) -> Any:
     """Return what a namespace holds under a qualified name, None for nothing."""
     first, *rest = path.split(".")
     value = names.get(first)

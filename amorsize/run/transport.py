@@ -41,6 +41,7 @@ __all__ = [
     "pack_forked",
     "pack_results",
     "pack_shipped",
+    "refusing",
     "unpack",
 ]
 
@@ -171,7 +172,7 @@ def dumps_state(value: Any) -> bytes:
     from .pickler import Pickler, Way
 
     out = BytesIO()
-    with _refusing(value, "CALL"):
+    with refusing(value, "CALL"):
         Pickler(out, Way.CALL, fresh_locks=True).dump(value)
     return out.getvalue()
 
@@ -186,7 +187,7 @@ def _pickled_with_kinds(
     load("amorsize.run.pickler")  # and cloudpickle: only what pickle refuses needs it
     from .pickler import Way, pickled
 
-    with _refusing(value, way):
+    with refusing(value, way):
         return pickled(value, Way[way], _collector(buffers))
 
 
@@ -213,7 +214,7 @@ def dumps_inherited(value: Any) -> bytes:
         dispatch_table = ChainMap(known, dict(pickler.Pickler.dispatch_table))  # noqa: RUF012 - so named by pickle
 
     buffer = BytesIO()
-    with _refusing(value, "CALL"):
+    with refusing(value, "CALL"):
         Pickler(buffer, pickler.Way.CALL).dump(value)
     return buffer.getvalue()
 
@@ -478,8 +479,13 @@ def _collector(buffers: list[pickle.PickleBuffer] | None) -> Any:
 
 
 @contextmanager
-def _refusing(value: Any, way: str) -> Iterator[None]:
-    """Turn whatever pickling the value raises into a ``SerializationError`` that explains it."""
+def refusing(value: Any, way: str) -> Iterator[None]:
+    """Turn whatever pickling the value raises into a ``SerializationError`` that explains it.
+
+    Args:
+        value: what is pickled.
+        way: name of the ``pickler.Way`` it goes.
+    """
     try:
         yield
     except Exception as error:  # a reduction is anybody's code, and may raise anything
