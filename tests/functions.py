@@ -189,6 +189,17 @@ def total(array):
     return int(array.sum())
 
 
+class Answering(Exception):
+    """Takes attributes from a dictionary of its own, as wrappers of responses do."""
+
+    def __init__(self, data):
+        super().__init__("answer")
+        self.data = data
+
+    def __getattr__(self, name):
+        return self.data[name]
+
+
 class TwoPartError(Exception):
     """An exception that takes two arguments and keeps one."""
 

@@ -12,7 +12,7 @@ from amorsize import AmorsizeError, SerializationError, TaskTimeoutError, Worker
 from amorsize.run.failure import RemoteTraceback, add_note, pack, short_repr, unpack
 from amorsize.run.transport import dumps, loads, pack_results
 from amorsize.run.transport import unpack as unpack_parcel
-from tests.functions import NeedsTwoError
+from tests.functions import Answering, NeedsTwoError
 
 
 class NeedsTwoValueError(ValueError):
@@ -246,17 +246,6 @@ def test_an_exception_may_hold_itself():
     for arrived in (travelled(error), loads(dumps(error))):
         assert arrived.own is arrived
         assert arrived.args == ("x", arrived)
-
-
-class Answering(Exception):
-    """Takes attributes from a dictionary of its own, as wrappers of responses do."""
-
-    def __init__(self, data):
-        super().__init__("answer")
-        self.data = data
-
-    def __getattr__(self, name):
-        return self.data[name]
 
 
 def test_an_exception_that_answers_for_its_attributes_is_noted_and_travels():

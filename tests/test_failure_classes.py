@@ -6,6 +6,7 @@ import pytest
 
 from amorsize import smart_map
 from tests import programs
+from tests.functions import Answering
 
 METHODS = ["fork", "spawn", "forkserver"]
 
@@ -215,15 +216,6 @@ def test_a_class_made_in_a_function_is_caught(part, method):
     with pytest.raises(Stop) as caught:
         smart_map(stop_at_three, range(6), n_jobs=2, mp_context=method)
     assert caught.value.args == (3,)
-
-
-class Answering(Exception):
-    def __init__(self, data):
-        super().__init__("answer")
-        self.data = data
-
-    def __getattr__(self, name):
-        return self.data[name]
 
 
 def answer_at_three(x):
