@@ -299,8 +299,9 @@ def _write_decimal(value: tuple[Any, ...]) -> None:
 
     own, default = value
     decimal.setcontext(_described_context(own))
+    described = _described_context(default)  # named: its traps are read from its own memory
     for name in ("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps"):
-        setattr(decimal.DefaultContext, name, getattr(_described_context(default), name))
+        setattr(decimal.DefaultContext, name, getattr(described, name))
 
 
 def _described_context(value: tuple[Any, ...]) -> Any:
