@@ -11,6 +11,7 @@ from amorsize import adviser, smart_imap, smart_map
 from amorsize.decide.model import Profile
 from amorsize.decide.probe import Block, Probe, profile_of
 from amorsize.evidence import Evidence
+from tests.load import first_undisturbed
 
 MARK = Path(tempfile.gettempdir(), f"amorsize-loaded-{os.getpid()}")
 
@@ -36,24 +37,31 @@ def unloaded():
 @pytest.mark.parametrize("items", [100, 1_000])
 def test_a_first_slow_item_starts_no_worker(form, items):
     """The others are over before a worker could be there."""
-    reports = []
-    for _ in range(2):
-        MARK.unlink(missing_ok=True)
-        form(load_once, range(items), report=reports.append)
-    assert [report.worker_items for report in reports] == [0, 0]
+
+    def attempt():
+        reports = []
+        for _ in range(2):
+            MARK.unlink(missing_ok=True)
+            form(load_once, range(items), report=reports.append)
+        return [report.worker_items for report in reports]
+
+    assert first_undisturbed(attempt, [0, 0]) == [0, 0]
 
 
 def test_a_first_slow_item_drops_no_record():
     """As a process has that remembers another one's calls."""
     MARK.touch()
     smart_map(load_once, range(1_000))
-    for _ in range(2):
+
+    def attempt():
         MARK.unlink(missing_ok=True)
         reports = []
         smart_map(load_once, range(1_000), report=reports.append)
-        assert reports[0].cache_hit
-        assert reports[0].worker_items == 0
-        assert reports[0].profile.item_seconds < 0.001
+        (report,) = reports
+        return report.cache_hit, report.worker_items, report.profile.item_seconds < 0.001
+
+    for _ in range(2):
+        assert first_undisturbed(attempt, (True, 0, True)) == (True, 0, True)
 
 
 def test_a_first_slow_item_is_in_no_figure_of_the_profile():

@@ -356,7 +356,7 @@ def test_it_is_not_forked(func, tmp_path):
     def work(x):
         time.sleep(0.005)
         return func(x)
-    print(smart_map(work, range(60), report=reports.append) == [*range(60)])
+    print(smart_map(work, range(400), report=reports.append) == [*range(400)])
     (report,) = reports
     print(report.retried, report.backend, "(fork)" in report.explain())
     print("hands work to the thread" in report.explain(), "<- chosen" in report.explain())
