@@ -62,9 +62,13 @@ def held_signals() -> Iterator[None]:
         _deliver(kept, handlers)
 
 
-def restore_signals() -> None:
-    """Set handlers and mask as the caller has them, in a worker that was started meanwhile."""
-    _set(_Held.handlers)
+def restore_signals(own: dict[int, Any]) -> None:
+    """Set handlers and mask as the caller has them, in a worker that was started meanwhile.
+
+    Args:
+        own: handlers of the worker's own, by the signal's number. What has come already meets them.
+    """
+    _set({**_Held.handlers, **own})
     if _MASKS:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _SIGNALS - _Held.mask)
     _Held.handlers = {}

@@ -32,8 +32,9 @@ def run_main(body, folder, method, **env):
 
 
 def content_of(cls):
-    """Return what a class holds, but for copyreg's notes."""
-    return {name: value for name, value in vars(cls).items() if name != "__slotnames__"}
+    """Return what a class holds, but for what Python notes in it: for copyreg, of annotations."""
+    noted = ("__slotnames__", "__annotations_cache__")
+    return {name: value for name, value in vars(cls).items() if name not in noted}
 
 
 def names_of(cls):
@@ -325,7 +326,8 @@ def work(x):
     return made, Colour(x % 2)
 
 def content_of(cls):
-    return {name: value for name, value in vars(cls).items() if name != "__slotnames__"}
+    noted = ("__slotnames__", "__annotations_cache__")
+    return {name: value for name, value in vars(cls).items() if name not in noted}
 
 before = {cls: content_of(cls) for cls in TYPES}
 for _ in range(2):

@@ -41,6 +41,7 @@ LAYERS = [
     {"run.feed", "run.transport"},
     {"run.failure", "run.shared", "run.logs", "run.blame", "run.graphs"},
     {"run.pickler"},
+    {"run.making"},
     {"run.known", "run.homes", "run.reductions"},
     {"run.channel", "run.stuck", "run.tracker", "run.unwarned"},
     {"decide.steps"},

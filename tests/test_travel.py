@@ -631,3 +631,44 @@ def test_an_array_whose_file_was_replaced_keeps_what_it_shows(tmp_path, method):
     path.write_text(REPLACED)
     ended = programs.run(path, tmp_path, method)
     assert ended.out == "[7, 7, 7, 7]\n[0, 1, 2, 3]\n", ended.err
+
+
+ANNOTATED = """
+import sys
+from typing import get_type_hints
+from amorsize import smart_map
+
+class Known:
+    size: int
+
+class Lazy:
+    size: Known
+    other: OnlyForTypeCheckers
+
+def work(x: OnlyForTypeCheckers, y: int = 3) -> Known:
+    return x + y
+
+def hints(x):
+    return Known.__annotations__, get_type_hints(Known)
+
+def names(x):
+    return sorted(Lazy.__annotations__), work(x)
+
+if __name__ == "__main__":
+    for method in ("spawn", "forkserver"):
+        before = set(vars(Lazy))
+        assert smart_map(work, range(6), n_jobs=2, mp_context=method) == [*range(3, 9)]
+        found = smart_map(names, range(6), n_jobs=2, mp_context=method)
+        assert found == [(["other", "size"], x + 3) for x in range(6)], found
+        found = smart_map(hints, range(2), n_jobs=2, mp_context=method)
+        assert found == [({"size": int}, {"size": int})] * 2, found
+        assert set(vars(Lazy)) == before
+    print("right")
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated at once")
+def test_annotations_that_cannot_be_evaluated_travel_as_texts(tmp_path):
+    """A function whose annotations name what only type checkers import is sent all the same."""
+    ended = programs.run_source(ANNOTATED, tmp_path)
+    assert ended.out == "right\n", ended.out + ended.err

@@ -14,7 +14,7 @@ import types
 from .atoms import framed
 from .codes import describe, digest_of
 from .imports import places_of, source_of
-from .looking import MISSING, bases, content_of, module_of, namespace, namespace_of, qualname
+from .looking import MISSING, bases, cells_of, module_of, namespace, namespace_of, qualname
 from .owners import is_users, version
 
 TYPE_CHECKING = False
@@ -118,8 +118,8 @@ class _CodeWalk:
             return
         described = describe(function.__code__)
         self.parts.append(framed(b"C", described.digest))
-        for cell in function.__closure__ or ():
-            self.meet(content_of(cell))
+        for _, content in cells_of(function):
+            self.meet(content)
         for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self.meet(default)
         for name in described.imports:

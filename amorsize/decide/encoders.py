@@ -20,7 +20,7 @@ from .imports import places_of, source_of
 from .looking import (
     MISSING,
     bases,
-    content_of,
+    cells_of,
     fetch,
     module_of,
     mro,
@@ -72,8 +72,7 @@ def function(walk: Walk, function: types.FunctionType) -> None:
     if defaults:
         sequence(walk, defaults)
     _keyword_defaults(walk, function.__kwdefaults__)
-    for cell in closure or ():
-        content = content_of(cell)
+    for cell, content in cells_of(function):
         walk.cells.append((cell, content))
         if content is MISSING:
             walk.parts.append(b"?")

@@ -21,7 +21,7 @@ from .codes import describe
 from .forking import IDLE_THREAD
 from .looking import (
     attributes,
-    content_of,
+    cells_of,
     module_of,
     mro,
     namespace,
@@ -202,8 +202,8 @@ class _Reach:
                 self._meet(inner)
 
     def _function(self, function: types.FunctionType) -> None:
-        for cell in function.__closure__ or ():
-            self._meet(content_of(cell))
+        for _, content in cells_of(function):
+            self._meet(content)
         for inner in (*(function.__defaults__ or ()), *vars(function).values()):
             self._meet(inner)
         for inner in (function.__kwdefaults__ or {}).values():

@@ -18,6 +18,7 @@ __all__ = [
     "MISSING",
     "attributes",
     "bases",
+    "cells_of",
     "content_of",
     "fetch",
     "hides_state",
@@ -143,3 +144,16 @@ def content_of(cell: types.CellType) -> object:
         return cell.cell_contents
     except ValueError:
         return MISSING
+
+
+def cells_of(function: types.FunctionType) -> Iterator[tuple[types.CellType, object]]:
+    """Yield the cells of a function's closure, each with its content, but for class namespaces."""
+    names = function.__code__.co_freevars
+    for name, cell in zip(names, function.__closure__ or (), strict=True):
+        if name != _CLASS_NAMESPACE:
+            yield cell, content_of(cell)
+
+
+# In it annotations in a class find what its body has set. Line numbers are among that, and all else
+# is in the class.
+_CLASS_NAMESPACE = "__classdict__"

@@ -34,7 +34,7 @@ from .codes import describe
 from .looking import (
     MISSING,
     bases,
-    content_of,
+    cells_of,
     fetch,
     module_of,
     mro,
@@ -192,8 +192,8 @@ class _Reach:
 
     def function(self, function: types.FunctionType) -> None:
         """Go through code, closure, defaults and the globals the code names."""
-        for cell in function.__closure__ or ():
-            self._meet(content_of(cell))
+        for _, content in cells_of(function):
+            self._meet(content)
         for part in chain(vars(function).values(), function.__defaults__ or ()):
             self._meet(part)
         for part in (function.__kwdefaults__ or {}).values():

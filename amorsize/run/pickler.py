@@ -22,7 +22,6 @@ import abc
 import contextvars
 import enum
 import functools
-import importlib
 import io
 import os
 import pickle
@@ -38,7 +37,7 @@ from cloudpickle import cloudpickle
 from ..decide.codes import describe
 from ..decide.helpers import is_held
 from ..decide.looking import namespace_of
-from . import homes, known
+from . import homes, known, making
 from .reductions import MADE_HERE, PROTOCOL, reducer_of
 
 __all__ = ["NamingPickler", "Pickler", "Way", "held", "pickled"]
@@ -146,7 +145,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 by_name = (cloudpickle.subimport, (name,))
                 return by_name if home is None else (homes.module_at, (home,))
         content = {key: value for key, value in vars(module).items() if key != "__builtins__"}
-        return _made_module, (name, sys.modules.get(name) is module), content, None, None, _fill
+        return (
+            making.made_module,
+            (name, sys.modules.get(name) is module),
+            content,
+            None,
+            None,
+            making.fill_module,
+        )
 
     # By value, under a token ----------------------------------------------------------------
 
@@ -161,7 +167,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             if reference is not None:
                 return reference
         make, args = _making_of(cls)
-        return self._by_value(cls, make, args, _state_of(cls), _set_class)
+        return self._by_value(cls, make, args, _state_of(cls), making.set_class)
 
     def _static_class(self, cls: type) -> Any:
         """Return how to pickle a class in C: by a name, as it cannot be made again."""
@@ -175,20 +181,22 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if reduced is not None:
             return reduced
         if function.__code__ is _DISPATCHER:
-            return _dispatcher, _dispatched(function)
+            return making.made_dispatcher, _dispatched(function)
         if self._way is Way.KIN and known.is_lasting(function):
-            return _found, (known.token_of(function), None)
+            return making.found, (known.token_of(function), None)
         code, namespace = function.__code__, self._namespace(function.__globals__)
         cells = function.__closure__ and tuple(map(self._cell, function.__closure__))
         args = (code, namespace, function.__name__, None, cells)
-        return self._by_value(function, _function_of, args, self._state(function), _set_function)
+        return self._by_value(
+            function, making.function_of, args, self._state(function), making.set_function
+        )
 
     def _reference(self, cls: type) -> Any:
         """Return a mere reference to a class that the other side is sure to have, else None."""
         if known.is_lasting(cls):
-            return _found, (known.token_of(cls), None)
+            return making.found, (known.token_of(cls), None)
         if known.is_inherited(cls):
-            return _found, (known.token(cls), _whereabouts(cls))
+            return making.found, (known.token(cls), _whereabouts(cls))
         return None
 
     def _by_value(self, value: Any, make: Any, args: Any, state: Any, set_state: Any) -> Any:
@@ -196,16 +204,24 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if held(known.main_names(), value.__qualname__) is value:
             place = value.__qualname__
         if self._way is Way.CALL:
-            return _shipped, (token, place, make, args), (set_state, state), None, None, _set_state
+            return (
+                making.shipped,
+                (token, place, make, args),
+                (set_state, state),
+                None,
+                None,
+                making.set_state,
+            )
         where = _whereabouts(value) if self._way is Way.KIN and isinstance(value, type) else None
         return (
-            _found_or_made, (token, where, place, make, args), (set_state, state), None, None,
-            _set_missing_state,
+            making.found_or_made, (token, where, place, make, args), (set_state, state), None, None,
+            making.set_missing_state,
         )  # fmt: skip
 
     def _state(self, function: types.FunctionType) -> Any:
         """Return what a function is made of beside its code."""
         described = {name: getattr(function, name) for name in _DESCRIPTION}
+        described["__annotations__"] = _annotations(function)
         if self._namespace(function.__globals__).is_there(self._way):
             names = {}
         else:
@@ -238,7 +254,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         reduced = self._by_name(cached, cached.__qualname__)
         if reduced is not None:
             return cached.__qualname__ if reduced is NotImplemented else reduced
-        return _cache, (cached.__wrapped__, cached.cache_parameters(), dict(vars(cached)))
+        return making.made_cache, (
+            cached.__wrapped__,
+            cached.cache_parameters(),
+            dict(vars(cached)),
+        )
 
     def type_variable(self, variable: Any) -> Any:
         """Return how to pickle a TypeVar or its like: it is known by what it is, as a class."""
@@ -255,20 +275,31 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             if hasattr(variable, f"__{option}__")
         }
         args = type(variable), names, options, module
-        return _found_or_made, (known.token_of(variable), None, "", _made_variable, args)
+        return making.found_or_made, (
+            known.token_of(variable),
+            None,
+            "",
+            making.made_type_variable,
+            args,
+        )
 
     def context_variable(self, variable: contextvars.ContextVar[Any]) -> Any:
         """Return how to pickle a context variable: by its name in a module, else under a token."""
         place = _place_of_variable(variable)
         if place is not None:
-            return _variable_at, place
-        return _variable, (_token_of_variable(variable), variable.name, _default(variable))
+            return making.variable_at, place
+        return making.variable_of, (_token_of_variable(variable), variable.name, _default(variable))
 
     def file(self, file: Any) -> Any:
         """Return how to pickle a text file: not, but for the standard streams."""
         if file is sys.stdout or file is sys.stderr:
             return getattr, (sys, "stdout" if file is sys.stdout else "stderr")
         raise pickle.PicklingError(f"cannot pickle the open file {file!r}")
+
+    def partial_method(self, method: functools.partialmethod[Any]) -> Any:
+        """Return how to pickle a partial method, which Python 3.14 makes with its function."""
+        make = functools.partial(functools.partialmethod, method.func, **method.keywords)
+        return make, method.args
 
     def code(self, code: types.CodeType) -> Any:
         """Return how to pickle code, with its file: tracebacks and warnings name it."""
@@ -279,7 +310,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def view(self, view: memoryview) -> Any:
         """Return how to pickle a memoryview, with its format and shape."""
         data = view.tobytes()
-        return _view, (data if view.readonly else bytearray(data), view.format, view.shape)
+        return making.made_view, (
+            data if view.readonly else bytearray(data),
+            view.format,
+            view.shape,
+        )
 
 
 class NamingPickler(Pickler):
@@ -294,109 +329,6 @@ class NamingPickler(Pickler):
         return self._places.get(id(obj))
 
 
-# Loading ------------------------------------------------------------------------------------
-
-# What was made and waits for its state, by id: only that may be written to. Of this thread alone.
-_unfinished = threading.local()
-
-
-def _found(token: str, where: tuple[type, int, str] | None) -> Any:
-    """Return what the other side is sure to have sent, or inherited."""
-    value = known.find(token)
-    if value is None and where is not None:
-        value = known.find_inherited(*where)
-    if value is None:
-        name = where[2] if where else "a class or function"
-        raise LookupError(f"{name} is not alive any more in the process that sent it")
-    return value
-
-
-def _found_or_made(
-    token: str, where: tuple[type, int, str] | None, place: str, make: Any, args: Any
-) -> Any:
-    """Return what stands under a token; it is made, or brought up to date, where that is due."""
-    value = known.find(token)
-    # What a worker has made and its caller has not lies at an address that says nothing there.
-    if value is None and where is not None and known.is_forked():
-        value = known.find_inherited(*where)
-        if value is not None:
-            known.register(value, token)
-    if value is None or known.is_stale(token):
-        if value is None or make is _function_of:
-            value = make(*args)
-        known.register(value, token)
-        vars(_unfinished)[str(id(value))] = value
-        if place:
-            known.main_names().setdefault(place, value)
-    return value
-
-
-def _shipped(token: str, place: str, make: Any, args: Any) -> Any:
-    """Return a class or function of the call: functions anew, classes as they are known."""
-    value = None if make is _function_of else known.find(token)
-    if value is None:
-        value = make(*args)
-    known.register(value, token, lasting=True)
-    if place:
-        known.main_names()[place] = value
-    return value
-
-
-def _set_missing_state(value: Any, state: tuple[Any, Any]) -> None:
-    """Give a new class or function its state; one that was here keeps its own."""
-    if vars(_unfinished).pop(str(id(value)), None) is not None:
-        set_state, content = state
-        set_state(value, content, counts=False)
-
-
-def _set_state(value: Any, state: tuple[Any, Any]) -> None:
-    set_state, content = state
-    set_state(value, content, counts=True)
-
-
-def _set_class(cls: Any, state: dict[str, Any], *, counts: bool) -> None:
-    """Set a class's attributes, and remove what it has no more."""
-    del counts
-    members = vars(cls).get("_member_map_", {})  # of an enumeration
-    for name, value in list(vars(cls).items()):
-        special = (name.startswith("_") and name.endswith("_")) or name in members
-        if name not in state and not special and type(value) is not types.MemberDescriptorType:
-            type.__delattr__(cls, name)
-    cloudpickle._class_setstate(cls, (state, {}))
-
-
-def _function_of(code: Any, names: Any, name: str, defaults: Any, cells: Any) -> Any:
-    names.setdefault("__builtins__", __builtins__)
-    return types.FunctionType(code, names, name, defaults, cells)
-
-
-def _set_function(function: Any, state: tuple[Any, ...], *, counts: bool) -> None:
-    attributes, described, names, contents, _ = state
-    own = function.__globals__
-    for name, value in names.items():
-        if counts or name not in own:
-            own[name] = value
-    for cell, content in zip(function.__closure__ or (), contents, strict=True):
-        if content is not Empty.CELL:
-            cell.cell_contents = content
-    for name, value in described.items():
-        setattr(function, name, value)
-    vars(function).update(attributes)
-
-
-def _cache(function: Any, parameters: dict[str, Any], attributes: dict[str, Any]) -> Any:
-    cached = functools.lru_cache(**parameters)(function)
-    vars(cached).update({**attributes, "__wrapped__": function})
-    return cached
-
-
-def _property(function: Any, name: str | None) -> Any:
-    made = functools.cached_property(function)
-    if name is not None:
-        made.__set_name__(object, name)
-    return made
-
-
 def _dispatched(function: Any) -> tuple[Any, ...]:
     """Return what a ``functools.singledispatch`` function is made of."""
     registry = dict(function.registry)
@@ -404,25 +336,12 @@ def _dispatched(function: Any) -> tuple[Any, ...]:
     return registry.pop(object), registry, {k: v for k, v in vars(function).items() if k not in own}
 
 
-def _dispatcher(function: Any, registry: dict[Any, Any], attributes: dict[str, Any]) -> Any:
-    made = functools.singledispatch(function)
-    for kind, implementation in registry.items():
-        made.register(kind, implementation)
-    vars(made).update(attributes)
-    return made
-
-
 _DISPATCHER = cast("types.FunctionType", functools.singledispatch(len)).__code__
 
 
-# Context variables are never freed (``contextvars``' documentation), and take no weak references.
-_variables: dict[str, contextvars.ContextVar[Any]] = {}
-_variable_tokens: dict[contextvars.ContextVar[Any], str] = {}
-
-
 def _token_of_variable(variable: contextvars.ContextVar[Any]) -> str:
-    token = _variable_tokens.setdefault(variable, os.urandom(8).hex())
-    _variables[token] = variable
+    token = making.VARIABLE_TOKENS.setdefault(variable, os.urandom(8).hex())
+    making.VARIABLES[token] = variable
     return token
 
 
@@ -443,10 +362,6 @@ def _place_of_variable(variable: contextvars.ContextVar[Any]) -> tuple[str, str]
     return _variable_places[variable]
 
 
-def _variable_at(module: str, name: str) -> Any:
-    return getattr(importlib.import_module(module), name)
-
-
 def _default(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
     """Return the default of a context variable, in a tuple; an empty one for none."""
     try:
@@ -455,44 +370,7 @@ def _default(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
         return ()
 
 
-def _variable(token: str, name: str, default: tuple[Any, ...]) -> contextvars.ContextVar[Any]:
-    """Return the context variable of a token, made at the first time."""
-    found = _variables.get(token)
-    if found is None:
-        options = {"default": default[0]} if default else {}
-        found = contextvars.ContextVar(name, **options)
-        _variables[token] = found
-        _variable_tokens[found] = token
-    return found
-
-
-def _view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
-    return memoryview(data).cast("B").cast(form, shape)  # type: ignore[call-overload, no-any-return]
-
-
-def _made_variable(kind: Any, names: Any, options: dict[str, Any], module: str) -> Any:
-    made = kind(*names, **options)
-    made.__module__ = module
-    return made
-
-
-def _made_module(name: str, loaded: bool) -> types.ModuleType:
-    """Return a module that was made by hand, and is among the loaded ones or is not."""
-    module = types.ModuleType(name)
-    return sys.modules.setdefault(name, module) if loaded else module
-
-
-def _fill(module: types.ModuleType, content: dict[str, Any]) -> None:
-    vars(module).update(content)
-
-
 # Parts --------------------------------------------------------------------------------------
-
-
-class Empty(enum.Enum):
-    """What stands for the content of an empty cell: itself on both sides."""
-
-    CELL = "cell"
 
 
 class _Cell:
@@ -524,18 +402,7 @@ class _Namespace:
         return self._module is not None and (way is Way.KIN or self._module != "__main__")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _names, (self._module, self._home, self._base)
-
-
-def _names(module: str | None, home: homes.Home | None, base: dict[str, Any]) -> dict[str, Any]:
-    if module is None:
-        return base
-    if home is not None:
-        return vars(homes.module_at(home))
-    if module == "__main__":
-        return known.main_names()
-    names: dict[str, Any] = vars(cloudpickle.subimport(module))
-    return names
+        return making.names_of, (self._module, self._home, self._base)
 
 
 def held(names: Any, path: str) -> Any:
@@ -551,7 +418,7 @@ def _content(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
     except ValueError:
-        return Empty.CELL
+        return making.Empty.CELL
 
 
 def _whereabouts(cls: type) -> tuple[type, int, str] | None:
@@ -584,23 +451,37 @@ def _state_of(cls: type) -> dict[str, Any]:
         state["_abc_impl"] = [subclass for subclass in registered if subclass is not None]
     for name in vars(cls).get("_member_map_", ()):  # members of an enumeration
         state.pop(name, None)
+    if not _ANNOTATED.isdisjoint(vars(cls)):
+        state["__annotations__"] = _annotations(cls)
     return state
+
+
+def _annotations(value: Any) -> dict[str, Any]:
+    """Return the annotations of a function or class, as texts where they cannot be evaluated.
+
+    From Python 3.14 on they are evaluated when they are asked for; names that only type checkers
+    import are not there (PEP 649). A class would keep what came of that: it is called past it.
+    """
+    found: dict[str, Any]
+    try:
+        if isinstance(value, type) and "__annotations_cache__" not in vars(value):
+            found = value.__annotate__(_VALUE)  # type: ignore[attr-defined]
+        else:
+            found = value.__annotations__
+    except Exception:  # noqa: BLE001 - expressions of the user's may raise anything
+        import annotationlib  # type: ignore[import-not-found] # not before Python 3.14
+
+        found = annotationlib.get_annotations(value, format=annotationlib.Format.STRING)
+    return found
 
 
 def _fresh(value: Any) -> Any:
     """Return how to pickle a lock as a new one, NotImplemented for what is no lock."""
     if type(value) is threading.local:
-        return _own, (dict(vars(value)),)
+        return making.thread_values, (dict(vars(value)),)
     if is_held(value):
         raise pickle.PicklingError("cannot pickle a lock that another thread holds")
     return (_LOCKS[type(value)], ()) if type(value) in _LOCKS else NotImplemented
-
-
-def _own(values: dict[str, Any]) -> threading.local:
-    """Return what each thread has its own values of, with those of the sender's thread."""
-    made = threading.local()
-    vars(made).update(values)
-    return made
 
 
 _LOCKS: dict[type, Any] = {
@@ -608,10 +489,15 @@ _LOCKS: dict[type, Any] = {
     type(threading.RLock()): threading.RLock,
 }
 
+# Where classes have their annotations from Python 3.14 on, and the format "as values" of
+# ``annotationlib``, which takes long to import.
+_ANNOTATED = frozenset({"__annotate_func__", "__annotations_cache__"})
+_VALUE = 1
+
 # Made with a class, by Python, by copyreg as instances are pickled, or for an enumeration.
 _MADE_WITH_CLASS = frozenset(
     {
-        "__annotate_func__",
+        *_ANNOTATED,
         "__dict__",
         "__slotnames__",
         "__weakref__",
@@ -629,7 +515,6 @@ _DESCRIPTION = (
     "__qualname__",
     "__module__",
     "__doc__",
-    "__annotations__",
     "__defaults__",
     "__kwdefaults__",
 )
@@ -647,5 +532,9 @@ _REDUCERS: dict[type, Any] = {
     io.TextIOWrapper: Pickler.file,
     memoryview: Pickler.view,
     contextvars.ContextVar: Pickler.context_variable,
-    functools.cached_property: lambda _, value: (_property, (value.func, value.attrname)),
+    functools.cached_property: lambda _, value: (
+        making.made_property,
+        (value.func, value.attrname),
+    ),
+    functools.partialmethod: Pickler.partial_method,
 }

@@ -471,10 +471,10 @@ def _take_signals() -> None:
     signal.set_wakeup_fd(-1)
     # A Python handler that does nothing, not SIG_IGN: programs the user's code starts must still
     # end on Ctrl-C, and exec keeps SIG_IGN. The caller decides what Ctrl-C means for workers.
-    restore_signals()
-    signal.signal(signal.SIGINT, _ignore)
+    own: dict[int, Any] = {signal.SIGINT: _ignore}
     if callable(signal.getsignal(signal.SIGTERM)):
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        own[signal.SIGTERM] = signal.SIG_DFL
+    restore_signals(own)
 
 
 def _whole_lines() -> None:

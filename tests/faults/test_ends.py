@@ -288,3 +288,25 @@ def test_a_signal_while_results_are_looked_at_is_not_lost(tmp_path):
     """The exception of its handler is no sign that results cannot be sent."""
     ended = run(LOOKED_AT, tmp_path)
     assert ended.out == "late 1\n", ended.out + ended.err
+
+
+EARLY_SIGNALS = """
+import os, signal
+from amorsize import smart_map
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+def work(x):
+    return os.getpid(), x
+
+os.register_at_fork(after_in_child=interrupt)
+got = smart_map(work, range(8), n_jobs=2, mp_context="fork")
+print([x for _, x in got] == [*range(8)], os.getpid() in {pid for pid, _ in got})
+"""
+
+
+def test_a_worker_that_is_interrupted_as_it_begins_says_nothing_and_works(tmp_path):
+    """Ctrl-C reaches it before it has handlers of its own; what it means the caller decides."""
+    ended = run(EARLY_SIGNALS, tmp_path)
+    assert (ended.out, ended.err) == ("True False\n", "")

@@ -1,0 +1,229 @@
+"""What pickles of ours call when they are opened: what makes, finds and fills what is in them.
+
+``pickler`` writes the names of these functions; nothing else calls them.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import enum
+import functools
+import importlib
+import sys
+import threading
+import types
+from typing import Any
+
+from cloudpickle import cloudpickle
+
+from . import homes, known
+
+__all__ = [
+    "VARIABLES",
+    "VARIABLE_TOKENS",
+    "Empty",
+    "fill_module",
+    "found",
+    "found_or_made",
+    "function_of",
+    "made_cache",
+    "made_dispatcher",
+    "made_module",
+    "made_property",
+    "made_type_variable",
+    "made_view",
+    "names_of",
+    "set_class",
+    "set_function",
+    "set_missing_state",
+    "set_state",
+    "shipped",
+    "thread_values",
+    "variable_at",
+    "variable_of",
+]
+
+# What was made and waits for its state, by id: only that may be written to. Of this thread alone.
+_unfinished = threading.local()
+
+
+def found(token: str, where: tuple[type, int, str] | None) -> Any:
+    """Return what the other side is sure to have sent, or inherited."""
+    value = known.find(token)
+    if value is None and where is not None:
+        value = known.find_inherited(*where)
+    if value is None:
+        name = where[2] if where else "a class or function"
+        raise LookupError(f"{name} is not alive any more in the process that sent it")
+    return value
+
+
+def found_or_made(
+    token: str, where: tuple[type, int, str] | None, place: str, make: Any, args: Any
+) -> Any:
+    """Return what stands under a token; it is made, or brought up to date, where that is due."""
+    value = known.find(token)
+    # What a worker has made and its caller has not lies at an address that says nothing there.
+    if value is None and where is not None and known.is_forked():
+        value = known.find_inherited(*where)
+        if value is not None:
+            known.register(value, token)
+    if value is None or known.is_stale(token):
+        if value is None or make is function_of:
+            value = make(*args)
+        known.register(value, token)
+        vars(_unfinished)[str(id(value))] = value
+        if place:
+            known.main_names().setdefault(place, value)
+    return value
+
+
+def shipped(token: str, place: str, make: Any, args: Any) -> Any:
+    """Return a class or function of the call: functions anew, classes as they are known."""
+    value = None if make is function_of else known.find(token)
+    if value is None:
+        value = make(*args)
+    known.register(value, token, lasting=True)
+    if place:
+        known.main_names()[place] = value
+    return value
+
+
+def set_missing_state(value: Any, state: tuple[Any, Any]) -> None:
+    """Give a new class or function its state; one that was here keeps its own."""
+    if vars(_unfinished).pop(str(id(value)), None) is not None:
+        give, content = state
+        give(value, content, counts=False)
+
+
+def set_state(value: Any, state: tuple[Any, Any]) -> None:
+    """Set the state of a class or function of the call; it counts."""
+    give, content = state
+    give(value, content, counts=True)
+
+
+def set_class(cls: Any, state: dict[str, Any], *, counts: bool) -> None:
+    """Set a class's attributes, and remove what it has no more."""
+    del counts
+    members = vars(cls).get("_member_map_", {})  # of an enumeration
+    for name, value in list(vars(cls).items()):
+        special = (name.startswith("_") and name.endswith("_")) or name in members
+        if name not in state and not special and type(value) is not types.MemberDescriptorType:
+            type.__delattr__(cls, name)
+    cloudpickle._class_setstate(cls, (state, {}))
+
+
+def function_of(code: Any, names: Any, name: str, defaults: Any, cells: Any) -> Any:
+    """Return a function without its state; cells are filled later."""
+    names.setdefault("__builtins__", __builtins__)
+    return types.FunctionType(code, names, name, defaults, cells)
+
+
+def set_function(function: Any, state: tuple[Any, ...], *, counts: bool) -> None:
+    """Give a function all that it is made of beside its code."""
+    attributes, described, names, contents, _ = state
+    own = function.__globals__
+    for name, value in names.items():
+        if counts or name not in own:
+            own[name] = value
+    for cell, content in zip(function.__closure__ or (), contents, strict=True):
+        if content is not Empty.CELL:
+            cell.cell_contents = content
+    for name, value in described.items():
+        setattr(function, name, value)
+    vars(function).update(attributes)
+
+
+def made_cache(function: Any, parameters: dict[str, Any], attributes: dict[str, Any]) -> Any:
+    """Return a function with a ``functools.lru_cache``, as it was made."""
+    cached = functools.lru_cache(**parameters)(function)
+    vars(cached).update({**attributes, "__wrapped__": function})
+    return cached
+
+
+def made_property(function: Any, name: str | None) -> Any:
+    """Return a ``functools.cached_property`` that knows its name."""
+    made = functools.cached_property(function)
+    if name is not None:
+        made.__set_name__(object, name)
+    return made
+
+
+def made_dispatcher(function: Any, registry: dict[Any, Any], attributes: dict[str, Any]) -> Any:
+    """Return a ``functools.singledispatch`` function with all that was registered."""
+    made = functools.singledispatch(function)
+    for kind, implementation in registry.items():
+        made.register(kind, implementation)
+    vars(made).update(attributes)
+    return made
+
+
+# Context variables are never freed (``contextvars``' documentation), and take no weak references.
+VARIABLES: dict[str, contextvars.ContextVar[Any]] = {}
+
+
+VARIABLE_TOKENS: dict[contextvars.ContextVar[Any], str] = {}
+
+
+def variable_at(module: str, name: str) -> Any:
+    """Return a module's context variable."""
+    return getattr(importlib.import_module(module), name)
+
+
+def variable_of(token: str, name: str, default: tuple[Any, ...]) -> contextvars.ContextVar[Any]:
+    """Return the context variable of a token, made at the first time."""
+    found = VARIABLES.get(token)
+    if found is None:
+        options = {"default": default[0]} if default else {}
+        found = contextvars.ContextVar(name, **options)
+        VARIABLES[token] = found
+        VARIABLE_TOKENS[found] = token
+    return found
+
+
+def made_view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    """Return a view with its format and shape."""
+    return memoryview(data).cast("B").cast(form, shape)  # type: ignore[call-overload, no-any-return]
+
+
+def made_type_variable(kind: Any, names: Any, options: dict[str, Any], module: str) -> Any:
+    """Return a type variable of a module."""
+    made = kind(*names, **options)
+    made.__module__ = module
+    return made
+
+
+def made_module(name: str, loaded: bool) -> types.ModuleType:
+    """Return a module that was made by hand, and is among the loaded ones or is not."""
+    module = types.ModuleType(name)
+    return sys.modules.setdefault(name, module) if loaded else module
+
+
+def fill_module(module: types.ModuleType, content: dict[str, Any]) -> None:
+    """Give a module what it holds."""
+    vars(module).update(content)
+
+
+class Empty(enum.Enum):
+    """What stands for the content of an empty cell: itself on both sides."""
+
+    CELL = "cell"
+
+
+def names_of(module: str | None, home: homes.Home | None, base: dict[str, Any]) -> dict[str, Any]:
+    """Return the globals of a function: a module's own, or what stands for no module's."""
+    if module is None:
+        return base
+    if home is not None:
+        return vars(homes.module_at(home))
+    if module == "__main__":
+        return known.main_names()
+    names: dict[str, Any] = vars(cloudpickle.subimport(module))
+    return names
+
+
+def thread_values(values: dict[str, Any]) -> threading.local:
+    """Return what each thread has its own values of, with those of the sender's thread."""
+    made = threading.local()
+    vars(made).update(values)
+    return made
