@@ -389,6 +389,67 @@ CASES = {
         "def f(x):\n    with A.lock:\n        return B.lock.locked(), B.lock is LOCK, A.n",
         "user.A.n = 5",
     ),
+    "a wrapper that counts its own calls": (
+        "import functools\ndef memoize(g):\n    @functools.wraps(g)\n    def inner(x):\n"
+        "        inner.hits += 1\n        if x not in inner.cache: inner.cache[x] = g(x)\n"
+        "        return inner.cache[x]\n    inner.hits, inner.cache = 0, {}\n    return inner\n"
+        "@memoize\ndef g(x): return x\n"
+        "def f(x):\n    before = g.hits\n    return g(x), g.hits - before, len(g.cache) > 9",
+        "[user.g(x) for x in range(20)]",
+    ),
+    "a wrapper that calls itself": (
+        "import functools\ndef again(g):\n    @functools.wraps(g)\n    def inner(x, left=3):\n"
+        "        return inner(x, left - 1) if left else g(x)\n    return inner\n"
+        "def g(x): return -x\nhook = None\ndef f(x): return hook and hook(x)",
+        "user.hook = user.again(user.g)",
+    ),
+    "an object with a hash of its own that a class holds, too": (
+        "class Total:\n    n = 0\n    def __eq__(self, other): return self is other\n"
+        "    def __hash__(self): return 7\n"
+        "TOTAL = Total()\nclass Job:\n    @staticmethod\n"
+        "    def run(x, total=TOTAL): return total.n\n"
+        "def f(x): return Job.run(x), TOTAL.n",
+        "user.TOTAL.n = 5",
+    ),
+    "objects that share a logger": (
+        "import logging, enum\nLOG = logging.getLogger('app')\nclass Colour(enum.Enum): RED = 1\n"
+        "class Client:\n    __slots__ = ('log', 'colour')\n"
+        "CLIENT = Client()\nCLIENT.log, CLIENT.colour = LOG, Colour.RED\n"
+        "class Stats:\n    n = 1\nSTATS = Stats()\nSTATS.log, STATS.colour = LOG, Colour.RED\n"
+        "class Job:\n    @staticmethod\n    def run(x, client=CLIENT): return client is CLIENT\n"
+        "def f(x): return Job.run(x), STATS.n, CLIENT.log is STATS.log",
+        "user.STATS.n = 5",
+    ),
+    "an object with a slot and a dictionary": (
+        "class Point:\n    __slots__ = ('x', '__dict__')\n    def __init__(self, x): self.x = x\n"
+        "P = Point(1)\ndef f(x): return P.x, vars(P)",
+        "user.P = user.Point(7); user.P.y = 3",
+    ),
+    "an object that its class keeps once": (
+        "class Unit:\n    known = {}\n    def __new__(cls, name):\n"
+        "        if name not in cls.known: cls.known[name] = object.__new__(cls)\n"
+        "        return cls.known[name]\n    def __init__(self, name): self.name = name\n"
+        "    def __getnewargs__(self): return (self.name,)\n"
+        "TABLE = {}\ndef f(x): return TABLE.get('unit') is Unit('m')",
+        "user.TABLE['unit'] = user.Unit('m')",
+    ),
+    "a class with a reduction in copyreg": (
+        "import copyreg\nclass Connection:\n    def __init__(self, n):\n"
+        "        self.n, self.lines = n, (line for line in ())\n"
+        "copyreg.pickle(Connection, lambda value: (Connection, (value.n,)))\n"
+        "CONNECTION = Connection(1)\ndef f(x): return CONNECTION.n",
+        "user.CONNECTION = user.Connection(5)",
+    ),
+    "a name set to another object while a table holds the first": (
+        "DEFAULTS = {'a': 1}\nPROFILES = {'base': DEFAULTS}\n"
+        "def f(x): return PROFILES['base']['a'], DEFAULTS['a'], PROFILES['base'] is DEFAULTS",
+        "user.DEFAULTS = {'a': 5}",
+    ),
+    "a name set to an equal object while a table holds the first": (
+        "DEFAULTS = {'a': 1}\nPROFILES = {'base': DEFAULTS}\n"
+        "def f(x): return PROFILES['base'] is DEFAULTS",
+        "user.DEFAULTS = {'a': 1}",
+    ),
     "minus zero": ("ZERO = 0.0\ndef f(x): return str(ZERO)", "user.ZERO = -0.0"),
 }
 
@@ -653,3 +714,59 @@ def test_a_lock_that_is_held_keeps_the_automatic_mode_in_the_caller(modules):
     finally:
         user.done.set()
         thread.join(60)
+
+
+KEPT = """
+TABLE = {"a": 1}
+def direct(x):
+    return TABLE["a"]
+class Job:
+    @staticmethod
+    def run(x, table=TABLE):
+        return table["a"]
+def f(x):
+    return Job.run(x)
+"""
+
+
+@pytest.mark.parametrize("method", FRESH)
+def test_what_was_put_into_an_object_is_taken_out_before_the_next_call(method, modules):
+    """A kept worker remembers nothing of a change that was undone, whatever leads there."""
+    user = modules(KEPT)["user"]
+    user.TABLE["a"] = 5
+    assert smart_map(user.direct, range(4), n_jobs=2, mp_context=method) == [5] * 4
+    user.TABLE["a"] = 1
+    assert smart_map(user.f, range(4), n_jobs=2, mp_context=method) == [1] * 4
+
+
+SHARED_LOCK = """
+import threading
+LOCK = threading.Lock()
+class Guarded:
+    def __init__(self):
+        self.lock, self.n = LOCK, 1
+A, B = Guarded(), Guarded()
+def f(x):
+    return A.n + B.n
+"""
+
+
+def test_a_lock_that_is_taken_now_and_then_never_fails_a_call(modules):
+    """Between two looks at it another thread may have taken it."""
+    user = modules(SHARED_LOCK)["user"]
+    over = threading.Event()
+
+    def take():
+        while not over.is_set():
+            with user.LOCK:
+                pass
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        for _ in range(10):
+            got = smart_map(user.f, range(8), n_jobs=2, mp_context="forkserver")
+            assert got == [2] * 8
+    finally:
+        over.set()
+        thread.join()

@@ -18,7 +18,7 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import NamedTuple
@@ -37,6 +37,8 @@ from .transport import dumps_state, refusing
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from .graphs import Filled
 
 __all__ = [
     "Current",
@@ -70,11 +72,13 @@ class Graph(NamedTuple):
 
     Attributes:
         values: the values.
+        numbered: whether they lead to each other, or to themselves.
         blob: all of them, pickled.
         digest: of the same pickle, with functions whose name says too little as their digests.
     """
 
     values: tuple[Value, ...]
+    numbered: bool
     blob: bytes
     digest: bytes
 
@@ -137,8 +141,8 @@ def current_values(uses: Uses, *, strict: bool = False) -> Current:
     )
 
 
-# Undoing: what a worker's own copy had in a place before it was replaced.
-Undo = list[tuple[Owner, str, object]]
+# Undoing: what a place held, or an object, before it was replaced.
+Undo = list["tuple[Owner, str, object] | Filled"]
 
 
 def adopt(current: Current, undo: Undo) -> None:
@@ -167,39 +171,75 @@ def adopt(current: Current, undo: Undo) -> None:
         if own is not MISSING and type(own) is not types.ModuleType:
             undo.append((owner, name, own))
             _set(owner, name, MISSING)
-    claimed: dict[int, object] = {}
-    for graph in current.graphs:
-        _adopt_graph(graph, undo, claimed)
+    _adopt_graphs(current.graphs, undo)
     forget_results(current.caches)
 
 
-def _adopt_graph(graph: Graph, undo: Undo, claimed: dict[int, object]) -> None:
-    """Set the values of a graph, unless this process has as good ones.
+class _Own(NamedTuple):
+    """What this process has for a graph.
 
-    Args:
-        graph: the values.
-        undo: as in ``adopt``.
-        claimed: by id, this process's objects that stand for one of the caller's already; one
-            cannot stand for two.
+    Attributes:
+        graph: the graph.
+        places: of each value, those that are here.
+        found: what is in them.
+        values: one object for each value, ``MISSING`` for none.
+        equal: whether they are pickled as the caller's are.
+        inside: ids of what is in them, themselves apart.
     """
+
+    graph: Graph
+    places: list[tuple[Place, ...]]
+    found: list[list[Any]]
+    values: list[Any]
+    equal: bool
+    inside: frozenset[int]
+
+
+def _adopt_graphs(graphs: tuple[Graph, ...], undo: Undo) -> None:
+    """Set the values of all graphs, but for those that this process has as good ones of."""
+    if not graphs:
+        return
+    load("amorsize.run.graphs")
+    from . import graphs as mechanism
+
+    # By id, what stands for one of the caller's values already: it cannot stand for two.
+    claimed: dict[int, object] = {}
+    here = [_own_of(graph, claimed) for graph in graphs]
+    # What is joined here and apart in the caller: if one changed, the other would as well.
+    joined = frozenset().union(*(own.inside for own in here))
+    for own in here:
+        if own.equal and joined.isdisjoint(map(id, own.values)):
+            continue
+        usable = [MISSING if id(value) in joined else value for value in own.values]
+        values, filled = mechanism.load(own.graph.blob, usable)
+        undo += filled
+        for value, places, objects in zip(values, own.places, own.found, strict=True):
+            for (owner, name), before in zip(places, objects, strict=True):
+                if before is not value:
+                    undo.append((owner, name, before))
+                    _set(owner, name, value)
+
+
+def _own_of(graph: Graph, claimed: dict[int, object]) -> _Own:
     places = [tuple(filter(_is_here_at, value.places)) for value in graph.values]
-    found = [[_get(*place) for place in held] for held in places]
-    own: list[Any] = []
+    found = [[_get(*place) for place in there] for there in places]
+    values: list[Any] = []
     for objects in found:
         one = objects[0] if objects and id(objects[0]) not in claimed else MISSING
         claimed[id(one)] = one
-        own.append(one)
-    if _is_as_good(own, found, graph):
-        return
-    load("amorsize.run.graphs")
-    from . import graphs
-
-    new = graphs.load(graph.blob, own)
-    for value, held, objects in zip(new, places, found, strict=True):
-        for (owner, name), before in zip(held, objects, strict=True):
-            if before is not value:
-                undo.append((owner, name, before))
-                _set(owner, name, value)
+        values.append(one)
+    if not any(found):  # none of its modules is here: nothing can be set
+        return _Own(graph, places, found, values, equal=True, inside=frozenset())
+    equal = all(one is held for one, objects in zip(values, found, strict=True) for held in objects)
+    codes = [value.code for value in graph.values]
+    equal = equal and all(
+        not code or _code_of(one) == code for one, code in zip(values, codes, strict=True)
+    )
+    try:
+        digest, inside = _digest(values, codes, numbered=graph.numbered)
+    except SerializationError:
+        return _Own(graph, places, found, values, equal=False, inside=frozenset())
+    return _Own(graph, places, found, values, equal and digest == graph.digest, inside)
 
 
 @contextmanager
@@ -237,7 +277,13 @@ def _check(current: Current) -> None:
 def restore(undo: Undo) -> None:
     """Put back what was there before ``adopt``: what another call sends need not replace it."""
     while undo:
-        _set(*undo.pop())
+        entry = undo.pop()
+        if len(entry) == 3:
+            _set(*entry)
+        else:
+            from .graphs import fill
+
+            fill(*entry)
     begin_call()
 
 
@@ -311,49 +357,53 @@ def _graphs(
     load("amorsize.run.graphs")
     from . import graphs
 
-    nodes, alone, met, sendable, left_out = [], [], [], [], []
+    nodes, alone, met, places_of, left_out = [], [], [], [], []
     for value, places in values:
-        node = graphs.Node(value, _as_defined(value))
+        node = graphs.Node(value, _code_of(value))
         try:
             with refusing(value, "CALL"):
-                blob, objects = graphs.held_by(node)
+                blob, objects = graphs.dump([node], numbered=False, compared=False)
         except SerializationError:
-            if not _is_stateless(value):
-                left_out += [f"{_name_of(*place)} ({type(value).__name__})" for place in places]
+            left_out += _left_out(value, places)
             continue
         nodes.append(node)
         alone.append(blob)
         met.append(objects)
-        sendable.append(Value(places, b"" if node.sent is None else _code_of(value)))
+        places_of.append(places)
     found = []
     for group in graphs.connected(nodes, met):
         chosen = [nodes[index] for index in group]
-        blob = alone[group[0]] if len(group) == 1 else graphs.dump(chosen)
-        members = tuple(sendable[index] for index in group)
-        codes = [value.code for value in members]
-        found.append(Graph(members, blob, _digest([node.value for node in chosen], codes, blob)))
+        numbered = len(group) > 1 or graphs.holds_itself(chosen[0], met[group[0]])
+        try:
+            with refusing(chosen, "CALL"):
+                blob = alone[group[0]]
+                if numbered:
+                    blob, _ = graphs.dump(chosen, numbered=True, compared=False)
+                digest = hash_of(blob)
+                if any(node.code for node in chosen):
+                    digest, _ = _digest(*zip(*chosen, strict=True), numbered=numbered)
+        except SerializationError:  # a lock was taken meanwhile
+            for index in group:
+                left_out += _left_out(nodes[index].value, places_of[index])
+            continue
+        members = tuple(Value(places_of[index], nodes[index].code) for index in group)
+        found.append(Graph(members, numbered, blob, digest))
     return tuple(found), tuple(left_out)
 
 
-def _as_defined(value: Any) -> Any:
-    """Return a function under the name it was defined with, None for what needs no other name.
+def _left_out(value: object, places: tuple[Place, ...]) -> list[str]:
+    """Return the names of what cannot be sent, unless a worker's own is as good."""
+    if _is_stateless(value):
+        return []
+    return [f"{_name_of(*place)} ({type(value).__name__})" for place in places]
 
-    Under that name it is not to be found, and so goes by value.
-    """
-    if type(value) is not types.FunctionType or _defined_as(value) == value.__qualname__:
-        return None
-    copy = types.FunctionType(
-        value.__code__,
-        value.__globals__,
-        value.__name__,
-        value.__defaults__,
-        value.__closure__,
-    )
-    copy.__kwdefaults__ = value.__kwdefaults__
-    copy.__dict__.update(vars(value))
-    copy.__module__ = value.__module__
-    copy.__qualname__ = _defined_as(value)
-    return copy
+
+def _code_of(value: Any) -> bytes:
+    """Return the digest of a function that does not go by its name; else nothing."""
+    if type(value) is not types.FunctionType:
+        return b""
+    by_name = _is_importable(value) and _defined_as(value) == value.__qualname__
+    return b"" if by_name else _definition(value)
 
 
 def _definition(function: types.FunctionType) -> bytes:
@@ -457,52 +507,23 @@ def _namespace(owner: Owner) -> Any:
     return vars(sys.modules.get(owner) or importlib.import_module(owner))
 
 
-def _is_as_good(own: list[Any], found: list[list[Any]], graph: Graph) -> bool:
-    """Return whether this process's own values are as good as the caller's.
-
-    Args:
-        own: one for each value, ``MISSING`` for none.
-        found: what is in the places of each.
-        graph: the caller's.
-    """
-    if not any(found):  # none of its modules is here: nothing can be set
-        return True
-    if any(one is MISSING for one in own):
-        return False
-    if not all(one is held for held, there in zip(own, found, strict=True) for one in there):
-        return False
-    codes = [value.code for value in graph.values]
-    if any(code and _code_of(one) != code for one, code in zip(own, codes, strict=True)):
-        return False
-    try:
-        return _digest(own, codes) == graph.digest
-    except SerializationError:
-        return False
-
-
-def _digest(values: list[Any], codes: list[bytes], blob: bytes | None = None) -> bytes:
-    """Return a digest of a graph, in which functions stand whose names say too little.
+def _digest(
+    values: Sequence[Any], codes: Sequence[bytes], *, numbered: bool
+) -> tuple[bytes, frozenset[int]]:
+    """Return a digest of a graph, and the ids of what is in its values, themselves apart.
 
     Args:
         values: its values.
         codes: as ``Value.code``, for each.
-        blob: the graph, if it is pickled already.
+        numbered: as ``Graph.numbered``.
     """
-    if blob is None or any(codes):
-        load("amorsize.run.graphs")
-        from . import graphs
+    load("amorsize.run.graphs")
+    from . import graphs
 
-        nodes = [
-            graphs.Node(value, code or None) for value, code in zip(values, codes, strict=True)
-        ]
-        with refusing(values, "CALL"):
-            blob = graphs.dump(nodes)
-    return hash_of(blob)
-
-
-def _code_of(value: object) -> bytes:
-    """Return the digest of a function's definition, empty for what is none."""
-    return _definition(value) if type(value) is types.FunctionType else b""
+    nodes = [graphs.Node(value, code) for value, code in zip(values, codes, strict=True)]
+    with refusing(values, "CALL"):
+        blob, met = graphs.dump(nodes, numbered=numbered, compared=True)
+    return hash_of(blob), frozenset(met.keys() - set(map(id, values)))
 
 
 def _is_same_atom(own: object, new: object) -> bool:

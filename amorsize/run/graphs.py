@@ -13,32 +13,32 @@ This module is loaded where it is needed: it brings cloudpickle, which takes 15 
 
 from __future__ import annotations
 
+import copyreg
 import functools
-import pickle
 import sys
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from io import BytesIO
+from pickle import Unpickler
 from typing import Any, NamedTuple
 
 from ..decide.atoms import ATOMS
 from ..decide.looking import MISSING
 from .pickler import Pickler, Way, held
 
-__all__ = ["Node", "connected", "dump", "held_by", "load"]
+__all__ = ["Filled", "Met", "Node", "connected", "dump", "fill", "holds_itself", "load"]
 
 
 class Node(NamedTuple):
-    """A value on its way.
+    """A value of a graph.
 
     Attributes:
-        value: as it is here.
-        sent: what is sent in its place; None for itself. For a function, a copy under another name;
-            or its digest, where graphs are only compared.
+        value: the value.
+        code: digest of what it does where it is a function that is sent by value; else empty.
     """
 
     value: Any
-    sent: Any = None
+    code: bytes = b""
 
 
 class Shell(NamedTuple):
@@ -53,30 +53,63 @@ class Shell(NamedTuple):
     most: int | None = None
 
 
-# What the pickler has met, by id; kept alive, since ids of what has gone are used again.
+class Filled(NamedTuple):
+    """An object that was given other contents.
+
+    Attributes:
+        value: the object.
+        before: what it held.
+    """
+
+    value: Any
+    before: Any
+
+
+# What the pickler has met, by id, but for what nobody tells by its identity. Kept alive, since ids
+# of what has gone are used again.
 Met = dict[int, Any]
 
 
-def dump(nodes: list[Node]) -> bytes:
+def dump(nodes: list[Node], *, numbered: bool, compared: bool) -> tuple[bytes, Met]:
     """Pickle values as one graph.
 
     Args:
         nodes: the values, those that others hold before these, as far as that can be.
+        numbered: whether they may lead to each other, or to themselves.
+        compared: whether functions that are sent by value are represented by their digests.
+
+    Returns:
+        The pickle, and what is in the values.
 
     Raises:
         Exception: whatever pickling them raises.
     """
-    return _dumped(nodes)[0]
+    out = BytesIO()
+    shells = [_shell_of(node.value) for node in nodes]
+    kind = _NumberingPickler if numbered else _GraphPickler
+    pickler = kind(out, nodes, shells, compared=compared)
+    pickler.dump(shells)
+    for index, (node, shell) in enumerate(zip(nodes, shells, strict=True)):
+        coded = compared and node.code
+        value = node.code if coded else node.value
+        pickler.dump_node(index, value if shell is None else _contents_of(value))
+    own = {id(node.value) for node in nodes}
+    met = {
+        key: found
+        for key, (_, found) in pickler.memo.copy().items()
+        if type(found) not in _TOLD_BY_VALUE or key in own
+    }
+    return out.getvalue(), met
 
 
-def held_by(node: Node) -> tuple[bytes, Met]:
-    """Return a value pickled as a graph of its own, and all that is in it, itself included.
+def holds_itself(node: Node, met: Met) -> bool:
+    """Return whether a value leads back to itself.
 
-    Raises:
-        Exception: whatever pickling it raises.
+    Args:
+        node: the value.
+        met: what is in it, from a pickle without numbers.
     """
-    blob, met = _dumped([node])
-    return blob, {**met, id(node.value): node.value}
+    return _shell_of(node.value) is not None and id(node.value) in met
 
 
 def connected(nodes: list[Node], met: list[Met]) -> list[list[int]]:
@@ -90,7 +123,8 @@ def connected(nodes: list[Node], met: list[Met]) -> list[list[int]]:
         Lists of positions; each position once.
     """
     position = {id(node.value): index for index, node in enumerate(nodes)}
-    renamed = {id(node.value) for node in nodes if node.sent is not None}
+    count = Counter(key for objects in met for key in objects.keys() - position.keys())
+    several = {key for key, times in count.items() if times > 1}
     leader = list(range(len(nodes)))
 
     def lead(index: int) -> int:
@@ -98,15 +132,15 @@ def connected(nodes: list[Node], met: list[Met]) -> list[list[int]]:
             index = leader[index]
         return index
 
+    told = {}  # by id: whether an object is told from others by its identity
+    for key in several | position.keys():
+        found = nodes[position[key]] if key in position else None
+        value = next(one[key] for one in met if key in one) if found is None else found.value
+        told[key] = bool(found and found.code) or not _is_named(value)
     first: dict[int, int] = {}  # by id of an object: the first value that holds it
     holds: list[list[int]] = []  # the other values that each holds
-    for index, objects in enumerate(met):
-        shared = [
-            key
-            for key, found in objects.items()
-            if key in renamed
-            or ((key in position or type(found) not in _TOLD_BY_VALUE) and not _is_named(found))
-        ]
+    for index, (node, objects) in enumerate(zip(nodes, met, strict=True)):
+        shared = [key for key in (*objects, id(node.value)) if told.get(key)]
         holds.append([position[key] for key in shared if position.get(key, index) != index])
         for key in shared:
             leader[lead(index)] = lead(first.setdefault(key, index))
@@ -116,13 +150,16 @@ def connected(nodes: list[Node], met: list[Met]) -> list[list[int]]:
     return list(groups.values())
 
 
-def load(blob: bytes, own: list[Any]) -> list[Any]:
+def load(blob: bytes, own: list[Any]) -> tuple[list[Any], list[Filled]]:
     """Return the values of a graph: this process's own objects where they can take the contents.
 
     Args:
-        blob: what ``dump`` has given.
+        blob: what ``dump`` has given, not for being compared.
         own: what this process has in place of each value, ``MISSING`` for nothing; no other object
             twice.
+
+    Returns:
+        The values, and what was given other contents.
     """
     reader = _Reader(BytesIO(blob))
     shells: list[Shell | None] = reader.load()
@@ -130,38 +167,67 @@ def load(blob: bytes, own: list[Any]) -> list[Any]:
         mine if shell is None or _fits(shell, mine) else _made(shell)
         for mine, shell in zip(own, shells, strict=True)
     ]
-    for index, shell in enumerate(shells):
+    filled = []
+    for index, (mine, shell) in enumerate(zip(own, shells, strict=True)):
         loaded = reader.load()
         if shell is None:
-            reader.values[index] = loaded
-        else:
-            _fill(reader.values[index], loaded)
-    return reader.values
+            # What has a hash of its own came whole, and is put into the object that is here.
+            if type(mine) is type(loaded) and mine is not loaded and _is_filled(mine):
+                filled.append(Filled(mine, dict(vars(mine))))
+                fill(mine, dict(vars(loaded)))
+            else:
+                reader.values[index] = loaded
+            continue
+        value = reader.values[index]
+        if value is mine:
+            filled.append(Filled(mine, _contents_of(mine)))
+        fill(value, loaded)
+    return reader.values, filled
+
+
+def fill(value: Any, contents: Any) -> None:
+    """Replace the contents of a container or plain object.
+
+    Args:
+        value: the object.
+        contents: as in ``Filled.before``.
+    """
+    kind = type(value)
+    if kind is object:
+        return
+    if kind is defaultdict:
+        value.default_factory, contents = contents
+    inner = value if kind in _CONTAINERS or kind is deque else vars(value)
+    inner.clear()
+    if kind in (list, deque):
+        inner.extend(contents)
+    else:
+        inner.update(contents)
 
 
 # Pickling -----------------------------------------------------------------------------------
 
 
-def _dumped(nodes: list[Node]) -> tuple[bytes, Met]:
-    out = BytesIO()
-    shells = [_shell_of(node.value) if node.sent is None else None for node in nodes]
-    pickler = _GraphPickler(out, nodes, shells)
-    pickler.dump(shells)
-    for index, (node, shell) in enumerate(zip(nodes, shells, strict=True)):
-        value = node.value if node.sent is None else node.sent
-        pickler.dump_node(index, value if shell is None else _contents_of(value))
-    return out.getvalue(), {key: found for key, (_, found) in pickler.memo.copy().items()}
-
-
 class _GraphPickler(Pickler):
-    """Pickles the values of a graph one after the other, each under a number for the others."""
+    """Pickles the values of a graph one after the other.
 
-    def __init__(self, file: Any, nodes: list[Node], shells: list[Shell | None]) -> None:
+    Args:
+        file: where to write.
+        nodes: the values.
+        shells: those of them that have one.
+        compared: as in ``dump``.
+    """
+
+    def __init__(
+        self, file: Any, nodes: list[Node], shells: list[Shell | None], *, compared: bool
+    ) -> None:
         super().__init__(file, Way.CALL, fresh_locks=True)
         self._numbers = {id(node.value): index for index, node in enumerate(nodes)}
-        # What a worker has from the start, or by another name than this process gives it.
+        # By their names workers find functions of their own.
+        self._coded = {id(node.value) for node in nodes if node.code}
+        # Of these there is something before they are loaded.
         self._early = [
-            shell is not None or node.sent is not None
+            shell is not None or bool(compared and node.code)
             for node, shell in zip(nodes, shells, strict=True)
         ]
         self._done = 0
@@ -171,20 +237,28 @@ class _GraphPickler(Pickler):
         self._done, self._root = index, value
         self.dump(value)
 
+    def _by_name(self, value: Any, path: str) -> Any:
+        return None if id(value) in self._coded else super()._by_name(value, path)
+
+
+class _NumberingPickler(_GraphPickler):
+    """Writes a number for a value that is met inside another, or in itself.
+
+    It is asked for every object, which takes five times as long.
+    """
+
     def persistent_id(self, obj: Any) -> int | None:
         """Return the number of a value of the graph, None for what is pickled as usual."""
         if obj is self._root:
             self._root = None
             return None
         number = self._numbers.get(id(obj))
-        return number if number is not None and self._is_loaded(number) else None
-
-    def _is_loaded(self, number: int) -> bool:
-        """Return whether whoever loads this has a value by now; else pickle's memo serves."""
-        return self._early[number] or number < self._done
+        if number is None or not (self._early[number] or number < self._done):
+            return None  # pickle's memo serves
+        return number
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(Unpickler):
     values: list[Any]
 
     def persistent_load(self, number: int) -> Any:
@@ -192,17 +266,30 @@ class _Reader(pickle.Unpickler):
         return self.values[number]
 
 
+# What is told by its identity ---------------------------------------------------------------
+
+
 def _is_named(value: Any) -> bool:
-    """Return whether a value is pickled as a mere name."""
+    """Return whether every process finds a value by its name.
+
+    Classes, functions and modules; members of enumerations, loggers, NumPy's types of elements.
+    """
+    kind = type(value)
     if isinstance(value, (type, types.ModuleType)):
         return True
-    if type(value) not in _NAMED or value.__module__ == "__main__":
-        return False
-    module = sys.modules.get(value.__module__)
-    return held(getattr(module, "__dict__", {}), value.__qualname__) is value
+    if kind in _NAMED:
+        module = sys.modules.get(value.__module__)
+        names = getattr(module, "__dict__", {})
+        return value.__module__ != "__main__" and held(names, value.__qualname__) is value
+    for module_name, name in _FOUND_BY_NAME:
+        named = getattr(sys.modules.get(module_name), name, None)
+        if isinstance(named, type) and issubclass(kind, named):
+            return True
+    return _is_reduced(kind) and isinstance(value.__reduce_ex__(4), str)
 
 
 _NAMED = (types.FunctionType, types.BuiltinFunctionType, type(functools.lru_cache(len)))
+_FOUND_BY_NAME = (("enum", "Enum"), ("logging", "Logger"), ("numpy", "dtype"))
 # No program asks of these which one a value is, rather than what it is.
 _TOLD_BY_VALUE = frozenset({*ATOMS, bytes, tuple, frozenset, types.CodeType})
 
@@ -236,11 +323,11 @@ def _shell_of(value: Any) -> Shell | None:
         return Shell(kind, value.maxlen)
     if kind in _CONTAINERS or kind is object:
         return Shell(kind)
-    # What has a hash of its own may need its contents for it before they are there.
     hashed: Any = kind.__hash__  # None where it cannot be hashed
-    if (hashed is not None and hashed is not object.__hash__) or not _is_plain(kind):
+    # What has a hash of its own may need its contents for it before they are there.
+    if hashed is not None and hashed is not object.__hash__:
         return None
-    return Shell(kind) if type(getattr(value, "__dict__", None)) is dict else None
+    return Shell(kind) if _is_filled(value) else None
 
 
 def _fits(shell: Shell, value: Any) -> bool:
@@ -267,32 +354,45 @@ def _made(shell: Shell) -> Any:
     return shell.kind() if shell.kind in _CONTAINERS else object.__new__(shell.kind)
 
 
-def _fill(value: Any, contents: Any) -> None:
-    """Replace the contents of a container or plain object."""
-    kind = type(value)
-    if kind is object:
-        return
-    if kind is defaultdict:
-        value.default_factory, contents = contents
-    inner = value if kind in _CONTAINERS or kind is deque else vars(value)
-    inner.clear()
-    if kind in (list, deque):
-        inner.extend(contents)
-    else:
-        inner.update(contents)
-
-
 _CONTAINERS = frozenset({list, set, dict, OrderedDict, defaultdict, Counter})
 
 
-def _is_plain(kind: type) -> bool:
-    """Return whether instances are nothing but their ``__dict__``."""
-    own = any(
-        name in vars(base)
-        for base in kind.__mro__[:-1]
-        for name in ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__")
+def _is_filled(value: Any) -> bool:
+    """Return whether a value is nothing but its class and its ``__dict__``."""
+    kind = type(value)
+    return (
+        value is not sys.stdout
+        and value is not sys.stderr
+        and _is_plain(kind)
+        and type(getattr(value, "__dict__", None)) is dict
     )
-    return not own and kind.__basicsize__ == _Plain.__basicsize__
+
+
+def _is_reduced(kind: type) -> bool:
+    """Return whether a class says itself how to pickle its instances."""
+    return any(
+        name in vars(base) for base in kind.__mro__[:-1] for name in ("__reduce_ex__", "__reduce__")
+    )
+
+
+def _is_plain(kind: type) -> bool:
+    """Return whether instances are nothing but their ``__dict__``, and are pickled as such."""
+    if kind in copyreg.dispatch_table or kind.__basicsize__ != _Plain.__basicsize__:
+        return False
+    return not any(name in vars(base) for base in kind.__mro__[:-1] for name in _OF_OTHERS)
+
+
+# What makes instances more than that.
+_OF_OTHERS = (
+    "__reduce_ex__",
+    "__reduce__",
+    "__getstate__",
+    "__setstate__",
+    "__new__",
+    "__getnewargs__",
+    "__getnewargs_ex__",
+    "__slots__",
+)
 
 
 class _Plain:
