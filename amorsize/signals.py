@@ -66,7 +66,8 @@ def restore_signals(own: dict[int, Any]) -> None:
     """Set handlers and mask as the caller has them, in a worker that was started meanwhile.
 
     Args:
-        own: handlers of the worker's own, by the signal's number. What has come already meets them.
+        own: handlers of the worker's own, by the signal's number; plain numbers for what is no
+            function. What has come already meets them.
     """
     _set({**_Held.handlers, **own})
     if _MASKS:

@@ -473,7 +473,7 @@ def _take_signals() -> None:
     # end on Ctrl-C, and exec keeps SIG_IGN. The caller decides what Ctrl-C means for workers.
     own: dict[int, Any] = {signal.SIGINT: _ignore}
     if callable(signal.getsignal(signal.SIGTERM)):
-        own[signal.SIGTERM] = signal.SIG_DFL
+        own[signal.SIGTERM] = int(signal.SIG_DFL)  # past ``signal`` its own enumeration is none
     restore_signals(own)
 
 
