@@ -450,6 +450,23 @@ CASES = {
         "def f(x): return PROFILES['base'] is DEFAULTS",
         "user.DEFAULTS = {'a': 1}",
     ),
+    "a default of a static method": (
+        "OPTIONS = {'n': 1}\nclass Job:\n    @staticmethod\n"
+        "    def run(x, options=OPTIONS): return x * options['n']\n"
+        "def f(x): return Job.run(x + 1)",
+        "user.OPTIONS['n'] = 5",
+    ),
+    "a default of a class method": (
+        "OPTIONS = {'n': 1}\nclass Job:\n    @classmethod\n"
+        "    def run(cls, x, options=OPTIONS): return x * options['n']\n"
+        "def f(x): return Job.run(x + 1)",
+        "user.OPTIONS['n'] = 5",
+    ),
+    "a default of a cached function": (
+        "import functools\nOPTIONS = {'n': 1}\n@functools.lru_cache\n"
+        "def g(x, n=1): return x * n\ndef f(x): return g(x + 1)",
+        "user.g.__wrapped__.__defaults__ = (5,); user.g.cache_clear()",
+    ),
     "minus zero": ("ZERO = 0.0\ndef f(x): return str(ZERO)", "user.ZERO = -0.0"),
 }
 

@@ -31,7 +31,7 @@ from ..decide.walk import MISSING
 from ..errors import SerializationError
 from ..lookup import load
 from . import homes
-from .known import begin_call
+from .known import begin_call, function_in
 from .transport import dumps_state, refusing
 
 TYPE_CHECKING = False
@@ -448,7 +448,10 @@ def _name_of(owner: Owner, name: str) -> str:
 
 def _is_importable(value: type | types.FunctionType) -> bool:
     home = value.__module__
-    return home != "__main__" and _named(home, value.__qualname__) is value
+    if home == "__main__":
+        return False
+    held = _named(home, value.__qualname__)
+    return held is value or function_in(held) is value
 
 
 def _named(module: str, path: str) -> Any:

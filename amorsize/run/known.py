@@ -12,6 +12,7 @@ pages shared), so whatever it lists is newer.
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import sys
@@ -30,6 +31,7 @@ __all__ = [
     "begin_call",
     "find",
     "find_inherited",
+    "function_in",
     "inherit",
     "is_forked",
     "is_inherited",
@@ -197,6 +199,16 @@ def find_inherited(base: type, address: int, path: str) -> Any:
             new = _Process.forked and (token(found) or not is_inherited(found))
             return None if new else found
     return None
+
+
+def function_in(value: Any) -> Any:
+    """Return the function in a static or class method, or under a cache; else nothing."""
+    if type(value) in (staticmethod, classmethod):
+        return value.__func__
+    return value.__wrapped__ if type(value) is _CACHE else None
+
+
+_CACHE = type(functools.lru_cache(len))
 
 
 def main_names() -> dict[str, Any]:

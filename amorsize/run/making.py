@@ -25,6 +25,7 @@ __all__ = [
     "fill_module",
     "found",
     "found_or_made",
+    "function_at",
     "function_of",
     "made_cache",
     "made_dispatcher",
@@ -163,6 +164,14 @@ VARIABLES: dict[str, contextvars.ContextVar[Any]] = {}
 
 
 VARIABLE_TOKENS: dict[contextvars.ContextVar[Any], str] = {}
+
+
+def function_at(module: str, home: homes.Home | None, path: str) -> Any:
+    """Return the function in a static or class method of a module, or under a cache."""
+    value: Any = cloudpickle.subimport(module) if home is None else homes.module_at(home)
+    for name in path.split("."):
+        value = vars(value)[name]
+    return known.function_in(value)
 
 
 def variable_at(module: str, name: str) -> Any:

@@ -121,18 +121,17 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Return how to pickle what its module holds under its name, None if that does not."""
         module = value.__module__
         if module == "__main__":
-            if self._way is Way.KIN and held(known.main_names(), path) is value:
-                return NotImplemented
-            return None
+            kin = self._way is Way.KIN and held(known.main_names(), path) is value
+            return NotImplemented if kin else None
         loaded = sys.modules.get(module) if isinstance(module, str) else None
-        if loaded is None or held(getattr(loaded, "__dict__", {}), path) is not value:
+        if loaded is None or (self._way is not Way.KIN and homes.is_dynamic(loaded)):
             return None
-        if self._way is Way.KIN:
-            return NotImplemented
-        if homes.is_dynamic(loaded):
-            return None
-        home = homes.home_of(module)
-        return NotImplemented if home is None else (homes.value_at, (home, path))
+        found = held(getattr(loaded, "__dict__", {}), path)
+        home = None if self._way is Way.KIN else homes.home_of(module)
+        if found is value:
+            return NotImplemented if home is None else (homes.value_at, (home, path))
+        inner = self._way is not Way.KIN and known.function_in(found) is value
+        return (making.function_at, (module, home, path)) if inner else None
 
     def module(self, module: types.ModuleType) -> Any:
         """Return how to pickle a module: by name, by its file, or by value."""
