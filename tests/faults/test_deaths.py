@@ -154,7 +154,7 @@ def test_workers_of_a_killed_caller_end(tmp_path, method):
         process.kill()
         process.wait()
         assert programs.wait_for_group(process.pid, 20)
-    left = [name for name in os.listdir("/dev/shm") if f"-{process.pid}-" in name]
+    left = programs.segments().get(process.pid, [])
     # The function, where it had to be sent; unless another program of amorsize's came by.
     assert len(left) <= (method != "fork")
     smart_map(abs, range(2), n_jobs=2)
@@ -284,8 +284,4 @@ def test_a_worker_killed_while_it_sends_a_large_result(tmp_path, monkeypatch, th
         chunksize=1,
     )
     assert got == [bytes([x]) * 30_000_000 for x in range(10)]
-    assert shared.make_prefix() == "" or not own_segments()
-
-
-def own_segments():
-    return [name for name in os.listdir("/dev/shm") if f"-{os.getpid()}-" in name]
+    assert shared.make_prefix() == "" or os.getpid() not in programs.segments()

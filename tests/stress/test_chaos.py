@@ -2,6 +2,7 @@
 
 import os
 
+import psutil
 import pytest
 
 from amorsize.run import shared
@@ -17,5 +18,5 @@ def test_every_item_is_accounted_for(calls):
     ended = programs.run("-m", "tests.stress.chaos", SEED, calls, deadline=900)
     assert ended.out.startswith(f"seed {SEED}: {calls} calls"), ended.err
     assert ended.code == 0
-    shared.make_prefix()  # removes what killed processes left; nothing else may be there
-    assert [name for name in os.listdir("/dev/shm") if name.startswith("amorsize-")] == []
+    shared.make_prefix()  # removes what killed processes left
+    assert [pid for pid in programs.segments() if not psutil.pid_exists(pid)] == []
