@@ -18,9 +18,9 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from ..decide.atoms import ATOMS
@@ -37,8 +37,6 @@ from .transport import dumps_state, refusing
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from .graphs import Filled
 
 __all__ = [
     "Current",
@@ -141,8 +139,8 @@ def current_values(uses: Uses, *, strict: bool = False) -> Current:
     )
 
 
-# Undoing: what a place held, or an object, before it was replaced.
-Undo = list["tuple[Owner, str, object] | Filled"]
+# What puts back what a place or an object held before that was replaced, the latest last.
+Undo = list[Callable[[], None]]
 
 
 def adopt(current: Current, undo: Undo) -> None:
@@ -163,13 +161,13 @@ def adopt(current: Current, undo: Undo) -> None:
             continue
         own = _get(owner, name)
         if not _is_same_atom(own, new):
-            undo.append((owner, name, own))
+            undo.append(partial(_set, owner, name, own))
             _set(owner, name, new)
     for owner, name in filter(_is_here_at, current.absent):
         own = _get(owner, name)
         # Submodules are attributes as soon as anybody has imported them.
         if own is not MISSING and type(own) is not types.ModuleType:
-            undo.append((owner, name, own))
+            undo.append(partial(_set, owner, name, own))
             _set(owner, name, MISSING)
     _adopt_graphs(current.graphs, undo)
     forget_results(current.caches)
@@ -212,11 +210,11 @@ def _adopt_graphs(graphs: tuple[Graph, ...], undo: Undo) -> None:
             continue
         usable = [MISSING if id(value) in joined else value for value in own.values]
         values, filled = mechanism.load(own.graph.blob, usable)
-        undo += filled
+        undo += [partial(mechanism.fill, *one) for one in filled]
         for value, places, objects in zip(values, own.places, own.found, strict=True):
             for (owner, name), before in zip(places, objects, strict=True):
                 if before is not value:
-                    undo.append((owner, name, before))
+                    undo.append(partial(_set, owner, name, before))
                     _set(owner, name, value)
 
 
@@ -277,13 +275,7 @@ def _check(current: Current) -> None:
 def restore(undo: Undo) -> None:
     """Put back what was there before ``adopt``: what another call sends need not replace it."""
     while undo:
-        entry = undo.pop()
-        if len(entry) == 3:
-            _set(*entry)
-        else:
-            from .graphs import fill
-
-            fill(*entry)
+        undo.pop()()
     begin_call()
 
 
