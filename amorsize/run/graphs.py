@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 
 from ..decide.atoms import ATOMS
 from ..decide.looking import MISSING
-from .pickler import Pickler, Way, held
+from .known import held
+from .pickler import Pickler, Way
 
 __all__ = ["Filled", "Met", "Node", "connected", "dump", "fill", "holds_itself", "load"]
 

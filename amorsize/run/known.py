@@ -32,6 +32,7 @@ __all__ = [
     "find",
     "find_inherited",
     "function_in",
+    "held",
     "inherit",
     "is_forked",
     "is_inherited",
@@ -209,6 +210,15 @@ def function_in(value: Any) -> Any:
 
 
 _CACHE = type(functools.lru_cache(len))
+
+
+def held(names: Any, path: str) -> Any:
+    """Return what a namespace holds under a qualified name, None for nothing."""
+    first, *rest = path.split(".")
+    value = names.get(first)
+    for name in rest:
+        value = getattr(value, "__dict__", {}).get(name)
+    return value
 
 
 def main_names() -> dict[str, Any]:

@@ -44,6 +44,10 @@ __all__ = [
     "variable_of",
 ]
 
+# Context variables are never freed (``contextvars``' documentation), and take no weak references.
+VARIABLES: dict[str, contextvars.ContextVar[Any]] = {}
+VARIABLE_TOKENS: dict[contextvars.ContextVar[Any], str] = {}
+
 # What was made and waits for its state, by id: only that may be written to. Of this thread alone.
 _unfinished = threading.local()
 
@@ -159,19 +163,10 @@ def made_dispatcher(function: Any, registry: dict[Any, Any], attributes: dict[st
     return made
 
 
-# Context variables are never freed (``contextvars``' documentation), and take no weak references.
-VARIABLES: dict[str, contextvars.ContextVar[Any]] = {}
-
-
-VARIABLE_TOKENS: dict[contextvars.ContextVar[Any], str] = {}
-
-
 def function_at(module: str, home: homes.Home | None, path: str) -> Any:
     """Return the function in a static or class method of a module, or under a cache."""
-    value: Any = cloudpickle.subimport(module) if home is None else homes.module_at(home)
-    for name in path.split("."):
-        value = vars(value)[name]
-    return known.function_in(value)
+    loaded = cloudpickle.subimport(module) if home is None else homes.module_at(home)
+    return known.function_in(known.held(vars(loaded), path))
 
 
 def variable_at(module: str, name: str) -> Any:

@@ -40,7 +40,7 @@ from ..decide.looking import namespace_of
 from . import homes, known, making
 from .reductions import MADE_HERE, PROTOCOL, reducer_of
 
-__all__ = ["NamingPickler", "Pickler", "Way", "held", "pickled"]
+__all__ = ["NamingPickler", "Pickler", "Way", "pickled"]
 
 
 class Way(enum.Enum):
@@ -121,12 +121,12 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Return how to pickle what its module holds under its name, None if that does not."""
         module = value.__module__
         if module == "__main__":
-            kin = self._way is Way.KIN and held(known.main_names(), path) is value
+            kin = self._way is Way.KIN and known.held(known.main_names(), path) is value
             return NotImplemented if kin else None
         loaded = sys.modules.get(module) if isinstance(module, str) else None
         if loaded is None or (self._way is not Way.KIN and homes.is_dynamic(loaded)):
             return None
-        found = held(getattr(loaded, "__dict__", {}), path)
+        found = known.held(getattr(loaded, "__dict__", {}), path)
         home = None if self._way is Way.KIN else homes.home_of(module)
         if found is value:
             return NotImplemented if home is None else (homes.value_at, (home, path))
@@ -200,7 +200,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _by_value(self, value: Any, make: Any, args: Any, state: Any, set_state: Any) -> Any:
         token, place = known.token_of(value), ""
-        if held(known.main_names(), value.__qualname__) is value:
+        if known.held(known.main_names(), value.__qualname__) is value:
             place = value.__qualname__
         if self._way is Way.CALL:
             return (
@@ -262,7 +262,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def type_variable(self, variable: Any) -> Any:
         """Return how to pickle a TypeVar or its like: it is known by what it is, as a class."""
         name, module = variable.__name__, variable.__module__
-        if held(getattr(sys.modules.get(module), "__dict__", {}), name) is variable:
+        if known.held(getattr(sys.modules.get(module), "__dict__", {}), name) is variable:
             if module != "__main__":
                 return name
             if self._way is Way.KIN:
@@ -402,15 +402,6 @@ class _Namespace:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return making.names_of, (self._module, self._home, self._base)
-
-
-def held(names: Any, path: str) -> Any:
-    """Return what a namespace holds under a qualified name, None for nothing."""
-    first, *rest = path.split(".")
-    value = names.get(first)
-    for name in rest:
-        value = getattr(value, "__dict__", {}).get(name)
-    return value
 
 
 def _content(cell: types.CellType) -> Any:
