@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import isfinite
-from typing import NamedTuple
 
 from . import remote, store
 from .decide.codes import make_room
@@ -47,6 +46,7 @@ from .records import (
     to_bytes,
     to_data,
 )
+from .tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

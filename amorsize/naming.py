@@ -11,11 +11,11 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import NamedTuple
 
 from .decide.coarse import coarse_digest
 from .decide.codes import make_room
 from .decide.fingerprint import fingerprint, is_known
+from .tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

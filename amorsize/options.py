@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable
 from math import isfinite
 from operator import index
-from typing import NamedTuple
 
 from .lookup import load
+from .tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

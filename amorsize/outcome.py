@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
 
 from .adviser import Adviser, cut_by, machine_costs
 from .decide.learning import MOST_CROWDING, Seen
@@ -18,6 +17,7 @@ from .decide.planner import Plan
 from .decide.probe import Tally, profile_of
 from .evidence import Evidence
 from .options import Options, environment_cap
+from .tuples import NamedTuple
 from .units import counted, duration
 
 TYPE_CHECKING = False

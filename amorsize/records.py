@@ -8,12 +8,12 @@ a record is only ever advice, and loading it can run no code.
 from __future__ import annotations
 
 import sys
-from typing import NamedTuple
 
 from .decide.codes import digest_of
 from .decide.machine import Machine
 from .decide.model import TIME_BUCKETS, Costs, Profile, StartCost, size_bucket, time_bucket
 from .lookup import load
+from .tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -44,8 +44,8 @@ def held_signals() -> Iterator[None]:
     """
     kept: list[tuple[int, FrameType | None]] = []
     outer = _Held.handlers, _Held.mask
-    handlers = {number: _signal.getsignal(number) for number in _SIGNALS}
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    present = zip(_SIGNALS, map(_signal.getsignal, _SIGNALS), strict=True)
+    handlers = {number: handler for number, handler in present if callable(handler)}
     mask = frozenset(_signal.pthread_sigmask(_signal.SIG_BLOCK, handlers)) if _MASKS else outer[1]
     try:
         _Held.handlers, _Held.mask = {**outer[0], **handlers}, mask

@@ -11,9 +11,9 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import NamedTuple
 
 from .lookup import load
+from .tuples import NamedTuple
 
 __all__ = [
     "Entry",

@@ -60,7 +60,7 @@ LAYERS = [
     {"decide.looking"},
     {"options"},
     {"lookup", "system"},
-    {"errors", "units", "signals"},
+    {"errors", "units", "signals", "tuples"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FOLDERS = {"run", "decide", "show"}  # their __init__ files hold a docstring only

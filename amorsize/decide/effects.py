@@ -20,8 +20,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
 
+from ..tuples import NamedTuple
 from .owners import is_users
 from .walk import MISSING, content_of
 

@@ -24,8 +24,8 @@ import functools
 import sys
 import types
 from collections.abc import Callable
-from typing import NamedTuple
 
+from ..tuples import NamedTuple
 from .codes import digest_of, make_room
 from .looking import bases
 from .walk import MISSING, Walk, content_of

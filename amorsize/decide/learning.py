@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
+from ..tuples import NamedTuple
 from .model import FIRST_COSTS, Costs, Profile, StartCost, start_seconds
 
 TYPE_CHECKING = False

@@ -12,9 +12,9 @@ import time
 from io import FileIO
 from math import ceil
 from posixpath import dirname
-from typing import NamedTuple
 
 from ..lookup import loaded
+from ..tuples import NamedTuple
 from ..units import counted
 from .forking import fork_danger
 

@@ -8,7 +8,8 @@ where each constant was measured.
 from __future__ import annotations
 
 from math import log, sqrt
-from typing import NamedTuple
+
+from ..tuples import NamedTuple
 
 __all__ = [
     "DEFAULT_CHUNKING",

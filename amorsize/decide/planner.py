@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import ceil, log, sqrt
-from typing import NamedTuple
 
+from ..tuples import NamedTuple
 from ..units import counted, duration
 from .model import (
     DEFAULT_CHUNKING,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from math import ceil, sqrt
-from typing import NamedTuple
 
+from ..tuples import NamedTuple
 from .looking import module_of, mro, qualname
 from .machine import usable_cpus
 from .model import MOST_WAITING_WORKERS, Profile

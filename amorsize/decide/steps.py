@@ -13,8 +13,8 @@ long the consumer took.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
+from ..tuples import NamedTuple
 from .model import WAITING_SHARE, Profile
 from .planner import FIRST_STEP, NEXT_STEP, Plan
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import NamedTuple
+
+from ..tuples import NamedTuple
 
 __all__ = [
     "HELPING_SHARE",

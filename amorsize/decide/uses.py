@@ -27,8 +27,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from itertools import accumulate, chain
-from typing import NamedTuple, cast
+from typing import cast
 
+from ..tuples import NamedTuple
 from .atoms import ATOMS, atom_of
 from .codes import describe
 from .looking import (

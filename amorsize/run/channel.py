@@ -16,6 +16,7 @@ gone, whatever ended it, the system kills the workers, in the middle of an item 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import select
 import signal
@@ -26,7 +27,15 @@ from collections import deque
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
-__all__ = ["Frames", "Tasks", "end_with_caller", "reply_pipe", "send_frame", "take_task"]
+__all__ = [
+    "Frames",
+    "Tasks",
+    "end_with_caller",
+    "reply_pipe",
+    "send_frame",
+    "take_task",
+    "task_buffer",
+]
 
 # Messages are kept apart by sequenced sockets on Linux, and by datagrams (which local sockets
 # neither lose nor reorder) where there are none.
@@ -146,12 +155,20 @@ def end_with_caller(lifeline: Connection) -> None:
         os._exit(1)
 
 
-def take_task(reader: Connection, buffer: bytearray) -> memoryview | None:
+def task_buffer() -> mmap.mmap:
+    """Return room for any message; memory is taken as far as one is written into it, not before.
+
+    Each page that a new worker touches costs some us: those of a ``bytearray`` as much as its fork.
+    """
+    return mmap.mmap(-1, MOST_BYTES)
+
+
+def take_task(reader: Connection, buffer: mmap.mmap) -> memoryview | None:
     """Wait for a task, in a worker.
 
     Args:
         reader: the end that all workers share.
-        buffer: of ``MOST_BYTES``, where the message goes.
+        buffer: where the message goes (``task_buffer``).
 
     Returns:
         The message; an empty one when the caller is gone; None after ``LOOK_SECONDS`` without any.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from ..tuples import NamedTuple
 from .worker import Reply
 
 __all__ = ["Crew", "Lost", "Running", "Starter", "Task", "take_all"]

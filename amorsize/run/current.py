@@ -21,7 +21,6 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
-from typing import NamedTuple
 
 from ..decide.atoms import ATOMS
 from ..decide.codes import describe, hash_of
@@ -30,6 +29,7 @@ from ..decide.uses import Owner, Uses
 from ..decide.walk import MISSING
 from ..errors import SerializationError
 from ..lookup import load
+from ..tuples import NamedTuple
 from . import homes
 from .known import begin_call, function_in
 from .transport import dumps_state, refusing

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pickle
 import re
 import reprlib
-from typing import NamedTuple
 
 from ..lookup import load
+from ..tuples import NamedTuple
 from . import reductions
 
 TYPE_CHECKING = False

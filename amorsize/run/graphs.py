@@ -20,10 +20,11 @@ import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from io import BytesIO
 from pickle import Unpickler
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..decide.atoms import ATOMS
 from ..decide.looking import MISSING
+from ..tuples import NamedTuple
 from .known import held
 from .pickler import Pickler, Way
 

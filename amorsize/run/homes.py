@@ -12,7 +12,8 @@ import importlib.util
 import os
 import sys
 import types
-from typing import NamedTuple
+
+from ..tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

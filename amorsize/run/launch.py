@@ -346,10 +346,10 @@ def ensure_descriptors() -> None:
     Raises:
         OSError: too few are left.
     """
-    got: list[int] = []
+    got = [os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))]
     try:
-        for _ in range(START_DESCRIPTORS):
-            got.append(os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
+        while len(got) < START_DESCRIPTORS:
+            got.append(os.dup(got[0]))
     finally:
         for descriptor in got:
             os.close(descriptor)

@@ -15,9 +15,9 @@ import copy
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import NamedTuple
 
 from ..lookup import loaded
+from ..tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

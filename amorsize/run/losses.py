@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from traceback import format_exception_only
-
 from ..errors import AmorsizeError, WorkerLostError
 from .crew import Lost
 from .failure import MISSING, short_repr
@@ -77,4 +75,6 @@ def worded(error: BaseException) -> str:
     """
     if isinstance(error, AmorsizeError):
         return str(error)
+    from traceback import format_exception_only  # 2 ms, and only a failure needs it
+
     return "".join(format_exception_only(error)).strip()

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from operator import methodcaller
-from typing import NamedTuple
 
 from ..system import memory_regions
+from ..tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

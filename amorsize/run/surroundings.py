@@ -20,11 +20,11 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
-from typing import NamedTuple
 
 from ..errors import SerializationError
 from ..lookup import loaded
 from ..system import read_file
+from ..tuples import NamedTuple
 from . import logs
 from .transport import dumps_by_value, loads
 
@@ -39,6 +39,7 @@ __all__ = [
     "put",
     "put_in_thread",
     "put_last",
+    "put_users",
     "take",
     "take_of_thread",
     "take_own",

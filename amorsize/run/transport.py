@@ -15,11 +15,11 @@ from functools import partial
 from importlib import import_module
 from io import BytesIO
 from types import MethodDescriptorType, MethodType, WrapperDescriptorType
-from typing import NamedTuple
 
 from ..decide.model import SHARED_FROM_BYTES
 from ..errors import SerializationError
 from ..lookup import load
+from ..tuples import NamedTuple
 from . import reductions, shared
 
 TYPE_CHECKING = False

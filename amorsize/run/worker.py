@@ -18,16 +18,16 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from struct import Struct
-from typing import NamedTuple
 
 from ..decide.probe import cpu_seconds, queued_seconds, with_queue
 from ..lookup import loaded
 from ..signals import restore_signals
+from ..tuples import NamedTuple
 from . import known, logs, tracker
-from .channel import END, MOST_BYTES, end_with_caller, send_frame, take_task
+from .channel import END, end_with_caller, send_frame, take_task, task_buffer
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
-from .surroundings import State, put, put_last
+from .surroundings import State, put, put_last, put_users
 from .transport import (
     Parcel,
     dumps_by_value,
@@ -208,7 +208,8 @@ class Setup:
         return self._content[1] is None
 
     def opened(self) -> Setup:
-        """Return the same setup, ready for use."""
+        """Return the same setup, ready for use in a process that has the caller's state."""
+        put_users(self.state)
         return self
 
     def prepare(self) -> Call | None:
@@ -251,16 +252,17 @@ class _Pickled(Setup):
         self._blobs = (current, blob)
 
     def opened(self) -> Setup:
-        """Return what was sent.
+        """Return what was sent, in a process that is given the caller's state.
 
         The caller's values come first: what the call names is looked up as it is unpickled.
         """
         current, blob = self._blobs
         from .current import Current, adopted
 
-        known = Current() if current is None else loads(current)
-        with adopted(known, []):
-            call, initializer, initargs = open_call(blob)
+        with _state_of_caller(self.state):
+            known = Current() if current is None else loads(current)
+            with adopted(known, []):
+                call, initializer, initargs = open_call(blob)
         return Setup(call, initializer, initargs, state=self.state)
 
 
@@ -355,8 +357,7 @@ class _Worker:
     def open_setup(self, setup: Setup) -> None:
         """Take what this worker was started with, and run the initializer."""
         try:
-            with _state_of_caller(setup.state):
-                setup = setup.opened()
+            setup = setup.opened()
         except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
             self.broken = _unopened(error, None)
             return
@@ -403,7 +404,7 @@ def serve(setup: Setup, tasks: Connection, lifeline: Connection, replies: Connec
         tracker.relay_to(partial(_worker.tell, TRACKED))
     _worker.prefix = setup.prefix
     _start(setup)
-    buffer = bytearray(MOST_BYTES)
+    buffer = task_buffer()
     caller = os.getppid()
     while True:
         message = take_task(tasks, buffer)
