@@ -176,7 +176,12 @@ class Outcome(NamedTuple):
         """Return how long fresh workers took to import what the function uses, None if none did."""
         crew = engine.crew
         begun = [span.begun for span in engine.course.spans if span.worker]
-        if adviser.method not in FRESH_METHODS or crew is None or crew.reused or engine.retried:
+        if (
+            adviser.method not in FRESH_METHODS
+            or crew is None
+            or crew.reused
+            or engine.ledger.retried
+        ):
             return None
         if crew.ready_at is None or not begun:
             return None
@@ -278,7 +283,7 @@ class Outcome(NamedTuple):
             caller_items=self._caller_items(worker_items),
             worker_items=worker_items,
             workers=tuple(sorted({span.worker for span in spans if span.worker})),
-            retried=engine.retried if engine is not None else 0,
+            retried=engine.ledger.retried if engine is not None else 0,
             warnings=tuple(told),
             timeline=spans,
             machine=this_machine(),

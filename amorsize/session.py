@@ -529,7 +529,7 @@ class Session:
         """Keep what this run has shown of the machine and, where that pays, of the function."""
         engine, outcome, plan = self.engine, self._outcome(elapsed), self.plan
         first = engine.course.spans[0] if engine is not None and engine.course.spans else None
-        if engine is not None and not engine.retried and not self._gave_up:
+        if engine is not None and not engine.ledger.retried and not self._gave_up:
             learn_costs(outcome.seen())
         profile = outcome.profile()
         if profile is not None and worth_walking:

@@ -2,31 +2,29 @@
 
 It is a generator of (start, results) in the order asked for, advanced only as far as its consumer
 wants, so that all four forms of ``map`` are a few lines around it. It decides nothing about
-workers or sizes: those come in as a Policy. It only keeps the books: which chunks are out, which
-must run again, up to which index the results still count.
+workers or sizes: those come in as a Policy. Where each item is, it asks the ledger.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from heapq import heappop, heappush
 from math import ceil
 
 from ..decide.probe import Stopwatch
-from ..errors import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
+from ..errors import SerializationError, TaskTimeoutError, WorkerLostError
 from ..signals import held_signals
 from ..units import counted
-from .chunks import Chunk, around, halves
+from .chunks import Chunk
 from .course import Course
 from .crew import Crew, Lost, Starter, Task
-from .failure import ITEM_ERRORS, add_item_note, add_note, unpack
+from .failure import ITEM_ERRORS, Failure, add_item_note, add_note, unpack
 from .feed import Feed, Slice, call_all
 from .judge import Judge, Trial
+from .ledger import Blame, Failed, Ledger
 from .losses import explain_idle, explain_stuck, loss_error, worded
 from .memory import WorkerMemory
 from .policy import Policy
-from .results import Results
 from .worker import Reply
 
 TYPE_CHECKING = False
@@ -56,7 +54,7 @@ class Engine:
 
     Attributes:
         crew: the workers, None before they were started.
-        retried: items that were handed out again after a worker was lost.
+        ledger: the books.
         workers: number of workers now.
         withdrawn: why the calling process has taken over for good, "" while it has not.
         stuck: workers that waited for a lock that nothing can release.
@@ -78,15 +76,16 @@ class Engine:
         self.policy = policy
         self.workers = policy.workers
         self.course = course
-        self.retried = 0
+        self.ledger = Ledger(
+            feed.position,
+            ordered=policy.ordered,
+            retries=policy.retries,
+            return_exceptions=policy.return_exceptions,
+        )
         self._progress = progress
+        self._shown = 0  # items whose end the progress was told of
         self.launcher = launcher
         self.crew: Crew | None = None
-        self._number = 0
-        self._out: dict[int, Chunk] = {}  # handed to the crew
-        self._again: list[tuple[int, int, Chunk]] = []  # to be handed out again, lowest first
-        self._results = Results(feed.position, ordered=policy.ordered)
-        self._waiting = 0  # items handed out or finished, but not yielded
         self._trial = Trial(policy.rethink)
         self.memory = memory
         self._futile = 0  # crews lost since the last chunk that was finished
@@ -106,7 +105,7 @@ class Engine:
             while True:
                 self._hand_out()
                 helped = False
-                if self._out:
+                if self.ledger.out:
                     if not self._help():
                         self._collect(self.policy.patience(time.monotonic(), WAKE_SECONDS))
                     self._check_withdrawn()
@@ -121,14 +120,15 @@ class Engine:
                     helped = self._help()
                     self._check_time()
                     self.judge.resume(time.monotonic())
-                idle = not self._out and not helped
-                for pair in self._ripe():
+                self._show_progress()
+                idle = not self.ledger.out and not helped
+                for pair in self.ledger.ripe():
                     idle = False
                     yield pair
-                if idle and not self._again:
+                if idle and not self.ledger.has_retries:
                     break
-            self._results.raise_failure(self.feed.error)
-            if self._results.end is None:
+            self.ledger.raise_failure(self.feed.error)
+            if not self.ledger.has_end:
                 self.memory.look(span.worker for span in self.course.spans)
                 self.crew.close()
         finally:
@@ -156,12 +156,12 @@ class Engine:
             except OSError:
                 if workers <= 1:
                     raise
-                self._take_back()
+                self._recall()
                 workers = max(1, workers // 2)
             else:
                 self.workers = self.crew.workers
                 if not self.crew.has_first:
-                    self._take_back()
+                    self._recall()
                 return
 
     def _first_tasks(self, inherited: bool) -> Iterator[Task]:
@@ -169,12 +169,11 @@ class Engine:
         window, ahead = self._window(), 0.0
         plenty = self.policy.ahead_seconds * self.workers
         begun = time.monotonic()
-        while len(self._out) < window or (window > self.workers and ahead < plenty):
+        while len(self.ledger.out) < window or (window > self.workers and ahead < plenty):
             chunk = self._next_chunk(inherited=inherited)
             if chunk is None:
                 return
             ahead += chunk.piece.size * self.course.item_seconds
-            self._out[chunk.number] = chunk
             self._trial.hand_out()
             yield self._task(chunk)
             if time.monotonic() - begun > WAKE_SECONDS:
@@ -184,11 +183,10 @@ class Engine:
         """Submit chunks until the window is full."""
         assert self.crew is not None
         begun = time.monotonic()
-        while len(self._out) < self._window():
+        while len(self.ledger.out) < self._window():
             chunk = self._next_chunk(inherited=self.crew.inherited)
             if chunk is None:
                 return
-            self._out[chunk.number] = chunk
             self._trial.hand_out()
             sent = self.crew.submit(self._task(chunk))
             self.course.sent(sent, chunk.piece.size)
@@ -207,22 +205,19 @@ class Engine:
         known of the items none does either; and while the number of workers is still to be thought
         over, each of them gets one chunk, and the next when all are back.
         """
-        if self._holding or (self._results.failure is not None and not self._again):
+        if self._holding or (self.ledger.has_failed and not self.ledger.has_retries):
             return 0
         if not self._trial.over:
-            return len(self._out) + self._trial.room
+            return len(self.ledger.out) + self._trial.room
         if self.policy.task_timeout is not None or self.course.item_seconds <= 0:
             return self.workers
         return 2 * self.workers
 
     def _next_chunk(self, *, inherited: bool) -> Chunk | None:
-        while self._again:
-            chunk = heappop(self._again)[2]
-            if self._results.counts(chunk.piece.start):
-                return chunk
-            self._waiting -= chunk.piece.size
-        if self._results.is_cut or self.judge.retreated:
-            return None
+        """Enter the next chunk as out, None when there is none or no room for it."""
+        chunk = self.ledger.reissue()
+        if chunk is not None or self.ledger.is_cut or self.judge.retreated:
+            return chunk
         return self._fresh_chunk(inherited=inherited)
 
     def _fresh_chunk(self, *, inherited: bool) -> Chunk | None:
@@ -231,11 +226,7 @@ class Engine:
         if size < 1:
             return None
         piece = self.feed.take(size, inherited=inherited)
-        if piece is None:
-            return None
-        self._waiting += piece.size
-        self._number += 1
-        return Chunk(self._number, piece)
+        return None if piece is None else self.ledger.issue(piece)
 
     def _wanted(self) -> int:
         """Return the size of the next chunk as the policy has it."""
@@ -254,13 +245,13 @@ class Engine:
 
     def _room(self, size: int) -> int:
         """Return how much of a wanted chunk fits between the input and the consumer."""
-        policy = self.policy
-        if policy.bounded and len(self._out) + len(self._results) >= 4 * self.workers:
+        policy, ledger = self.policy, self.ledger
+        if policy.bounded and len(ledger.out) + ledger.unread >= 4 * self.workers:
             return 0
         if policy.buffersize is None:
             return size
         fair = max(1, policy.buffersize // (2 * self.workers))
-        return min(size, fair, policy.buffersize - self._waiting)
+        return min(size, fair, policy.buffersize - ledger.pending)
 
     def _help(self) -> bool:
         """Compute a few items here while workers start; return whether there was any to compute.
@@ -279,35 +270,29 @@ class Engine:
         if starting and self.feed.ended:
             return self._help_with_chunk(max(1, size))
         size = self._room(max(1, size))
-        if size < 1 or self._results.is_cut:
+        if size < 1 or self.ledger.is_cut:
             return False
         start = self.feed.position
         out: list[Any] = []
+        failed = None
         begun, watch = time.monotonic(), Stopwatch(size * self.course.item_seconds or None)
         try:
-            done = self.feed.run(size, out)
+            self.feed.run(size, out)
         except ITEM_ERRORS as error:  # an earlier item may still fail in a worker
-            self._fail(start + len(out), error)
-            done = len(out)
-        if done:
-            self._waiting += done
-            self._settle(start, out)
-            self.course.ran(start, begun, watch.block(done))
+            failed = start + len(out), error
+        if out:
+            self.course.ran(start, begun, watch.block(len(out)))
+        self.ledger.ran(start, out, failed)
         self._collect(0.0)
-        return done > 0
+        return bool(out)
 
     def _help_with_chunk(self, size: int) -> bool:
         """Take back a chunk that no worker has begun, and run some of it here."""
         assert self.crew is not None
         number = self.crew.take_back()
-        chunk = None if number is None else self._out.pop(number, None)
-        if chunk is None:
+        piece = None if number is None else self.ledger.share(number, size)
+        if piece is None:
             return False
-        piece, rest = halves(chunk.piece, chunk.piece.start + min(size, chunk.piece.size))
-        if rest.size:
-            self._number += 1
-            left = Chunk(self._number, rest, chunk.losses)
-            heappush(self._again, (rest.start, left.number, left))
         self._run_piece(piece)
         self._collect(0.0)
         return True
@@ -315,20 +300,17 @@ class Engine:
     def _run_piece(self, piece: Slice) -> None:
         """Run items here that were handed out before."""
         out: list[Any] = []
+        failed = None
         begun, watch = time.monotonic(), Stopwatch(piece.size * self.course.item_seconds or None)
         try:
             out.extend(call_all(self.feed.func, self.feed.items(piece), self.feed.star))
         except ITEM_ERRORS as error:  # the function's own, raised in its turn
             index = piece.start + len(out)
             add_item_note(error, index, self.feed.item(index, piece))
-            self._fail(index, error)
-        else:
-            if len(out) < piece.size:
-                self._cut(piece.start + len(out))
-        self._waiting -= piece.size - len(out)
+            failed = index, error
         if out:
-            self._settle(piece.start, out)
             self.course.ran(piece.start, begun, watch.block(len(out)))
+        self.ledger.settle(piece, out, failed)
 
     def _all_ready(self) -> bool:
         assert self.crew is not None
@@ -339,10 +321,10 @@ class Engine:
 
         In a new crew: adding workers to this one would fork beside its handler threads.
         """
-        if self._trial.over or self._out:
+        if self._trial.over or self.ledger.out:
             return
         step = self._trial.verdict(self.workers, self.feed.likely_remaining)
-        if step is None or step.workers == self.workers or self._results.failure is not None:
+        if step is None or step.workers == self.workers or self.ledger.has_failed:
             return
         assert self.crew is not None
         self.crew.close()
@@ -356,58 +338,48 @@ class Engine:
 
     def _take_in(self, number: int, reply: Reply) -> None:
         """Book what a worker brought back."""
-        chunk = self._out.pop(number, None)
-        if chunk is None:  # it does not count any more
+        if number not in self.ledger.out:  # it does not count any more
             return
-        piece = chunk.piece
         if reply.failure is not None and reply.failure.unrun and self.policy.withdraw:
-            self._out[number] = chunk
             self.withdrawn = self.withdrawn or worded(unpack(reply.failure))
             return
+        piece = self.ledger.returned(number)
         self._futile = 0
-        self._waiting -= piece.size - reply.done
-        if reply.done and self._open(piece, reply):
+        results, failed = self._opened(piece, reply)
+        if results:
             self._trial.note(self.course.came(piece.start, reply))
-        if reply.failure is not None:
-            error = unpack(reply.failure)
-            index = reply.failure.item
-            if index is None:
-                if isinstance(error, SerializationError):
-                    error.index = piece.start  # it did not come to that one
-                add_note(error, "raised while a worker was set up (initializer, function)")
-                self._fail(piece.start, error)
-            else:
-                add_item_note(error, index, self.feed.item(index, piece))
-                self._fail(index, error)
-        elif reply.done < piece.size:  # func raised StopIteration: list(map()) ends there, too
-            self._cut(piece.start + reply.done)
+        if failed is None and reply.failure is not None:
+            failed = self._failed(piece, reply.failure)
+        self.ledger.settle(piece, results, failed)
 
-    def _open(self, piece: Slice, reply: Reply) -> bool:
-        """Take the results out of a reply; return whether that worked."""
+    def _opened(self, piece: Slice, reply: Reply) -> tuple[list[Any], Failed | None]:
+        """Take the results out of a reply; return them, and what failed where that did."""
         try:
             with held_signals():  # what a handler raises is no fault of the results
-                results = reply.open()
+                return reply.open() if reply.done else [], None
         except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
             last = piece.start + reply.done - 1
             add_note(
                 error, f"raised while the results of items {piece.start} to {last} were loaded"
             )
-            self._fail(piece.start, error)
-            return False
-        self._settle(piece.start, results)
-        return True
+            return [], (piece.start, error)
 
-    def _settle(self, start: int, results: list[Any]) -> None:
-        self._results.settle(start, results)
-        if self._progress is not None:
-            self._progress(len(results))
+    def _failed(self, piece: Slice, failure: Failure) -> Failed:
+        """Return the item that a worker's failure belongs to, and the exception."""
+        error, index = unpack(failure), failure.item
+        if index is not None:
+            add_item_note(error, index, self.feed.item(index, piece))
+            return index, error
+        if isinstance(error, SerializationError):
+            error.index = piece.start  # it did not come to that one
+        add_note(error, "raised while a worker was set up (initializer, function)")
+        return piece.start, error
 
-    def _ripe(self) -> Iterator[tuple[int, list[Any]]]:
-        """Yield the finished chunks whose turn it is."""
-        for start, results, came in self._results.ripe():
-            self._waiting -= came
-            if results:
-                yield start, results
+    def _show_progress(self) -> None:
+        """Tell how many more items are finished."""
+        finished, self._shown = self.ledger.finished - self._shown, self.ledger.finished
+        if self._progress is not None and finished:
+            self._progress(finished)
 
     # Losses and limits ----------------------------------------------------------------------
 
@@ -416,7 +388,7 @@ class Engine:
         if self.withdrawn and not self._alone:
             self._alone = self._trial.over = True
             self._salvage()
-            self._take_back()
+            self._recall()
             self._start(0)
 
     def _check_deaths(self) -> None:
@@ -430,13 +402,11 @@ class Engine:
         if lost.stuck:
             self._leave_lock()
             return
-        held = None if running is None else self._out.get(running.chunk)
         self._futile += 1
-        if held is not None:
-            held.losses += 1
-            if held.losses > self.policy.retries:
-                item = running.item if running is not None else None
-                self._give_up_lost(lost, held, item)
+        if running is not None and running.chunk in self.ledger.out:
+            blame = self.ledger.lost(running.chunk, running.item)
+            if blame is not None:
+                self._give_up_lost(lost, blame)
         elif self._is_hopeless(lost):
             if not self.policy.withdraw or lost.ready:
                 raise WorkerLostError(explain_idle(lost), exitcode=lost.exitcode)
@@ -463,22 +433,10 @@ class Engine:
         futile = self._futile > max(MOST_FUTILE, self.policy.retries)
         return self.policy.retries == 0 or by_itself or futile
 
-    def _give_up_lost(self, lost: Lost, held: Chunk, item: int | None) -> None:
+    def _give_up_lost(self, lost: Lost, blame: Blame) -> None:
         """Give up on a chunk that cost its last worker, or on the one item of it that did."""
-        if item is None and held.piece.size > 1 and self.policy.retries:
-            self._split(held)
-            return
-        error = loss_error(lost, held.piece, held.losses, item, self.feed)
-        known = item is not None or held.piece.size == 1
-        if self.policy.return_exceptions and known and self.policy.retries:
-            self._leave_out(held, error.index if error.index is not None else 0, error)
-            return
-        start = held.piece.start
-        if self.policy.retries == 0:
-            # The others were started, too, and may not run twice: nothing of them counts.
-            start = min(chunk.piece.start for chunk in self._out.values())
-        # Items of the chunk before the guilty one are lost with it: nothing of it counts.
-        self._fail(start, error)
+        chunk, item = blame
+        self.ledger.give_up(blame, loss_error(lost, chunk.piece, chunk.losses, item, self.feed))
 
     def _check_time(self) -> None:
         """End the call, or the worker with a late item, when time is up."""
@@ -495,21 +453,21 @@ class Engine:
         late = {
             running.chunk: running.item
             for running in self.crew.running().values()
-            if running.chunk in self._out
+            if running.chunk in self.ledger.out
             and running.item is not None
             and now - running.since > policy.task_timeout
         }
         # Ending the crew makes the other running items run again. Where they must not, they are
         # waited for; that cannot take longer than their own limit.
         self._holding = bool(late) and policy.retries == 0
-        if late and not (self._holding and len(late) < len(self._out)):
+        if late and not (self._holding and len(late) < len(self.ledger.out)):
             self._give_up_on(late)
 
     def _give_up_on(self, late: dict[int, int]) -> None:
         """End the crew because of late items, {chunk: index}, and go on without those."""
         self._salvage()
         for number, index in late.items():
-            chunk = self._out.get(number)
+            chunk = self.ledger.out.get(number)
             if chunk is None:  # it was finished after all
                 continue
             error = TaskTimeoutError(
@@ -517,32 +475,11 @@ class Engine:
                 index=index,
                 seconds=self.policy.task_timeout,
             )
-            self._leave_out(chunk, index, error)
+            if not self.policy.return_exceptions:
+                add_item_note(error, index, self.feed.item(index, chunk.piece))
+            self.ledger.leave_out(number, index, error)
         self._holding = False
         self._restart()
-
-    def _leave_out(self, chunk: Chunk, index: int, error: AmorsizeError) -> None:
-        """Replace a chunk by what is before and after one of its items, which is given up."""
-        del self._out[chunk.number]
-        before, after = around(chunk.piece, index)
-        for piece in (before, after):
-            if piece.size:
-                self._number += 1
-                self._out[self._number] = Chunk(self._number, piece, chunk.losses)
-        if self.policy.return_exceptions:
-            self._settle(index, [error])
-        else:
-            add_item_note(error, index, self.feed.item(index, chunk.piece))
-            self._waiting -= 1
-            self._fail(index, error)
-
-    def _split(self, chunk: Chunk) -> None:
-        """Have the halves of a chunk run apart, to find the item whose data kills workers."""
-        del self._out[chunk.number]
-        middle = chunk.piece.start + chunk.piece.size // 2
-        for piece in halves(chunk.piece, middle):
-            self._number += 1
-            self._out[self._number] = Chunk(self._number, piece, chunk.losses - 1)
 
     def _salvage(self) -> None:
         """End the crew, keeping every result that was finished."""
@@ -553,31 +490,12 @@ class Engine:
 
     def _restart(self) -> None:
         """Hand out again what was out, in a new crew."""
-        if not self._out and self._results.failure is not None:
+        if not self.ledger.out and self.ledger.has_failed:
             return  # the loop ends here
-        self.retried += sum(chunk.piece.size for chunk in self._out.values())
-        self._take_back()
+        self.ledger.retry()
         self._start(self.workers)
 
-    def _take_back(self) -> None:
+    def _recall(self) -> None:
         """Have what was out handed out again."""
-        for chunk in self._out.values():
-            heappush(self._again, (chunk.piece.start, chunk.number, chunk))
-        self._out = {}
+        self.ledger.recall()
         self._trial.begin(self.workers)
-
-    # Ends -----------------------------------------------------------------------------------
-
-    def _fail(self, index: int, error: BaseException) -> None:
-        """Remember a failure; the earliest index wins, so later chunks no longer count."""
-        if self._results.fail(index, error):
-            self._forget_later()
-
-    def _cut(self, index: int) -> None:
-        """Remember that the results end before ``index``."""
-        if self._results.cut(index):
-            self._forget_later()
-
-    def _forget_later(self) -> None:
-        """Stop waiting for chunks that no longer count; their workers end with the crew."""
-        self._out = {n: c for n, c in self._out.items() if self._results.counts(c.piece.start)}

@@ -67,10 +67,12 @@ class Results:
         """Yield what may be given out now: (start, results that count, results that came)."""
         while self._finished:
             start, results = self._finished[0]
-            if self._ordered and start != self._next and self.counts(start):
+            counting = self.counts(start)
+            if self._ordered and counting and start != self._next:
                 return
             heappop(self._finished)
-            self._next = start + len(results)
+            if counting:  # else earlier ones may still come
+                self._next = start + len(results)
             bound = self._bound()
             yield (
                 start,

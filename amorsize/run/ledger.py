@@ -1,0 +1,270 @@
+"""The books of a run: where each item is, what failed first, and where the results end.
+
+A ledger has no clock, no workers and no I/O. The engine reports what happens, one method for each
+kind of event, and does what the answer says. Every item is in exactly one place: not issued yet, in
+a chunk that is out, in a chunk that must run again, finished, or yielded; or it no longer counts,
+because an earlier item failed or the results end before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+
+from ..tuples import NamedTuple
+from .chunks import Chunk, around, halves
+from .feed import Slice
+from .results import Results
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Blame", "Failed", "Ledger"]
+
+Failed = tuple[int, BaseException]  # index of an item, and what it raised
+
+
+class Blame(NamedTuple):
+    """A chunk whose retries are used up.
+
+    Attributes:
+        chunk: the chunk.
+        item: index of the item that ended the worker; None where any of the chunk may have.
+    """
+
+    chunk: Chunk
+    item: int | None
+
+
+class Ledger:
+    """The books of one run.
+
+    Args:
+        start: index of the first item.
+        ordered: whether results are yielded in the order of the items.
+        retries: how often the items that a lost worker held run again.
+        return_exceptions: whether an exception is a result.
+
+    Attributes:
+        out: the chunks that workers have, by number.
+        pending: number of items that were issued or finished, and not yielded.
+        finished: number of items that have a result.
+        retried: number of items that were to run again after a worker was lost.
+    """
+
+    def __init__(
+        self, start: int, *, ordered: bool, retries: int = 1, return_exceptions: bool = False
+    ) -> None:
+        self.out: dict[int, Chunk] = {}
+        self.pending = 0
+        self.finished = 0
+        self.retried = 0
+        self._retries = retries
+        self._return_exceptions = return_exceptions
+        self._again: list[tuple[int, int, Chunk]] = []  # a heap, by index of the first item
+        self._results = Results(start, ordered=ordered)
+        self._number = 0
+
+    # What is asked of it --------------------------------------------------------------------
+
+    @property
+    def has_retries(self) -> bool:
+        """Whether any chunk must run again."""
+        return bool(self._again)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether any item has failed."""
+        return self._results.failure is not None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether items from some index on no longer count."""
+        return self._results.is_cut
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the results end before the input does."""
+        return self._results.end is not None
+
+    @property
+    def unread(self) -> int:
+        """Number of finished chunks whose results are not yielded yet."""
+        return len(self._results)
+
+    def raise_failure(self, later: Exception | None) -> None:
+        """Raise what failed first.
+
+        Args:
+            later: what the input raised, after all items; None for nothing.
+        """
+        self._results.raise_failure(later)
+
+    # Handing out ----------------------------------------------------------------------------
+
+    def issue(self, piece: Slice) -> Chunk:
+        """Enter items that were taken from the input as a chunk that is out."""
+        self.pending += piece.size
+        return self._enter(piece)
+
+    def reissue(self) -> Chunk | None:
+        """Move the first chunk that must run again out; None where there is none."""
+        while self._again:
+            chunk = heappop(self._again)[2]
+            if self._results.counts(chunk.piece.start):
+                self.out[chunk.number] = chunk
+                return chunk
+            self.pending -= chunk.piece.size
+        return None
+
+    def recall(self) -> None:
+        """Have all chunks that are out run again: no worker has them any more."""
+        for chunk in self.out.values():
+            self._run_again(chunk)
+        self.out = {}
+
+    def retry(self) -> None:
+        """Have them run again after a worker was lost, which counts as a retry."""
+        self.retried += sum(chunk.piece.size for chunk in self.out.values())
+        self.recall()
+
+    def share(self, number: int, size: int) -> Slice | None:
+        """Take the first items off a chunk that no worker has begun; the others must run again.
+
+        Args:
+            number: of the chunk.
+            size: how many items, at most.
+
+        Returns:
+            The items, to be settled once they have run; None where the chunk no longer counts.
+        """
+        chunk = self.out.pop(number, None)
+        if chunk is None:
+            return None
+        piece, rest = halves(chunk.piece, chunk.piece.start + min(size, chunk.piece.size))
+        if rest.size:
+            self._number += 1
+            self._run_again(Chunk(self._number, rest, chunk.losses))
+        return piece
+
+    # Coming back ----------------------------------------------------------------------------
+
+    def returned(self, number: int) -> Slice:
+        """Take a chunk that is out and has run; return its items, to be settled."""
+        return self.out.pop(number).piece
+
+    def settle(self, piece: Slice, results: list[Any], failed: Failed | None = None) -> None:
+        """Enter what became of items that are in no chunk any more.
+
+        Args:
+            piece: the items.
+            results: of the first of them. Where these are not all and none failed, ``func`` raised
+                StopIteration, and the results end there.
+            failed: the item that failed, if one did.
+        """
+        self.pending -= piece.size - len(results)
+        self.finished += len(results)
+        if results:
+            self._results.settle(piece.start, results)
+        if failed is not None:
+            self._fail(*failed)
+        elif len(results) < piece.size and self._results.cut(piece.start + len(results)):
+            self._forget_later()
+
+    def ran(self, start: int, results: list[Any], failed: Failed | None = None) -> None:
+        """Enter what became of items that were never issued: the calling process ran them."""
+        self.pending += len(results)
+        self.settle(Slice(start, len(results)), results, failed)
+
+    def ripe(self) -> Iterator[tuple[int, list[Any]]]:
+        """Yield (index of the first item, results) of what is to be yielded now."""
+        for start, results, came in self._results.ripe():
+            self.pending -= came
+            if results:
+                yield start, results
+
+    # Losses ---------------------------------------------------------------------------------
+
+    def lost(self, number: int, item: int | None) -> Blame | None:
+        """Book the loss of the worker that had a chunk.
+
+        Where no retry is left and the guilty item is not known, the halves of the chunk run apart,
+        to find it.
+
+        Args:
+            number: of the chunk, which is out.
+            item: index of the item that ran; None where that is not known.
+
+        Returns:
+            What to give up; None where the items run again.
+        """
+        chunk = self.out[number]
+        piece, losses = chunk.piece, chunk.losses + 1
+        self.out[number] = chunk = Chunk(number, piece, losses)
+        if losses <= self._retries:
+            return None
+        if piece.size == 1:
+            item = piece.start
+        if item is not None or not self._retries:
+            return Blame(chunk, item)
+        del self.out[number]
+        for half in halves(piece, piece.start + piece.size // 2):
+            self._enter(half, losses - 1)
+        return None
+
+    def give_up(self, blame: Blame, error: BaseException) -> None:
+        """Give up what was blamed.
+
+        The items of the chunk before the guilty one are lost with it, so nothing of the chunk
+        counts. Without retries nothing of the other chunks that are out counts either: they were
+        begun, and must not run twice.
+
+        Args:
+            blame: what ``lost`` has returned.
+            error: what stands for the item, or is raised.
+        """
+        if self._return_exceptions and blame.item is not None and self._retries:
+            self.leave_out(blame.chunk.number, blame.item, error)
+            return
+        lost = [blame.chunk] if self._retries else self.out.values()
+        self._fail(min(chunk.piece.start for chunk in lost), error)
+
+    def leave_out(self, number: int, index: int, error: BaseException) -> None:
+        """Replace a chunk by what is before and after one of its items, which is given up.
+
+        Args:
+            number: of the chunk, which is out.
+            index: of the item.
+            error: what stands for it, or is raised.
+        """
+        chunk = self.out.pop(number)
+        for piece in around(chunk.piece, index):
+            if piece.size:
+                self._enter(piece, chunk.losses)
+        if self._return_exceptions:
+            self.settle(Slice(index, 1), [error])
+        else:
+            self.settle(Slice(index, 1), [], (index, error))
+
+    # Inside ---------------------------------------------------------------------------------
+
+    def _enter(self, piece: Slice, losses: int = 0) -> Chunk:
+        self._number += 1
+        chunk = self.out[self._number] = Chunk(self._number, piece, losses)
+        return chunk
+
+    def _run_again(self, chunk: Chunk) -> None:
+        heappush(self._again, (chunk.piece.start, chunk.number, chunk))
+
+    def _fail(self, index: int, error: BaseException) -> None:
+        """Enter a failure; the earliest index wins, so later chunks no longer count."""
+        if self._results.fail(index, error):
+            self._forget_later()
+
+    def _forget_later(self) -> None:
+        """Forget the chunks that no longer count; their workers end with the crew."""
+        for number, chunk in list(self.out.items()):
+            if not self._results.counts(chunk.piece.start):
+                del self.out[number]
+                self.pending -= chunk.piece.size
