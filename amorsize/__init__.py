@@ -12,7 +12,9 @@ import importlib
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .api import smart_imap, smart_imap_unordered, smart_map, smart_starmap
-    from .cache import (
+    from .decorator import ParallelFunction, parallelize
+    from .errors import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
+    from .memory.cache import (
         CacheStats,
         cache_stats,
         check_cache,
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
         import_cache,
         prune_expired_cache,
     )
-    from .decorator import ParallelFunction, parallelize
-    from .errors import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
     from .optimizer import OptimizationResult, optimize
     from .run.surroundings import carry_state
     from .show.report import RunReport
@@ -58,23 +58,23 @@ __all__ = [
 # Where each name lives: loaded when it is first used, so that an import costs next to nothing.
 _HOMES = {
     "AmorsizeError": "errors",
-    "CacheStats": "cache",
+    "CacheStats": "memory.cache",
     "OptimizationResult": "optimizer",
     "ParallelFunction": "decorator",
     "RunReport": "show.report",
     "SerializationError": "errors",
     "TaskTimeoutError": "errors",
     "WorkerLostError": "errors",
-    "cache_stats": "cache",
+    "cache_stats": "memory.cache",
     "carry_state": "run.surroundings",
-    "check_cache": "cache",
-    "clear_cache": "cache",
-    "export_cache": "cache",
-    "get_cache_dir": "cache",
-    "import_cache": "cache",
+    "check_cache": "memory.cache",
+    "clear_cache": "memory.cache",
+    "export_cache": "memory.cache",
+    "get_cache_dir": "memory.cache",
+    "import_cache": "memory.cache",
     "optimize": "optimizer",
     "parallelize": "decorator",
-    "prune_expired_cache": "cache",
+    "prune_expired_cache": "memory.cache",
     "smart_imap": "api",
     "smart_imap_unordered": "api",
     "smart_map": "api",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from operator import index
 
+from .call.session import Session
 from .options import DEFAULTS, Options, documented, make_options
 from .run.feed import Feed, guarded
-from .session import Session
 
 __all__ = [
     "plain_function",

@@ -8,9 +8,9 @@ from sys import modules
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from .api import session_of
+from .call.session import Session
 from .optimizer import OptimizationResult, optimize
 from .options import DEFAULTS, Options, documented, make_options
-from .session import Session
 from .show.report import RunReport
 
 __all__ = ["ParallelFunction", "parallelize"]

@@ -10,12 +10,12 @@ from itertools import chain, islice
 from time import perf_counter
 from typing import Any
 
-from .adviser import Adviser, assumed_items, count_workers, cut_by
 from .api import plain_function
-from .decide.machine import Machine
+from .call.adviser import Adviser, assumed_items, count_workers, cut_by
 from .decide.model import Costs, Profile
 from .decide.planner import Plan, fixed_chunksize
-from .decide.probe import Probe, peak_memory_bytes, pickling, profile_of
+from .measure.machine import Machine
+from .measure.probe import Probe, peak_memory_bytes, pickling, profile_of
 from .options import check_context, check_flag, check_jobs, check_seconds, check_whole
 from .units import counted, times
 

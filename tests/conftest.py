@@ -6,7 +6,8 @@ import threading
 import psutil
 import pytest
 
-from amorsize import adviser, cache, naming, remote
+from amorsize.call import adviser
+from amorsize.memory import cache, naming, remote
 from amorsize.run import kept
 
 # A shell's background jobs ignore Ctrl-C, and so would every program the tests start from one.

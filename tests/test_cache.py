@@ -19,7 +19,7 @@ from amorsize import (
     records,
     smart_map,
 )
-from amorsize.decide.machine import this_machine
+from amorsize.measure.machine import this_machine
 from tests import programs
 from tests.conftest import forget, record_files
 from tests.functions import busy_ms, double

@@ -348,7 +348,7 @@ class TestCosts:
         learned = adviser.machine_costs()
         assert learned != FIRST_COSTS
         (path,) = get_cache_dir().glob("costs_*.json")
-        source = "from amorsize import adviser; print(adviser.machine_costs().fork.base)"
+        source = "from amorsize.call import adviser; print(adviser.machine_costs().fork.base)"
         ended = programs.run_source(source, tmp_path)
         assert float(ended.out) == pytest.approx(learned.fork.base, rel=adviser.COSTS_DRIFT + 0.01)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from amorsize import cache, optimize, remote, smart_map
+from amorsize import optimize, smart_map
+from amorsize.memory import cache, remote
 from tests import programs
 from tests.conftest import forget, record_files
 from tests.functions import busy_ms

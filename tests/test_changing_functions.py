@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from amorsize import optimize, smart_imap, smart_map
-from amorsize.decide.coarse import coarse_digest
+from amorsize.identity.coarse import coarse_digest
 from tests import programs
 from tests.conftest import forget, record_files
 from tests.functions import busy_ms
@@ -167,7 +167,8 @@ def test_many_calls_write_one_record(kind):
 
 COUNTER = """
 import sys
-from amorsize import cache, get_cache_dir, smart_map
+from amorsize import get_cache_dir, smart_map
+from amorsize.memory import cache
 n = 0
 seen = []
 def light(x):

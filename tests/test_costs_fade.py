@@ -7,11 +7,13 @@ import time
 
 import pytest
 
-from amorsize import adviser, cache, get_cache_dir, records, smart_map, store
+from amorsize import get_cache_dir, smart_map
+from amorsize.call import adviser
 from amorsize.decide.learning import Seen, costs_drifted, faded_costs, has_drifted, learned_costs
-from amorsize.decide.machine import this_machine
 from amorsize.decide.model import FIRST_COSTS, Profile
-from amorsize.decide.probe import pickling
+from amorsize.measure.machine import this_machine
+from amorsize.measure.probe import pickling
+from amorsize.memory import cache, records, store
 from tests import programs
 from tests.conftest import forget, record_files
 from tests.functions import busy_ms
@@ -244,7 +246,7 @@ def test_the_first_lambda_costs_what_the_second_does(tmp_path):
     """cloudpickle is imported when a result first needs it, which takes 15 ms."""
     source = """
 import sys
-from amorsize.evidence import Evidence
+from amorsize.call.evidence import Evidence
 results = [lambda: 1 for _ in range(20)]
 evidence = Evidence()
 assert "cloudpickle" not in sys.modules

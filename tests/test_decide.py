@@ -26,7 +26,7 @@ from amorsize.decide.model import (
     time_bucket,
 )
 from amorsize.decide.planner import Situation, Way, fixed_chunksize, make_plan, next_chunksize
-from amorsize.decide.probe import Block, Probe, Stopwatch, Tally, pickling, profile_of
+from amorsize.measure.probe import Block, Probe, Stopwatch, Tally, pickling, profile_of
 
 ROOM = Situation(items=1_000, cpus=4, costs=FIRST_COSTS, ways=(Way("fork"),))
 TINY = Profile(item_seconds=3e-8, result_bytes=6, pickle_seconds=3e-8)

@@ -16,7 +16,7 @@ import sys
 import pytest
 
 from amorsize import smart_map
-from amorsize.decide.effects import Effects, effects_of
+from amorsize.identity.effects import Effects, effects_of
 from amorsize.show.hints import hints_for_effects
 from tests import functions as f
 from tests import programs
@@ -442,7 +442,7 @@ def test_other_versions_bytecode_says_the_same(version):
 OTHER_VERSIONS = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from amorsize.decide.effects import effects_of
+from amorsize.identity.effects import effects_of
 seen, table = [], {}
 def one(x, y):
     seen[y] = x

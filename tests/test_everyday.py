@@ -337,7 +337,7 @@ KINDS |= {first: ("", "from typing import *", first, second) for first, second i
 
 PROGRAM = """
 import json
-from amorsize.decide.fingerprint import fingerprint
+from amorsize.identity.fingerprint import fingerprint
 def over(value):
     return lambda x: (x, value)
 first = fingerprint(over({first}))

@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 
 from amorsize import parallelize
-from amorsize.decide.coarse import coarse_digest
-from amorsize.decide.fingerprint import fingerprint
+from amorsize.identity.coarse import coarse_digest
+from amorsize.identity.fingerprint import fingerprint
 
 
 def make(source, name="f", **names):
@@ -612,7 +612,7 @@ def test_pickling_an_instance_changes_nothing():
 PROGRAM = """
 import enum, re
 from dataclasses import dataclass
-from amorsize.decide.fingerprint import fingerprint
+from amorsize.identity.fingerprint import fingerprint
 K = {"a", "b", "c"}
 @dataclass
 class Point:

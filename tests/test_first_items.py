@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from amorsize import adviser, smart_imap, smart_map
+from amorsize import smart_imap, smart_map
+from amorsize.call import adviser
+from amorsize.call.evidence import Evidence
 from amorsize.decide.model import Profile
-from amorsize.decide.probe import Block, Probe, profile_of
-from amorsize.evidence import Evidence
+from amorsize.measure.probe import Block, Probe, profile_of
 from tests.load import first_undisturbed
 
 MARK = Path(tempfile.gettempdir(), f"amorsize-loaded-{os.getpid()}")

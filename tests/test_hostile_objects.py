@@ -10,9 +10,9 @@ from unittest import mock
 import pytest
 
 from amorsize import smart_map
-from amorsize.decide.fingerprint import fingerprint
-from amorsize.decide.probe import pickling
-from amorsize.decide.uses import uses
+from amorsize.identity.fingerprint import fingerprint
+from amorsize.identity.uses import uses
+from amorsize.measure.probe import pickling
 from amorsize.run import kept
 from tests import programs
 
@@ -226,7 +226,7 @@ def test_a_program_with_odd_modules_goes_on(tmp_path):
 
 def test_an_interrupt_during_a_walk_is_not_swallowed(monkeypatch):
     """Ctrl-C and SystemExit that arrive while an object is looked at end the call."""
-    from amorsize.decide import encoders
+    from amorsize.identity import encoders
 
     for error in (KeyboardInterrupt, SystemExit):
 

@@ -14,7 +14,8 @@ MB = 1_000_000
 
 NEEDY = """
 import sys
-from amorsize import cache, smart_map
+from amorsize import smart_map
+from amorsize.memory import cache
 
 def touch(size):
     data = bytearray(size)
@@ -63,7 +64,8 @@ def test_what_items_need_in_the_caller_is_remembered(tmp_path):
 
 LIMITED = """
 import os, time
-from amorsize import adviser, smart_map
+from amorsize import smart_map
+from amorsize.call import adviser
 adviser.free_memory = lambda: 600_000_000  # of a smaller machine
 
 def wait_with_100_mb(_):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from amorsize.decide.probe import Block, Tally
+from amorsize.measure.probe import Block, Tally
 from amorsize.run.judge import JUDGE_SECONDS, RETREAT_PAUSE, RETREAT_TIMES, Judge
 
 STEP = 1.01 * JUDGE_SECONDS  # whatever the clock rounds

@@ -12,8 +12,9 @@ import time
 import psutil
 import pytest
 
-from amorsize import adviser, smart_map
-from amorsize.decide.machine import ASKED
+from amorsize import smart_map
+from amorsize.call import adviser
+from amorsize.measure.machine import ASKED
 from amorsize.run import kept, shared
 from tests import changing, programs, slow_import
 from tests.functions import imports_late

@@ -7,9 +7,9 @@ import types
 import pytest
 
 from amorsize import smart_imap, smart_map
-from amorsize.decide import fingerprint as fingerprints
-from amorsize.decide.fingerprint import fingerprint, walk_seconds
-from amorsize.session import LOOK_UP_SECONDS, WALK_SHARE
+from amorsize.call.session import LOOK_UP_SECONDS, WALK_SHARE
+from amorsize.identity import fingerprint as fingerprints
+from amorsize.identity.fingerprint import fingerprint, walk_seconds
 
 CONFIG = {f"key{n}": {"a": n, "b": [n, n + 1]} for n in range(120)}
 

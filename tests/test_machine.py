@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from amorsize.decide import machine as m
+from amorsize.measure import machine as m
 
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 MEMINFO = "MemTotal:  8000000 kB\nMemFree: 1 kB\nMemAvailable:  4000000 kB\n"
@@ -102,7 +102,7 @@ def test_taskset_is_seen():
     cpu = min(os.sched_getaffinity(0))
     code = (
         f"import os; os.sched_setaffinity(0, {{{cpu}}}); "
-        "from amorsize.decide.machine import this_machine; print(this_machine().cpus)"
+        "from amorsize.measure.machine import this_machine; print(this_machine().cpus)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
@@ -173,7 +173,7 @@ def test_fork_is_left_alone_while_another_thread_may_hold_a_lock():
 def test_the_default_start_method_is_known_without_multiprocessing():
     """The guess made before multiprocessing is imported is what multiprocessing says."""
     code = (
-        "import sys; from amorsize.decide.machine import default_start_method as d; a = d(); "
+        "import sys; from amorsize.measure.machine import default_start_method as d; a = d(); "
         "assert 'multiprocessing' not in sys.modules; import multiprocessing; "
         "assert a == multiprocessing.get_start_method(), a"
     )
@@ -209,7 +209,7 @@ def test_a_real_quota_is_seen(real_group):
     source = (
         "import os, sys\n"
         "open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
-        "from amorsize.decide.machine import read_machine\n"
+        "from amorsize.measure.machine import read_machine\n"
         "print(read_machine())\n"
     )
     done = subprocess.run(

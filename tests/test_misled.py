@@ -9,9 +9,11 @@ from functools import partial
 
 import pytest
 
-from amorsize import TaskTimeoutError, adviser, cache, smart_imap, smart_map
+from amorsize import TaskTimeoutError, smart_imap, smart_map
+from amorsize.call import adviser
 from amorsize.decide.learning import bounded_costs
 from amorsize.decide.model import FIRST_COSTS, Costs, StartCost
+from amorsize.memory import cache
 from amorsize.run import worker
 from tests import functions as f
 

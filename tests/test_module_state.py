@@ -10,7 +10,7 @@ import time
 import pytest
 
 from amorsize import SerializationError, smart_map
-from amorsize.decide.uses import uses
+from amorsize.identity.uses import uses
 from tests import programs
 
 FRESH = ["spawn", "forkserver"]

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from amorsize import TaskTimeoutError, smart_map
-from amorsize.decide.machine import oom_kills, usable_cpus
+from amorsize.measure.machine import oom_kills, usable_cpus
 from amorsize.run import processes, worker
 from tests import functions as f
 from tests import programs

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from amorsize import OptimizationResult, optimize, smart_map
-from amorsize.decide.machine import this_machine
+from amorsize.measure.machine import this_machine
 from tests import functions as f
 
 

@@ -9,13 +9,13 @@ import venv
 
 import pytest
 
-from amorsize.decide import owners
+from amorsize.identity import owners
 from tests import programs
 
 PROGRAM = """
 import json, sys
-from amorsize.decide.fingerprint import fingerprint
-from amorsize.decide.owners import owner
+from amorsize.identity.fingerprint import fingerprint
+from amorsize.identity.owners import owner
 import {module} as module
 def f(x):
     return x * module.N
@@ -93,7 +93,7 @@ def test_a_copied_amorsize_is_not_the_users(tmp_path):
         import sys
         sys.path.insert(0, "link")
         import amorsize.api
-        from amorsize.decide import owners
+        from amorsize.identity import owners
         mine = [m for m in sys.modules if m.partition(".")[0] == "amorsize"]
         print(amorsize.__file__, {owners.owner(m) for m in mine}, owners.owner("__main__"))
     """
@@ -172,7 +172,7 @@ def test_namespace_packages_are_whose_their_folder_is(tmp_path):
         import sys
         sys.path += ["{folder}/here", "{folder}/site-packages"]
         import space_here.part, space_site.part
-        from amorsize.decide.owners import owner
+        from amorsize.identity.owners import owner
         print(*map(owner, ["space_here", "space_here.part", "space_site", "space_site.part"]))
     """
     ended = programs.run_source(textwrap.dedent(source).format(folder=tmp_path), tmp_path)
@@ -185,7 +185,7 @@ def test_pythons_folder_is_known_in_a_venv_behind_a_link(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "env", target_is_directory=True)
     source = """
         import json, queue
-        from amorsize.decide.owners import owner
+        from amorsize.identity.owners import owner
         print(*map(owner, ["json", "queue", "os", "_struct", "amorsize", "__main__"]))
     """
     path = tmp_path / "program.py"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from amorsize import cache, clear_cache, remote, smart_map, store
+from amorsize import clear_cache, smart_map
+from amorsize.memory import cache, remote, store
 from tests import programs
 from tests.conftest import forget
 from tests.functions import busy_ms
@@ -259,7 +260,7 @@ class TestFolder:
         source = (
             "import os, sys\n"
             "from urllib import parse\n"
-            "from amorsize import remote\n"
+            "from amorsize.memory import remote\n"
             "os.setgid(65534); os.setuid(65534)\n"
             "assert remote.fetch([sys.argv[1]]) == [b'root']\n"
             "remote.publish(sys.argv[1], b'other', 60)\n"

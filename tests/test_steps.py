@@ -4,8 +4,8 @@ import pytest
 
 from amorsize.decide.model import FIRST_COSTS, MOST_WAITING_WORKERS, Profile
 from amorsize.decide.planner import Situation, Way, make_plan
-from amorsize.decide.probe import Block
 from amorsize.decide.steps import Stage, Step, Steps
+from amorsize.measure.probe import Block
 from amorsize.run.judge import STEP_SECONDS, TRIAL_SECONDS, Trial
 
 CPUS = 2

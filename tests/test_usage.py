@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from amorsize.decide import usage
-from amorsize.decide.probe import CLAIMED, PROVED, UNKNOWN, Block, Probe, Stopwatch, examined
-from amorsize.decide.usage import Helpers, Surroundings, surroundings
+from amorsize.measure import usage
+from amorsize.measure.probe import CLAIMED, PROVED, UNKNOWN, Block, Probe, Stopwatch, examined
+from amorsize.measure.usage import Helpers, Surroundings, surroundings
 from tests.load import busy_loops
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these figures")

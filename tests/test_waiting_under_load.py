@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from amorsize import smart_map
-from amorsize.decide.machine import usable_cpus
+from amorsize.measure.machine import usable_cpus
 from tests import programs
 from tests.load import busy_loops
 
@@ -102,7 +102,7 @@ def test_what_computes_beside_a_spinning_thread_gets_no_more_workers_than_cpus()
 HELPED = """
 import subprocess, sys
 from amorsize import smart_map
-from amorsize.decide.machine import usable_cpus
+from amorsize.measure.machine import usable_cpus
 
 server = subprocess.Popen(
     [sys.executable, "-S", "-u", "-c", "for line in open(0): print(sum(range(400_000)))"],
@@ -139,7 +139,7 @@ JOBLIB = """
 import warnings
 warnings.simplefilter("ignore")
 from amorsize import smart_map
-from amorsize.decide.machine import usable_cpus
+from amorsize.measure.machine import usable_cpus
 from joblib import parallel_config
 from sklearn.ensemble import RandomForestClassifier
 

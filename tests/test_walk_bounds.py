@@ -17,9 +17,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from amorsize.decide.fingerprint import fingerprint
-from amorsize.decide.uses import uses
-from amorsize.decide.walk import MOST_NODES, Walk
+from amorsize.identity.fingerprint import fingerprint
+from amorsize.identity.uses import uses
+from amorsize.identity.walk import MOST_NODES, Walk
 from tests import programs
 
 MOST_CALLS = 100_000  # of functions, in Python and in C: 20 ms at most
@@ -198,7 +198,7 @@ def test_links_within_sets_count():
 
 PROGRAM = """
 import json
-from amorsize.decide.fingerprint import fingerprint
+from amorsize.identity.fingerprint import fingerprint
 class Node:
     def __init__(self, name, *parts):
         self.name, self.parts = name, parts

@@ -14,11 +14,11 @@ from amorsize import (
     smart_map,
     smart_starmap,
 )
-from amorsize.decide.machine import Machine, waiting_programs
+from amorsize.call.outcome import contradictions, others
 from amorsize.decide.model import FIRST_COSTS, Profile
 from amorsize.decide.planner import Candidate, Situation, Way, make_plan, plan_for_little
+from amorsize.measure.machine import Machine, waiting_programs
 from amorsize.options import Options
-from amorsize.outcome import contradictions, others
 from amorsize.show.hints import hints_for_run
 from amorsize.show.report import RunReport, describe
 from amorsize.units import counted, times

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..decide.model import Profile
-from ..decide.probe import CLAIMED, UNKNOWN, Block, Tally
+from ..measure.probe import CLAIMED, UNKNOWN, Block, Tally
 from .chunks import Span
 from .worker import Reply
 

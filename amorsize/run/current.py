@@ -22,12 +22,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 
-from ..decide.atoms import ATOMS
-from ..decide.codes import describe, hash_of
-from ..decide.looking import content_of
-from ..decide.uses import Owner, Uses
-from ..decide.walk import MISSING
 from ..errors import SerializationError
+from ..identity.atoms import ATOMS
+from ..identity.codes import describe, hash_of
+from ..identity.looking import content_of
+from ..identity.uses import Owner, Uses
+from ..identity.walk import MISSING
 from ..lookup import load
 from ..tuples import NamedTuple
 from . import homes

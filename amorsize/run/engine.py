@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from math import ceil
 
-from ..decide.probe import Stopwatch
 from ..errors import SerializationError, TaskTimeoutError, WorkerLostError
+from ..measure.probe import Stopwatch
 from ..signals import held_signals
 from ..units import counted
 from .chunks import Chunk

@@ -22,8 +22,8 @@ from io import BytesIO
 from pickle import Unpickler
 from typing import Any
 
-from ..decide.atoms import ATOMS
-from ..decide.looking import MISSING
+from ..identity.atoms import ATOMS
+from ..identity.looking import MISSING
 from ..tuples import NamedTuple
 from .known import held
 from .pickler import Pickler, Way

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..decide.probe import Block, Tally
 from ..decide.steps import Stage, Step
+from ..measure.probe import Block, Tally
 
 __all__ = ["Judge", "Trial"]
 

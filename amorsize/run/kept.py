@@ -17,11 +17,11 @@ import sys
 import threading
 import time
 
-from ..decide.forking import IDLE_THREAD
-from ..decide.owners import is_users
-from ..decide.uses import Uses
 from ..errors import SerializationError
+from ..identity.owners import is_users
+from ..identity.uses import Uses
 from ..lookup import loaded
+from ..measure.forking import IDLE_THREAD
 from .crew import Lost, Running, Task
 from .current import Current
 from .processes import ProcessCrew

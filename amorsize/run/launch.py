@@ -24,8 +24,8 @@ from multiprocessing import spawn
 from multiprocessing.connection import wait
 from typing import Any
 
+from ..measure.system import read_file
 from ..signals import held_signals
-from ..system import read_file
 from .unwarned import fork_unwarned
 
 TYPE_CHECKING = False

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 
 from ..decide.planner import worker_bytes
-from ..system import read_file
+from ..measure.system import read_file
 
 __all__ = ["WorkerMemory"]
 

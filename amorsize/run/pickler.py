@@ -34,9 +34,9 @@ from typing import Any, cast
 
 from cloudpickle import cloudpickle
 
-from ..decide.codes import describe
-from ..decide.helpers import is_held
-from ..decide.looking import namespace_of
+from ..identity.codes import describe
+from ..identity.looking import namespace_of
+from ..measure.helpers import is_held
 from . import homes, known, making
 from .reductions import MADE_HERE, PROTOCOL, reducer_of
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any
 
-from ..decide.machine import oom_kills
 from ..errors import SerializationError
+from ..measure.machine import oom_kills
 from ..signals import held_signals
 from . import logs, tracker, worker
 from .channel import END, Frames, Tasks, reply_pipe

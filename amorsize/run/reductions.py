@@ -22,7 +22,7 @@ from contextlib import suppress
 from io import BytesIO
 from operator import methodcaller
 
-from ..system import memory_regions
+from ..measure.system import memory_regions
 from ..tuples import NamedTuple
 
 TYPE_CHECKING = False

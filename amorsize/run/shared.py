@@ -17,7 +17,7 @@ import sys
 import weakref
 from contextlib import suppress
 
-from ..system import read_file
+from ..measure.system import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

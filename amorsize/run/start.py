@@ -83,7 +83,7 @@ def _start_fresh(
 ) -> Crew:
     """Start workers that inherit nothing, or take kept ones; see ``start_crew``."""
     load("amorsize.run.kept")  # forked workers do without all of this
-    from ..decide.uses import uses
+    from ..identity.uses import uses
     from . import kept
     from .current import current_values
     from .known import named

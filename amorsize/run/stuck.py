@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from ..system import PROCESSOR, read_file
+from ..measure.system import PROCESSOR, read_file
 
 __all__ = ["deadlock"]
 

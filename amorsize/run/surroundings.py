@@ -23,7 +23,7 @@ from importlib import import_module
 
 from ..errors import SerializationError
 from ..lookup import loaded
-from ..system import read_file
+from ..measure.system import read_file
 from ..tuples import NamedTuple
 from . import logs
 from .transport import dumps_by_value, loads

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["fork_unwarned", "rewarn"]
 
 # What Python 3.12 and later say of a fork beside other threads. Whether that is safe is decided
-# before (``decide.forking``).
+# before (``measure.forking``).
 _WARNING = re.compile("This process .*is multi-threaded, use of fork")
 
 

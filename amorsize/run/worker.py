@@ -19,8 +19,8 @@ from functools import partial
 from itertools import count
 from struct import Struct
 
-from ..decide.probe import cpu_seconds, queued_seconds, with_queue
 from ..lookup import loaded
+from ..measure.probe import cpu_seconds, queued_seconds, with_queue
 from ..signals import restore_signals
 from ..tuples import NamedTuple
 from . import known, logs, tracker

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..decide.effects import Effects
 from ..decide.model import Costs, Profile, travel_seconds
 from ..decide.planner import Plan, Situation, Way, make_plan
+from ..identity.effects import Effects
 from ..units import counted, duration, times
 
 __all__ = ["hints_for_effects", "hints_for_items", "hints_for_run"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..decide.machine import Machine
 from ..decide.model import Profile
 from ..decide.planner import Plan
+from ..measure.machine import Machine
 from ..units import counted, duration, times
 
 TYPE_CHECKING = False

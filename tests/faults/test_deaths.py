@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from amorsize import smart_map
-from amorsize.decide.machine import default_start_method
+from amorsize.measure.machine import default_start_method
 from amorsize.run import shared
 from tests import functions as f
 from tests import programs

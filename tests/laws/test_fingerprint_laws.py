@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amorsize.decide.fingerprint import fingerprint
+from amorsize.identity.fingerprint import fingerprint
 
 atoms = (
     st.none()

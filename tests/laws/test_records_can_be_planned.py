@@ -6,9 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from amorsize import records
 from amorsize.decide.learning import bounded_costs, merged_profile
-from amorsize.decide.machine import Machine
 from amorsize.decide.model import FIRST_COSTS, Costs, Crowd, Profile, StartCost, chunking
 from amorsize.decide.planner import (
     Situation,
@@ -18,7 +16,9 @@ from amorsize.decide.planner import (
     next_chunksize,
     plan_for_little,
 )
-from amorsize.records import FORMAT, Environment, Record
+from amorsize.measure.machine import Machine
+from amorsize.memory import records
+from amorsize.memory.records import FORMAT, Environment, Record
 from amorsize.show.hints import hints_for_run
 from amorsize.show.report import describe, describe_candidates
 

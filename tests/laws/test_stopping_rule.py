@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amorsize.call.evidence import PROBE_SECONDS
+from amorsize.call.session import LOOK_AGAIN, LOOK_UP_SECONDS
 from amorsize.decide.model import FIRST_COSTS
 from amorsize.decide.planner import Situation, Way, make_plan, plan_for_little
-from amorsize.decide.probe import Block, Probe, profile_of
-from amorsize.evidence import PROBE_SECONDS
-from amorsize.session import LOOK_AGAIN, LOOK_UP_SECONDS
+from amorsize.measure.probe import Block, Probe, profile_of
 
 COSTS = FIRST_COSTS._replace(crowding=1e-9, error=0.05)
 CPUS = 4

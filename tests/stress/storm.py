@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 
-from amorsize import cache
-from amorsize.decide.machine import this_machine
 from amorsize.decide.model import Profile
+from amorsize.measure.machine import this_machine
+from amorsize.memory import cache
 
 FUNCTIONS = [f"{number:016x}" for number in range(40)]
 

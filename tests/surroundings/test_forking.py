@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from amorsize.decide.forking import fork_danger
+from amorsize.measure.forking import fork_danger
 from tests import programs
 
 
@@ -210,7 +210,7 @@ import asyncio, os, queue, threading, time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
 from amorsize import smart_map
-from amorsize.decide.helpers import needs_threads
+from amorsize.measure.helpers import needs_threads
 
 main = os.getpid()
 
@@ -287,7 +287,7 @@ def test_a_thread_that_has_started_others_and_waits_for_them_serves_nobody(tmp_p
     """The main program names queues, too."""
     source = """
 import queue, threading
-from amorsize.decide.helpers import needs_threads
+from amorsize.measure.helpers import needs_threads
 found, unread = [], queue.Queue()
 def puts(x):
     unread.put(x)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import sys
 
-from .decide.codes import digest_of
-from .decide.machine import Machine
-from .decide.model import TIME_BUCKETS, Costs, Profile, StartCost, size_bucket, time_bucket
-from .lookup import load
-from .tuples import NamedTuple
+from ..decide.model import TIME_BUCKETS, Costs, Profile, StartCost, size_bucket, time_bucket
+from ..identity.codes import digest_of
+from ..lookup import load
+from ..measure.machine import Machine
+from ..tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

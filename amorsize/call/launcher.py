@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ..errors import SerializationError, WorkerLostError
+from ..measure.machine import ASKED, usable_cpus
+from ..options import Options
+from ..run.feed import Feed
+from ..signals import held_signals
 from .adviser import Adviser, inherits
-from .decide.machine import ASKED, usable_cpus
-from .errors import SerializationError, WorkerLostError
-from .lookup import load
-from .options import Options
-from .run.feed import Feed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .run.crew import Crew, Task
-    from .run.inline import InlineCrew
-    from .run.memory import WorkerMemory
-    from .run.worker import Call
+    from ..run.crew import Crew, Task
+    from ..run.inline import InlineCrew
+    from ..run.memory import WorkerMemory
+    from ..run.worker import Call
 
 __all__ = ["Launcher"]
 
@@ -53,9 +53,10 @@ class Launcher:
         cpu_share: float,
         memory: WorkerMemory,
     ) -> None:
-        # Now: later there may be no descriptor to open them with.
-        load("amorsize.run.inline")
-        load("amorsize.run.start")
+        with held_signals():  # now: later there may be no descriptor to open them with
+            from ..run.inline import InlineCrew
+            from ..run.start import start_crew
+        self._inline_crew, self._start_crew = InlineCrew, start_crew
         self._func = func
         self._shipped = shipped
         self._feed = feed
@@ -78,8 +79,7 @@ class Launcher:
             OSError: so many cannot be started, but fewer might.
             SerializationError: the function cannot be sent, and must run in workers.
         """
-        from .run.start import start_crew
-        from .run.worker import BUSY_SHARE, Setup, Threads
+        from ..run.worker import BUSY_SHARE, Setup, Threads
 
         method, options, call = self._adviser.method, self._options, self._call()
         if not workers:
@@ -90,7 +90,7 @@ class Launcher:
         self._memory.begin()
         setup = Setup(call, options.initializer, options.initargs, threads=threads)
         try:
-            return start_crew(
+            return self._start_crew(
                 method,
                 workers,
                 setup,
@@ -116,7 +116,7 @@ class Launcher:
         Raises:
             WorkerLostError: fork was asked for.
         """
-        from .run.losses import explain_stuck
+        from ..run.losses import explain_stuck
 
         adviser = self._adviser
         if adviser.method != "fork":
@@ -128,7 +128,7 @@ class Launcher:
 
     def _call(self) -> Call:
         """Return what workers are to run, for those started as the adviser says now."""
-        from .run.worker import Call
+        from ..run.worker import Call
 
         feed, inherited = self._feed, inherits(self._adviser.method)
         return Call(
@@ -140,12 +140,11 @@ class Launcher:
 
     def _inline(self, call: Call) -> InlineCrew:
         """Return the crew of the caller alone: here are the function itself, and the input."""
-        from .run.inline import InlineCrew
-        from .run.worker import Setup
+        from ..run.worker import Setup
 
         options = self._options
         call = call._replace(func=self._func, columns=self._feed.columns)
-        return InlineCrew(Setup(call, options.initializer, options.initargs))
+        return self._inline_crew(Setup(call, options.initializer, options.initargs))
 
     def _warn(self, text: str) -> None:
         """Say something in the report, once however many crews are started."""

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from .lookup import load
-from .tuples import NamedTuple
+from ..lookup import load
+from ..tuples import NamedTuple
 
 __all__ = [
     "Entry",

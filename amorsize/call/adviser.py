@@ -13,10 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from threading import active_count
 
-from . import cache
-from .decide.coarse import coarse_digest
-from .decide.forking import got_stuck, remember_stuck
-from .decide.learning import (
+from ..decide.learning import (
     Seen,
     bounded_costs,
     costs_drifted,
@@ -25,15 +22,7 @@ from .decide.learning import (
     learned_costs,
     merged_profile,
 )
-from .decide.machine import (
-    ASKED,
-    choose_start_method,
-    free_memory,
-    most_children,
-    resident_bytes,
-    this_machine,
-)
-from .decide.model import (
+from ..decide.model import (
     FIRST_COSTS,
     MOST_WAITING_WORKERS,
     WAITING_SHARE,
@@ -43,7 +32,7 @@ from .decide.model import (
     start_seconds,
     time_bucket,
 )
-from .decide.planner import (
+from ..decide.planner import (
     SPAWNED_WORKER_BYTES,
     Plan,
     Situation,
@@ -51,10 +40,21 @@ from .decide.planner import (
     make_plan,
     plan_for_little,
 )
-from .lookup import load, loaded
-from .naming import Name, is_settled, name_of, name_of_code
-from .options import count_jobs, environment_cap
-from .units import duration, memory
+from ..identity.coarse import coarse_digest
+from ..lookup import load, loaded
+from ..measure.forking import got_stuck, remember_stuck
+from ..measure.machine import (
+    ASKED,
+    choose_start_method,
+    free_memory,
+    most_children,
+    resident_bytes,
+    this_machine,
+)
+from ..memory import cache
+from ..memory.naming import Name, is_settled, name_of, name_of_code
+from ..options import count_jobs, environment_cap
+from ..units import duration, memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -318,8 +318,8 @@ class Adviser:
         if got_stuck(self.func):
             self.leave_fork()
         elif active_count() > 1:
-            load("amorsize.decide.helpers")
-            from .decide.helpers import needs_threads  # few programs have other threads
+            load("amorsize.measure.helpers")
+            from ..measure.helpers import needs_threads  # few programs have other threads
 
             if reason := needs_threads(self.func):
                 self.method, self.method_reason = "forkserver", reason

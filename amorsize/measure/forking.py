@@ -24,7 +24,7 @@ import types
 from collections.abc import Callable
 
 from ..lookup import load, loaded
-from ..system import count_threads, read_file
+from .system import count_threads, read_file
 
 __all__ = ["IDLE_THREAD", "fork_danger", "got_stuck", "remember_stuck"]
 
@@ -159,7 +159,7 @@ def _native_danger(*, about_to: bool) -> str:
         return ""
     if not about_to and others == len(_looked[0]):
         return _looked[1]
-    load("amorsize.decide.natives")
+    load("amorsize.measure.natives")
     from .natives import native_threads, thread_owners  # few programs have such threads
 
     python = {thread.native_id for thread in threading.enumerate() if thread.native_id is not None}

@@ -25,7 +25,7 @@ from .contents import (
     series,
 )
 from .encoders import ENCODERS, named
-from .looking import attributes, fetch, module_of, mro, qualname
+from .looking import attributes, fetch, module_of, mro, namespace, qualname
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def encoder_of(kind: type) -> Callable[[Walk, Any], None]:
         encode = ENCODERS.get(id(base)) or _KINDS.get((module_of(base), qualname(base)))
         if encode is not None:
             return encode
+        if "_amorsize_parallel" in namespace(base):
+            return _parallel
     return instance
 
 
@@ -223,7 +225,6 @@ _KINDS: dict[tuple[str, str], Callable[[Walk, Any], None]] = {
     ("_thread", "lock"): named,
     ("_threading_local", "local"): kind_of,
     ("_weakrefset", "WeakSet"): kind_of,
-    ("amorsize.decorator", "ParallelFunction"): _parallel,
     # Its tuple of options is in the order of a set.
     ("attr.validators", "_InValidator"): by("_original_options"),
     ("array", "array"): _raw,

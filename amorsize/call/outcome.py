@@ -9,25 +9,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from ..decide.learning import MOST_CROWDING, Seen
+from ..decide.model import FRESH_METHODS, SHARED_FROM_BYTES, WAITING_SHARE, Profile, slowdown
+from ..decide.planner import Plan
+from ..measure.machine import resident_bytes, this_machine, usable_cpus, waiting_programs
+from ..measure.probe import Tally, profile_of
+from ..options import Options, environment_cap
+from ..tuples import NamedTuple
+from ..units import counted, duration
 from .adviser import Adviser, cut_by, machine_costs
-from .decide.learning import MOST_CROWDING, Seen
-from .decide.machine import resident_bytes, this_machine, usable_cpus, waiting_programs
-from .decide.model import FRESH_METHODS, SHARED_FROM_BYTES, WAITING_SHARE, Profile, slowdown
-from .decide.planner import Plan
-from .decide.probe import Tally, profile_of
 from .evidence import Evidence
-from .options import Options, environment_cap
-from .tuples import NamedTuple
-from .units import counted, duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .decide.steps import Steps
-    from .run.chunks import Span
-    from .run.engine import Engine
-    from .show.report import RunReport
+    from ..decide.steps import Steps
+    from ..run.chunks import Span
+    from ..run.engine import Engine
+    from ..show.report import RunReport
 
 __all__ = ["Outcome", "chunk_gaps", "contradictions", "others"]
 
@@ -164,7 +164,7 @@ class Outcome(NamedTuple):
         )
         if engine.workers <= cpus and self.steps is None:
             return known.waiting_workers
-        from .decide.steps import Stage, Steps  # few runs have more workers than CPUs
+        from ..decide.steps import Stage, Steps  # few runs have more workers than CPUs
 
         steps = self.steps
         if steps is None:
@@ -249,7 +249,7 @@ class Outcome(NamedTuple):
 
     def report(self) -> RunReport:
         """Return what was decided and what happened."""
-        from .show.report import RunReport  # few calls want to see it
+        from ..show.report import RunReport  # few calls want to see it
 
         engine, adviser, plan, early = self.engine, self.adviser, self.plan, self.ended_early
         profile = self.profile()
@@ -326,8 +326,8 @@ class Outcome(NamedTuple):
 
     def _hints(self, profile: Profile, *, used: bool, busy: str) -> list[str]:
         """Return what would make the call faster, and what it does that workers lose."""
-        from .decide.effects import effects_of
-        from .show.hints import hints_for_effects
+        from ..identity.effects import effects_of
+        from ..show.hints import hints_for_effects
 
         found = [] if self.ended_early else self._hints_for_speed(profile, used=used, busy=busy)
         in_processes = used and self.plan is not None and self.plan.executor == "process"
@@ -337,7 +337,7 @@ class Outcome(NamedTuple):
 
     def _hints_for_speed(self, profile: Profile, *, used: bool, busy: str) -> list[str]:
         """Return what would make the call faster."""
-        from .show.hints import hints_for_run
+        from ..show.hints import hints_for_run
 
         crew = self.engine.crew if self.engine is not None else None
         started = crew is not None and not crew.reused

@@ -12,10 +12,10 @@ import types
 from collections.abc import Callable, Hashable
 from functools import partial
 
-from .decide.coarse import coarse_digest
-from .decide.codes import make_room
-from .decide.fingerprint import fingerprint, is_known
-from .tuples import NamedTuple
+from ..identity.coarse import coarse_digest
+from ..identity.codes import make_room
+from ..identity.fingerprint import fingerprint, is_known
+from ..tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from io import FileIO
 
-from .tuples import NamedTuple
+from ..tuples import NamedTuple
 
 __all__ = ["PROCESSOR", "Region", "count_threads", "memory_regions", "read_file"]
 

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from io import FileIO
 from struct import unpack
 
-from ..system import PROCESSOR, Region, memory_regions, read_file
+from .system import PROCESSOR, Region, memory_regions, read_file
 
 __all__ = ["native_threads", "thread_ids", "thread_owners"]
 

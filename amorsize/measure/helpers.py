@@ -17,9 +17,8 @@ import types
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from .codes import describe
-from .forking import IDLE_THREAD
-from .looking import (
+from ..identity.codes import describe
+from ..identity.looking import (
     attributes,
     cells_of,
     module_of,
@@ -29,7 +28,8 @@ from .looking import (
     qualname,
     slots,
 )
-from .owners import is_users
+from ..identity.owners import is_users
+from .forking import IDLE_THREAD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pickle
 
-from .adviser import NEIGHBOURHOOD
-from .decide.machine import fresh_resident_bytes
-from .decide.model import WAITING_SHARE, Profile
-from .decide.probe import (
+from ..decide.model import WAITING_SHARE, Profile
+from ..measure.machine import fresh_resident_bytes
+from ..measure.probe import (
     LONGEST_BLOCK_SECONDS,
     Probe,
     peak_memory_bytes,
     pickling,
     profile_of,
 )
-from .run.failure import MISSING
-from .run.transport import PROVEN_BYTES, dumps, dumps_result
+from ..run.failure import MISSING
+from ..run.transport import PROVEN_BYTES, dumps, dumps_result
+from .adviser import NEIGHBOURHOOD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

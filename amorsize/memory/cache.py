@@ -21,12 +21,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import isfinite
 
+from ..decide.learning import has_drifted
+from ..decide.model import Costs, size_bucket
+from ..identity.codes import make_room
+from ..lookup import load
+from ..measure.machine import this_machine
+from ..tuples import NamedTuple
 from . import remote, store
-from .decide.codes import make_room
-from .decide.learning import has_drifted
-from .decide.machine import this_machine
-from .decide.model import Costs, size_bucket
-from .lookup import load
 from .records import (
     FORMAT,
     TIMES,
@@ -46,7 +47,6 @@ from .records import (
     to_bytes,
     to_data,
 )
-from .tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,31 +12,30 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext, suppress
 from functools import partial
 
+from ..decide.model import FRESH_METHODS, Chunking, Profile
+from ..decide.planner import Plan, chunk_sizes
+from ..errors import SerializationError, TaskTimeoutError
+from ..identity.fingerprint import walk_seconds
+from ..measure.machine import usable_cpus
+from ..measure.probe import LONGEST_BLOCK_SECONDS
+from ..memory.naming import meet
+from ..options import Options
+from ..run.failure import MISSING
+from ..run.feed import Feed
+from ..run.transport import is_smaller
+from ..signals import held_signals
+from ..units import counted
 from .adviser import Adviser, assumed_items, count_workers, hindrance, inherits, learn_costs
-from .decide.fingerprint import walk_seconds
-from .decide.machine import usable_cpus
-from .decide.model import FRESH_METHODS, Chunking, Profile
-from .decide.planner import Plan, chunk_sizes
-from .decide.probe import LONGEST_BLOCK_SECONDS
-from .errors import SerializationError, TaskTimeoutError
 from .evidence import Evidence
-from .lookup import load
-from .naming import meet
-from .options import Options
 from .outcome import Outcome
-from .run.failure import MISSING
-from .run.feed import Feed
-from .run.transport import is_smaller
-from .signals import held_signals
-from .units import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .decide.steps import Stage, Step, Steps
+    from ..decide.steps import Stage, Step, Steps
+    from ..run.engine import Engine
     from .launcher import Launcher
-    from .run.engine import Engine
 
 __all__ = ["Session"]
 
@@ -60,8 +59,6 @@ LIGHT_BYTES = 100_000
 LOOK_AGAIN = 1.3
 # A run that memory has settled to be serial looks up after so many times as many items as before.
 SETTLED_GROWTH = 16
-# Heavy, and only workers need them.
-_FOR_CROWDS = ("decide.steps", "launcher", "run.course", "run.engine", "run.memory", "run.policy")
 # In a lazy run, one of so many seconds' worth of tiny items is timed.
 TIMED_EVERY_SECONDS = 20e-6
 
@@ -107,7 +104,7 @@ class Session:
         self._forecast: float | None = None
         self._progress = None
         if options.progress is not False:
-            from .show.progress import make_progress  # few calls want to see it
+            from ..show.progress import make_progress  # few calls want to see it
 
             name = getattr(func, "__name__", type(func).__name__)
             self._progress = make_progress(options.progress, feed.hint, name)
@@ -394,14 +391,13 @@ class Session:
 
     def _crowd(self, plan: Plan, *, ordered: bool, lazy: bool) -> Generator[tuple[int, list[Any]]]:
         """Yield (start, results) of the items left, run by a crew; or here, if none can be had."""
-        for name in _FOR_CROWDS:
-            load(f"amorsize.{name}")
-        from .decide.steps import Steps
-        from .launcher import Launcher
-        from .run.course import Course
-        from .run.engine import Engine
-        from .run.memory import WorkerMemory
-        from .run.policy import Policy
+        with held_signals():  # a handler that maps would find half a module
+            from ..decide.steps import Steps
+            from ..run.course import Course
+            from ..run.engine import Engine
+            from ..run.memory import WorkerMemory
+            from ..run.policy import Policy
+            from .launcher import Launcher
 
         options, adviser = self.options, self._advised()
         adviser.look_again(options.mp_context)
@@ -457,7 +453,7 @@ class Session:
 
     def _rethink(self, stage: Stage) -> Step:
         """Return how many workers to go on with, now that some have shown what an item takes."""
-        from .decide.steps import Step
+        from ..decide.steps import Step
 
         assert self._steps is not None
         # Of unknown length, work for a while is assumed to be left.

@@ -6,10 +6,10 @@ import sys
 import time
 from math import ceil, sqrt
 
+from ..decide.model import MOST_WAITING_WORKERS, Profile
+from ..identity.looking import module_of, mro, qualname
 from ..tuples import NamedTuple
-from .looking import module_of, mro, qualname
 from .machine import usable_cpus
-from .model import MOST_WAITING_WORKERS, Profile
 from .usage import (
     HELPING_SHARE,
     Helpers,

@@ -1,0 +1,1 @@
+"""One call, from its first item to what is remembered of it."""

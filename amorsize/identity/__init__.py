@@ -1,0 +1,1 @@
+"""What a function is: fingerprints, and what it reaches."""

@@ -1,0 +1,1 @@
+"""What is measured: the machine, the process, the items."""
