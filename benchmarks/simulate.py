@@ -44,7 +44,7 @@ from amorsize.decide.model import (
     Profile,
     StartCost,
 )
-from amorsize.decide.planner import Situation, Way, make_plan, next_chunksize
+from amorsize.decide.planner import PlanInput, StartOption, make_plan, next_chunksize
 
 # No workload takes longer than this serially: five hours.
 LONGEST_SECONDS = 20_000.0
@@ -74,7 +74,7 @@ class Machine:
     dispatch: float  # the caller's and a worker's part, for each chunk
     byte_pipe: float
     byte_shared: float
-    crowding: float
+    contention: float
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def draw(seed: int) -> tuple[Machine, Work]:
         dispatch=rng.uniform(0.00005, 0.0003),
         byte_pipe=rng.uniform(0.5e-9, 2e-9),
         byte_shared=rng.uniform(0.2e-9, 0.8e-9),
-        crowding=rng.uniform(0.0, 0.3),
+        contention=rng.uniform(0.0, 0.3),
     )
     items = round(10 ** rng.uniform(0, 7))
     mean = 10 ** rng.uniform(-7.5, 1)
@@ -152,16 +152,16 @@ def simulate(machine: Machine, work: Work, workers: int, sizes: Iterator[int]) -
     total = len(work.sums) - 1
     mean = float(work.sums[-1]) / total
     active = min(workers * work.share, machine.cpus)
-    crowded = 1 + machine.crowding * max(0.0, active - 1) / (machine.cpus - 1)
+    contended = 1 + machine.contention * max(0.0, active - 1) / (machine.cpus - 1)
     byte = machine.byte_shared if work.size >= SHARED_FROM_BYTES else machine.byte_pipe
     out = work.pickling + work.size * byte
     # All CPUs together can compute and pickle so many items a second, and no more: what computes
     # takes longer then, what waits does not.
     back = 0.00005 if work.size >= SHARED_FROM_BYTES else work.pickling
-    waits, computes = (1 - work.share) * mean, work.share * mean * crowded + out
+    waits, computes = (1 - work.share) * mean, work.share * mean * contended + out
     most = workers * (computes + back) / machine.cpus
     stretch = max(1.0, (most - waits) / computes)
-    slow, out = 1 - work.share + work.share * crowded * stretch, out * stretch
+    slow, out = 1 - work.share + work.share * contended * stretch, out * stretch
     part = mean * total / workers
     started = machine.base + workers * machine.each
     free = [(machine.base + (k + 1) * machine.each, k) for k in range(workers)]
@@ -256,7 +256,7 @@ def costs_of(machine: Machine) -> Costs:
         chunk_seconds=machine.dispatch,
         byte_seconds=machine.byte_pipe,
         shared_seconds=machine.byte_shared,
-        crowding=max(machine.crowding, 1e-9),
+        contention=max(machine.contention, 1e-9),
         error=0.03,
     )
 
@@ -321,7 +321,9 @@ def one(seed: int) -> dict[str, Any]:
     machine, work = draw(seed)
     total, serial = len(work.sums) - 1, float(work.sums[-1])
     profile = profile_of(work)
-    plan = make_plan(profile, Situation(total, machine.cpus, costs_of(machine), (Way("fork"),)))
+    plan = make_plan(
+        profile, PlanInput(total, machine.cpus, costs_of(machine), (StartOption("fork"),))
+    )
     drawn, others = draws(work, seed)
     (workers, name), least = search(machine, drawn, serial)
     best = serial
@@ -363,7 +365,9 @@ def planning(seeds: range) -> list[float]:
     for seed in seeds:
         machine, work = draw(seed)
         profile = profile_of(work)
-        room = Situation(len(work.sums) - 1, machine.cpus, costs_of(machine), (Way("fork"),))
+        room = PlanInput(
+            len(work.sums) - 1, machine.cpus, costs_of(machine), (StartOption("fork"),)
+        )
         found.append(min(clock(partial(make_plan, profile, room), 3)))
     return found
 

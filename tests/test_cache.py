@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 
 from amorsize import (
-    cache,
     clear_cache,
     get_cache_dir,
     optimize,
     prune_expired_cache,
-    records,
     smart_map,
 )
 from amorsize.measure.machine import this_machine
+from amorsize.memory import cache, records
 from tests import programs
 from tests.conftest import forget, record_files
 from tests.functions import busy_ms, double

@@ -11,8 +11,6 @@ import time
 import pytest
 
 from amorsize import (
-    adviser,
-    cache,
     cache_stats,
     check_cache,
     clear_cache,
@@ -20,12 +18,12 @@ from amorsize import (
     get_cache_dir,
     import_cache,
     prune_expired_cache,
-    records,
     smart_map,
-    store,
 )
+from amorsize.call import adviser
 from amorsize.decide.learning import Seen
 from amorsize.decide.model import FIRST_COSTS
+from amorsize.memory import cache, records, store
 from tests import programs
 from tests.conftest import forget, record_files
 from tests.functions import busy_ms

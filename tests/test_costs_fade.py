@@ -122,8 +122,8 @@ def test_fading_goes_both_ways_and_ends_at_the_first_costs():
         ("pickle_seconds", 1e-6, 0.01, True),
         ("pickle_seconds", 1e-6, 2e-6, False),
         ("send_seconds", 1e-6, 0.01, True),
-        ("crowding", 0.05, 0.5, True),
-        ("crowding", 0.001, 0.002, False),
+        ("contention", 0.05, 0.5, True),
+        ("contention", 0.001, 0.002, False),
         ("import_seconds", 0.0, 0.5, True),
         ("memory_bytes", 0, 300_000_000, True),
         ("memory_bytes", 0, 1_000_000, False),
@@ -149,13 +149,13 @@ def test_a_record_whose_results_grew_is_written_again():
 
 
 def test_costs_are_written_when_any_of_them_moved_that_matters():
-    """Error and crowding as well; and nothing of small ones that no plan would see."""
+    """Error and contention as well; and nothing of small ones that no plan would see."""
     assert not costs_drifted(FIRST_COSTS, FIRST_COSTS, 0.25)
-    for name, factor in (("error", 2), ("crowding", 5), ("chunk_seconds", 2)):
+    for name, factor in (("error", 2), ("contention", 5), ("chunk_seconds", 2)):
         moved = FIRST_COSTS._replace(**{name: factor * getattr(FIRST_COSTS, name)})
         assert costs_drifted(FIRST_COSTS, moved, 0.25)
-    small = FIRST_COSTS._replace(crowding=FIRST_COSTS.crowding / 100)
-    assert not costs_drifted(small, small._replace(crowding=2 * small.crowding), 0.25)
+    small = FIRST_COSTS._replace(contention=FIRST_COSTS.contention / 100)
+    assert not costs_drifted(small, small._replace(contention=2 * small.contention), 0.25)
     # A run in threads moves no figure from nothing to nearly nothing.
     assert not costs_drifted(FIRST_COSTS, learned_costs(FIRST_COSTS, Seen("thread", 2)), 0.25)
 

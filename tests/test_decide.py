@@ -15,8 +15,8 @@ from amorsize.decide.learning import MOST_CHANGE, Seen, learned_costs, merged_pr
 from amorsize.decide.model import (
     FIRST_COSTS,
     Chunking,
-    Crowd,
     Profile,
+    Workforce,
     chunk_share,
     chunking,
     parallel_seconds,
@@ -25,10 +25,16 @@ from amorsize.decide.model import (
     start_seconds,
     time_bucket,
 )
-from amorsize.decide.planner import Situation, Way, fixed_chunksize, make_plan, next_chunksize
+from amorsize.decide.planner import (
+    PlanInput,
+    StartOption,
+    fixed_chunksize,
+    make_plan,
+    next_chunksize,
+)
 from amorsize.measure.probe import Block, Probe, Stopwatch, Tally, pickling, profile_of
 
-ROOM = Situation(items=1_000, cpus=4, costs=FIRST_COSTS, ways=(Way("fork"),))
+ROOM = PlanInput(items=1_000, cpus=4, costs=FIRST_COSTS, options=(StartOption("fork"),))
 TINY = Profile(item_seconds=3e-8, result_bytes=6, pickle_seconds=3e-8)
 BUSY = Profile(item_seconds=0.01, result_bytes=10, pickle_seconds=1e-6)
 WAITING = Profile(item_seconds=0.005, cpu_share=0.01)
@@ -68,9 +74,9 @@ def test_what_is_large_or_long_takes_more_chunks(profile, inherited, chunks):
     dear, workers = 0.01, 4
 
     def seconds(dispatch):
-        crowd = Crowd("fork", workers, 4, inherited=inherited)
+        workforce = Workforce("fork", workers, 4, inherited=inherited)
         costs = FIRST_COSTS._replace(chunk_seconds=dispatch)
-        return parallel_seconds(profile, costs, 1_000, crowd)
+        return parallel_seconds(profile, costs, 1_000, workforce)
 
     assert seconds(dear) - seconds(1e-9) >= 0.99 * chunks * dear / 2 / workers
 
@@ -79,9 +85,9 @@ def test_what_is_large_or_long_takes_more_chunks(profile, inherited, chunks):
 def test_inherited_arguments_make_no_chunks(arg_bytes):
     """What workers inherit is not kept in small chunks."""
     profile = Profile(item_seconds=0.01, arg_bytes=arg_bytes)
-    crowd = Crowd("fork", 4, 4, inherited=True)
-    alike = parallel_seconds(profile._replace(arg_bytes=0), FIRST_COSTS, 1_000, crowd)
-    assert parallel_seconds(profile, FIRST_COSTS, 1_000, crowd) == alike
+    workforce = Workforce("fork", 4, 4, inherited=True)
+    alike = parallel_seconds(profile._replace(arg_bytes=0), FIRST_COSTS, 1_000, workforce)
+    assert parallel_seconds(profile, FIRST_COSTS, 1_000, workforce) == alike
 
 
 def test_workers_that_do_not_pay_are_not_started():
@@ -102,14 +108,15 @@ def test_sent_arguments_count_only_when_they_travel():
     profile = Profile(item_seconds=0.01, arg_bytes=50e6)
     assert make_plan(profile, ROOM).executor == "process"
     assert (
-        make_plan(profile, ROOM._replace(ways=(Way("fork", inherited=False),))).executor == "serial"
+        make_plan(profile, ROOM._replace(options=(StartOption("fork", inherited=False),))).executor
+        == "serial"
     )
 
 
 def test_a_large_parent_makes_forks_dear():
     """The resident memory of the caller counts under fork."""
-    small = parallel_seconds(BUSY, FIRST_COSTS, 10, Crowd("fork", 2, 2))
-    large = parallel_seconds(BUSY, FIRST_COSTS, 10, Crowd("fork", 2, 2, 4 * 10**9))
+    small = parallel_seconds(BUSY, FIRST_COSTS, 10, Workforce("fork", 2, 2))
+    large = parallel_seconds(BUSY, FIRST_COSTS, 10, Workforce("fork", 2, 2, 4 * 10**9))
     # The first worker runs while the second is being forked.
     assert 1.4 * 4 * 0.025 < large - small < 2 * 4 * 0.025
 
@@ -168,14 +175,14 @@ def test_few_items_that_differ_much_are_dealt_out_one_by_one():
 
 def test_late_workers_and_a_busy_caller_get_smaller_chunks():
     """Chunks are cut for those that come last; the shortest grow with what the caller has to do."""
-    quick = chunking(BUSY, FIRST_COSTS, 10**6, Crowd("fork", 2, 2))
-    late = chunking(BUSY, FIRST_COSTS, 2_000, Crowd("fork", 64, 64))
+    quick = chunking(BUSY, FIRST_COSTS, 10**6, Workforce("fork", 2, 2))
+    late = chunking(BUSY, FIRST_COSTS, 2_000, Workforce("fork", 64, 64))
     assert late.share < quick.share / 1.1
     assert late.ramp_seconds == pytest.approx(64 * FIRST_COSTS.fork.each)
-    many = chunking(BUSY, FIRST_COSTS, 10**6, Crowd("fork", 512, 512))
+    many = chunking(BUSY, FIRST_COSTS, 10**6, Workforce("fork", 512, 512))
     assert many.least_seconds > 20 * quick.least_seconds
     dear = BUSY._replace(pickle_seconds=0.004)
-    assert chunking(dear, FIRST_COSTS, 10**5, Crowd("fork", 2, 2)).share < quick.share
+    assert chunking(dear, FIRST_COSTS, 10**5, Workforce("fork", 2, 2)).share < quick.share
 
 
 def test_blocks_of_an_endless_input_grow_slowly():
@@ -187,8 +194,8 @@ def test_blocks_of_an_endless_input_grow_slowly():
 
 def test_workers_that_wait_are_preferred_where_starting_others_takes_long():
     """Of two ways the planner takes the one that is forecast to be quicker, and says so."""
-    ways = (Way("fork"), Way("forkserver", inherited=False, kept=(2,)))
-    room = ROOM._replace(items=20, cpus=2, ways=ways)
+    ways = (StartOption("fork"), StartOption("forkserver", inherited=False, kept=(2,)))
+    room = ROOM._replace(items=20, cpus=2, options=ways)
     small, large = make_plan(BUSY, room), make_plan(BUSY, room._replace(resident_bytes=8 * 10**9))
     assert small.n_jobs == large.n_jobs == 2
     assert large.method == "forkserver"
@@ -201,22 +208,22 @@ def test_imports_count_for_fresh_interpreters_only():
     light, heavy = BUSY, BUSY._replace(import_seconds=0.2)
 
     def more(method, **options):
-        crowd = Crowd(method, 2, 2, **options)
-        return parallel_seconds(heavy, FIRST_COSTS, 1_000, crowd) - parallel_seconds(
-            light, FIRST_COSTS, 1_000, crowd
+        workforce = Workforce(method, 2, 2, **options)
+        return parallel_seconds(heavy, FIRST_COSTS, 1_000, workforce) - parallel_seconds(
+            light, FIRST_COSTS, 1_000, workforce
         )
 
     assert more("fork") == more("spawn", kept=True) == 0
     assert 0 < more("spawn") <= 0.2  # the caller computes meanwhile
 
 
-def test_crowding_counts_while_all_cpus_are_at_work():
+def test_contention_counts_while_all_cpus_are_at_work():
     """A function that is slower beside others gains less, and one worker not at all less."""
-    crowded = BUSY._replace(crowding=1.0)
+    contended = BUSY._replace(contention=1.0)
     assert slowdown(BUSY, FIRST_COSTS, 1, 4) == 1.0
-    assert slowdown(crowded, FIRST_COSTS, 4, 4) == pytest.approx(2.0)
-    assert slowdown(crowded._replace(cpu_share=0.1), FIRST_COSTS, 4, 4) == 1.0
-    assert make_plan(crowded, ROOM).seconds > 1.5 * make_plan(BUSY, ROOM).seconds
+    assert slowdown(contended, FIRST_COSTS, 4, 4) == pytest.approx(2.0)
+    assert slowdown(contended._replace(cpu_share=0.1), FIRST_COSTS, 4, 4) == 1.0
+    assert make_plan(contended, ROOM).seconds > 1.5 * make_plan(BUSY, ROOM).seconds
 
 
 def test_the_planner_is_as_good_as_a_search_of_all_numbers_of_workers():
@@ -228,7 +235,9 @@ def test_the_planner_is_as_good_as_a_search_of_all_numbers_of_workers():
         room = ROOM._replace(items=int(10 ** rng.uniform(0, 6)), cpus=rng.choice([2, 16, 256]))
         plan = make_plan(profile, room)
         best = min(
-            parallel_seconds(profile, FIRST_COSTS, room.items, Crowd("fork", workers, room.cpus))
+            parallel_seconds(
+                profile, FIRST_COSTS, room.items, Workforce("fork", workers, room.cpus)
+            )
             for workers in range(1, min(room.items, max(256, room.cpus)) + 1)
             if profile.cpu_share < 0.5 or workers <= room.cpus
         )
@@ -290,7 +299,7 @@ def test_no_cost_is_learned_without_bounds(value):
         costs = learned_costs(
             costs,
             Seen("fork", 2, started=value, ready=value, ended=value, chunk_seconds=value,
-                 byte_seconds=value, shared_seconds=value, crowding=value, error=value),
+                 byte_seconds=value, shared_seconds=value, contention=value, error=value),
         )  # fmt: skip
     for name in ("base", "each", "latency", "end", "end_each"):
         ratio = getattr(costs.fork, name) / getattr(first.fork, name)
@@ -298,7 +307,7 @@ def test_no_cost_is_learned_without_bounds(value):
     for name in ("chunk_seconds", "byte_seconds", "shared_seconds"):
         ratio = getattr(costs, name) / getattr(first, name)
         assert 1 / MOST_CHANGE * 0.999 <= ratio <= MOST_CHANGE * 1.001
-    assert 0 <= costs.crowding <= 1
+    assert 0 <= costs.contention <= 1
     assert 0.03 <= costs.error <= 0.3
 
 

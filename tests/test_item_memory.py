@@ -6,7 +6,7 @@ import pytest
 
 from amorsize.decide.learning import merged_profile
 from amorsize.decide.model import FIRST_COSTS, Profile
-from amorsize.decide.planner import Situation, Way, make_plan
+from amorsize.decide.planner import PlanInput, StartOption, make_plan
 from amorsize.run.memory import WorkerMemory
 from tests import programs
 
@@ -93,7 +93,7 @@ def test_free_memory_limits_the_workers(tmp_path):
 def test_a_plan_fits_the_free_memory(free):
     """Workers and their items together take no more than is free."""
     profile = Profile(1.0, cpu_share=0.01, memory_bytes=300 * MB)
-    room = Situation(1_000, 8, FIRST_COSTS, (Way("fork"),), free_bytes=free)
+    room = PlanInput(1_000, 8, FIRST_COSTS, (StartOption("fork"),), free_bytes=free)
     plan = make_plan(profile, room)
     assert plan.n_jobs == 256 if free is None else plan.n_jobs * 300 * MB < free
 

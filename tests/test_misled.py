@@ -214,15 +214,15 @@ def test_results_are_not_counted_as_the_need_of_every_worker():
 
 
 def test_what_only_workers_can_measure_is_forgotten_when_there_are_none():
-    """One disturbed run that showed bad crowding does not keep a function serial for ever."""
+    """One disturbed run that showed bad contention does not keep a function serial for ever."""
     smart_map(f.busy_ms, range(60))
     record = advised_of(f.busy_ms, 60).record
-    disturbed = record._replace(profile=record.profile._replace(crowding=1.0))
+    disturbed = record._replace(profile=record.profile._replace(contention=1.0))
     cache.remember(disturbed, run_seconds=1.0, stable=True)
-    assert advised_of(f.busy_ms, 60).remembered().crowding == 1.0
+    assert advised_of(f.busy_ms, 60).remembered().contention == 1.0
     for _ in range(12):
         smart_map(f.busy_ms, range(60))
-    assert advised_of(f.busy_ms, 60).remembered().crowding < 0.5
+    assert advised_of(f.busy_ms, 60).remembered().contention < 0.5
 
 
 def advised_of(func, items):

@@ -7,7 +7,7 @@ import pytest
 
 from amorsize import optimize, smart_imap, smart_map
 from amorsize.decide.model import FIRST_COSTS, Profile
-from amorsize.decide.planner import Situation, Way, make_plan
+from amorsize.decide.planner import PlanInput, StartOption, make_plan
 from amorsize.show.hints import hints_for_run
 from amorsize.units import duration
 from tests import functions as f
@@ -212,7 +212,7 @@ def hints(profile, items, plan, **changes):
 def test_every_hint_has_its_condition():
     """Tiny items, large results and arguments, idle CPUs, too many workers; or nothing."""
     fine = Profile(0.01, result_bytes=100, pickle_seconds=1e-6)
-    plan = make_plan(fine, Situation(1_000, 4, COSTS, (Way("fork"),)))
+    plan = make_plan(fine, PlanInput(1_000, 4, COSTS, (StartOption("fork"),)))
     assert hints(fine, 1_000, plan, seconds=3.0) == []
     for profile, items, changes, word in (
         (Profile(3e-8), 100_000, {}, "many values at a time"),

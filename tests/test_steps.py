@@ -3,13 +3,15 @@
 import pytest
 
 from amorsize.decide.model import FIRST_COSTS, MOST_WAITING_WORKERS, Profile
-from amorsize.decide.planner import Situation, Way, make_plan
+from amorsize.decide.planner import PlanInput, StartOption, make_plan
 from amorsize.decide.steps import Stage, Step, Steps
 from amorsize.measure.probe import Block
-from amorsize.run.judge import STEP_SECONDS, TRIAL_SECONDS, Trial
+from amorsize.run.monitor import STEP_SECONDS, TRIAL_SECONDS, Trial
 
 CPUS = 2
-ROOM = Situation(items=4_000, cpus=CPUS, costs=FIRST_COSTS, ways=(Way("fork"),), must_run=True)
+ROOM = PlanInput(
+    items=4_000, cpus=CPUS, costs=FIRST_COSTS, options=(StartOption("fork"),), must_run=True
+)
 
 
 def stage(workers, each, *, share=0.0, left=4_000):

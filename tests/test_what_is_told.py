@@ -16,7 +16,7 @@ from amorsize import (
 )
 from amorsize.call.outcome import contradictions, others
 from amorsize.decide.model import FIRST_COSTS, Profile
-from amorsize.decide.planner import Candidate, Situation, Way, make_plan, plan_for_little
+from amorsize.decide.planner import Candidate, PlanInput, StartOption, make_plan, plan_for_little
 from amorsize.measure.machine import Machine, waiting_programs
 from amorsize.options import Options
 from amorsize.show.hints import hints_for_run
@@ -43,7 +43,7 @@ def report_of(func, data, **options):
 
 def test_serial_that_is_forecast_to_be_slower_says_why():
     """The gain is less than forecasts are wrong by; both numbers are named."""
-    room = Situation(20, 2, FIRST_COSTS._replace(error=0.3), (Way("fork"),))
+    room = PlanInput(20, 2, FIRST_COSTS._replace(error=0.3), (StartOption("fork"),))
     near = (make_plan(Profile(n * 1e-5, items=100), room) for n in range(1, 300))
     plan = next(p for p in near if p.executor == "serial" and best_of(p).seconds < p.seconds)
     best = best_of(plan)
@@ -55,7 +55,7 @@ def test_serial_that_is_forecast_to_be_slower_says_why():
 def test_serial_that_is_quicker_needs_no_such_reason():
     """What would take longer in workers is said so."""
     profile = Profile(0.001, result_bytes=100, items=100)
-    plan = make_plan(profile, Situation(4, 2, FIRST_COSTS, (Way("spawn"),)))
+    plan = make_plan(profile, PlanInput(4, 2, FIRST_COSTS, (StartOption("spawn"),)))
     assert plan.executor == "serial"
     assert "wrong by" not in plan.reason
 
@@ -120,9 +120,13 @@ class TestPlurals:
         assert str(Candidate("fork", 2, False, 1.0)) == "2 processes (fork)"
         assert str(Candidate("thread", 1, False, 1.0)) == "1 thread"
         waiting = Profile(0.1, cpu_share=0.0)
-        plan = make_plan(waiting, Situation(2, 1, FIRST_COSTS, (Way("spawn"),), most_workers=1))
+        plan = make_plan(
+            waiting, PlanInput(2, 1, FIRST_COSTS, (StartOption("spawn"),), most_workers=1)
+        )
         assert not re.search(r"\b1 processes|1 process \(\w+\) are", plan.reason)
-        little = plan_for_little(Profile(0.004), Situation(1, 1, FIRST_COSTS, (Way("fork"),)))
+        little = plan_for_little(
+            Profile(0.004), PlanInput(1, 1, FIRST_COSTS, (StartOption("fork"),))
+        )
         assert "1 CPUs" not in little.reason
 
     def test_reports_and_advice(self):
@@ -170,7 +174,8 @@ class TestBusy:
     def test_they_are_no_cause_where_workers_cannot_pay(self):
         """Three items of nothing are slower in workers on an idle machine, too."""
         plan = make_plan(
-            Profile(1e-3), Situation(3, 2, FIRST_COSTS, (Way("fork"),), n_jobs=2, must_run=True)
+            Profile(1e-3),
+            PlanInput(3, 2, FIRST_COSTS, (StartOption("fork"),), n_jobs=2, must_run=True),
         )
         given = {**ASKED, "jobs": 2, "seconds": 0.5, "busy": others(4, 2)}
         (hint,) = hints_for_run(Profile(1e-5), 3, FIRST_COSTS, plan, **given)
@@ -180,7 +185,7 @@ class TestBusy:
     def test_a_hint_does_not_blame_the_number_of_jobs(self):
         """It is to be tried again."""
         profile = Profile(0.01)
-        plan = make_plan(profile, Situation(100, 2, FIRST_COSTS, (Way("fork"),), n_jobs=2))
+        plan = make_plan(profile, PlanInput(100, 2, FIRST_COSTS, (StartOption("fork"),), n_jobs=2))
         given = {"jobs": 2, "chunksize": None, "cpus": 2, "seconds": 3.0, "start_seconds": 0.0,
                  "shipped_bytes": 0}  # fmt: skip
         (idle,) = hints_for_run(profile, 100, FIRST_COSTS, plan, **given)
@@ -345,7 +350,7 @@ class TestAPlanThatCameOtherwise:
 
     def report(self, backend, method):
         """Return a report of a run that was planned for fork."""
-        room = Situation(100, 2, FIRST_COSTS, (Way("fork"),))
+        room = PlanInput(100, 2, FIRST_COSTS, (StartOption("fork"),))
         plan = make_plan(Profile(0.01), room)
         return RunReport(
             "work", 100, backend, 2, 0, 0, method, "", "", False, plan, None, 0.5, 0.6, 0.1, None,

@@ -1,7 +1,7 @@
 """What is known of a function, what follows from it for the items at hand, and what was learned.
 
 This is where the pure parts meet the world: it asks the fingerprint, the records and the machine,
-and hands the planner a situation. ``Session`` asks it while a call runs, ``optimize`` before one.
+and hands the planner a given. ``Session`` asks it while a call runs, ``optimize`` before one.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from ..decide.model import (
 from ..decide.planner import (
     SPAWNED_WORKER_BYTES,
     Plan,
-    Situation,
-    Way,
+    PlanInput,
+    StartOption,
     make_plan,
     plan_for_little,
 )
@@ -418,40 +418,40 @@ class Adviser:
         """
         n_jobs = jobs or self.jobs
         costs = self.costs
-        situation = Situation(
+        given = PlanInput(
             items=left,
             cpus=self.machine.cpus,
             costs=costs,
-            ways=(self._way(self.method, sliceable=sliceable),),
+            options=(self._option(self.method, sliceable=sliceable),),
             n_jobs=None if n_jobs is None else min(n_jobs, left),
             must_run=must_run,
         )
         if profile is not None:
-            plan = plan_for_little(profile, situation)
+            plan = plan_for_little(profile, given)
             if plan is not None:
-                return self._doubting(plan, profile, situation)
+                return self._doubting(plan, profile, given)
         profile = profile or Profile(item_seconds=1e-3)
         resident = resident_bytes()
-        ways = situation.ways
+        options = given.options
         if self._is_dear_to_fork(costs, resident) and is_light is not None and is_light():
-            ways = (*ways, self._way("forkserver", sliceable=sliceable))
-        situation = situation._replace(
-            ways=ways,
+            options = (*options, self._option("forkserver", sliceable=sliceable))
+        given = given._replace(
+            options=options,
             most_workers=self._most_workers(),
             resident_bytes=resident,
             free_bytes=self._scarce_memory(profile) if n_jobs is None else None,
         )
-        return self._doubting(make_plan(profile, situation), profile, situation)
+        return self._doubting(make_plan(profile, given), profile, given)
 
-    def _doubting(self, plan: Plan, profile: Profile, situation: Situation) -> Plan:
+    def _doubting(self, plan: Plan, profile: Profile, given: PlanInput) -> Plan:
         """Return the plan; where only learned costs made it serial, doubt those, once a call."""
         if plan.executor != "serial" or self._has_doubted:
             return plan
-        if not any(is_dearer(situation.costs, way.method) for way in situation.ways):
+        if not any(is_dearer(given.costs, option.method) for option in given.options):
             return plan
         # As many workers as CPUs stand for all numbers of them: a search takes 0.1 ms.
-        jobs = min(situation.cpus, situation.items, situation.most_workers or situation.cpus)
-        first = situation._replace(costs=FIRST_COSTS, n_jobs=jobs)
+        jobs = min(given.cpus, given.items, given.most_workers or given.cpus)
+        first = given._replace(costs=FIRST_COSTS, n_jobs=jobs)
         other = plan_for_little(profile, first) or make_plan(profile, first)
         if other.executor != "serial":
             self._has_doubted = True
@@ -478,8 +478,8 @@ class Adviser:
         """
         if items < 1 or self.method == "thread" or not _threads_run_at_once(profile):
             return ""
-        ways = (Way("thread"),)
-        plan = make_plan(profile, Situation(items, self.machine.cpus, self.costs, ways, _cap()))
+        options = (StartOption("thread"),)
+        plan = make_plan(profile, PlanInput(items, self.machine.cpus, self.costs, options, _cap()))
         if plan.executor != "thread" or plan.high >= seconds:
             return ""
         why = "the items wait" if profile.cpu_share < WAITING_SHARE else "there is no GIL here"
@@ -494,8 +494,8 @@ class Adviser:
                 if cap is not None]  # fmt: skip
         return min(caps, default=None)
 
-    def _way(self, method: str, *, sliceable: bool) -> Way:
-        return Way(method, sliceable and inherits(method), _kept_workers(method))
+    def _option(self, method: str, *, sliceable: bool) -> StartOption:
+        return StartOption(method, sliceable and inherits(method), _kept_workers(method))
 
     def _is_dear_to_fork(self, costs: Costs, resident: int) -> bool:
         """Return whether to ask if a fork costs more than it saves."""

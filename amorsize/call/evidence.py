@@ -164,7 +164,7 @@ class Evidence:
             result_bytes=size,
             pickle_seconds=seconds,
             send_seconds=sending,
-            crowding=remembered.crowding if remembered else 0.0,
+            contention=remembered.contention if remembered else 0.0,
             import_seconds=remembered.import_seconds if remembered else 0.0,
             waiting_workers=remembered.waiting_workers if remembered else 0,
         )

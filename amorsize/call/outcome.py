@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from ..decide.learning import MOST_CROWDING, Seen
+from ..decide.learning import MOST_CONTENTION, Seen
 from ..decide.model import FRESH_METHODS, SHARED_FROM_BYTES, WAITING_SHARE, Profile, slowdown
 from ..decide.planner import Plan
 from ..measure.machine import resident_bytes, this_machine, usable_cpus, waiting_programs
@@ -41,7 +41,7 @@ COMPARABLE_SECONDS = 0.005
 # What was measured to be nothing is not what was not measured.
 LEAST_MEASURED = 1e-4
 # What is kept, each time, of figures that this run could not measure.
-FORGETTING = 0.7
+KEPT_UNUSED = 0.7
 # The time between two chunks of up to so many bytes is that of dispatching one.
 LIGHT_CHUNK_BYTES = 4_096
 # Enough for a median, and no more than a run of some ms can afford.
@@ -112,16 +112,16 @@ class Outcome(NamedTuple):
                 known = known._replace(cpu_share=max(known.cpu_share, float(usable_cpus())))
             # What only workers show, and may have shown once too much, is forgotten by and by.
             return known._replace(
-                crowding=FORGETTING * known.crowding,
-                import_seconds=FORGETTING * known.import_seconds,
+                contention=KEPT_UNUSED * known.contention,
+                import_seconds=KEPT_UNUSED * known.import_seconds,
             )
         for part in (probe.rest, engine.course.own, engine.course.tally):
             tally.merge(part)
         # Items that ran in workers took longer than they take alone.
         known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
-        crowding = self._crowding(engine) or (travel.crowding if travel is not None else 0.0)
+        contention = self._contention(engine) or (travel.contention if travel is not None else 0.0)
         known = known._replace(
-            crowding=crowding,
+            contention=contention,
             cpu_share=self._cpu_share(known, remembered),
             waiting_workers=self._waiting(engine, known),
         )
@@ -187,7 +187,7 @@ class Outcome(NamedTuple):
             return None
         return max(LEAST_MEASURED, min(begun) - crew.ready_at)
 
-    def _crowding(self, engine: Engine) -> float | None:
+    def _contention(self, engine: Engine) -> float | None:
         """Return how much longer items took in workers than here, None where nobody can tell.
 
         Only items that cost the same can be compared: of others those that ran here may have been
@@ -203,7 +203,7 @@ class Outcome(NamedTuple):
         if tally.spread > COMPARABLE_SPREAD * mean or busy < 2:
             return None
         found = (mean / probe.mean - 1) * (adviser.machine.cpus - 1) / (busy - 1)
-        return min(max(found, LEAST_MEASURED), MOST_CROWDING)
+        return min(max(found, LEAST_MEASURED), MOST_CONTENTION)
 
     def seen(self) -> Seen:
         """Return what a run with workers showed of the machine."""
@@ -222,13 +222,13 @@ class Outcome(NamedTuple):
             )
         # How long those took who consumed the results says nothing of the machine; nor do waiting
         # workers that were given up, or that stood in line for a CPU.
-        undisturbed = not engine.policy.bounded and not engine.judge.retreats
+        undisturbed = not engine.policy.bounded and not engine.monitor.retreats
         if self.forecast is not None and undisturbed:
             error = abs(self.elapsed - self.forecast) / max(self.forecast, 1e-9)
             seen = seen._replace(error=error)
         size, gap = chunk_gaps(spans)
-        crowded = crew.workers > adviser.machine.cpus
-        if gap is not None and undisturbed and not crowded and adviser.method != "thread":
+        oversubscribed = crew.workers > adviser.machine.cpus
+        if gap is not None and undisturbed and not oversubscribed and adviser.method != "thread":
             moving = gap - adviser.costs.chunk_seconds
             if size < LIGHT_CHUNK_BYTES:
                 seen = seen._replace(chunk_seconds=gap)
@@ -237,7 +237,7 @@ class Outcome(NamedTuple):
         moved = sum(span.bytes for span in spans)
         if moved >= SHARED_FROM_BYTES * max(1, engine.course.tally.items):
             seen = seen._replace(shared_seconds=engine.course.packed / moved)
-        return seen._replace(crowding=self._crowding(engine))
+        return seen._replace(contention=self._contention(engine))
 
     @property
     def ended_early(self) -> bool:

@@ -129,7 +129,7 @@ class Session:
             if plan is None:
                 plan = self._lead(out)
             if plan is not None:
-                with closing(self._crowd(plan, ordered=True, lazy=False)) as chunks:
+                with closing(self._run_crew(plan, ordered=True, lazy=False)) as chunks:
                     for _, results in chunks:
                         out += results
             self.produced = len(out)
@@ -148,7 +148,7 @@ class Session:
             if plan is None:
                 plan = yield from self._lead_lazily()
             if plan is not None:
-                with closing(self._crowd(plan, ordered=ordered, lazy=True)) as chunks:
+                with closing(self._run_crew(plan, ordered=ordered, lazy=True)) as chunks:
                     for _, results in chunks:
                         for result in results:
                             self.produced += 1
@@ -164,7 +164,7 @@ class Session:
         options = self.options
         if self.feed.remaining == 0:
             return None
-        if not options.workers_only(self.jobs) or self._is_hindered():
+        if not options.workers_only(self.jobs) or self._stays_alone():
             if options.initializer is not None:
                 options.initializer(*options.initargs)
             if self._alone and not self.warnings:
@@ -179,7 +179,7 @@ class Session:
         self._commit(plan, known=profile is not None)
         return plan
 
-    def _is_hindered(self) -> bool:
+    def _stays_alone(self) -> bool:
         """Return whether workers cannot be had although they were asked for."""
         reason = hindrance()
         if reason:
@@ -389,7 +389,9 @@ class Session:
 
     # Workers --------------------------------------------------------------------------------
 
-    def _crowd(self, plan: Plan, *, ordered: bool, lazy: bool) -> Generator[tuple[int, list[Any]]]:
+    def _run_crew(
+        self, plan: Plan, *, ordered: bool, lazy: bool
+    ) -> Generator[tuple[int, list[Any]]]:
         """Yield (start, results) of the items left, run by a crew; or here, if none can be had."""
         with held_signals():  # a handler that maps would find half a module
             from ..decide.steps import Steps

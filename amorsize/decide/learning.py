@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
-    "MOST_CROWDING",
+    "MOST_CONTENTION",
     "Seen",
     "bounded_costs",
     "costs_drifted",
@@ -86,7 +86,7 @@ def has_drifted(old: Profile, new: Profile, share: float) -> bool:
         result_bytes=SMALL_BYTES,
         pickle_seconds=SMALL_SHARE * item,
         send_seconds=SMALL_SHARE * item,
-        crowding=SMALL_SHARE,
+        contention=SMALL_SHARE,
         import_seconds=SMALL_SHARE,
         memory_bytes=SMALL_MEMORY,
         items=MOST_COUNTED,
@@ -151,7 +151,7 @@ class Seen(NamedTuple):
         ended: how long it took to end them, s.
         chunk_seconds: time a worker spent between two chunks, s.
         byte_seconds, shared_seconds: time to move a byte through a pipe, through shared memory, s.
-        crowding: see ``Profile``.
+        contention: see ``Profile``.
         error: by what share the forecast was wrong.
     """
 
@@ -164,7 +164,7 @@ class Seen(NamedTuple):
     chunk_seconds: float | None = None
     byte_seconds: float | None = None
     shared_seconds: float | None = None
-    crowding: float | None = None
+    contention: float | None = None
     error: float | None = None
 
 
@@ -172,7 +172,7 @@ class Seen(NamedTuple):
 # hundred times slower than it was is disturbed, not slow.
 MOST_CHANGE = 20.0
 LEAST_ERROR, MOST_ERROR = 0.03, 0.3
-MOST_CROWDING = 1.0
+MOST_CONTENTION = 1.0
 
 
 def learned_costs(costs: Costs, seen: Seen, weight: float = 0.3) -> Costs:
@@ -208,9 +208,9 @@ def learned_costs(costs: Costs, seen: Seen, weight: float = 0.3) -> Costs:
         before = getattr(costs, name)
         scaled = before * _ratio(getattr(seen, name), before, weight)
         changed[name] = _bounded(scaled, getattr(FIRST_COSTS, name))
-    if seen.crowding is not None:
-        towards = min(max(seen.crowding, 0.0), MOST_CROWDING)
-        changed["crowding"] = costs.crowding + weight * (towards - costs.crowding)
+    if seen.contention is not None:
+        towards = min(max(seen.contention, 0.0), MOST_CONTENTION)
+        changed["contention"] = costs.contention + weight * (towards - costs.contention)
     if seen.error is not None:
         towards = min(max(seen.error, LEAST_ERROR), MOST_ERROR)
         changed["error"] = costs.error + weight * (towards - costs.error)
@@ -221,7 +221,7 @@ def bounded_costs(costs: Costs) -> Costs:
     """Return the costs within the range that learning keeps to, wherever they come from."""
     found = _each(costs, _bounded)
     return found._replace(
-        crowding=min(found.crowding, MOST_CROWDING),
+        contention=min(found.contention, MOST_CONTENTION),
         error=min(max(found.error, LEAST_ERROR), MOST_ERROR),
     )
 
@@ -266,7 +266,7 @@ def _charges(costs: Costs, method: str) -> tuple[float, ...]:
         costs.chunk_seconds,
         costs.byte_seconds,
         costs.shared_seconds,
-        costs.crowding,
+        costs.contention,
         costs.error,
     )
 

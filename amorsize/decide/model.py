@@ -20,9 +20,9 @@ __all__ = [
     "WAITING_SHARE",
     "Chunking",
     "Costs",
-    "Crowd",
     "Profile",
     "StartCost",
+    "Workforce",
     "chunk_share",
     "chunking",
     "evenness",
@@ -57,7 +57,7 @@ class Profile(NamedTuple):
         result_bytes: pickled size of a result; 0 when not measured.
         pickle_seconds: time to pickle one result, about that to unpickle it, s.
         send_seconds: time to pickle one argument, about that to unpickle it, s.
-        crowding: how much longer an item takes while all CPUs are at work, as a share of its time;
+        contention: how much longer an item takes while all CPUs are busy, as a share of its time;
             0 when not measured.
         import_seconds: what a fresh interpreter needs, beyond its own start, to import what the
             function uses; 0 when not measured.
@@ -76,7 +76,7 @@ class Profile(NamedTuple):
     result_bytes: float = 0.0
     pickle_seconds: float = 0.0
     send_seconds: float = 0.0
-    crowding: float = 0.0
+    contention: float = 0.0
     import_seconds: float = 0.0
     memory_bytes: int = 0
     items: int = 1
@@ -112,7 +112,7 @@ class Costs(NamedTuple):
         chunk_seconds: CPU time of dispatching one chunk and collecting its result.
         byte_seconds: moving one byte through a pipe.
         shared_seconds: moving one byte through shared memory.
-        crowding: how much longer an item takes while all CPUs are at work, as a share of its time,
+        contention: how much longer an item takes while all CPUs are busy, as a share of its time,
             where that is not known of the function.
         error: by what share forecasts have been wrong of late.
     """
@@ -124,7 +124,7 @@ class Costs(NamedTuple):
     chunk_seconds: float
     byte_seconds: float
     shared_seconds: float
-    crowding: float
+    contention: float
     error: float
 
     def of(self, method: str) -> StartCost:
@@ -143,7 +143,7 @@ FIRST_COSTS = Costs(
     chunk_seconds=0.000_25,
     byte_seconds=1.5e-9,
     shared_seconds=0.5e-9,
-    crowding=0.05,
+    contention=0.05,
     error=0.1,
 )
 
@@ -204,7 +204,7 @@ def start_seconds(cost: StartCost, workers: int, resident_bytes: int) -> float:
     return cost.base + workers * (cost.each + cost.per_gb * resident_bytes / 1e9)
 
 
-class Crowd(NamedTuple):
+class Workforce(NamedTuple):
     """So many workers, and what they start from.
 
     Attributes:
@@ -246,19 +246,19 @@ class Chunking(NamedTuple):
 DEFAULT_CHUNKING = Chunking()
 
 
-def parallel_seconds(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> float:
+def parallel_seconds(profile: Profile, costs: Costs, items: int, workforce: Workforce) -> float:
     """Return the time ``items`` would take in workers, start and end included.
 
     Args:
         profile: what an item costs.
         costs: what the machine charges.
         items: items left.
-        crowd: the workers.
+        workforce: the workers.
     """
-    return _forecast(profile, costs, items, crowd).seconds
+    return _forecast(profile, costs, items, workforce).seconds
 
 
-def chunking(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> Chunking:
+def chunking(profile: Profile, costs: Costs, items: int, workforce: Workforce) -> Chunking:
     """Return how to cut the items of such a run into chunks.
 
     Of what remains less is dealt out at a time where workers come up so late that they would find
@@ -269,14 +269,14 @@ def chunking(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> Chunki
         profile: what an item costs.
         costs: what the machine charges.
         items: items left.
-        crowd: the workers.
+        workforce: the workers.
     """
-    found = _forecast(profile, costs, items, crowd)
+    found = _forecast(profile, costs, items, workforce)
     left = max(0.0, 1 - found.ramp_seconds / found.seconds)
     left *= max(0.0, 1 - found.results_seconds / found.seconds)
-    part = items * profile.item_seconds / crowd.workers
+    part = items * profile.item_seconds / workforce.workers
     left *= 1 - (1 - evenness(profile)) * min(1.0, profile.most_seconds / part)
-    share = max(LEAST_SHARE, chunk_share(profile, items, crowd.workers) * left)
+    share = max(LEAST_SHARE, chunk_share(profile, items, workforce.workers) * left)
     least = found.least_seconds * profile.item_seconds / found.item_seconds
     fewest = max(1, round(least / profile.item_seconds))
     return Chunking(share, least, fewest, found.ramp_seconds)
@@ -332,32 +332,36 @@ class _Forecast(NamedTuple):
     least_seconds: float  # the shortest chunk, so counted
 
 
-def _forecast(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> _Forecast:
-    workers, method = crowd.workers, crowd.method
-    cost = NO_START if crowd.kept else costs.of(method)
-    start = start_seconds(cost, workers, crowd.resident_bytes)
+def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) -> _Forecast:
+    workers, method = workforce.workers, workforce.method
+    cost = NO_START if workforce.kept else costs.of(method)
+    start = start_seconds(cost, workers, workforce.resident_bytes)
     each = (start - cost.base) / workers
     latency = cost.latency
-    if not crowd.kept and method in FRESH_METHODS:
+    if not workforce.kept and method in FRESH_METHODS:
         latency += profile.import_seconds
     begun = cost.base + each + latency  # the first worker; the others follow
     ramp = each * (workers - 1)
     alone, share = profile.item_seconds, profile.cpu_share
-    slow = 1 + (slowdown(profile, costs, workers, crowd.cpus) - 1) * min(share, 1.0)
+    slow = 1 + (slowdown(profile, costs, workers, workforce.cpus) - 1) * min(share, 1.0)
     out = back = sent = 0.0
     if method != "thread":
         out = travel_seconds(profile, costs)
         back = profile.pickle_seconds
         if profile.result_bytes >= SHARED_FROM_BYTES:
             back = MAP_SECONDS
-        if not crowd.inherited:
+        if not workforce.inherited:
             sent = profile.send_seconds + _moved(profile.arg_bytes, costs)
     if alone > 0 and method in FRESH_METHODS:
         items -= int(min(items, latency / alone))  # the caller computes meanwhile
     t = alone * slow + out + sent
     dispatch = costs.chunk_seconds / 2  # the caller's part, and a worker's
     # Of what is larger; what is inherited does not travel.
-    size = profile.result_bytes if crowd.inherited else max(profile.result_bytes, profile.arg_bytes)
+    size = (
+        profile.result_bytes
+        if workforce.inherited
+        else max(profile.result_bytes, profile.arg_bytes)
+    )
     work = items * t
     # Items with threads inside compute more than they last.
     computing = (work - items * alone * slow * (1 - min(share, 1.0))) * max(share, 1.0)
@@ -367,7 +371,7 @@ def _forecast(profile: Profile, costs: Costs, items: int, crowd: Crowd) -> _Fore
         chunks = _chunk_count(profile, items, t, workers, least, size)
         busy_caller = moving + chunks * dispatch
         span = _span(profile, t, items, workers, ramp, least, chunks * dispatch / workers)
-        span = max(span, (computing + busy_caller) / crowd.cpus)
+        span = max(span, (computing + busy_caller) / workforce.cpus)
         available = max(span - ramp - moving, LEAST_AVAILABLE * span)
         if last or CALLER_ROOM * work * dispatch <= SAME_CHUNK * least * available:
             break
@@ -450,7 +454,7 @@ def slowdown(profile: Profile, costs: Costs, workers: int, cpus: int) -> float:
     ``1 + k (b - 1) / (c - 1)`` times as long with b of c CPUs at work.
 
     Args:
-        profile: what an item costs; its ``crowding`` is k, where measured.
+        profile: what an item costs; its ``contention`` is k, where measured.
         costs: what the machine charges; has k for other functions.
         workers: how many.
         cpus: usable CPUs.
@@ -458,7 +462,7 @@ def slowdown(profile: Profile, costs: Costs, workers: int, cpus: int) -> float:
     busy = min(workers * min(profile.cpu_share, 1.0), float(cpus))
     if busy <= 1 or cpus < 2:
         return 1.0
-    return 1 + (profile.crowding or costs.crowding) * (busy - 1) / (cpus - 1)
+    return 1 + (profile.contention or costs.contention) * (busy - 1) / (cpus - 1)
 
 
 def evenness(profile: Profile) -> float:

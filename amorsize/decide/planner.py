@@ -21,8 +21,8 @@ from .model import (
     WAITING_SHARE,
     Chunking,
     Costs,
-    Crowd,
     Profile,
+    Workforce,
     chunking,
     parallel_seconds,
     serial_seconds,
@@ -34,8 +34,8 @@ from .model import (
 __all__ = [
     "Candidate",
     "Plan",
-    "Situation",
-    "Way",
+    "PlanInput",
+    "StartOption",
     "chunk_sizes",
     "fixed_chunksize",
     "make_plan",
@@ -64,8 +64,8 @@ STREAM_CHUNK_SECONDS = 0.05
 STREAM_CHUNK_ITEMS = 20_000
 
 
-class Way(NamedTuple):
-    """A way to run items in workers.
+class StartOption(NamedTuple):
+    """A way to start workers and run items in them.
 
     Attributes:
         method: start method, or "thread".
@@ -78,14 +78,14 @@ class Way(NamedTuple):
     kept: tuple[int, ...] = ()
 
 
-class Situation(NamedTuple):
+class PlanInput(NamedTuple):
     """What a plan must fit.
 
     Attributes:
         items: items left to do; assumed as many as were done when the length is unknown.
         cpus: usable CPUs.
         costs: what the machine charges.
-        ways: the ways to choose from, the preferred one first.
+        options: the options to choose from, the preferred one first.
         most_workers: cap on workers (``AMORSIZE_N_JOBS``), None for none.
         n_jobs: workers the caller asked for, None to search.
         resident_bytes: the caller's resident memory.
@@ -96,7 +96,7 @@ class Situation(NamedTuple):
     items: int
     cpus: int
     costs: Costs
-    ways: tuple[Way, ...]
+    options: tuple[StartOption, ...]
     most_workers: int | None = None
     n_jobs: int | None = None
     resident_bytes: int = 0
@@ -156,40 +156,40 @@ class Plan(NamedTuple):
     chunking: Chunking = DEFAULT_CHUNKING
 
 
-def make_plan(profile: Profile, situation: Situation) -> Plan:
+def make_plan(profile: Profile, given: PlanInput) -> Plan:
     """Return the plan with the shortest forecast.
 
     Serial is left only for what is forecast to be quicker by more than forecasts are wrong.
 
     Args:
         profile: what an item costs.
-        situation: what the plan must fit.
+        given: what the plan must fit.
 
     >>> from amorsize.decide.model import FIRST_COSTS
-    >>> room = Situation(items=1000, cpus=4, costs=FIRST_COSTS, ways=(Way("fork"),))
+    >>> room = PlanInput(items=1000, cpus=4, costs=FIRST_COSTS, options=(StartOption("fork"),))
     >>> make_plan(Profile(item_seconds=3e-8), room).executor
     'serial'
     >>> make_plan(Profile(item_seconds=0.01), room).n_jobs
     4
     """
-    serial = serial_seconds(profile, situation.items)
+    serial = serial_seconds(profile, given.items)
     found: list[Candidate] = []
-    for way in situation.ways:
-        found += _search(profile, situation, way)
-    # Of equals the way that was named first, and the fewest workers.
+    for option in given.options:
+        found += _search(profile, given, option)
+    # Of equals the option that was named first, and the fewest workers.
     best = min(found, key=_seconds)
-    wrong = uncertainty(profile, situation.costs)
+    wrong = uncertainty(profile, given.costs)
     considered = (Candidate("serial", 1, False, serial), *found)
-    if situation.must_run:
+    if given.must_run:
         reason = "workers were asked for"
     elif best.seconds * (1 + wrong) <= serial:
         verb = "is" if best.workers == 1 else "are"
         reason = f"{best} {verb} forecast to take {best.seconds / serial:.0%} of the serial time"
     else:
-        why = _why_serial(profile, situation.costs, serial, best, wrong)
+        why = _why_serial(profile, given.costs, serial, best, wrong)
         return _serial_plan(serial, wrong, why, considered)
-    way = next(way for way in situation.ways if way.method == best.method)
-    crowd = _crowd(situation, way, best.workers)
+    option = next(option for option in given.options if option.method == best.method)
+    workforce = _workforce(given, option, best.workers)
     return Plan(
         executor="thread" if best.method == "thread" else "process",
         method=best.method,
@@ -200,22 +200,22 @@ def make_plan(profile: Profile, situation: Situation) -> Plan:
         serial_seconds=serial,
         reason=reason,
         candidates=considered,
-        chunking=chunking(profile, situation.costs, situation.items, crowd),
+        chunking=chunking(profile, given.costs, given.items, workforce),
     )
 
 
-def _crowd(situation: Situation, way: Way, workers: int) -> Crowd:
-    return Crowd(
-        way.method,
+def _workforce(given: PlanInput, option: StartOption, workers: int) -> Workforce:
+    return Workforce(
+        option.method,
         workers,
-        situation.cpus,
-        situation.resident_bytes,
-        way.inherited,
-        workers in way.kept,
+        given.cpus,
+        given.resident_bytes,
+        option.inherited,
+        workers in option.kept,
     )
 
 
-def plan_for_little(profile: Profile, situation: Situation) -> Plan | None:
+def plan_for_little(profile: Profile, given: PlanInput) -> Plan | None:
     """Return the plan for so little work that no search could find another; None for more.
 
     Workers would have to save what it takes to start and end one, and all that they can save is the
@@ -223,40 +223,40 @@ def plan_for_little(profile: Profile, situation: Situation) -> Plan | None:
 
     Args:
         profile: what an item costs.
-        situation: what the plan must fit.
+        given: what the plan must fit.
 
     >>> from amorsize.decide.model import FIRST_COSTS
-    >>> room = Situation(items=100, cpus=4, costs=FIRST_COSTS, ways=(Way("fork"),))
+    >>> room = PlanInput(items=100, cpus=4, costs=FIRST_COSTS, options=(StartOption("fork"),))
     >>> plan_for_little(Profile(item_seconds=1e-6), room).executor
     'serial'
     """
-    if situation.must_run:
+    if given.must_run:
         return None
-    serial = serial_seconds(profile, situation.items)
-    costs = situation.costs
+    serial = serial_seconds(profile, given.items)
+    costs = given.costs
     least = min(
-        2 * costs.chunk_seconds if way.kept else _coming_and_going(costs, way)
-        for way in situation.ways
+        2 * costs.chunk_seconds if option.kept else _coming_and_going(costs, option)
+        for option in given.options
     )
     computing = serial * min(profile.cpu_share, 1.0)
-    saved = serial - computing / situation.cpus
+    saved = serial - computing / given.cpus
     if saved >= least:
         return None
     reason = f"the items left take {duration(serial)} in this process"
     if serial < least:
         reason += ", less than starting a worker and gaining by it"
     else:
-        cpus = counted(situation.cpus, "CPU")
+        cpus = counted(given.cpus, "CPU")
         reason += f"; what {cpus} could save of that is less than starting a worker costs"
     return _serial_plan(
         serial, uncertainty(profile, costs), reason, (Candidate("serial", 1, False, serial),)
     )
 
 
-def _coming_and_going(costs: Costs, way: Way) -> float:
-    cost = costs.of(way.method)
+def _coming_and_going(costs: Costs, option: StartOption) -> float:
+    cost = costs.of(option.method)
     # While fresh interpreters come up, the caller computes.
-    idle = 0.0 if way.method in FRESH_METHODS else cost.latency
+    idle = 0.0 if option.method in FRESH_METHODS else cost.latency
     return start_seconds(cost, 1, 0) + idle + cost.end + cost.end_each
 
 
@@ -271,8 +271,8 @@ def _seconds(candidate: Candidate) -> float:
     return candidate.seconds
 
 
-def _search(profile: Profile, situation: Situation, way: Way) -> list[Candidate]:
-    """Return what was considered of one way, the best number of workers among it.
+def _search(profile: Profile, given: PlanInput, option: StartOption) -> list[Candidate]:
+    """Return what was considered of one option, the best number of workers among it.
 
     The forecast falls with the number of workers until starting one more costs more than it saves,
     and rises from there on, but for steps where the rounds of items change: powers of two around a
@@ -282,25 +282,25 @@ def _search(profile: Profile, situation: Situation, way: Way) -> list[Candidate]
 
     def seconds(workers: int) -> float:
         if workers not in known:
-            crowd = _crowd(situation, way, workers)
-            forecast = parallel_seconds(profile, situation.costs, situation.items, crowd)
-            known[workers] = Candidate(way.method, workers, crowd.kept, forecast)
+            workforce = _workforce(given, option, workers)
+            forecast = parallel_seconds(profile, given.costs, given.items, workforce)
+            known[workers] = Candidate(option.method, workers, workforce.kept, forecast)
         return known[workers].seconds
 
-    if situation.n_jobs is not None:
-        seconds(situation.n_jobs)
+    if given.n_jobs is not None:
+        seconds(given.n_jobs)
         return list(known.values())
-    most = _most_workers(profile, situation, way)
+    most = _most_workers(profile, given, option)
     tried = [1]
     while tried[-1] < most:
         tried.append(min(2 * tried[-1], most))
-    if situation.cpus < most:
-        tried = sorted({*tried, situation.cpus})
-    best = _lowest(tried, _guess(profile, situation, way), seconds)
-    rounds = -(-situation.items // best)
+    if given.cpus < most:
+        tried = sorted({*tried, given.cpus})
+    best = _lowest(tried, _guess(profile, given, option), seconds)
+    rounds = -(-given.items // best)
     for count in (rounds, rounds + 1):
-        seconds(min(most, max(1, -(-situation.items // count))))
-    for workers in way.kept:
+        seconds(min(most, max(1, -(-given.items // count))))
+    for workers in option.kept:
         if workers <= most:
             seconds(workers)
     return sorted(known.values(), key=lambda candidate: candidate.workers)
@@ -336,33 +336,33 @@ def _lowest(tried: list[int], guess: float, seconds: Callable[[int], float]) -> 
     return best
 
 
-def _guess(profile: Profile, situation: Situation, way: Way) -> float:
+def _guess(profile: Profile, given: PlanInput, option: StartOption) -> float:
     """Return about how many workers are best: where one more costs what it saves.
 
     With W for the work, ``W / w + e w`` is least at ``w = sqrt(W / e)``.
     """
-    cost = situation.costs.of(way.method)
-    each = cost.each + cost.end_each + cost.per_gb * situation.resident_bytes / 1e9
-    return sqrt(situation.items * profile.item_seconds / max(each, 1e-9))
+    cost = given.costs.of(option.method)
+    each = cost.each + cost.end_each + cost.per_gb * given.resident_bytes / 1e9
+    return sqrt(given.items * profile.item_seconds / max(each, 1e-9))
 
 
-def _most_workers(profile: Profile, situation: Situation, way: Way) -> int:
+def _most_workers(profile: Profile, given: PlanInput, option: StartOption) -> int:
     """Return how many workers make any sense."""
-    most = situation.cpus
+    most = given.cpus
     if profile.cpu_share < WAITING_SHARE:
         most = max(FIRST_STEP * most, NEXT_STEP * profile.waiting_workers)
-        most = max(situation.cpus, min(most, MOST_WAITING_WORKERS))
-    if situation.most_workers is not None:
-        most = min(most, situation.most_workers)
-    return max(1, min(most, situation.items, _fitting_workers(profile, situation, way)))
+        most = max(given.cpus, min(most, MOST_WAITING_WORKERS))
+    if given.most_workers is not None:
+        most = min(most, given.most_workers)
+    return max(1, min(most, given.items, _fitting_workers(profile, given, option)))
 
 
-def _fitting_workers(profile: Profile, situation: Situation, way: Way) -> int:
+def _fitting_workers(profile: Profile, given: PlanInput, option: StartOption) -> int:
     """Return how many workers the free memory has room for."""
-    if situation.free_bytes is None or way.method == "thread":
-        return MOST_WAITING_WORKERS + situation.cpus
-    each = worker_bytes(way.method) + profile.memory_bytes
-    return max(1, int(situation.free_bytes * USABLE_MEMORY / each))
+    if given.free_bytes is None or option.method == "thread":
+        return MOST_WAITING_WORKERS + given.cpus
+    each = worker_bytes(option.method) + profile.memory_bytes
+    return max(1, int(given.free_bytes * USABLE_MEMORY / each))
 
 
 def worker_bytes(method: str) -> int:

@@ -289,7 +289,7 @@ def profile_of(
         result_bytes=travel.result_bytes if travel else 0.0,
         pickle_seconds=travel.pickle_seconds if travel else 0.0,
         send_seconds=travel.send_seconds if travel else 0.0,
-        crowding=travel.crowding if travel else 0.0,
+        contention=travel.contention if travel else 0.0,
         import_seconds=travel.import_seconds if travel else 0.0,
         memory_bytes=memory_bytes,
         items=tally.items,

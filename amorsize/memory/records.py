@@ -40,7 +40,7 @@ __all__ = [
     "to_data",
 ]
 
-FORMAT = 4
+FORMAT = 5
 MEMORY_TOLERANCE = 0.2
 
 SIZES = ("tiny", "small", "medium", "large", "xlarge")
@@ -117,7 +117,7 @@ def record_key(func: str, size: str, time_: str) -> str:
     """Return the key of a record.
 
     >>> record_key("00112233445566aa", "small", "fast")
-    'func:00112233445566aa_size:small_time:fast_v:4'
+    'func:00112233445566aa_size:small_time:fast_v:5'
     """
     return f"func:{func}_size:{size}_time:{time_}_v:{FORMAT}"
 
@@ -126,7 +126,7 @@ def file_name(key: str) -> str:
     """Return the file of a key; a colon is not allowed in names on Windows.
 
     >>> file_name(record_key("00112233445566aa", "small", "fast"))
-    'func-00112233445566aa_size-small_time-fast_v-4.json'
+    'func-00112233445566aa_size-small_time-fast_v-5.json'
     """
     return key.replace(":", "-") + _SUFFIX
 
@@ -255,7 +255,7 @@ _RANGES = {
     "result_bytes": (0, 1e12),
     "pickle_seconds": (0, 1e5),
     "send_seconds": (0, 1e5),
-    "crowding": (0, 1e4),
+    "contention": (0, 1e4),
     "import_seconds": (0, 1e5),
     "memory_bytes": (0, 1 << 50),
     "items": (0, 1 << 62),

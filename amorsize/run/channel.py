@@ -155,15 +155,19 @@ def end_with_caller(lifeline: Connection) -> None:
         os._exit(1)
 
 
-def task_buffer() -> mmap.mmap:
-    """Return room for any message; memory is taken as far as one is written into it, not before.
+def task_buffer() -> mmap.mmap | bytearray:
+    """Return room for any message.
 
-    Each page that a new worker touches costs some us: those of a ``bytearray`` as much as its fork.
+    Of a mapping only those pages are taken into which a message is written. Each page that a new
+    worker touches costs some us: all those of a ``bytearray`` half as much as its fork.
     """
-    return mmap.mmap(-1, MOST_BYTES)
+    try:
+        return mmap.mmap(-1, MOST_BYTES)
+    except OSError:  # the process has as many mappings as it may
+        return bytearray(MOST_BYTES)
 
 
-def take_task(reader: Connection, buffer: mmap.mmap) -> memoryview | None:
+def take_task(reader: Connection, buffer: mmap.mmap | bytearray) -> memoryview | None:
     """Wait for a task, in a worker.
 
     Args:

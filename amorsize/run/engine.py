@@ -20,10 +20,10 @@ from .course import Course
 from .crew import Crew, Lost, Starter, Task
 from .failure import ITEM_ERRORS, Failure, add_item_note, add_note, unpack
 from .feed import Feed, Slice, call_all
-from .judge import Judge, Trial
 from .ledger import Blame, Failed, Ledger
 from .losses import explain_idle, explain_stuck, loss_error, worded
 from .memory import WorkerMemory
+from .monitor import KeepUpMonitor, Trial
 from .policy import Policy
 from .worker import Reply
 
@@ -59,7 +59,7 @@ class Engine:
         withdrawn: why the calling process has taken over for good, "" while it has not.
         stuck: workers that waited for a lock that nothing can release.
         memory: says what they needed.
-        judge: says whether the workers keep up, and how often they did not.
+        monitor: says whether the workers keep up, and how often they did not.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Engine:
         self._trial = Trial(policy.rethink)
         self.memory = memory
         self._futile = 0  # crews lost since the last chunk that was finished
-        self.judge = Judge()
+        self.monitor = KeepUpMonitor()
         self.withdrawn = ""
         self.stuck = 0
         self._alone = False  # whether it runs without workers from now on
@@ -113,13 +113,13 @@ class Engine:
                     self._check_time()
                     self._rethink()
                     if self.policy.retreat and self._trial.over:
-                        self.judge.look(
+                        self.monitor.look(
                             time.monotonic(), self.course.tally, ready=self._all_ready()
                         )
-                elif self.judge.retreated:
+                elif self.monitor.retreated:
                     helped = self._help()
                     self._check_time()
-                    self.judge.resume(time.monotonic())
+                    self.monitor.resume(time.monotonic())
                 self._show_progress()
                 idle = not self.ledger.out and not helped
                 for pair in self.ledger.ripe():
@@ -216,7 +216,7 @@ class Engine:
     def _next_chunk(self, *, inherited: bool) -> Chunk | None:
         """Enter the next chunk as out, None when there is none or no room for it."""
         chunk = self.ledger.reissue()
-        if chunk is not None or self.ledger.is_cut or self.judge.retreated:
+        if chunk is not None or self.ledger.is_cut or self.monitor.retreated:
             return chunk
         return self._fresh_chunk(inherited=inherited)
 
@@ -259,7 +259,7 @@ class Engine:
         A worker that takes half a second to start must not make the call slower than serial.
         """
         starting = self.policy.help and not self._all_ready()
-        if not starting and not self.judge.retreated:
+        if not starting and not self.monitor.retreated:
             return False
         size = int(HELP_SECONDS / self.course.item_seconds) if self.course.item_seconds > 0 else 1
         # No more than so far: should they turn out dear, that much was no better shared before.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..decide.model import Costs, Profile, travel_seconds
-from ..decide.planner import Plan, Situation, Way, make_plan
+from ..decide.planner import Plan, PlanInput, StartOption, make_plan
 from ..identity.effects import Effects
 from ..units import counted, duration, times
 
@@ -155,7 +155,7 @@ def hints_for_run(
 
 def _pays(profile: Profile, items: int, costs: Costs, plan: Plan, cpus: int) -> bool:
     """Return whether workers started so are forecast to be faster, other programs aside."""
-    best = make_plan(profile, Situation(items, cpus, costs, (Way(plan.method),)))
+    best = make_plan(profile, PlanInput(items, cpus, costs, (StartOption(plan.method),)))
     return best.executor != "serial"
 
 

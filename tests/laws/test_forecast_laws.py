@@ -5,15 +5,15 @@ from hypothesis import strategies as st
 
 from amorsize.decide.model import (
     FIRST_COSTS,
-    Crowd,
     Profile,
+    Workforce,
     parallel_seconds,
     serial_seconds,
 )
 from tests.laws.test_planner_laws import profiles
 
-crowds = st.builds(
-    Crowd,
+workforces = st.builds(
+    Workforce,
     method=st.sampled_from(["fork", "spawn", "forkserver", "thread"]),
     workers=st.integers(1, 300),
     cpus=st.integers(1, 256),
@@ -32,20 +32,20 @@ staying = profiles.map(
 SPREAD = Profile(0.01, spread=0.1, least_seconds=0.01, most_seconds=0.012)
 
 
-@given(staying, st.integers(1, 10**6), crowds)
-@example(SPREAD, 100, Crowd("fork", 1, 2))
-@example(SPREAD, 100, Crowd("fork", 2, 2))
-def test_no_forecast_is_below_a_workers_part_of_the_work(profile, items, crowd):
+@given(staying, st.integers(1, 10**6), workforces)
+@example(SPREAD, 100, Workforce("fork", 1, 2))
+@example(SPREAD, 100, Workforce("fork", 2, 2))
+def test_no_forecast_is_below_a_workers_part_of_the_work(profile, items, workforce):
     """So one worker is never forecast to be quicker than the caller."""
-    forecast = parallel_seconds(profile, FIRST_COSTS, items, crowd)
+    forecast = parallel_seconds(profile, FIRST_COSTS, items, workforce)
     serial = serial_seconds(profile, items)
-    assert forecast >= serial / crowd.workers * (1 - 1e-9)
+    assert forecast >= serial / workforce.workers * (1 - 1e-9)
 
 
-@given(staying, st.integers(1, 10**6), crowds)
-@example(SPREAD, 100, Crowd("fork", 2, 2))
-def test_no_forecast_is_below_what_the_cpus_compute(profile, items, crowd):
+@given(staying, st.integers(1, 10**6), workforces)
+@example(SPREAD, 100, Workforce("fork", 2, 2))
+def test_no_forecast_is_below_what_the_cpus_compute(profile, items, workforce):
     """However many workers there are."""
-    forecast = parallel_seconds(profile, FIRST_COSTS, items, crowd)
+    forecast = parallel_seconds(profile, FIRST_COSTS, items, workforce)
     computing = serial_seconds(profile, items) * min(profile.cpu_share, 1.0)
-    assert forecast >= computing / min(crowd.workers, crowd.cpus) * (1 - 1e-9)
+    assert forecast >= computing / min(workforce.workers, workforce.cpus) * (1 - 1e-9)

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amorsize.decide.learning import merged_profile
-from amorsize.decide.model import FIRST_COSTS, Crowd, Profile, parallel_seconds, uncertainty
+from amorsize.decide.model import FIRST_COSTS, Profile, Workforce, parallel_seconds, uncertainty
 from amorsize.decide.planner import (
-    Situation,
-    Way,
+    PlanInput,
+    StartOption,
     fixed_chunksize,
     make_plan,
     next_chunksize,
@@ -28,23 +28,23 @@ profiles = st.builds(
     result_bytes=st.floats(0, 1e9),
     pickle_seconds=st.floats(0, 1),
     send_seconds=st.floats(0, 1),
-    crowding=st.floats(0, 1),
+    contention=st.floats(0, 1),
     import_seconds=st.floats(0, 100),
     memory_bytes=st.integers(0, 10**10),
     items=st.integers(1, 10**7),
 )
 ways = st.builds(
-    Way,
+    StartOption,
     method=st.sampled_from(["fork", "spawn", "forkserver", "thread"]),
     inherited=st.booleans(),
     kept=st.sampled_from([(), (2,), (1, 8)]),
 )
 situations = st.builds(
-    Situation,
+    PlanInput,
     items=st.integers(1, 10**7),
     cpus=st.integers(1, 1024),
     costs=st.just(FIRST_COSTS),
-    ways=st.lists(ways, min_size=1, max_size=3).map(tuple),
+    options=st.lists(ways, min_size=1, max_size=3).map(tuple),
     most_workers=st.none() | st.integers(1, 64),
     resident_bytes=st.integers(0, 10**11),
     free_bytes=st.none() | st.integers(10**7, 10**12),
@@ -90,8 +90,8 @@ def test_more_items_take_no_less_time(profile, situation, more):
     """Forecasts grow with the items."""
 
     def forecast(items):
-        crowd = Crowd(situation.ways[0].method, 4, 4)
-        return parallel_seconds(profile, FIRST_COSTS, items, crowd)
+        workforce = Workforce(situation.options[0].method, 4, 4)
+        return parallel_seconds(profile, FIRST_COSTS, items, workforce)
 
     slack = profile.item_seconds + 2 * profile.spread + 0.01
     assert forecast(situation.items) <= forecast(situation.items + more) * (1 + 1e-9) + slack

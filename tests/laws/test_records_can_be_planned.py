@@ -7,10 +7,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from amorsize.decide.learning import bounded_costs, merged_profile
-from amorsize.decide.model import FIRST_COSTS, Costs, Crowd, Profile, StartCost, chunking
+from amorsize.decide.model import FIRST_COSTS, Costs, Profile, StartCost, Workforce, chunking
 from amorsize.decide.planner import (
-    Situation,
-    Way,
+    PlanInput,
+    StartOption,
     fixed_chunksize,
     make_plan,
     next_chunksize,
@@ -54,8 +54,8 @@ def data_of(profile, items=50):
 def plan_with(profile, costs, items, cpus):
     """Plan in every way there is, show it, and blend it with itself."""
     for method in METHODS:
-        way = Way(method, inherited=method == "fork", kept=(2,))
-        room = Situation(items, cpus, costs, (way,), free_bytes=10**9)
+        way = StartOption(method, inherited=method == "fork", kept=(2,))
+        room = PlanInput(items, cpus, costs, (way,), free_bytes=10**9)
         plan_for_little(profile, room)
         for situation in (room, room._replace(must_run=True, n_jobs=3)):
             plan = make_plan(profile, situation)
@@ -65,7 +65,7 @@ def plan_with(profile, costs, items, cpus):
                                       chunking=plan.chunking, done=items,
                                       result_bytes=profile.result_bytes)  # fmt: skip
                 assert size >= 1
-        chunking(profile, costs, items, Crowd(method, 2, cpus))
+        chunking(profile, costs, items, Workforce(method, 2, cpus))
     fixed_chunksize(profile, items, 2, chunk_seconds=costs.chunk_seconds, longest_seconds=0.2)
     describe(profile)
     hints_for_run(profile, items, costs, plan, jobs=2, chunksize=1, cpus=cpus, seconds=1.0,

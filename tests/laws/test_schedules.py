@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from amorsize.decide.model import FIRST_COSTS, Crowd, Profile, StartCost, parallel_seconds
+from amorsize.decide.model import FIRST_COSTS, Profile, StartCost, Workforce, parallel_seconds
 
 EACH = 0.002
 # Starting workers takes time, nothing else does.
@@ -14,7 +14,7 @@ COSTS = FIRST_COSTS._replace(
     fork=StartCost(0.0, EACH, 0.0, 0.0, 0.0, 0.0),
     chunk_seconds=1e-9,
     byte_seconds=0.0,
-    crowding=1e-9,
+    contention=1e-9,
 )
 
 
@@ -34,7 +34,7 @@ def forecast(costs, workers):
         most_seconds=max(costs),
         items=10**6,
     )
-    return parallel_seconds(profile, COSTS, len(costs), Crowd("fork", workers, 1_000))
+    return parallel_seconds(profile, COSTS, len(costs), Workforce("fork", workers, 1_000))
 
 
 def shuffled(costs, workers):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from amorsize.call.evidence import PROBE_SECONDS
 from amorsize.call.session import LOOK_AGAIN, LOOK_UP_SECONDS
 from amorsize.decide.model import FIRST_COSTS
-from amorsize.decide.planner import Situation, Way, make_plan, plan_for_little
+from amorsize.decide.planner import PlanInput, StartOption, make_plan, plan_for_little
 from amorsize.measure.probe import Block, Probe, profile_of
 
-COSTS = FIRST_COSTS._replace(crowding=1e-9, error=0.05)
+COSTS = FIRST_COSTS._replace(contention=1e-9, error=0.05)
 CPUS = 4
 
 
@@ -46,7 +46,7 @@ def play(costs, *, known=True):
         if clock < look or not left or probe.seconds < PROBE_SECONDS or probe.items < 2:
             continue
         look = LOOK_AGAIN * clock
-        room = Situation(left if known else done, CPUS, COSTS, (Way("fork"),))
+        room = PlanInput(left if known else done, CPUS, COSTS, (StartOption("fork"),))
         profile = profile_of(probe.tally, probe.mean)
         plan = plan_for_little(profile, room) or make_plan(profile, room)
         if plan.executor != "serial":

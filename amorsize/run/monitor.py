@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..decide.steps import Stage, Step
 from ..measure.probe import Block, Tally
 
-__all__ = ["Judge", "Trial"]
+__all__ = ["KeepUpMonitor", "Trial"]
 
 # What the first worker must have run before its timing decides about more of them: about what
 # starting one more costs.
@@ -28,7 +28,7 @@ RETREAT_TIMES = 2
 RETREAT_PAUSE = 10
 
 
-class Judge:
+class KeepUpMonitor:
     """Has the caller take over when workers do less than it would do alone.
 
     A forecast can be wrong by any factor: results that took microseconds to compute may take
@@ -49,7 +49,7 @@ class Judge:
         self._resume_at = 0.0
 
     def look(self, now: float, tally: Tally, *, ready: bool) -> None:
-        """Judge the workers, if it is time to.
+        """KeepUpMonitor the workers, if it is time to.
 
         Args:
             now: on the monotonic clock, s.
