@@ -55,7 +55,7 @@ __all__ = [
     "smart_starmap",
 ]
 
-# Where each name lives: loaded when it is first used, so that an import costs next to nothing.
+# The module of each name. It is loaded when the name is first used, so that an import is cheap.
 _HOMES = {
     "AmorsizeError": "errors",
     "CacheStats": "memory.cache",

@@ -1,4 +1,4 @@
-"""The four forms of map: check what was given, make a session of it, and let it run."""
+"""The four forms of ``map``: check the arguments, create a session and run it."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ if TYPE_CHECKING:  # typing takes 5 ms, and annotations are not evaluated
 def smart_map(func: Callable[..., R], *iterables: Iterable[Any], **options: Any) -> list[R]:
     """Return ``list(map(func, *iterables))``, in parallel where that is faster.
 
-    The first items run in the calling process, as real work, while they are timed; ``func`` is
-    called exactly once for each item, whatever is decided. What was learned is remembered, so that
+    The first items run in the calling process and are timed. Their results count: ``func`` is
+    called exactly once for each item, whatever is decided. The measurements are recorded, so that
     the next call decides at once.
 
     Args:
-        func: what to call. Closures, lambdas, functions of ``__main__``, partials, bound methods
-            and callable instances all work.
+        func: the function to call. Closures, lambdas, functions of ``__main__``, partials, bound
+            methods and callable instances all work.
         *iterables: one for each argument of ``func``; the shortest ends the call.
-        **options: as listed below. ``n_jobs=1`` keeps everything in the calling process,
-            ``n_jobs=4`` puts everything into four workers.
+        **options: as listed below. ``n_jobs=1`` runs everything in the calling process,
+            ``n_jobs=4`` runs everything in four workers.
 
     Returns:
         The results in the order of the items.
 
     Raises:
         TypeError, ValueError: bad arguments, before any item runs.
-        Exception: whatever ``func`` raises, of the earliest failing item, with a note that names
-            the item.
-        WorkerLostError: a worker died with the same item more than ``retries`` times.
+        Exception: the exception that ``func`` raised for the earliest failing item, with a note
+            that names the item.
+        WorkerLostError: workers died with the same item more than ``retries`` times.
         TaskTimeoutError: ``timeout`` or ``task_timeout`` was exceeded.
 
     >>> smart_map(abs, [-1, 2, -3])
@@ -65,9 +65,9 @@ def smart_starmap(
     """Return ``list(itertools.starmap(func, iterable))``, in parallel where that is faster.
 
     Args:
-        func: what to call.
+        func: the function to call.
         iterable: tuples of arguments.
-        *misplaced: takes nothing; a chunk size goes into ``chunksize``.
+        *misplaced: must be empty; a chunk size goes into ``chunksize``.
         **options: as listed below.
 
     Returns:
@@ -86,12 +86,12 @@ def smart_starmap(
 def smart_imap(func: Callable[..., R], *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
     """Return an iterator like ``map(func, *iterables)``, in parallel where that is faster.
 
-    Nothing runs until the first result is asked for. Input is taken, and results are kept, only as
-    far ahead as the workers need (``buffersize`` items at most, if given), so the input may be
-    infinite and the results need not fit into memory. Closing the iterator ends the workers.
+    Nothing runs until the first result is requested. Input is read ahead, and results are buffered,
+    only as far as the workers need (at most ``buffersize`` items, if given). So the input may be
+    infinite, and the results need not fit into memory. Closing the iterator ends the workers.
 
     Args:
-        func: what to call.
+        func: the function to call.
         *iterables: one for each argument of ``func``; the shortest ends the call.
         **options: as listed below.
 
@@ -100,7 +100,7 @@ def smart_imap(func: Callable[..., R], *iterables: Iterable[Any], **options: Any
 
     Raises:
         TypeError, ValueError: bad arguments, at once.
-        Exception: as ``smart_map``, when the result is asked for.
+        Exception: as ``smart_map``, when the result is requested.
 
     >>> from itertools import count, islice
     >>> list(islice(smart_imap(abs, count(-3)), 4))
@@ -115,10 +115,10 @@ def smart_imap(func: Callable[..., R], *iterables: Iterable[Any], **options: Any
 def smart_imap_unordered(
     func: Callable[..., R], *iterables: Iterable[Any], **options: Any
 ) -> Iterator[R]:
-    """Return an iterator of the results as they are finished, in any order.
+    """Return an iterator of the results in any order, as they are finished.
 
     Args:
-        func: what to call.
+        func: the function to call.
         *iterables: one for each argument of ``func``; the shortest ends the call.
         **options: as listed below.
 
@@ -146,14 +146,14 @@ def session_of(
     lazy: bool = False,
     base: Options = DEFAULTS,
 ) -> Session:
-    """Check the arguments of one of the forms, and make a session of them."""
+    """Check the arguments of one of the forms and create its session."""
     if not callable(func):
         raise TypeError(f"{name}(func, data): func must be callable, but {func!r:.80} was given")
     if not iterables:
         raise TypeError(f"{name}(func, data): there is no data to map over")
     options = make_options(given, base=base, lazy=lazy)
     for place, data in enumerate(iterables):
-        # NumPy's numbers have a __getitem__, which only says that they have no items.
+        # NumPy numbers have a __getitem__, although they have no items.
         is_number = hasattr(data, "__index__") and not hasattr(data, "__len__")
         is_iterable = hasattr(data, "__iter__") or hasattr(data, "__getitem__")
         if is_number or not is_iterable or (star and place):
@@ -164,7 +164,10 @@ def session_of(
 
 
 def plain_function(func: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function inside a ParallelFunction (which lives above this module), or itself."""
+    """Return the function inside a ParallelFunction, or any other function itself.
+
+    ``ParallelFunction`` belongs to a higher layer, so it is recognised by an attribute.
+    """
     if getattr(type(func), "_amorsize_parallel", False):
         inner: Callable[..., Any] = func.__wrapped__  # type: ignore[attr-defined]
         return inner

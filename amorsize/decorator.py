@@ -1,4 +1,4 @@
-"""``@parallelize``: a function that stays itself and can also map."""
+"""``@parallelize``: gives a function the forms of ``map`` as methods."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ R = TypeVar("R")
 
 
 class ParallelFunction(Generic[P, R]):
-    """A function with the forms of ``map`` as methods; calling it is calling the function.
+    """A function with the forms of ``map`` as methods; calling it calls the function.
 
-    It is made by ``parallelize``. As an attribute of a class it binds like a function, also around
-    a classmethod or staticmethod (``@parallelize`` on top).
+    ``parallelize`` creates it. As an attribute of a class it binds like the wrapped function, which
+    may be a classmethod or staticmethod (put ``@parallelize`` on top).
 
     Args:
         func: the function, or a classmethod or staticmethod object.
-        options: options of all its calls; those of a single call go before them.
+        options: options of all its calls; options of a single call override them.
 
     Attributes:
-        last_run: report of the last ``map``, ``starmap`` or finished ``imap``, None before.
+        last_run: report of the last ``map``, ``starmap`` or finished ``imap``, None before the
+            first.
     """
 
     _amorsize_parallel = True
     __wrapped__: Callable[P, R]
 
     def __init__(self, func: Callable[P, R], options: Options = DEFAULTS) -> None:
-        # Not what the function has in its __dict__: that could be anything, even named "map".
+        # The function's __dict__ is not copied: it could hold any name, even "map".
         update_wrapper(self, func, updated=())
         self.__wrapped__ = func.__wrapped__ if isinstance(func, ParallelFunction) else func
         self._options = options
@@ -54,16 +55,16 @@ class ParallelFunction(Generic[P, R]):
         if bound is inner:
             return self
         method = ParallelFunction(bound, self._options)
-        method._last = self._last  # so that obj.method.last_run shows obj.method.map's run
+        method._last = self._last  # so that obj.method.last_run shows the run of obj.method.map
         return method
 
     def __repr__(self) -> str:
         return f"<ParallelFunction {getattr(self, '__qualname__', self.__wrapped__)}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """Pickle by name where the name leads here in any process, else by content.
+        """Pickle by name if the name leads to this object in every process, else by content.
 
-        Options stay behind: they are about how the caller maps, and a worker only calls.
+        Options are left out: they say how the caller maps, and a worker only calls the function.
         """
         name = getattr(self, "__qualname__", "")
         home = getattr(self, "__module__", "") or ""
@@ -100,7 +101,7 @@ class ParallelFunction(Generic[P, R]):
         return optimize(self.__wrapped__, data, **options)
 
     def options(self, **options: Any) -> ParallelFunction[P, R]:
-        """Return the same function with other options; those not named stay.
+        """Return the same function with other options; options that are not named stay.
 
         Raises:
             TypeError, ValueError: a bad option.
@@ -117,7 +118,7 @@ class ParallelFunction(Generic[P, R]):
         star: bool = False,
         lazy: bool = False,
     ) -> Session:
-        """Return a session that leaves its report in ``last_run``."""
+        """Return a session that stores its report in ``last_run``."""
         wanted = options.get("report", self._options.report)
 
         def keep(report: RunReport) -> None:
@@ -126,7 +127,7 @@ class ParallelFunction(Generic[P, R]):
                 wanted(report)
 
         if "report" in options:
-            make_options({"report": wanted})  # refuse a bad one as such
+            make_options({"report": wanted})  # checked here, because ``keep`` takes its place below
         given = {**options, "report": keep}
         return session_of(
             f"{self!r}.{name}", self, iterables, given, star=star, lazy=lazy, base=self._options
@@ -139,17 +140,17 @@ def parallelize(func: Callable[P, R], /) -> ParallelFunction[P, R]: ...
 def parallelize(**options: Any) -> Callable[[Callable[P, R]], ParallelFunction[P, R]]: ...
 @documented(lazy=True)
 def parallelize(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Give a function the forms of ``map`` as methods. Calling it stays the plain call.
+    """Give a function the forms of ``map`` as methods; calling it still calls the function.
 
     Args:
-        func: the function, when used bare: ``@parallelize``.
+        func: the function, when used without options: ``@parallelize``.
         **options: options of all its calls, as listed below: ``@parallelize(n_jobs=4)``.
 
     Returns:
-        A ``ParallelFunction``, or a decorator that makes one.
+        A ``ParallelFunction``, or a decorator that creates one.
 
     Raises:
-        TypeError, ValueError: a bad option, or something that cannot be called.
+        TypeError, ValueError: a bad option, or ``func`` cannot be called.
 
     >>> @parallelize
     ... def square(x):

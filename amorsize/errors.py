@@ -1,15 +1,16 @@
-"""The errors of amorsize, and no others.
+"""The errors that amorsize itself raises.
 
 ::
 
     Exception
-     +-- AmorsizeError               anything the library itself has to report
-          +-- WorkerLostError        a worker process died while it held an item
+     +-- AmorsizeError               base of the errors below
+          +-- WorkerLostError        a worker process died or got stuck
           +-- TaskTimeoutError       an item, or the whole call, took too long (a TimeoutError)
-          +-- SerializationError     a value could not travel (a pickle.PicklingError)
+          +-- SerializationError     a value could not be sent (a pickle.PicklingError)
 
-An exception raised by the user's own function is never wrapped in one of these: it arrives as
-itself. Bad arguments raise plain ``TypeError`` and ``ValueError``, as Python's own functions do.
+An exception raised by the user's own function is never wrapped in one of these; the caller gets the
+exception itself. Bad arguments raise plain ``TypeError`` and ``ValueError``, as in Python's own
+functions.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ __all__ = ["AmorsizeError", "SerializationError", "TaskTimeoutError", "WorkerLos
 class AmorsizeError(Exception):
     """Base of every error that amorsize itself raises.
 
-    Catch it to tell "the machinery failed" from "my function failed".
+    Catch it to tell a failure of amorsize from a failure of your function.
     """
 
 
 class WorkerLostError(AmorsizeError):
-    """A worker process ended while it held items of the call.
+    """A worker process was lost, and the call cannot run its items again.
 
-    You get it when a worker was killed (by the kernel for memory, by a signal), crashed, or left
-    through ``os._exit``, as often as ``retries`` allows items to be tried again. You do not get it
-    for an exception in your function, not even ``SystemExit``: that one arrives as itself.
+    You get it when a worker was killed (by the kernel for lack of memory, by a signal), crashed, or
+    called ``os._exit``, and ``retries`` allows no other try. You also get it when forked workers
+    are stuck, and their items must not run in other workers. You do not get it for an exception in
+    your function, not even ``SystemExit``: that exception itself is raised.
 
     Attributes:
-        index: position (0-based) of the first item that was not finished, None when no item had
-            been started.
-        exitcode: what ``multiprocessing.Process.exitcode`` said, negative for a signal, None when
-            unknown.
+        index: position (0-based) of the item that the worker ran, or of the first item of its
+            chunk if the item is not known; None for a worker that was idle or stuck.
+        exitcode: as ``multiprocessing.Process.exitcode``, negative for a signal; None if unknown.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class WorkerLostError(AmorsizeError):
 class TaskTimeoutError(AmorsizeError, TimeoutError):
     """An item took longer than ``task_timeout``, or the call longer than ``timeout``.
 
-    You do not get it for a ``TimeoutError`` of your own function: that one arrives as itself.
+    You do not get it for a ``TimeoutError`` in your own function: that exception itself is raised.
 
     Attributes:
-        index: position (0-based) of the late item, None when the whole call ran out of time.
-        seconds: the limit that was passed, in seconds.
+        index: position (0-based) of the late item, None if the whole call ran out of time.
+        seconds: the limit that was exceeded, in seconds.
     """
 
     def __init__(
@@ -75,9 +76,10 @@ class TaskTimeoutError(AmorsizeError, TimeoutError):
 class SerializationError(AmorsizeError, PicklingError):
     """A function, an item or a result cannot be sent between processes.
 
-    You get it when neither pickle nor cloudpickle can carry the value and the call had to use
-    worker processes (``n_jobs=2`` or ``backend="process"``). When amorsize was free to choose, it
-    runs the call serially instead and says so in the report.
+    You get it when neither pickle nor cloudpickle can send the value, and the call must use worker
+    processes (``n_jobs=2`` or ``backend="process"``). If amorsize may choose, it runs the call
+    serially instead, and says so in the report. A result that a worker cannot send back raises the
+    error in any case, because its item has run already.
 
     Attributes:
         index: position (0-based) of the item concerned, None for the function itself.
@@ -92,5 +94,5 @@ class SerializationError(AmorsizeError, PicklingError):
 
 
 def _rebuild(cls: type[AmorsizeError], message: str, attributes: dict[str, object]) -> object:
-    """Unpickle one of the errors above; keyword-only arguments need their names."""
+    """Rebuild a pickled error; ``__reduce__`` cannot pass keyword-only arguments by itself."""
     return cls(message, **attributes)

@@ -1,4 +1,4 @@
-"""Looking at modules that may or may not be loaded, without loading or disturbing them."""
+"""Look up modules that may not be loaded, and import modules without interruption by signals."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["load", "loaded"]
 
 
 def loaded(name: str) -> Any:
-    """Return a module that has been imported to its end, None for any other.
+    """Return a module whose import has finished, None for any other; never import it.
 
-    A module is in ``sys.modules`` from the moment its import begins; another thread that takes it
-    from there sees half of it. Tests put stand-ins there, and lazy modules are not loaded yet.
+    A module is in ``sys.modules`` as soon as its import begins, so another thread may find it half
+    imported there. Tests put stand-ins there, and lazy modules are not loaded yet.
 
     Args:
         name: full name of the module.
@@ -28,15 +28,15 @@ def loaded(name: str) -> Any:
     True
     """
     module = sys.modules.get(name)
-    # No more than looked at: what stands there may be anything, and raise when it is asked.
+    # Access no attribute: the entry may be any object, and its attributes may raise.
     spec = vars(module).get("__spec__") if type(module) is types.ModuleType else None
     return None if spec is None or getattr(spec, "_initializing", False) else module
 
 
 def load(name: str) -> Any:
-    """Return a module, importing it if need be, without a signal's handler cutting in.
+    """Return a module; import it if needed, with signals held back.
 
-    A handler that maps would find the module half imported by its own thread.
+    A signal handler that calls amorsize would otherwise find the module half imported.
 
     Args:
         name: full name of the module.

@@ -28,19 +28,19 @@ __all__ = ["OptimizationResult", "optimize"]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class OptimizationResult:
-    """Advice for a pool of the caller's own. Printed, it is what ``explain`` returns.
+    """Advice for a pool of the caller's own; printing it prints the text of ``explain``.
 
     Attributes:
         n_jobs: workers to use; 1 means: do not use a pool.
         chunksize: items in one task of the pool, as ``Pool.map(..., chunksize)`` takes it.
-        reason: why, in words.
+        reason: the reason for the advice, in words.
         estimated_speedup: forecast serial time over forecast time with this advice; 1.0 for serial.
         warnings: what the caller should know.
-        data: the data, to be iterated from its start, also when a generator was passed.
-        cache_hit: whether the advice comes from what was remembered, without a sample.
+        data: the data from its first item on, also when a generator was passed.
+        cache_hit: whether the advice comes from a record, without a sample.
         executor_type: "process", or "serial" when no pool pays.
-        profile: what was measured, when ``profile=True`` was passed; None otherwise.
-        basis: what the advice rests on; ``explain`` shows it.
+        profile: the measurements, when ``profile=True`` was passed; None otherwise.
+        basis: the measurements and forecasts behind the advice; ``explain`` shows them.
     """
 
     n_jobs: int
@@ -64,14 +64,14 @@ class OptimizationResult:
         return self.explain()
 
     def explain(self) -> str:
-        """Return the advice, what it rests on and what else was considered, as one screen of text.
+        """Return the advice, its basis and the alternatives as one screen of text.
 
         >>> print(optimize(abs, [], use_cache=False).explain())
         use n_jobs=1, chunksize=1 (serial)
           because   there is no data
           speed-up  1.00 times the serial loop, by forecast
         """
-        from .show.hints import hints_for_items  # few want to see it
+        from .show.hints import hints_for_items  # imported late: few callers print advice
         from .show.report import describe, describe_candidates
 
         lines = [
@@ -95,14 +95,14 @@ class OptimizationResult:
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What advice rests on.
+    """The measurements and forecasts behind advice.
 
     Attributes:
-        profile: what was measured of an item, now or earlier.
-        machine: what the process may use, and why no more.
-        costs: what the machine charges, as far as learned.
+        profile: the measurements of an item, made now or earlier.
+        machine: what the process may use, and what limits it.
+        costs: costs of running workers on the machine, as far as learned.
         items: number of items.
-        plan: the forecasts; None where workers were no question.
+        plan: the forecasts; None where workers were not considered.
     """
 
     profile: Profile
@@ -126,28 +126,28 @@ def optimize(
 ) -> OptimizationResult:
     """Return how many workers and what chunk size suit ``func`` over ``data``.
 
-    Unlike ``smart_map``, this runs ``func`` on a sample whose results are thrown away, so those
-    items run again in your own pool. With a remembered measurement nothing runs at all. Items or
-    results that no pool can send are never remembered: the next call may have others.
+    Unlike ``smart_map``, this runs ``func`` on a sample and discards the results, so those items
+    run again in your own pool. If there is a record, nothing runs at all. If items or results
+    cannot be pickled, nothing is recorded, because the next call may have others.
 
     Args:
-        func: what the pool will call.
-        data: what it will map over. A generator is not lost: use ``result.data``.
-        sample_size: items to run when nothing is remembered.
-        target_chunk_duration: longest time of a chunk wanted, s.
-        n_jobs: number of workers, None to decide; counts as everywhere.
+        func: the function the pool will call.
+        data: the items. If it is a generator, give ``result.data`` to the pool: no item is lost.
+        sample_size: items to run when there is no record.
+        target_chunk_duration: longest duration wanted for a chunk, s.
+        n_jobs: number of workers, None to decide; negative numbers as in ``smart_map``.
         mp_context: start method or context your pool will use.
-        use_cache: whether to read and write what was learned.
-        profile: measure now, even if something is remembered, and keep the measurement in the
-            result.
-        verbose: write the advice to standard error.
+        use_cache: whether to read and write the cache.
+        profile: whether to measure now, even if there is a record, and to put the measurements
+            into the result.
+        verbose: whether to write the advice to standard error.
 
     Returns:
         The advice.
 
     Raises:
         TypeError, ValueError: bad arguments, before anything runs.
-        Exception: whatever ``func`` raises for an item of the sample.
+        Exception: any exception that ``func`` raises for an item of the sample.
 
     >>> advice = optimize(abs, range(1000))
     >>> advice.n_jobs, advice.executor_type
@@ -213,7 +213,7 @@ def _check(
 
 
 def _length(data: Iterable[Any]) -> int | None:
-    """Return how many items the data says there are, None when it does not."""
+    """Return the number of items by ``len``, None where that fails."""
     try:
         return len(data)  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001 - no length, one that does not fit, or a user's that raises
@@ -226,7 +226,7 @@ def _sample(
     """Run ``func`` on the first items.
 
     Returns:
-        (profile, data with nothing lost, why no pool can send items and results, "" if one can).
+        (profile, all of the data, why no pool can send items and results or "" if one can).
     """
     source = iter(data)
     items = list(islice(source, size))
@@ -237,7 +237,8 @@ def _sample(
     watch = probe.watch(1)
     result = func(items[0])
     probe.add(watch.block(1))
-    # One by one, to see the spread; but tiny items together, or the clock would be measured.
+    # Items are timed one by one, to see the spread; tiny items together, since timing each
+    # would measure the clock.
     single = probe.seconds > SINGLE_SECONDS
     for group in [[item] for item in items[1:]] if single else [items[1:]]:
         if group:
@@ -280,16 +281,16 @@ def _advise(
     *,
     keep: bool,
 ) -> OptimizationResult:
-    """Turn what is known into advice.
+    """Turn the measurements into advice.
 
     Args:
-        adviser: has looked up what is remembered.
-        profile: what an item costs, None where there is none.
-        data: to be handed back.
-        target_chunk_duration: longest time of a chunk wanted, s.
-        why_serial: why workers are no question, "" where they are one.
+        adviser: the adviser, after its look-up.
+        profile: cost of an item, None when there are no items.
+        data: the data to return.
+        target_chunk_duration: longest duration wanted for a chunk, s.
+        why_serial: why workers are not considered, "" where they are.
         notes: warnings so far.
-        keep: whether to hand back the profile.
+        keep: whether to return the profile.
     """
     if profile is None:
         return OptimizationResult(1, 1, "there is no data", 1.0, (), data, False, "serial")

@@ -1,4 +1,4 @@
-"""The options every call takes: one frozen value, checked once, before any item runs."""
+"""The options of a call: one frozen value, checked once, before any item runs."""
 
 from __future__ import annotations
 
@@ -31,26 +31,27 @@ BACKENDS = ("process", "thread", "serial")
 
 
 class Options(NamedTuple):
-    """What a caller may ask for; the same names everywhere in amorsize.
+    """The options of a call; their names are the same everywhere in amorsize.
 
     Attributes:
-        n_jobs: workers to use. None decides; 1 is serial; k > 0 is k; -1 all usable CPUs, -2 all
-            but one, and so on.
-        chunksize: items in one task. None decides and may vary it during the run.
-        backend: None decides; "process", "thread" or "serial".
-        mp_context: name of a start method, or a multiprocessing context. None takes fork where the
-            platform has it and this process can be forked safely, on every version of Python; else
-            the fork server, else spawn.
+        n_jobs: number of workers. None lets amorsize decide; 1 is serial; k > 0 is k; -1 is all
+            usable CPUs, -2 all but one, and so on.
+        chunksize: items in one chunk. None lets amorsize decide, and vary the size during the run.
+        backend: "process", "thread" or "serial". None lets amorsize decide.
+        mp_context: name of a start method, or a multiprocessing context. None takes the start
+            method that the program has set, if any. Otherwise, on every version of Python, it takes
+            fork on Linux if this process can be forked safely, else forkserver; on other platforms
+            spawn.
         progress: True, a description, or ``callable(done, total)`` (total None when unknown).
-        timeout: seconds for the whole call.
-        task_timeout: seconds for one item.
-        retries: how often the items a lost worker held are tried again.
-        return_exceptions: put an item's exception in its place instead of raising it.
+        timeout: time limit of the whole call, s.
+        task_timeout: time limit of one item, s.
+        retries: how often the items of a lost worker are run again.
+        return_exceptions: whether an item's exception is its result, instead of being raised.
         initializer: called once in each worker with ``initargs`` before its first item.
         initargs: arguments of ``initializer``.
-        use_cache: False neither reads nor writes what was learned.
+        use_cache: False neither reads nor writes the cache.
         report: called with the ``RunReport`` when the call ends.
-        buffersize: items in flight at most (the ``imap`` forms only).
+        buffersize: most items in flight (the ``imap`` forms only).
     """
 
     n_jobs: int | None = None
@@ -69,10 +70,10 @@ class Options(NamedTuple):
     buffersize: int | None = None
 
     def workers_only(self, jobs: int | None) -> bool:
-        """Whether the calling process must not run any item.
+        """Return whether the calling process must not run any item.
 
-        An item that may kill its process, must be killed when late, or needs what the initializer
-        set up belongs into a worker.
+        An item must run in a worker if it may kill its process, must be killed when late, or needs
+        what the initializer sets up.
 
         Args:
             jobs: ``n_jobs`` as a number of workers (see ``count_jobs``), None when not given.
@@ -91,14 +92,15 @@ _NAMES = frozenset(Options._fields)
 def documented(*, lazy: bool) -> Callable[[_Function], _Function]:
     """Return a decorator that lists the options in a function's docstring, for ``help``.
 
-    They are written once, in the docstring of ``Options``, with types and defaults beside it.
+    The options are described once, in the docstring of ``Options``. Its fields give the types and
+    defaults.
 
     Args:
-        lazy: whether to list ``buffersize``, which the ``imap`` forms alone take.
+        lazy: whether to list ``buffersize``, which only the ``imap`` forms take.
     """
 
     def decorate(function: _Function) -> _Function:
-        if function.__doc__:  # not with -OO
+        if function.__doc__:  # None under -OO
             function.__doc__ += _listed(lazy=lazy)
         return function
 
@@ -117,14 +119,14 @@ def _listed(*, lazy: bool) -> str:
                 f"        {name}: {_kind(name)} = {getattr(DEFAULTS, name)!r}."
             ]
             meaning.append(f"            {text[:1].upper()}{text[1:]}")
-        elif line.strip():  # goes on, or stands before the first of them
+        elif line.strip():  # a continuation line, or text before the first option
             meaning.append(f"            {line.strip()}")
     lines = (line for name, part in found.items() if name not in left_out for line in part)
     return "\n".join(["", "    Options, by keyword only:", *lines, "    "])
 
 
 def _kind(name: str) -> str:
-    """Return the type of an option as it is written; typing has wrapped the text."""
+    """Return the type of an option as it is written in ``Options``."""
     kind = Options.__annotations__[name]
     return str(getattr(kind, "__forward_arg__", kind))
 
@@ -134,8 +136,8 @@ def make_options(given: dict[str, Any], *, base: Options = DEFAULTS, lazy: bool 
 
     Args:
         given: keyword arguments of a call.
-        base: options that hold where ``given`` is silent.
-        lazy: whether the call is one of the ``imap`` forms, which alone take ``buffersize``.
+        base: values of the options that ``given`` does not name.
+        lazy: whether the call is one of the ``imap`` forms; only they take ``buffersize``.
 
     Raises:
         TypeError: an unknown option, or a value of the wrong type.
@@ -174,14 +176,14 @@ CPUs), -2 (all but one) and so on
 
 
 def _plain(value: Any) -> object:
-    """Return a whole number of another type (NumPy's, say) as an int, anything else as it is."""
+    """Return an integer of another type, such as NumPy's, as an int; anything else unchanged."""
     if isinstance(value, (int, str, float, type)) or not hasattr(value, "__index__"):
         return value
     return index(value)
 
 
 def count_jobs(n_jobs: int, cpus: int) -> int:
-    """Translate an ``n_jobs`` into a number of workers, counting as joblib does.
+    """Convert ``n_jobs`` into a number of workers, as joblib does.
 
     Args:
         n_jobs: a number other than 0; -1 means all CPUs, -2 all but one.
@@ -200,7 +202,7 @@ def environment_cap(cpus: int) -> int | None:
         cpus: usable CPUs, for counts below zero.
 
     Raises:
-        ValueError: the variable holds anything but a whole number other than 0.
+        ValueError: the variable is not a whole number, or is 0.
     """
     text = os.environ.get("AMORSIZE_N_JOBS")
     if not text:
@@ -254,7 +256,7 @@ def check_context(name: str, value: object) -> None:
     """Raise unless ``value`` is None, a start method of this platform, or a context."""
     if value is None:
         return
-    multiprocessing = load("multiprocessing")  # only when a context is asked for: 20 ms
+    multiprocessing = load("multiprocessing")  # takes 20 ms, so only when a context is given
     methods = multiprocessing.get_all_start_methods()
     if isinstance(value, str):
         if value not in methods:
@@ -328,7 +330,7 @@ _CHECKS: dict[str, Callable[[str, object], None]] = {
 
 
 def _check_together(options: Options) -> None:
-    """Refuse pairs of options that cannot both be kept."""
+    """Refuse options that contradict each other."""
     if options.initargs and options.initializer is None:
         raise ValueError(f"initargs={options.initargs!r} were given without an initializer")
     if options.task_timeout is not None and options.backend in ("thread", "serial"):

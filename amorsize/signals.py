@@ -1,8 +1,8 @@
-"""Keeping signals out of the moments in which a crew is started or ended."""
+"""Hold back signals while a crew is started or ended."""
 
 from __future__ import annotations
 
-# The wrappers in ``signal`` make enumerations, which takes 60 us for all signals, and 1 ms once.
+# Not ``signal``: its wrappers make enumeration members, 60 us for all signals, and 1 ms once.
 import _signal  # type: ignore[import-not-found]
 import contextlib
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ class _Held:
     """What is held back at the moment, in the main thread.
 
     Attributes:
-        handlers: those that notes are taken for, by the signal's number.
-        mask: the signals that this thread held back before.
+        handlers: the handlers that are replaced at the moment, by signal number.
+        mask: the signals that this thread had blocked before.
     """
 
     handlers: dict[int, Any] = {}  # noqa: RUF012 - replaced, never written to
@@ -32,15 +32,17 @@ class _Held:
 
 @contextlib.contextmanager
 def held_signals() -> Iterator[None]:
-    """Hold back every signal that has a Python handler; deliver what came at the end.
+    """Hold back every signal that has a Python handler; deliver them at the end.
 
-    Half a crew cannot be ended, so no handler may raise while there is only half of one: Ctrl-C
-    does, and so does the usual time limit made of SIGALRM. A mask keeps them from this thread. But
-    the system may hand a signal to any other thread, and Python then runs the handler in the main
-    thread all the same. So the main thread also replaces the handlers by one that takes a note.
+    A half-started crew cannot be ended, so no handler may raise while one is started. The handler
+    of Ctrl-C raises, and so does the usual time limit made with SIGALRM. A mask blocks the signals
+    in this thread. But the system may deliver a signal to another thread, and Python still runs the
+    handler in the main thread. So the main thread also replaces each handler by one that only
+    records the signal.
 
-    A process that is started meanwhile inherits the mask. It needs it, since ``exec`` resets
-    handlers, and Ctrl-C would end it until it has set its own; it lifts the mask when it is ready.
+    A process that is started meanwhile inherits the mask, and needs it: ``exec`` resets handlers,
+    so Ctrl-C would end the process until it has set its own. The process lifts the mask when it is
+    ready.
     """
     kept: list[tuple[int, FrameType | None]] = []
     outer = _Held.handlers, _Held.mask
@@ -63,11 +65,12 @@ def held_signals() -> Iterator[None]:
 
 
 def restore_signals(own: dict[int, Any]) -> None:
-    """Set handlers and mask as the caller has them, in a worker that was started meanwhile.
+    """Set the caller's handlers and mask in a worker that was started while signals were held.
+
+    Signals that have arrived meanwhile run the new handlers.
 
     Args:
-        own: handlers of the worker's own, by the signal's number; plain numbers for what is no
-            function. What has come already meets them.
+        own: the worker's own handlers, by signal number. Each is a function or a plain integer.
     """
     _set({**_Held.handlers, **own})
     if _MASKS:
@@ -76,7 +79,7 @@ def restore_signals(own: dict[int, Any]) -> None:
 
 
 def _replace(handlers: dict[int, Any], note: Any) -> bool:
-    """Set ``note`` in the place of some handlers; return whether any Python handler runs here."""
+    """Replace handlers by ``note``; return False outside the main thread, where none can be set."""
     try:
         _set(dict.fromkeys(handlers, note))
     except ValueError:  # not the main thread of the main interpreter
@@ -88,7 +91,7 @@ def _replace(handlers: dict[int, Any], note: Any) -> bool:
 
 
 def _set(handlers: dict[int, Any]) -> None:
-    """Set handlers, all of them, even where one that is set again raises at once."""
+    """Set all handlers, even if one of them runs and raises as soon as it is set."""
     left = dict(handlers)
     try:
         while left:
@@ -101,7 +104,7 @@ def _set(handlers: dict[int, Any]) -> None:
 
 
 def _deliver(kept: list[tuple[int, FrameType | None]], handlers: dict[int, Any]) -> None:
-    """Run the handlers of the signals that came, all of them, even where one raises."""
+    """Run the handlers of all signals that arrived, even if one of them raises."""
     while kept:
         number, frame = kept.pop(0)
         try:

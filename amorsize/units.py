@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Format numbers for people to read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def duration(seconds: float) -> str:
     >>> [duration(s) for s in (0.9999, 5_400)]
     ['1 s', '5,400 s']
     """
-    # With three digits it is one of its unit, or more.
+    # The largest unit in which the number, rounded to three digits, is at least 1.
     fitting = (unit for unit in _UNITS if seconds >= 0.9995 * unit[1])
     unit, size = next(fitting, _UNITS[-1])
     number = seconds / size
@@ -33,7 +33,7 @@ def memory(size: float) -> str:
 
 
 def times(factor: float) -> str:
-    """Return a factor with as many digits as say anything; a small one is a fraction, not zero.
+    """Return a factor with its significant digits; a small factor is a fraction, not zero.
 
     >>> [times(n) for n in (1.55, 24_151.7, 0.964, 0.00004)]
     ['1.55', '24,000', '0.96', '1/25,000']
@@ -44,12 +44,12 @@ def times(factor: float) -> str:
 
 
 def counted(number: float, one: str, many: str = "") -> str:
-    """Return a number with what it counts, in the singular where it is one.
+    """Return a number with a noun, in the singular if the number is shown as 1.
 
     Args:
         number: how many; shown without decimals.
-        one: what to say of one.
-        many: what to say of any other number; by default ``one`` with an s.
+        one: the noun in the singular.
+        many: the noun in the plural; by default ``one`` with an s.
 
     >>> counted(1, "item"), counted(2_000, "item"), counted(0, "process", "processes")
     ('1 item', '2,000 items', '0 processes')

@@ -1,4 +1,4 @@
-"""What the benchmarks share: statistics, fresh processes, the machine, results on disk."""
+"""Shared by the benchmarks: statistics, fresh processes, the machine, results on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESULTS = HERE / "results"
 
 
 def machine() -> dict[str, Any]:
-    """Describe where the figures come from."""
+    """Return a description of the machine that the figures come from."""
     model = ""
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -51,7 +51,7 @@ def summary(values: list[float]) -> dict[str, float]:
 
 
 def clock(func: Any, repeats: int) -> list[float]:
-    """Return the wall time of each of so many calls, s."""
+    """Return the wall time of each of ``repeats`` calls, s."""
     times = []
     for _ in range(repeats):
         begun = time.perf_counter()
@@ -62,7 +62,7 @@ def clock(func: Any, repeats: int) -> list[float]:
 
 @cache
 def compile_once() -> None:
-    """Compile the sources, as an installer would; or first calls measure the compiler."""
+    """Compile the sources, as an installer does: first calls must not include the compiler."""
     package = find_spec("amorsize")
     assert package is not None
     assert package.origin is not None
@@ -75,8 +75,8 @@ def in_fresh_process(script: str, *args: str, folder: str | None = None) -> Any:
 
     Args:
         script: path of the benchmark.
-        args: what it is to measure.
-        folder: where amorsize keeps what it learns; an empty one of its own by default.
+        args: what to measure.
+        folder: the cache folder of amorsize; by default a new, empty one.
     """
     compile_once()
     with tempfile.TemporaryDirectory() as empty:
@@ -91,7 +91,7 @@ def in_fresh_process(script: str, *args: str, folder: str | None = None) -> Any:
 
 
 def write(name: str, content: dict[str, Any]) -> Path:
-    """Write results with the machine they came from."""
+    """Write results with the machine that they came from; return the path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), **content}, indent=1) + "\n")
@@ -99,7 +99,7 @@ def write(name: str, content: dict[str, Any]) -> Path:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """Return rows as a table for people, which is also Markdown."""
+    """Return rows as a readable table, which is also Markdown."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [
         "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"

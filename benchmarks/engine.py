@@ -1,10 +1,10 @@
 """The engine against Pool, ProcessPoolExecutor, joblib and mpire, in one run.
 
-Every way is timed in a fresh process, warm (one call is made first, the next ones are timed) but
-for the spawn workloads, whose first call is; the ways take turns. "Ideal" is what as many
-processes as there are CPUs take for equal shares of the items, started already and telling nothing:
-two CPUs at work are each slower than one alone. Start-up is what a Pool takes to come and go on an
-empty task.
+Every way is timed in a fresh process, and the ways take turns. One call is made first, and the next
+ones are timed. Of the spawn workloads the first call is timed. "Ideal" is the time of one process
+per CPU for equal shares of the items, without start and without results sent back. It is measured,
+since two CPUs at work are each slower than one alone. Start-up is the time to open and close a
+Pool for a trivial task.
 
     python benchmarks/engine.py [workload ...]
 """
@@ -49,7 +49,7 @@ WORKLOADS: dict[str, tuple[Callable[[Any], Any], Callable[[], Any], str, int]] =
     "spawn, 0.5 s of work": (one_ms, lambda: range(500), "spawn", 16),
 }
 OTHERS = ("Pool", "Pool default", "ProcessPoolExecutor", "joblib", "mpire")
-# Start-up counts for these: the first call of a process is timed.
+# For these the first call of a process is timed, start-up included.
 FIRST_CALLS = ("spawn, 50 ms of work", "spawn, 0.5 s of work")
 
 
@@ -63,7 +63,7 @@ def make_call(name: str, way: str) -> Callable[[], Any]:
         from amorsize import smart_map
 
         context = None if method == "fork" else method
-        # Left to itself it sees that making such results is quicker than moving them.
+        # By itself smart_map would stay serial: making such results is quicker than moving them.
         jobs = CPUS if name == "8 MB results" else None
         return lambda: smart_map(func, data, mp_context=context, n_jobs=jobs)
     context = multiprocessing.get_context(method)
@@ -98,7 +98,7 @@ def make_call(name: str, way: str) -> Callable[[], Any]:
 
 
 def ideal_seconds(name: str) -> float:
-    """Return how long processes take that share the items evenly and know nothing else."""
+    """Return the time of one process per CPU that share the items evenly, s."""
     func, make, _, _ = WORKLOADS[name]
     data = make()
     fork = multiprocessing.get_context("fork")
@@ -116,12 +116,12 @@ def ideal_seconds(name: str) -> float:
         process.start()
     for process in processes:
         process.join()
-    # The mean: an unlucky split of uneven items is not what an ideal schedule would do.
+    # The mean: an ideal schedule would not split uneven items so unluckily.
     return sum(times.get() for _ in processes) / CPUS
 
 
 def child(name: str, way: str) -> list[float]:
-    """Time one way of one workload in this process."""
+    """Return the times of one way of one workload in this process, s."""
     if way == "ideal":
         return [ideal_seconds(name) for _ in range(CALLS)]
     call = make_call(name, way)
@@ -134,7 +134,7 @@ def child(name: str, way: str) -> list[float]:
 
 
 def growth() -> dict[str, float]:
-    """Return by how much 10 million items through smart_imap let the memory grow, MB."""
+    """Return the growth of memory over 10 million items of smart_imap, MB, and us an item."""
     import psutil
 
     from amorsize import smart_imap

@@ -1,6 +1,6 @@
-"""One way of one workload in this process; ``regret.py`` runs it in fresh ones.
+"""Times one way of one workload in this process; ``regret.py`` runs it in fresh processes.
 
-It loads next to nothing before the clock runs: what a way imports is part of its first call.
+It loads almost nothing before the clock runs: what a way imports is part of its first call.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CALLS = 3
 
 
 def make_call(workload: Workload, way: str) -> Callable[[], list[Any]]:
-    """Return one call of a way, with its imports done."""
+    """Return one call of a way; import what the way needs."""
     func, make = workload.func, workload.data
     data = None if workload.lazy else make()
 
@@ -53,7 +53,7 @@ def make_call(workload: Workload, way: str) -> Callable[[], list[Any]]:
 
 
 def package_call(func: Callable[[Any], Any], items: Any, way: str) -> Callable[[], list[Any]]:
-    """Return one call of another package, used as its documentation's first example does."""
+    """Return one call of another package, used as in the first example of its documentation."""
     if way == "ProcessPoolExecutor":
         from concurrent.futures import ProcessPoolExecutor
 
@@ -79,7 +79,7 @@ def child(name: str, way: str) -> dict[str, Any]:
     """Time one way of one workload in this process."""
     workload = WORKLOADS[name]
     if not workload.lazy:
-        workload.data()  # what making the data imports is nobody's cost
+        workload.data()  # imports for making the data belong to no way
     begun = time.perf_counter()
     call = make_call(workload, way)
     made = time.perf_counter() - begun
@@ -98,7 +98,7 @@ def child(name: str, way: str) -> dict[str, Any]:
 
 
 def forecasts(workload: Workload) -> list[tuple[float, float, str]]:
-    """Return (forecast, actual, how) of some more calls."""
+    """Return (forecast s, actual s, backend and workers) of some more calls."""
     from amorsize import smart_map
 
     reports: list[Any] = []
@@ -114,6 +114,6 @@ def forecasts(workload: Workload) -> list[tuple[float, float, str]]:
 if __name__ == "__main__":
     found = child(*sys.argv[-2:])
 
-    import json  # not before the clock ran
+    import json  # only now: a way must not find it loaded before the clock runs
 
     json.dump(found, sys.stdout)

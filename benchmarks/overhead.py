@@ -1,7 +1,7 @@
-"""What deciding costs: from memory, from disk, from a sample; and next to the plain loop.
+"""What deciding costs: from memory, from disk, from a sample, and compared with the plain loop.
 
-Each figure is taken in fresh processes. "First" figures are one per process; the others are
-medians and P99 over many calls in each, pooled over the processes.
+Each figure is measured in fresh processes. "First" figures are one per process. The others are
+medians and P99 over many calls in each process, pooled over the processes.
 
     python benchmarks/overhead.py
 """
@@ -53,7 +53,7 @@ def child(what: str) -> dict[str, list[float]]:
         return {what: [time.perf_counter() - begun]}
     data = list(range(1_000))
     if what == "first hit":
-        importlib.import_module("platformdirs")  # "imports aside": what a hit still imports
+        importlib.import_module("platformdirs")  # the one import of a hit, which does not count
 
         begun = time.perf_counter()
         result = optimize(medium, data)
@@ -68,7 +68,7 @@ def calls(optimize, smart_map, data) -> dict[str, list[float]]:
     few = data[:20]
     optimize(medium, data)
     found = {"hit": clock(lambda: optimize(medium, data), CALLS)}
-    # The sample's own time is what five calls take; the rest of a miss is amorsize's.
+    # The sample itself takes the time of five calls; the rest of a miss is amorsize's.
     misses = clock(lambda: optimize(medium, data, use_cache=False), 50)
     own = min(clock(lambda: [medium(x) for x in few[:5]], 50))
     found["miss beyond sample"] = [seconds - own for seconds in misses[1:]]
@@ -86,7 +86,7 @@ def calls(optimize, smart_map, data) -> dict[str, list[float]]:
 
 
 def cases(optimize, data) -> dict[str, list[float]]:
-    """The original system's table: cached against uncached."""
+    """Return the times of the original system's table: cached against uncached."""
     found = {}
     for name, call in {
         "simple, 1,000 items": lambda **k: optimize(simple, data, **k),
@@ -104,8 +104,8 @@ def cases(optimize, data) -> dict[str, list[float]]:
 def main() -> None:
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as learned:
-        in_fresh_process(__file__, "first hit", folder=learned)  # leaves its record at exit
-        for _ in range(PROCESSES):  # interleaved, so that a slow moment of the machine hits all
+        in_fresh_process(__file__, "first hit", folder=learned)  # writes its record at exit
+        for _ in range(PROCESSES):  # in turns, so that a slow moment of the machine affects all
             for what in ("import amorsize", "import of the three names"):
                 merge(times, in_fresh_process(__file__, what))
             merge(times, in_fresh_process(__file__, "first hit", folder=learned))

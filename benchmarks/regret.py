@@ -2,13 +2,13 @@
 
 For each workload: the serial loop, ``smart_map``, Pools over a grid of worker counts and chunk
 sizes, Pool's own defaults, ProcessPoolExecutor, joblib and mpire. Each way runs in a fresh process,
-the ways take turns, and what counts are ratios inside one run. The quickest of many noisy figures
-is too good to be true: so the best choice by hand is made by the first rounds, and times come from
-later ones, in which only what comes close is measured again.
+and the ways take turns. Only ratios inside one run are compared. The quickest of many noisy figures
+is too good to be true. So the first rounds determine the best choice by hand, and the times come
+from later rounds, which measure only the ways that come close.
 
-First call: importing what a way needs and the first call of a process, with nothing remembered.
-Later calls: the next ones in that process. A Pool is opened, mapped and closed for each call, as
-people do it; the packages get what they keep (joblib its workers).
+First call: the imports of a way and the first call of a process, with nothing remembered. Later
+calls: the next ones in that process. A Pool is opened, used and closed for each call, as people do
+it. The packages keep what they keep by default (joblib its workers).
 
     python benchmarks/regret.py [workload ...]
 """
@@ -27,14 +27,14 @@ from workloads import WORKLOADS, Workload
 
 ROUNDS = 3
 FINAL_ROUNDS = 5
-# What took less than so many times as long as smart_map is measured again.
+# A way that took less than this many times as long as smart_map is measured again.
 CLOSE = 1.25
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 OTHERS = ("pool default", "ProcessPoolExecutor", "joblib", "mpire")
 
 
 def grid(workload: Workload) -> list[str]:
-    """Return the Pools worth trying by hand, as "pool workers chunksize"."""
+    """Return the Pools that people would try by hand, as "pool workers chunksize"."""
     if workload.waiting:
         counts, shares = [k * CPUS for k in (4, 8, 16, 32)], [1, 8]
     else:
@@ -52,7 +52,7 @@ def ways(name: str) -> list[str]:
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Time all ways of one workload, taking turns, and what comes close once more."""
+    """Time all ways of one workload, in turns, and those that come close once more."""
     tried = take_turns(name, ways(name), ROUNDS)
     best = {when: best_by_hand(tried[when]) for when in ("first", "later")}
     finalists = [way for way in ways(name) if way in best.values() or is_close(way, tried)]
@@ -66,7 +66,7 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def take_turns(name: str, ways: list[str], rounds: int) -> dict[str, Any]:
-    """Return the median times of the first and of later calls, and what was forecast."""
+    """Return the median times of the first and of later calls, s, and the forecasts."""
     first: dict[str, list[float]] = {way: [] for way in ways}
     later: dict[str, list[float]] = {way: [] for way in ways}
     told: list[list[Any]] = []
@@ -84,9 +84,9 @@ def take_turns(name: str, ways: list[str], rounds: int) -> dict[str, Any]:
 
 
 def is_close(way: str, tried: dict[str, Any]) -> bool:
-    """Return whether it takes a closer look to tell if a way is quicker than ``smart_map``."""
+    """Return whether a way is so close to ``smart_map`` that it must be measured again."""
     if way.startswith("pool ") and way not in OTHERS:
-        return False  # of those only the best
+        return False  # of the grid only the best is measured again
     return any(tried[w][way] < CLOSE * tried[w]["smart_map"] for w in ("first", "later"))
 
 
@@ -113,7 +113,7 @@ HEADER = ["workload", "serial ms", "smart_map ms", "best by hand ms", "ratio to 
 
 
 def verdict(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return what the targets ask for."""
+    """Return the figures that the targets are about."""
     later = {name: f["later"] for name, f in found.items()}
     ratios = {n: t["smart_map"] / t[found[n]["best"]["later"]] for n, t in later.items()}
     errors = sorted(
@@ -144,7 +144,7 @@ def verdict(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def draw(found: dict[str, dict[str, Any]]) -> None:
-    """Draw the ratios to the best choice by hand, later calls."""
+    """Draw the ratios to the best choice by hand, of later calls."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,20 +1,20 @@
 """The planner against exhaustive search, in a simulation of workers, dispatch, pipes and costs.
 
-A discrete-event model of a run, which shares no formula with the planner: workers come up one after
-the other, take chunks from a queue, compute item after item and send their results; the caller
-unpickles them, one chunk at a time, and hands out the next. Workloads are drawn at random: 30 ns to
-10 s an item, 1 to 10 million items, up to 100 MB a result, constant, random, heavy-tailed, sorted
-costs and one giant, computing or waiting, on machines of 2 to 1,024 CPUs.
+This is a discrete-event model of a run, which shares no formula with the planner. Workers start one
+after the other, take chunks from a queue, compute item after item and send their results. The
+caller unpickles the results, one chunk at a time, and hands out the next chunk. Workloads are drawn
+at random: 30 ns to 10 s an item, 1 to 10 million items, up to 100 MB a result, constant, random,
+heavy-tailed, sorted costs and one giant, computing or waiting, on machines of 2 to 1,024 CPUs.
 
-The planner knows what a remembered profile and a machine that was learned would tell it: means,
-spread, sizes, the machine's charges; not the sequence. Searched are the serial run and numbers of
+The planner knows what a remembered profile and learned costs would say: means, spread, sizes, the
+machine's charges. It does not know the sequence. The search tries the serial run, and numbers of
 workers (powers of two, one between each two of them, and all CPUs; for long runs all, three
 quarters and half of the CPUs) times ways to cut chunks (the engine's own with two shares, one for
-each worker, four, sixteen, chunks of 10 ms), none with more than 32 MB of results in a chunk,
-which is what the engine allows itself. Regret is the time of what the planner chose over the
-best found, less one. Where the order of the items is a matter of luck, the search goes by the
-average over several orders, and both are judged by others, which neither has seen. "In hindsight"
-holds the plan, in one order, against what is best for that very order.
+each worker, four, sixteen, chunks of 10 ms). No way puts more than 32 MB of results into a chunk,
+which is the limit of the engine. Regret is the time of the planner's choice over that of the best
+found, less one. Where the order of the items is random, the search uses the average over several
+orders, and both are judged by other orders, which neither has seen. "In hindsight" compares the
+plan, in one order, with what is best for that very order.
 
     python benchmarks/simulate.py [--count 10000] [--seed 1] [--workload NUMBER]
 """
@@ -48,14 +48,14 @@ from amorsize.decide.planner import PlanInput, StartOption, make_plan, next_chun
 
 # No workload takes longer than this serially: five hours.
 LONGEST_SECONDS = 20_000.0
-# With so many items for each worker fewer workers than CPUs cannot be best by much.
+# From this many items per worker on, fewer workers than CPUs cannot be better by much.
 PLENTY = 40
 
-# Tasks that the pipe holds before anybody reads it.
+# Tasks that the simulated queue holds before a worker reads from it.
 PIPE_TASKS = 9_000
 
-# Where the order of the items is luck: orders that the search goes by, and others that it and the
-# plan are judged by.
+# Where the order of the items is random: the number of orders that the search uses, and of the
+# other orders that judge the search and the plan.
 DRAWS = 4
 JUDGED = 8
 
@@ -64,14 +64,14 @@ SHAPES = ("constant", "random", "heavy-tailed", "rising", "falling", "giant", "t
 
 @dataclass(frozen=True)
 class Machine:
-    """What a simulated machine charges, in seconds."""
+    """The charges of a simulated machine, in seconds."""
 
     cpus: int
-    base: float  # to begin to start workers
+    base: float  # before the first worker is started
     each: float  # to start one
     end: float
     end_each: float
-    dispatch: float  # the caller's and a worker's part, for each chunk
+    dispatch: float  # of each chunk, half the caller's and half the worker's
     byte_pipe: float
     byte_shared: float
     contention: float
@@ -107,7 +107,7 @@ def draw(seed: int) -> tuple[Machine, Work]:
     items = max(1, min(items, int(LONGEST_SECONDS / mean)))
     shape = rng.choice(SHAPES)
     costs = mean * draw_costs(shape, items, np.random.default_rng(seed))
-    # All results together fit on a large machine.
+    # All results together fit into the memory of a large machine.
     size = 0.0 if rng.random() < 0.5 else min(10 ** rng.uniform(0, 8), 5e10 / items)
     pickling = 0.0 if size >= SHARED_FROM_BYTES else 3e-8 + 0.4e-9 * size
     share = 0.01 if rng.random() < 0.15 and mean > 1e-4 else 1.0
@@ -144,10 +144,10 @@ def simulate(machine: Machine, work: Work, workers: int, sizes: Iterator[int]) -
     """Return how long a run takes, s.
 
     Args:
-        machine: what things take.
+        machine: its charges.
         work: the items.
         workers: how many.
-        sizes: of the chunks, one after the other; the last may be too large.
+        sizes: sizes of the chunks, one after the other; the last may be too large.
     """
     total = len(work.sums) - 1
     mean = float(work.sums[-1]) / total
@@ -155,8 +155,8 @@ def simulate(machine: Machine, work: Work, workers: int, sizes: Iterator[int]) -
     contended = 1 + machine.contention * max(0.0, active - 1) / (machine.cpus - 1)
     byte = machine.byte_shared if work.size >= SHARED_FROM_BYTES else machine.byte_pipe
     out = work.pickling + work.size * byte
-    # All CPUs together can compute and pickle so many items a second, and no more: what computes
-    # takes longer then, what waits does not.
+    # All CPUs together can compute and pickle only so many items a second. Above that, computing
+    # takes longer, and waiting does not.
     back = 0.00005 if work.size >= SHARED_FROM_BYTES else work.pickling
     waits, computes = (1 - work.share) * mean, work.share * mean * contended + out
     most = workers * (computes + back) / machine.cpus
@@ -176,8 +176,8 @@ def simulate(machine: Machine, work: Work, workers: int, sizes: Iterator[int]) -
             queue.append((when, position, position + size))
             position += size
 
-    # Handed out before the first worker starts: two for each, and what they do while the others
-    # start; more than the pipe holds must wait until the caller is free.
+    # Handed out before the first worker starts: two chunks for each worker, and the work that they
+    # do while others start. What the queue does not hold waits until the caller is free.
     waiting = workers * workers * machine.each / slow
     while position < total and (len(queue) < 2 * workers or float(work.sums[position]) < waiting):
         submit(0.0 if len(queue) < PIPE_TASKS else started)
@@ -189,7 +189,7 @@ def simulate(machine: Machine, work: Work, workers: int, sizes: Iterator[int]) -
             ready, worker = heapq.heappop(free)
             begun = max(there, ready)
             seconds = float(work.sums[last] - work.sums[first])
-            # What a worker does beyond its part of the work is done while others have nothing left.
+            # Beyond its part of the work no worker is slowed down: others have nothing left then.
             seconds += min(seconds, part) * (slow - 1) + (last - first) * out
             heapq.heappush(running, (begun + seconds + machine.dispatch / 2, worker, last - first))
         if not running:
@@ -234,7 +234,7 @@ def chunkings(work: Work, workers: int) -> dict[str, Callable[[], Iterator[int]]
     }
     if total * mean < 2_000 * 0.01:
         sizes["10 ms"] = max(1, int(0.01 / max(mean, 1e-9)))
-    # Both keep to the same memory.
+    # Search and planner have the same memory limit.
     most = max(1, int(LARGEST_CHUNK_BYTES / max(work.size, 1.0)))
     return {
         "engine, halves": partial(engines, work, workers, Chunking(0.5)),
@@ -246,7 +246,7 @@ def chunkings(work: Work, workers: int) -> dict[str, Callable[[], Iterator[int]]
 
 
 def costs_of(machine: Machine) -> Costs:
-    """Return what would have been learned of the machine."""
+    """Return the costs as they would have been learned of the machine."""
     fork = StartCost(machine.base, machine.each, 0.0, 0.0, machine.end, machine.end_each)
     return Costs(
         fork=fork,
@@ -262,7 +262,7 @@ def costs_of(machine: Machine) -> Costs:
 
 
 def profile_of(work: Work) -> Profile:
-    """Return what would be remembered of the function."""
+    """Return the profile as it would be remembered of the function."""
     costs = np.diff(work.sums)
     return Profile(
         item_seconds=max(float(costs.mean()), 1e-9),
@@ -272,14 +272,14 @@ def profile_of(work: Work) -> Profile:
         cpu_share=work.share,
         result_bytes=work.size,
         pickle_seconds=work.pickling,
-        items=len(costs) * 1_000,  # of many runs: the mean is known
+        items=len(costs) * 1_000,  # as after many runs: the mean is certain
     )
 
 
 def draws(work: Work, seed: int) -> tuple[list[Work], list[Work]]:
-    """Return workloads to search by and to judge by, which nobody can tell apart beforehand.
+    """Return workloads for the search and for the judgement, with the same profile.
 
-    Where the order of the items is a matter of luck, they are shuffled; else there is only one.
+    Where the order of the items is random, they are shuffled; else there is only one workload.
     """
     if work.shape in ("constant", "rising", "falling"):
         return [work], [work]
@@ -290,10 +290,10 @@ def draws(work: Work, seed: int) -> tuple[list[Work], list[Work]]:
 
 
 def search(machine: Machine, drawn: list[Work], serial: float) -> tuple[tuple[int, str], float]:
-    """Return what is quickest on average: workers and chunks; and the least time for the first.
+    """Return the workers and chunks that are quickest on average, and the least time of one draw.
 
-    0 workers stand for the serial run.
-    What is worse by far after some of the draws is given up: by half after the first, less later.
+    0 workers stand for the serial run. The least time is that of the first draw. A choice that is
+    much slower after some of the draws is given up: by half after the first, by less later.
     """
     total = len(drawn[0].sums) - 1
     most = min(total, max(machine.cpus, 256 if drawn[0].share < 0.5 else 1))
@@ -317,7 +317,7 @@ def search(machine: Machine, drawn: list[Work], serial: float) -> tuple[tuple[in
 
 
 def one(seed: int) -> dict[str, Any]:
-    """Return the regret of one drawn workload, with what was chosen and what was best."""
+    """Return the regret of one drawn workload, with the choice and the best."""
     machine, work = draw(seed)
     total, serial = len(work.sums) - 1, float(work.sums[-1])
     profile = profile_of(work)
@@ -355,12 +355,12 @@ def one(seed: int) -> dict[str, Any]:
 def average(
     machine: Machine, drawn: list[Work], workers: int, sizes: Callable[[Work], Iterator[int]]
 ) -> float:
-    """Return how long the draws take on average with so many workers and such chunks."""
+    """Return the average time of the draws with these workers and chunks, s."""
     return statistics.mean(simulate(machine, work, workers, sizes(work)) for work in drawn)
 
 
 def planning(seeds: range) -> list[float]:
-    """Return how long it takes to plan each of these workloads, s: the best of three times."""
+    """Return the time to plan each of these workloads, s: the best of three."""
     found = []
     for seed in seeds:
         machine, work = draw(seed)
@@ -377,7 +377,7 @@ def quantile(values: list[float], share: float) -> float:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Return what there is to say of many regrets."""
+    """Return the figures that sum up many regrets."""
     return {
         "median": statistics.median(values),
         "mean": statistics.mean(values),

@@ -1,7 +1,7 @@
-"""Workloads people bring to a pool, small enough to be repeated: functions, data, and what to try.
+"""Workloads as people bring them to a pool, small enough to be repeated: functions and data.
 
-Functions are at module level and data is made anew by each process, so that every start method and
-every package can run them.
+Functions are at module level, and each process makes the data anew. So every start method and every
+package can run them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Workload:
 
     Attributes:
         func: what to call.
-        data: makes the items.
+        data: returns the items.
         items: how many there are.
-        waiting: whether it waits rather than computes, so that many workers are worth trying.
+        waiting: whether ``func`` waits rather than computes, so that many workers may pay off.
         lazy: whether the data is a generator.
     """
 

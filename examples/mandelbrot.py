@@ -1,4 +1,4 @@
-"""Arrays: compute a picture row by row with NumPy; rows inside the set are much dearer.
+"""Arrays: compute a picture row by row with NumPy; rows inside the set take much longer.
 
 python examples/mandelbrot.py
 """
@@ -28,7 +28,7 @@ def row(y: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Draw the picture with characters, and say how it was computed."""
+    """Print the picture as characters, and how it was computed."""
     rows = smart_map(row, range(HEIGHT), report=lambda report: print(report.explain()))
     picture = np.array(rows)
     shades = np.array(list(" .:-=+*#%@"))

@@ -1,4 +1,4 @@
-"""Waiting: ask a slow service many questions; the waits overlap, far beyond the number of CPUs.
+"""Waiting: ask a slow service many questions, far more at a time than there are CPUs.
 
 The "service" is a thread of this program that answers on the loopback interface after 20 ms.
 
@@ -18,7 +18,7 @@ from amorsize import smart_map
 
 
 class Slow(socketserver.StreamRequestHandler):
-    """Answers a number with its square, slowly."""
+    """A handler that answers a number with its square, slowly."""
 
     def handle(self) -> None:
         """Answer one question."""
@@ -28,7 +28,7 @@ class Slow(socketserver.StreamRequestHandler):
 
 
 class Service(socketserver.ThreadingTCPServer):
-    """A service that lets many callers wait at once."""
+    """A service in which many callers can wait at once."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -42,11 +42,11 @@ def ask(address: tuple[str, int], number: int) -> int:
 
 
 def main() -> None:
-    """Ask 200 questions: 4 seconds of waiting."""
+    """Ask 200 questions, which wait 4 seconds in all."""
     with Service(("127.0.0.1", 0), Slow) as service:
         threading.Thread(target=service.serve_forever, daemon=True).start()
         question = partial(ask, service.server_address)
-        # Threads are enough for waiting, and safe beside the service's own.
+        # Threads are enough for waiting, and are safe beside the service's own threads.
         squares = smart_map(
             question, range(200), backend="thread", report=lambda r: print(r.explain())
         )

@@ -1,7 +1,7 @@
-"""A census of the standard library: parse every .py file, count what it is made of.
+"""A census of the standard library: parse every .py file and count its syntax nodes.
 
-The files are very uneven, from one line to thousands, which is what pools are usually bad at.
-Run it twice: the second time amorsize remembers what it learned.
+The files are very uneven, from one line to thousands of lines, and pools are usually bad at that.
+Run it twice: the second time amorsize remembers what it measured.
 
     python examples/stdlib_census.py
 """
@@ -21,7 +21,7 @@ from amorsize import optimize, parallelize
 
 @dataclass(frozen=True)
 class FileCensus:
-    """What one file holds: node types with their counts, and functions with their lengths."""
+    """The census of one file: node types with their counts, and functions with their lengths."""
 
     nodes: Counter[str]
     functions: tuple[tuple[int, str], ...]
@@ -29,9 +29,9 @@ class FileCensus:
 
 @parallelize
 def census(path: str) -> FileCensus:
-    """Parse one file. Test data that is broken on purpose counts as empty."""
+    """Parse one file. A file that is broken on purpose, as test data, counts as empty."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # old code has odd escapes
+        warnings.simplefilter("ignore")  # old code has invalid escape sequences
         try:
             tree = ast.parse(Path(path).read_bytes())
         except (SyntaxError, ValueError):
@@ -54,7 +54,7 @@ def library_files() -> list[str]:
 
 
 def main() -> None:
-    """Count serially, then twice with amorsize; show the results and the times."""
+    """Count serially, then twice with amorsize; print the results and the times."""
     files = library_files()
     serial = [census(path) for path in files]
 
@@ -66,7 +66,7 @@ def main() -> None:
         assert report.serial_seconds is not None
         decided = report.decided_seconds
         print(f"{title}: {report.explain()}")
-        # By the items' own times in that very run: another one may have had busier CPUs.
+        # The serial time is that of the items in this run: the CPUs may be busier in another.
         speedup = report.serial_seconds / report.actual_seconds
         print(f"  speed-up  {speedup:.2f} over the serial loop\n")
 
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def show_advice(files: list[str], decided: float) -> None:
-    """Show how much faster a decision from memory is than one from a sample."""
+    """Print how much faster a decision from memory is than one from a sample."""
     times = {}
     for title, use_cache in (("sampled", False), ("remembered", True)):
         begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Text: count the words of many documents with a generator as input and results as they come.
+"""Text: count the words of many documents; the input is a generator, results are used at once.
 
 python examples/word_count.py
 """
@@ -42,7 +42,7 @@ def count_words(text: str) -> Counter[str]:
 
 
 def main() -> None:
-    """Sum the counts as they come in: neither the documents nor the counts pile up."""
+    """Sum the counts as they arrive, so that neither documents nor counts accumulate."""
     total: Counter[str] = Counter()
     for counts in smart_imap_unordered(count_words, documents(120), progress="counting"):
         total += counts

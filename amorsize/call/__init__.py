@@ -1,1 +1,1 @@
-"""One call, from its first item to what is remembered of it."""
+"""One call, from its first item to the record it leaves."""

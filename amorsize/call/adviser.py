@@ -1,7 +1,7 @@
-"""What is known of a function, what follows from it for the items at hand, and what was learned.
+"""The adviser: looks up the record of a function, plans the call, and records its measurements.
 
-This is where the pure parts meet the world: it asks the fingerprint, the records and the machine,
-and hands the planner a given. ``Session`` asks it while a call runs, ``optimize`` before one.
+It connects the pure modules to the rest: it reads the fingerprint, the records and the machine, and
+gives the planner its input. ``Session`` uses it during a call, ``optimize`` before one.
 """
 
 from __future__ import annotations
@@ -74,43 +74,45 @@ __all__ = [
     "machine_costs",
 ]
 
-# A remembered time of the first items is believed while today's is within this factor of it: the
+# A record is used while the time of today's first items is within this factor of its range: the
 # width of one time bucket to each side.
 NEIGHBOURHOOD = 10.0
 
-# What a plan assumes to be left of an input whose length nobody knows: work for a while.
+# The work that a plan assumes to be left of an input of unknown length.
 ASSUMED_SECONDS = 1.0
 
-# From here on it is worth asking whether a fork is dear: a process of 1 GB and two workers.
+# If forking two workers takes this long, the plan considers another start method. A process of 1 GB
+# reaches it.
 LARGE_FORK_SECONDS = 0.05
 
-# Workers that could take no more than this share of all memory need no look at what is free.
+# Free memory is read only if the workers could take more than this share of all memory.
 PLENTY = 0.1
 
-# What was learned of the machine is written again when a figure moved by more than this.
+# Learned costs are written again when a figure has moved by more than this share.
 COSTS_DRIFT = 0.25
-# Half of what was learned of the machine is forgotten after so long without another look: what
-# disturbs a machine comes and goes within a day. Pulled out of the air.
+# Learned costs that nothing updates move half of the way back to the first costs in this time.
+# What disturbs a machine comes and goes within a day. Chosen without measurement.
 COSTS_HALF_LIFE_SECONDS = 24 * 3600
-# And so much of it by each call that only what was learned keeps from workers: a start that seems
-# to be 20 times as slow as on the first day seems 4 times as slow after 38 such calls; and where
-# starts really are that slow, trying one again costs 6 % of the calls between two trials.
+# They also move back by this share in each call that is serial only because of them. A start-up
+# cost of 20 times the first one is down to 4 times after 38 such calls. If starts really are that
+# slow, the next trial costs 6 % of the calls between two trials.
 DOUBT = 0.02
 
-_costs: dict[str, Costs] = {}  # by told folder: as known now
-_saved: dict[str, Costs] = {}  # by told folder: as last read or written
-_doubted: set[str] = set()  # told folders: where this process has written of its first doubt
+_costs: dict[str, Costs] = {}  # by configured folder: the current costs
+_saved: dict[str, Costs] = {}  # by configured folder: the costs last read or written
+_doubted: set[str] = set()  # configured folders that this process has written its first doubt to
 
-# Read while the package loads, which takes a hundred times as long: every process that comes here
-# needs it, and the first look takes 0.2 ms, most of which is the kernel making up /proc/self.
+# Read when this module is loaded, since every process that loads it needs the machine. The first
+# read takes 0.2 ms, mostly for the kernel to create /proc/self; loading the package takes a hundred
+# times as long.
 this_machine()
 
 
 def machine_costs(*, use_cache: bool = True) -> Costs:
-    """Return what running workers costs on this machine, as far as known.
+    """Return the costs of running workers on this machine, as far as known.
 
     Args:
-        use_cache: whether to use what was learned.
+        use_cache: whether to use learned costs.
     """
     if not use_cache:
         return FIRST_COSTS
@@ -129,19 +131,19 @@ def machine_costs(*, use_cache: bool = True) -> Costs:
 
 
 def learn_costs(seen: Seen) -> None:
-    """Correct what is known of the machine by one real run, see ``learned_costs``."""
+    """Correct the machine's costs by one real run, see ``learned_costs``."""
     _keep_costs(learned_costs(machine_costs(), seen))
 
 
 def doubt_costs() -> None:
-    """Let what is known of the machine fade a little: it alone kept a call from workers."""
+    """Move the learned costs back a little, because they alone made a call serial."""
     told = cache.told_folder()
     _keep_costs(faded_costs(machine_costs(), DOUBT), always=told not in _doubted)
     _doubted.add(told)
 
 
 def _keep_costs(costs: Costs, *, always: bool = False) -> None:
-    """Take costs as known, and write them if they have moved (or ``always``)."""
+    """Make these the current costs, and write them if they have moved (or ``always``)."""
     told = cache.told_folder()
     _costs[told] = costs
     moved = always or costs_drifted(_saved.get(told, FIRST_COSTS), costs, COSTS_DRIFT)
@@ -151,14 +153,14 @@ def _keep_costs(costs: Costs, *, always: bool = False) -> None:
 
 
 def forget_costs() -> None:
-    """Know nothing of the machine."""
+    """Forget all learned costs."""
     _costs.clear()
     _saved.clear()
     _doubted.clear()
 
 
 def assumed_items(item_seconds: float) -> int:
-    """Return how many items to assume of an input of unknown length, to choose workers by.
+    """Return how many items to assume for an input of unknown length, to choose workers.
 
     >>> assumed_items(0.01), assumed_items(60.0)
     (100, 2)
@@ -167,10 +169,10 @@ def assumed_items(item_seconds: float) -> int:
 
 
 def count_workers(n_jobs: int | None) -> int | None:
-    """Return how many workers ``n_jobs`` asks for here, None when that is to be decided.
+    """Return how many workers ``n_jobs`` asks for here, None when amorsize is to decide.
 
     Raises:
-        ValueError: the environment variable ``AMORSIZE_N_JOBS`` is no number of workers.
+        ValueError: the environment variable ``AMORSIZE_N_JOBS`` is not a number of workers.
     """
     cap = _cap()
     if n_jobs is None:
@@ -181,7 +183,7 @@ def count_workers(n_jobs: int | None) -> int | None:
 
 
 def cut_by(n_jobs: int | None) -> str:
-    """Return the setting of the environment that allows fewer workers than asked for, or "".
+    """Return the environment variable that allows fewer workers than asked for, or "".
 
     Args:
         n_jobs: the option.
@@ -192,7 +194,7 @@ def cut_by(n_jobs: int | None) -> str:
 
 
 def hindrance() -> str:
-    """Return why no worker process can be started from here, "" when nothing is in the way."""
+    """Return why no worker can be started from here, "" when one can."""
     threads = loaded("amorsize.run.threads")
     if threads is not None and threads.inside_worker_thread():
         return "this is a worker thread of another call already"
@@ -203,21 +205,21 @@ def hindrance() -> str:
 
 
 def _kept_workers(method: str) -> tuple[int, ...]:
-    """Return the numbers of workers that wait from earlier calls for one with this method."""
+    """Return the number of workers of each kept crew of this start method."""
     kept = loaded("amorsize.run.kept")
-    if kept is None:  # there are none, and loading it takes 20 ms
+    if kept is None:  # not loaded, so there are none; loading it takes 20 ms
         return ()
     found: tuple[int, ...] = kept.idle_workers(method)
     return found
 
 
 def inherits(method: str) -> bool:
-    """Return whether workers started so have the caller's objects without their being sent."""
+    """Return whether workers of this start method have the caller's objects without pickling."""
     return method in ("fork", "thread")
 
 
 def _threads_run_at_once(profile: Profile) -> bool:
-    """Return whether threads would run items at the same time, as far as one can tell."""
+    """Return whether threads would run items at the same time, as far as known."""
     has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     return profile.cpu_share < WAITING_SHARE or not has_gil
 
@@ -231,19 +233,19 @@ def _cap() -> int | None:
 
 
 class Adviser:
-    """What is known of one function for one call.
+    """The record, costs and plans of one function for one call.
 
     Args:
         func: the function.
-        items: number of items of the call, None when unknown: nothing is remembered then.
+        items: number of items of the call, None when unknown; then no record is read or written.
         jobs: workers asked for, None to decide.
         method: start method, or "thread".
-        method_reason: why that one.
-        use_cache: whether to read and write what was learned.
+        method_reason: why that start method.
+        use_cache: whether to use the cache.
 
     Attributes:
         machine: the machine as it was when the call began.
-        record: the valid record that was found, None on a miss.
+        record: the valid record that was found, None on a miss or if the run contradicted it.
         hit: whether a record was found and not contradicted by the run.
     """
 
@@ -264,17 +266,17 @@ class Adviser:
         self.method_reason = method_reason
         self.record: cache.Record | None = None
         self.machine = this_machine()
-        self._remembered_under = method  # whatever is used instead this time
+        self._remembered_under = method  # even if another method is used this time
         self.use_cache = use_cache
         self._cached = use_cache and items is not None and cache.enabled()
         self._name: Name | None = None
-        self._late = False  # whether the call was over before it was looked up
+        self._late = False  # whether the items had run before the look-up
         self._costs: Costs | None = None
-        self._has_doubted = not use_cache  # then nothing learned is used
+        self._has_doubted = not use_cache  # without the cache no learned costs are used
 
     @property
     def costs(self) -> Costs:
-        """What the machine charges, as known when the call first asked."""
+        """The machine's costs, as known when this call first needed them."""
         if self._costs is None:
             self._costs = machine_costs(use_cache=self.use_cache)
         return self._costs
@@ -298,13 +300,13 @@ class Adviser:
         return cls(func, items, jobs=jobs, method=method, method_reason=why, use_cache=use_cache)
 
     def look_again(self, mp_context: str | BaseContext | None) -> bool:
-        """Choose the start method anew: the first items may have started threads.
+        """Choose the start method again, because the first items may have started threads.
 
         Args:
             mp_context: the option.
 
         Returns:
-            Whether it is another than before.
+            Whether the start method has changed.
         """
         before = self.method
         if before == self._remembered_under and before != "thread":
@@ -314,18 +316,18 @@ class Adviser:
         return self.method != before
 
     def _avoid_lack(self) -> None:
-        """Leave fork where a forked worker would wait for a thread that it lacks."""
+        """Give up fork if a forked worker would wait for a thread that it does not have."""
         if got_stuck(self.func):
             self.leave_fork()
         elif active_count() > 1:
             load("amorsize.measure.helpers")
-            from ..measure.helpers import needs_threads  # few programs have other threads
+            from ..measure.helpers import needs_threads  # for few programs
 
             if reason := needs_threads(self.func):
                 self.method, self.method_reason = "forkserver", reason
 
     def leave_fork(self) -> None:
-        """Start workers in another way than by forking, now and in later calls of the function."""
+        """Stop forking workers, in this and in later calls of the function."""
         remember_stuck(self.func)
         self.method = "forkserver"
         self.method_reason = (
@@ -340,13 +342,13 @@ class Adviser:
     def look_up(
         self, *, only_memory: bool = False, late: bool = False, by_pickle: bool = False
     ) -> None:
-        """Find the freshest valid record of the function at this size.
+        """Find the newest valid record of the function for this size.
 
         Args:
-            only_memory: leave the folder alone.
-            late: whether the items have run already: then nothing shows whether the function
-                changes what it reaches.
-            by_pickle: whether to take no record of results that pickle cannot carry.
+            only_memory: whether to look in memory only, not in the folder.
+            late: whether the items have run already. Then nothing shows whether the function
+                changes values it uses.
+            by_pickle: whether to ignore a record if plain pickle cannot serialize the results.
         """
         if not self._cached:
             return
@@ -367,7 +369,7 @@ class Adviser:
             self.record = None
 
     def _final_name(self) -> Name:
-        """Return the name to remember the function under, now that its items have run."""
+        """Return the name for the function's record, now that its items have run."""
         name = self._name or name_of(self.func)
         if name.coarse:
             return name
@@ -378,13 +380,13 @@ class Adviser:
     def remembered(
         self, item_seconds: float | None = None, *, first: bool = False
     ) -> Profile | None:
-        """Return the remembered profile, None when there is none.
+        """Return the recorded profile, None when there is none.
 
         Args:
-            item_seconds: time of an item among the first ones of this call; a record whose items
-                were all out of its neighbourhood is dropped.
-            first: whether it is that of the first block alone. That may have paid for imports, so
-                it can only be too short.
+            item_seconds: mean time of the first items of this call. The record is dropped if that
+                is outside its range by more than ``NEIGHBOURHOOD``.
+            first: whether only the first block has run. It may include imports, so a time that is
+                too long does not contradict the record.
         """
         if self.record is not None and item_seconds is not None:
             known = self.record.profile
@@ -408,13 +410,14 @@ class Adviser:
         """Return the plan for the items left.
 
         Args:
-            profile: what an item costs, None when that is not known yet.
-            left: number of items, 1 or more; an assumption when the length is unknown.
-            sliceable: whether workers that inherit the input need not be sent the items.
-            must_run: whether they must run in workers.
-            jobs: workers to plan for; by default those asked for.
-            is_light: tells whether function and items are small enough to be sent instead of being
-                inherited, where forking so large a process costs more than it saves; None for no.
+            profile: cost of an item, None when not known yet.
+            left: number of items left, 1 or more; an assumption when the length is unknown.
+            sliceable: whether workers that inherit the input need no items sent.
+            must_run: whether the items must run in workers.
+            jobs: workers to plan for; by default the number the caller asked for.
+            is_light: returns whether function and items are small enough to be sent instead of
+                inherited; called only if the process is so large that a fork is costly. None
+                stands for no.
         """
         n_jobs = jobs or self.jobs
         costs = self.costs
@@ -444,12 +447,12 @@ class Adviser:
         return self._doubting(make_plan(profile, given), profile, given)
 
     def _doubting(self, plan: Plan, profile: Profile, given: PlanInput) -> Plan:
-        """Return the plan; where only learned costs made it serial, doubt those, once a call."""
+        """Return the plan; if learned costs alone made it serial, doubt them, once per call."""
         if plan.executor != "serial" or self._has_doubted:
             return plan
         if not any(is_dearer(given.costs, option.method) for option in given.options):
             return plan
-        # As many workers as CPUs stand for all numbers of them: a search takes 0.1 ms.
+        # Only one number of workers is tried, that of the CPUs: a search takes 0.1 ms.
         jobs = min(given.cpus, given.items, given.most_workers or given.cpus)
         first = given._replace(costs=FIRST_COSTS, n_jobs=jobs)
         other = plan_for_little(profile, first) or make_plan(profile, first)
@@ -459,7 +462,7 @@ class Adviser:
         return plan
 
     def adopt(self, plan: Plan) -> None:
-        """Run things as a plan has it."""
+        """Use the start method of a plan."""
         if plan.method and plan.method != self.method:
             resident = resident_bytes()
             cost = start_seconds(self.costs.fork, 2, resident)
@@ -469,12 +472,12 @@ class Adviser:
             )
 
     def threads_hint(self, profile: Profile, items: int, seconds: float) -> str:
-        """Return what is to be said where threads are forecast to be quicker, else "".
+        """Return a hint if threads are forecast to be faster than the call was, else "".
 
         Args:
-            profile: what an item costs.
+            profile: cost of an item.
             items: number of items of the call.
-            seconds: what the call took.
+            seconds: duration of the call.
         """
         if items < 1 or self.method == "thread" or not _threads_run_at_once(profile):
             return ""
@@ -489,7 +492,7 @@ class Adviser:
         )
 
     def _most_workers(self) -> int | None:
-        """Return the most workers the environment and the limit of open files allow."""
+        """Return the most workers that the environment and the limit of open files allow."""
         caps = [cap for cap in (_cap(), None if self.method == "thread" else most_children())
                 if cap is not None]  # fmt: skip
         return min(caps, default=None)
@@ -498,13 +501,13 @@ class Adviser:
         return StartOption(method, sliceable and inherits(method), _kept_workers(method))
 
     def _is_dear_to_fork(self, costs: Costs, resident: int) -> bool:
-        """Return whether to ask if a fork costs more than it saves."""
+        """Return whether a fork is so costly that another start method may be better."""
         if self.method != "fork" or self.method_reason == ASKED:
             return False
         return start_seconds(costs.fork, 2, resident) >= LARGE_FORK_SECONDS
 
     def _scarce_memory(self, profile: Profile | None) -> int | None:
-        """Return the free memory where it could limit the workers; reading it takes 0.2 ms."""
+        """Return the free memory if it could limit the workers; reading it takes 0.2 ms."""
         waiting = profile is not None and profile.cpu_share < WAITING_SHARE
         workers = MOST_WAITING_WORKERS if waiting else self.machine.cpus
         each = SPAWNED_WORKER_BYTES + (profile.memory_bytes if profile is not None else 0)
@@ -522,15 +525,15 @@ class Adviser:
         run_seconds: float,
         by_pickle: bool | None,
     ) -> None:
-        """Keep what a run or a sample has shown, and what plan was made of it.
+        """Record the measurements of a run or a sample, and the plan made from them.
 
         Args:
-            profile: what was measured.
+            profile: the measurements.
             executor: "serial", "thread" or "process".
             n_jobs: workers.
             chunksize: first or only chunk size.
-            run_seconds: how long that took.
-            by_pickle: whether pickle can carry the results, None where that was not seen.
+            run_seconds: duration of the run or the sample.
+            by_pickle: whether plain pickle can serialize the results, None where not tested.
         """
         if not self._cached:
             return

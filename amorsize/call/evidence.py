@@ -1,4 +1,4 @@
-"""What a call measures of its items while it runs the first of them, held against what is known."""
+"""What a call measures on its first items, and how that compares with the record."""
 
 from __future__ import annotations
 
@@ -23,30 +23,32 @@ if TYPE_CHECKING:
 
 __all__ = ["PROBE_SECONDS", "Evidence"]
 
-# Without a remembered profile, items are timed for this long before a plan is made of them: about
-# what starting one worker costs.
+# Without a record, items are timed for this long before a plan is made: about the cost of starting
+# one worker.
 PROBE_SECONDS = 0.001
-# So many items, if they took PROBE_SECONDS, are believed against what is remembered, when they are
-# so far out of its range.
+# Today's timings override the record after SURE_ITEMS items and PROBE_SECONDS, if they are outside
+# its range by a factor of SURPRISE.
 SURE_ITEMS = 3
 SURPRISE = 1.5
-# Growth of the peak below this is not worth asking (4 us) what is left of it.
+# If the memory peak has grown by less than this, the resident memory is not read (4 us).
 LEAST_GROWTH_BYTES = 4_000_000
-# Pickling that takes less for each is measured on more.
+# Below this time for one value, most of the time is the start of pickling. Results are then
+# measured on more of them; for an item, the time of the start is subtracted.
 LIGHT_PICKLE_SECONDS = 20e-6
-# What takes longer is data, which pickle can carry.
+# Plain pickle is tried only on results that take less than this. Slower ones are data, which it can
+# serialize.
 LIGHT_RESULT_SECONDS = 0.001
-# An integer of a long list.
+# The shortest time of pickling an item: that of an integer in a long list.
 LEAST_PICKLE_SECONDS = 20e-9
 
 
 class Evidence:
-    """What one call has measured of its items.
+    """The measurements that one call has made on its items.
 
     Attributes:
-        probe: times of those that ran in the calling process.
+        probe: times of the items that ran in the calling process.
         travel: sizes and pickling times; None until measured.
-        by_pickle: whether pickle can carry the results; None where that is not known.
+        by_pickle: whether plain pickle can serialize the results; None where not tested.
     """
 
     def __init__(self) -> None:
@@ -58,23 +60,23 @@ class Evidence:
 
     @property
     def suffices(self) -> bool:
-        """Whether a plan can be made of it alone."""
+        """Whether these measurements are enough for a plan without a record."""
         return self.probe.seconds >= PROBE_SECONDS and self.probe.items >= 2
 
     @property
     def confines(self) -> str:
-        """Why the items must stay in this process, "" if nothing is in the way.
+        """Why the items must stay in this process, "" if they need not.
 
-        Processes that work for the function can serve this process only: a fork would share them.
+        Processes that work for the function can serve only one process: a fork would share them.
         """
         return "the function has processes of its own that work for it" if self.probe.helped else ""
 
     def grown(self) -> int:
-        """Return what an item needed at its peak, in bytes, beyond what it left behind.
+        """Return the memory that an item needed at its peak beyond what it left, in bytes.
 
-        That is asked once, after the first items; later there would be all results in it. What they
-        left are results, which are counted by their size, and modules and caches, which workers
-        inherit or fill once.
+        It is measured once, after the first items; later it would include all results. Memory that
+        the items left is excluded: results are counted by their size, and workers inherit modules
+        and caches or fill them once.
         """
         if self._grown is None:
             peak = peak_memory_bytes()
@@ -87,12 +89,12 @@ class Evidence:
         """Return the memory that a worker needs for an item, in bytes.
 
         Args:
-            travel: has the size of a result.
+            travel: gives the size of a result.
         """
         return self.grown() + (int(travel.result_bytes) if travel is not None else 0)
 
     def profile(self, remembered: Profile | None) -> Profile:
-        """Return what is known of an item: remembered, unless this run says otherwise."""
+        """Return the profile of an item: the recorded one, unless this run contradicts it."""
         if remembered is not None and not self._surprises(remembered):
             if self.travel is None:
                 return remembered
@@ -102,10 +104,10 @@ class Evidence:
         return profile_of(probe.usual, probe.mean, memory_bytes=self.needed(travel), travel=travel)
 
     def _surprises(self, remembered: Profile) -> bool:
-        """Return whether today's items are outside the range of those that are remembered."""
+        """Return whether today's items contradict the record."""
         probe = self.probe
         low, high = remembered.least_seconds / SURPRISE, remembered.most_seconds * SURPRISE
-        if not probe.rest.items and probe.mean > high:  # it may have paid for imports
+        if not probe.rest.items and probe.mean > high:  # may include imports
             return False
         if low <= probe.mean <= high:
             return remembered.cpu_share < WAITING_SHARE and self._computes()
@@ -114,10 +116,12 @@ class Evidence:
         return probe.items >= SURE_ITEMS and probe.seconds >= PROBE_SECONDS
 
     def in_doubt(self, remembered: Profile | None) -> bool:
-        """Return whether one more block should show if items wait: so it seems, and it is not long.
+        """Return whether to run one more block to show whether items wait.
+
+        That is so if the last block looks like waiting and the items have not taken long so far.
 
         Args:
-            remembered: what is known of them; if that says that they wait, nothing is in doubt.
+            remembered: the recorded profile; if it says that items wait, there is no doubt.
         """
         probe = self.probe
         if probe.tally.known_seconds or probe.seconds > 2 * LONGEST_BLOCK_SECONDS:
@@ -131,32 +135,32 @@ class Evidence:
         return usual.known_seconds >= PROBE_SECONDS and usual.cpu_share >= WAITING_SHARE
 
     def measure_travel(self, out: list[Any], item: Any, remembered: Profile | None) -> None:
-        """Measure what sending items and results costs.
+        """Measure the cost of sending items and results.
 
         Args:
             out: results so far.
-            item: one to come, ``MISSING`` where items need not be sent.
-            remembered: what is known of them, which is measured better than a few can be.
+            item: a sample item, ``MISSING`` where items need not be sent.
+            remembered: the recorded profile, which is more precise than a few values of today.
 
         Raises:
-            SerializationError: they cannot be pickled, or results not be opened again.
+            SerializationError: items or results cannot be pickled, or results not unpickled.
         """
         sent = sending = 0.0
         if remembered is None:
             size, seconds = _pickling_results(out[-16:])
             if seconds < LIGHT_PICKLE_SECONDS and len(out) > 16:
-                # Of so few small results the time is that of beginning to pickle.
+                # For 16 small results, most of the time is the start of pickling.
                 size, seconds = pickling(out[-512:], dumps)
         else:
-            _pickling_results(out[-1:])  # today's can be sent as well
+            _pickling_results(out[-1:])  # raises unless today's can be sent as well
             size, seconds = remembered.result_bytes, remembered.pickle_seconds
-            # The items of that time may have been inherited.
+            # 0 if the recorded run inherited its items; they are measured below if sent today.
             sent, sending = remembered.arg_bytes, remembered.send_seconds
         if seconds < LIGHT_RESULT_SECONDS:
             self.by_pickle = _can_pickle(out[-1:])
         if item is not MISSING:
             sent, sending = pickling([item], dumps)
-            if sending < LIGHT_PICKLE_SECONDS:  # most of which was beginning to pickle
+            if sending < LIGHT_PICKLE_SECONDS:  # most of it is the start of pickling
                 sending = max(sending - pickling([None], dumps)[1], LEAST_PICKLE_SECONDS)
         self.travel = Profile(
             item_seconds=1.0,
@@ -171,16 +175,16 @@ class Evidence:
 
 
 def _pickling_results(results: list[Any]) -> tuple[float, float]:
-    """Return what ``pickling`` does, of results that can also be opened where they go."""
+    """Return what ``pickling`` returns, after a check that the results can be unpickled."""
     size, seconds = pickling(results, dumps)
-    if size * len(results) <= PROVEN_BYTES:  # what is larger is not opened
+    if size * len(results) <= PROVEN_BYTES:  # larger results are not checked
         dumps_result(results)
     return size, seconds
 
 
 def _can_pickle(values: list[Any]) -> bool:
-    """Return whether pickle itself can carry some values."""
-    apart: list[pickle.PickleBuffer] = []  # what is large need not be copied
+    """Return whether plain pickle can serialize some values."""
+    apart: list[pickle.PickleBuffer] = []  # so that large buffers are not copied
     try:
         pickle.dumps(values, pickle.HIGHEST_PROTOCOL, buffer_callback=apart.append)
     except Exception:  # noqa: BLE001 - a user's reduction may raise anything

@@ -1,4 +1,4 @@
-"""How the workers of one call are launched; and what takes their place where none can be."""
+"""Starts the workers of one call, or runs its items in the caller where none can be started."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class Launcher:
     """Starts the crews of one call.
 
     Args:
-        func: the function as it is to be called.
-        shipped: what stands for it in workers that cannot inherit it.
+        func: the function to call.
+        shipped: the function to send to workers that cannot inherit ``func``.
         feed: the items.
         options: checked options.
-        adviser: says how workers are started.
+        adviser: gives the start method.
         must_run: whether the items must run in workers.
         cpu_share: CPU time of an item over its wall time, 0 when unknown.
-        memory: is told when workers start.
+        memory: notes the memory that workers start with.
 
     Attributes:
-        gave_up: why no worker could be started although some were wanted, "" where they could.
+        gave_up: why no worker could be started although some were wanted, else "".
         warnings: what the caller should know.
     """
 
@@ -53,7 +53,7 @@ class Launcher:
         cpu_share: float,
         memory: WorkerMemory,
     ) -> None:
-        with held_signals():  # now: later there may be no descriptor to open them with
+        with held_signals():  # now: later, file descriptors to open them may be used up
             from ..run.inline import InlineCrew
             from ..run.start import start_crew
         self._inline_crew, self._start_crew = InlineCrew, start_crew
@@ -69,15 +69,15 @@ class Launcher:
         self.warnings: list[str] = []
 
     def start(self, workers: int, first: Callable[[bool], Iterator[Task]] | None) -> Crew:
-        """Return a crew of so many workers; or of the calling process, where none can be started.
+        """Return a crew of workers, or of the caller alone where no worker can be started.
 
         Args:
-            workers: how many; 0 for the calling process.
+            workers: number of workers; 0 for the caller alone.
             first: gives the first chunks, see ``start_crew``.
 
         Raises:
-            OSError: so many cannot be started, but fewer might.
-            SerializationError: the function cannot be sent, and must run in workers.
+            OSError: this many workers cannot be started, but fewer might.
+            SerializationError: the function cannot be sent, but must run in workers.
         """
         from ..run.worker import BUSY_SHARE, Setup, Threads
 
@@ -102,7 +102,7 @@ class Launcher:
             )
         except (OSError, ImportError) as error:
             if isinstance(error, OSError) and workers > 1:
-                raise  # the engine asks again for fewer
+                raise  # the engine tries again with fewer
             self.gave_up = f"no worker could be started ({type(error).__name__}: {error})"
         except SerializationError as error:
             if self._must_run:
@@ -111,7 +111,7 @@ class Launcher:
         return self._inline(call)
 
     def leave_fork(self) -> None:
-        """Start workers in another way from now on: forked ones got stuck.
+        """Stop forking workers, because forked workers got stuck.
 
         Raises:
             WorkerLostError: fork was asked for.
@@ -127,7 +127,7 @@ class Launcher:
         self._warn(f"{adviser.method_reason}: they were ended")
 
     def _call(self) -> Call:
-        """Return what workers are to run, for those started as the adviser says now."""
+        """Return what workers of the adviser's present start method are to run."""
         from ..run.worker import Call
 
         feed, inherited = self._feed, inherits(self._adviser.method)
@@ -139,7 +139,7 @@ class Launcher:
         )
 
     def _inline(self, call: Call) -> InlineCrew:
-        """Return the crew of the caller alone: here are the function itself, and the input."""
+        """Return a crew of the caller alone, which has the function itself and the input."""
         from ..run.worker import Setup
 
         options = self._options
@@ -147,6 +147,6 @@ class Launcher:
         return self._inline_crew(Setup(call, options.initializer, options.initargs))
 
     def _warn(self, text: str) -> None:
-        """Say something in the report, once however many crews are started."""
+        """Put a warning into the report, once, however many crews are started."""
         if text not in self.warnings:
             self.warnings.append(text)

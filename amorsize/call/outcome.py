@@ -1,7 +1,6 @@
-"""What a call has shown, once it is over: of its items, of the machine, and for who asks.
+"""The results of a finished call: the profile of its items, the machine's costs, and the report.
 
-From the books of the probe and the engine follow a profile of the items, the machine's charges, and
-the report. Who remembers it is the session.
+They are computed from the figures of the probe and the engine. The session records them.
 """
 
 from __future__ import annotations
@@ -31,44 +30,45 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "chunk_gaps", "contradictions", "others"]
 
-# A run so many times as long or as short as forecast is worth a word, if it took a while.
+# A run is reported if it took this many times as long or as short as forecast, and either time is
+# at least NOTEWORTHY_SECONDS.
 NOTEWORTHY = 2.0
 NOTEWORTHY_SECONDS = 0.02
-# Items are compared, alone and in workers, when they differ by no more than this share, and those
-# that ran alone took so long.
+# Item times alone and in workers are compared if their spread is at most this share of the mean,
+# and the items that ran alone took at least COMPARABLE_SECONDS.
 COMPARABLE_SPREAD = 0.2
 COMPARABLE_SECONDS = 0.005
-# What was measured to be nothing is not what was not measured.
+# 0 means not measured, so a measured zero is stored as this.
 LEAST_MEASURED = 1e-4
-# What is kept, each time, of figures that this run could not measure.
+# The share of a figure that is kept by each run that could not measure it.
 KEPT_UNUSED = 0.7
-# The time between two chunks of up to so many bytes is that of dispatching one.
+# The gap between two chunks with results of fewer bytes is the time of dispatching one.
 LIGHT_CHUNK_BYTES = 4_096
-# Enough for a median, and no more than a run of some ms can afford.
+# Enough gaps for a median, and at most as many chunks as a run of some ms can afford to look at.
 LEAST_GAPS = 4
 MOST_GAPS = 200
 
 
 class Outcome(NamedTuple):
-    """A call that is over.
+    """A finished call.
 
     Attributes:
-        func: the function as it was called.
+        func: the function that was called.
         options: checked options.
-        items: how many the input has, None where that is not known.
-        jobs: workers that were asked for, None for a search.
+        items: number of items of the input, None when unknown.
+        jobs: workers asked for, None where amorsize decided.
         produced: results given to the caller.
-        elapsed: how long it took, s.
-        evidence: what was measured before workers.
-        engine: what ran the rest, None where nothing did.
-        adviser: who was asked, None where nobody was.
-        plan: of what was handed to workers.
-        serial_plan: the one that said to go on in the calling process.
-        forecast: of the whole call, s; None without one.
-        decided: when it was made, s after the start.
-        reason: why it ran as it did, in words.
+        elapsed: duration of the call, s.
+        evidence: measurements of the items that ran in the calling process first.
+        engine: the engine that ran the rest, None without one.
+        adviser: the adviser of the call, None without one.
+        plan: the plan for the items that went to workers, None without one.
+        serial_plan: the plan that said to go on in the calling process, None without one.
+        forecast: forecast duration of the whole call, s; None without a forecast.
+        decided: when the decision was made, s after the start.
+        reason: why the call ran as it did, in words.
         warnings: what the caller should know.
-        gave_up: whether workers were wanted and could not be had.
+        gave_up: whether workers were wanted but the caller ran the items.
         steps: what workers beyond the CPUs have shown, None where they were not added in steps.
     """
 
@@ -91,10 +91,10 @@ class Outcome(NamedTuple):
     steps: Steps | None = None
 
     def profile(self) -> Profile | None:
-        """Return what this run has shown of its items, wherever they ran."""
+        """Return the profile of the items as this run showed it, wherever they ran."""
         tally, adviser, engine = Tally(), self.adviser, self.engine
         probe = self.evidence.probe
-        # Where the process needed more before, a peak that did not grow says nothing.
+        # If the process needed more memory before, its peak did not grow, which shows nothing.
         remembered = adviser.remembered() if adviser is not None else None
         travel = self.evidence.travel or remembered
         grown = self.evidence.needed(travel)
@@ -108,16 +108,16 @@ class Outcome(NamedTuple):
                 return None
             mean = tally.seconds / tally.items
             known = profile_of(tally, mean, memory_bytes=grown, travel=travel)
-            if probe.helped:  # what works for it has the CPUs already
+            if probe.helped:  # its helper processes already use the CPUs
                 known = known._replace(cpu_share=max(known.cpu_share, float(usable_cpus())))
-            # What only workers show, and may have shown once too much, is forgotten by and by.
+            # Only workers show these figures. They fade, since one run may have shown too much.
             return known._replace(
                 contention=KEPT_UNUSED * known.contention,
                 import_seconds=KEPT_UNUSED * known.import_seconds,
             )
         for part in (probe.rest, engine.course.own, engine.course.tally):
             tally.merge(part)
-        # Items that ran in workers took longer than they take alone.
+        # Items took longer in workers than they take alone; that is corrected below.
         known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
         contention = self._contention(engine) or (travel.contention if travel is not None else 0.0)
         known = known._replace(
@@ -141,21 +141,21 @@ class Outcome(NamedTuple):
         return profile
 
     def _cpu_share(self, known: Profile, remembered: Profile | None) -> float:
-        """Return the CPU share to remember of items that ran in workers.
+        """Return the CPU share to record for items that ran in workers.
 
-        There it is not seen how long children and threads that have ended waited for a CPU. So
-        workers may say that items compute; that they wait only the caller can.
+        A worker does not see how long ended children and threads spent in run queues. So workers
+        can show that items compute, but only the caller can show that items wait.
         """
         probe = self.evidence.probe
         if probe.rest.known_seconds:
             return max(known.cpu_share, probe.rest.cpu_share)
         basis = 0.0 if remembered is None else remembered.cpu_share
-        if remembered is None and probe.items:  # what was not known counted as computing
+        if remembered is None and probe.items:  # without a record, items count as computing
             basis = 1.0
         return max(known.cpu_share, basis) if basis >= WAITING_SHARE else known.cpu_share
 
     def _waiting(self, engine: Engine, known: Profile) -> int:
-        """Return how many workers have been shown to wait as well as one."""
+        """Return the number of workers that this call showed to wait as well as one."""
         assert self.adviser is not None
         cpus, tally, alone = (
             self.adviser.machine.cpus,
@@ -173,7 +173,7 @@ class Outcome(NamedTuple):
         return steps.shown
 
     def _importing(self, engine: Engine, adviser: Adviser) -> float | None:
-        """Return how long fresh workers took to import what the function uses, None if none did."""
+        """Return how long fresh workers took to import what the function uses, None if unknown."""
         crew = engine.crew
         begun = [span.begun for span in engine.course.spans if span.worker]
         if (
@@ -188,10 +188,10 @@ class Outcome(NamedTuple):
         return max(LEAST_MEASURED, min(begun) - crew.ready_at)
 
     def _contention(self, engine: Engine) -> float | None:
-        """Return how much longer items took in workers than here, None where nobody can tell.
+        """Return how much longer items took in workers than in the caller, None if unknown.
 
-        Only items that cost the same can be compared: of others those that ran here may have been
-        the light ones.
+        Only items of equal cost can be compared. Otherwise the items that ran in the caller may
+        have been the cheap ones.
         """
         probe, tally, adviser = self.evidence.probe, engine.course.tally, self.adviser
         assert adviser is not None
@@ -206,7 +206,7 @@ class Outcome(NamedTuple):
         return min(max(found, LEAST_MEASURED), MOST_CONTENTION)
 
     def seen(self) -> Seen:
-        """Return what a run with workers showed of the machine."""
+        """Return the machine's costs as this run with workers showed them."""
         engine, adviser = self.engine, self.adviser
         assert engine is not None
         assert adviser is not None
@@ -220,8 +220,9 @@ class Outcome(NamedTuple):
                 ready=None if ready is None else ready - crew.started_at,
                 ended=crew.end_seconds or None,
             )
-        # How long those took who consumed the results says nothing of the machine; nor do waiting
-        # workers that were given up, or that stood in line for a CPU.
+        # The forecast error and the gaps say nothing of the machine if a consumer set the pace, or
+        # if the caller took over from slow workers. With more workers than CPUs, the gaps include
+        # time in the run queue.
         undisturbed = not engine.policy.bounded and not engine.monitor.retreats
         if self.forecast is not None and undisturbed:
             error = abs(self.elapsed - self.forecast) / max(self.forecast, 1e-9)
@@ -241,15 +242,15 @@ class Outcome(NamedTuple):
 
     @property
     def ended_early(self) -> bool:
-        """Whether it ended before it had given a result for each item, as far as one can tell.
+        """Whether the call ended before it gave a result for each item, as far as known.
 
-        An item raised, time was up, or whoever asked for the results had enough.
+        An item raised, a time limit passed, or the consumer stopped.
         """
         return self.items is not None and self.produced < self.items
 
     def report(self) -> RunReport:
-        """Return what was decided and what happened."""
-        from ..show.report import RunReport  # few calls want to see it
+        """Return the report: what was decided and what happened."""
+        from ..show.report import RunReport  # imported late: few calls make a report
 
         engine, adviser, plan, early = self.engine, self.adviser, self.plan, self.ended_early
         profile = self.profile()
@@ -293,7 +294,7 @@ class Outcome(NamedTuple):
         )
 
     def _why(self) -> str:
-        """Return why it ran as it did, where nothing was planned as well."""
+        """Return why the call ran as it did, also where nothing was planned."""
         if self.plan is None and self.options.backend == "serial":
             return 'backend="serial" was asked for'
         limit = cut_by(self.options.n_jobs)
@@ -304,12 +305,12 @@ class Outcome(NamedTuple):
             return "it ended before anything was decided"
         adviser = self.adviser
         if self.gave_up and adviser is not None and adviser.method == "forkserver":
-            # What cannot be sent could have been inherited by a fork.
+            # Forked workers would have inherited what cannot be sent.
             return f"{self.reason}; by forkserver: {adviser.method_reason}"
         return self.reason
 
     def _about_limits(self) -> list[str]:
-        """Return what is to be said where the environment allows fewer workers than asked for."""
+        """Return a warning if the environment allows fewer workers than were asked for."""
         n_jobs, limit = self.options.n_jobs, cut_by(self.options.n_jobs)
         return [f"n_jobs={n_jobs} was cut to {self.jobs} by {limit}"] if limit else []
 
@@ -325,7 +326,7 @@ class Outcome(NamedTuple):
         return self.evidence.probe.items + own
 
     def _hints(self, profile: Profile, *, used: bool, busy: str) -> list[str]:
-        """Return what would make the call faster, and what it does that workers lose."""
+        """Return hints to make the call faster, and on side effects that workers lose."""
         from ..identity.effects import effects_of
         from ..show.hints import hints_for_effects
 
@@ -336,7 +337,7 @@ class Outcome(NamedTuple):
         return found
 
     def _hints_for_speed(self, profile: Profile, *, used: bool, busy: str) -> list[str]:
-        """Return what would make the call faster."""
+        """Return hints to make the call faster."""
         from ..show.hints import hints_for_run
 
         crew = self.engine.crew if self.engine is not None else None
@@ -363,10 +364,10 @@ class Outcome(NamedTuple):
 
 
 def others(waiting: int, cpus: int) -> str:
-    """Return what is to be said of other programs, "" where they leave a CPU.
+    """Return a note on the load by other programs, "" where they leave a CPU idle.
 
     Args:
-        waiting: threads of other programs that run or want to.
+        waiting: threads of other programs that run or wait for a CPU.
         cpus: CPUs of the machine.
 
     >>> others(1, 2), others(4, 2)
@@ -379,10 +380,10 @@ def others(waiting: int, cpus: int) -> str:
 
 
 def chunk_gaps(spans: list[Span]) -> tuple[float, float | None]:
-    """Return (bytes of results, s) of the median chunk's way home and the next one's there.
+    """Return (bytes of results, s) of the median gap between two chunks of one worker.
 
     Args:
-        spans: chunks in any order; those of the calling process do not count.
+        spans: chunks in any order; chunks of the calling process are ignored.
     """
     last: dict[int, Span] = {}
     found: list[tuple[float, float]] = []
@@ -398,12 +399,12 @@ def chunk_gaps(spans: list[Span]) -> tuple[float, float | None]:
 
 
 def contradictions(forecast: float | None, actual: float, busy: str = "") -> list[str]:
-    """Return what is to be said of a run that went quite otherwise than forecast.
+    """Return a warning if a run took far more or less time than forecast.
 
     Args:
-        forecast: what it was forecast to take, s; None without a forecast.
-        actual: what it took, s.
-        busy: what other programs did meanwhile, "" for nothing.
+        forecast: forecast duration, s; None without a forecast.
+        actual: actual duration, s.
+        busy: note on the load by other programs, "" for none.
 
     >>> contradictions(1.0, 1.2), contradictions(1.0, 2.5)
     ([], ['it took 2.5 s; the forecast was 1 s'])

@@ -1,8 +1,9 @@
-"""One call, from its first item to what is remembered of it.
+"""One call, from its first item to the record it leaves.
 
-A session leads: it runs the first items in the calling process and times them; as soon as that
-pays, it asks the adviser what is known and what follows, and hands the rest to the engine, or goes
-on here. Afterwards it tells the adviser what happened. docs/design.md follows one call through.
+The session runs the first items in the calling process and times them. As soon as that pays, it
+asks the adviser for the record and a plan. Then it hands the rest to the engine, or goes on in the
+calling process. At the end it gives the measurements to the adviser. docs/design.md follows one
+call through.
 """
 
 from __future__ import annotations
@@ -39,27 +40,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-# Work that is over within this is not worth a look at the folder: about two look-ups on disk.
+# The folder is not read for less work than this: about the time of two look-ups on disk.
 LOOK_UP_SECONDS = 0.0002
-# If more is left than that, what this process remembers is asked for (20 us) after this; by then
-# the timing of an item of 30 ns is right.
+# Records in memory are looked up (20 us) after RECALL_SECONDS of work, if WORTH_RECALLING_SECONDS
+# of work is left. By then even the timing of an item of 30 ns is right.
 RECALL_SECONDS = 0.00005
 WORTH_RECALLING_SECONDS = 0.001
-# A fingerprint may cost up to this share of the work, done and to come: a function that reaches
-# anything mutable is walked anew each time, which takes between 15 us and 6 ms.
+# A fingerprint may cost up to this share of the work, done and to come. A function that uses
+# mutable values is walked again each time, which takes between 15 us and 6 ms.
 WALK_SHARE = 0.02
-# If no more work than this is left, no crew could be back in time.
+# Less work than this is over in the serial loop before workers could start.
 WORTH_SECONDS = 0.0025
-# A short run that went as remembered teaches nothing that pays for the learning (30 us).
+# Learning (30 us) does not pay after a run that was shorter than this and whose items took the
+# recorded time, up to a share of AS_EXPECTED.
 WORTH_LEARNING_SECONDS = 0.01
 AS_EXPECTED = 0.1
-# Function and item together; more had better be inherited, however dear the fork.
+# If function and item are larger than this together, workers must inherit them, whatever a fork
+# costs.
 LIGHT_BYTES = 100_000
-# Workers are considered again when so many times as much work was done as at the last time.
+# Workers are considered again after this many times the work done at the last decision.
 LOOK_AGAIN = 1.3
-# A run that memory has settled to be serial looks up after so many times as many items as before.
+# Once the record says that the call is best serial, a block may have this many times the items run
+# so far.
 SETTLED_GROWTH = 16
-# In a lazy run, one of so many seconds' worth of tiny items is timed.
+# In a lazy run of tiny items, one item is timed in this much work.
 TIMED_EVERY_SECONDS = 20e-6
 
 
@@ -67,13 +71,13 @@ class Session:
     """One call of one of the four forms.
 
     Args:
-        func: the function as it is to be called.
-        shipped: what stands for it in workers that cannot inherit it.
-        feed: its items.
+        func: the function to call.
+        shipped: the function to send to workers that cannot inherit ``func``.
+        feed: the items.
         options: checked options.
 
     Raises:
-        ValueError: the environment variable ``AMORSIZE_N_JOBS`` is no number of workers.
+        ValueError: the environment variable ``AMORSIZE_N_JOBS`` is not a number of workers.
     """
 
     def __init__(
@@ -88,15 +92,15 @@ class Session:
         self.jobs = count_workers(options.n_jobs)
         self.evidence = Evidence()
         self.probe = self.evidence.probe
-        self.plan: Plan | None = None  # of what was handed to workers
-        self._serial_plan: Plan | None = None  # the last that said to go on here
+        self.plan: Plan | None = None  # for the items that go to workers
+        self._serial_plan: Plan | None = None  # the last plan that said to go on here
         self.engine: Engine | None = None
         self.launcher: Launcher | None = None
         self.warnings: list[str] = []
         self.produced = 0
         self._reason = "it was over before anything else could have been quicker"
         self._adviser: Adviser | None = None
-        self._looked_up = False  # whether the adviser has seen all there is
+        self._looked_up = False  # whether the look-up is done
         self._alone = self.jobs == 1 or options.backend == "serial"
         self._confined = ""  # why results or items cannot leave this process
         self._steps: Steps | None = None  # what workers beyond the CPUs have shown
@@ -104,13 +108,13 @@ class Session:
         self._forecast: float | None = None
         self._progress = None
         if options.progress is not False:
-            from ..show.progress import make_progress  # few calls want to see it
+            from ..show.progress import make_progress  # imported late: few calls show progress
 
             name = getattr(func, "__name__", type(func).__name__)
             self._progress = make_progress(options.progress, feed.hint, name)
-        self._gave_up = False  # whether workers were wanted and could not be had
-        self._settled = False  # whether memory says that all of it is best run here
-        self._next_look = LOOK_UP_SECONDS  # when to consider workers next, in seconds of own work
+        self._gave_up = False  # whether workers were wanted but the items run here
+        self._settled = False  # whether, by the record, the call is best serial
+        self._next_look = LOOK_UP_SECONDS  # when to consider workers next, in seconds of work here
         self._set_deadline()
 
     def _set_deadline(self) -> None:
@@ -139,7 +143,7 @@ class Session:
         return out
 
     def stream(self, *, ordered: bool) -> Iterator[Any]:
-        """Yield results as the consumer asks for them."""
+        """Yield results as the consumer requests them."""
         self.begun = time.perf_counter()
         self._set_deadline()
         done = False
@@ -160,7 +164,7 @@ class Session:
     # Where the first items run --------------------------------------------------------------
 
     def _enter(self) -> Plan | None:
-        """Return a plan when the items must run in workers from the first on."""
+        """Return a plan if all items must run in workers, else None."""
         options = self.options
         if self.feed.remaining == 0:
             return None
@@ -173,39 +177,40 @@ class Session:
         adviser = self._advised(at_once=True)
         profile = adviser.remembered()
         left = self.feed.likely_remaining or max(2, self.jobs or 2)
-        # One worker's timing decides about more of them when nothing is known.
+        # Without a record, one worker starts; its timings decide on more workers.
         jobs = 1 if profile is None and self.jobs is None else None
         plan = adviser.plan(profile, left, sliceable=self.feed.sliceable, must_run=True, jobs=jobs)
         self._commit(plan, known=profile is not None)
         return plan
 
     def _stays_alone(self) -> bool:
-        """Return whether workers cannot be had although they were asked for."""
+        """Return whether workers cannot be started although they were asked for."""
         reason = hindrance()
         if reason:
             self._give_up_workers(reason)
         return bool(reason)
 
     def _give_up_workers(self, reason: str) -> None:
-        """Note that the items run here although workers were wanted."""
+        """Note why the items run here although workers were wanted."""
         self._alone = self._gave_up = True
         self._reason = reason
         self.warnings.append(f"the items run in the calling process: {reason}")
 
     def _advised(self, *, at_once: bool = False) -> Adviser:
-        """Return the adviser; what is known is looked up as soon as that pays, or at once."""
+        """Return the adviser; have it look up the record when that pays, or ``at_once``."""
         adviser = self._adviser or self._call_adviser()
         if not self._looked_up and (at_once or self._pays_to_walk(self._work())):
-            with held_signals():  # a time limit's exception would be lost in the walk
+            with held_signals():  # the walk would swallow a time limit's exception
                 adviser.look_up()
             self._looked_up = True
         return adviser
 
     def _work(self) -> float:
-        """Return how long the items take, s: those that ran here, and those that are sure to come.
+        """Return the time of the items that ran here and of the items known to be left, s.
 
-        In a lazy run most are not timed. A single item may have paid for imports: what follows from
-        it for others is held within so much that a fingerprint takes no longer than it did.
+        In a lazy run most items are not timed, so the mean stands for them. A single item may
+        include imports. So the work estimated from it is limited: a fingerprint must not take
+        longer than that item did.
         """
         probe, left = self.probe, self.feed.remaining or 0
         done = max(probe.seconds, probe.mean * self.feed.position)
@@ -213,11 +218,11 @@ class Session:
         return done + (ahead if probe.items > 1 else min(ahead, done / WALK_SHARE))
 
     def _pays_to_walk(self, seconds: float) -> bool:
-        """Return whether so much work, in s, pays for the function's fingerprint."""
+        """Return whether this much work, s, is worth a fingerprint of the function."""
         return walk_seconds(self.func) <= WALK_SHARE * seconds
 
     def _recalls(self) -> bool:
-        """Return whether this process remembers the function; asked once, if it could matter."""
+        """Return whether a record is in memory; look once, and only if it could matter."""
         left, probe = self.feed.remaining, self.probe
         if self._adviser is not None or left is None or probe.seconds < RECALL_SECONDS:
             return False
@@ -295,7 +300,7 @@ class Session:
             self._check_deadline()
             if plan is not None:
                 return plan
-            # Timing a tiny item costs more than running it: most of those run untimed.
+            # Timing a tiny item costs more than running it, so most tiny items run untimed.
             untimed = min(int(TIMED_EVERY_SECONDS / max(probe.mean, 1e-9)), 4 * probe.items)
             before = feed.position
             if untimed:
@@ -315,18 +320,18 @@ class Session:
     # The decision ---------------------------------------------------------------------------
 
     def _consider(self, out: list[Any]) -> Plan | None:
-        """Return a plan for workers if what is known by now makes them pay, else None."""
+        """Return a plan for workers if they pay, as far as known by now, else None."""
         feed, probe, adviser, evidence = self.feed, self.probe, self._advised(), self.evidence
-        evidence.grown()  # asked for the first time, it is what the items took
+        evidence.grown()  # measured now: later it would include results
         reason = self._confined or evidence.confines or hindrance()
         remembered = adviser.remembered(probe.mean, first=not probe.rest.items)
         if remembered is None and not evidence.suffices:
             return None
         if evidence.in_doubt(remembered):
-            self._next_look = 0.0  # one more block
+            self._next_look = 0.0  # after one more block
             return None
         profile = evidence.profile(remembered)
-        # Of unknown length, as much is assumed to be left as was done: the doubling of ski rental.
+        # With unknown length, as many items are assumed left as are done (ski rental doubling).
         left = feed.likely_remaining
         known, left = left is not None, max(2, feed.position) if left is None else left
         if not reason and left * profile.item_seconds < WORTH_SECONDS:
@@ -337,7 +342,7 @@ class Session:
         if not reason:
             plan = adviser.plan(profile, left, sliceable=feed.sliceable, is_light=self._is_light)
             if plan.executor != "serial" and adviser.look_again(self.options.mp_context):
-                # Workers started in another way cost something else.
+                # Another start method has other costs.
                 plan = adviser.plan(profile, left, sliceable=feed.sliceable)
             if plan.executor != "serial":
                 adviser.adopt(plan)
@@ -346,11 +351,11 @@ class Session:
             reason = plan.reason
             if self._forecast is None:
                 self._serial_plan = plan
-        # What was said with the forecast stands: less and less is left at later looks.
+        # The reason given with the forecast stands: at later decisions less work is left.
         if self._forecast is None or self._confined:
             self._reason = reason
         if remembered is not None and known:
-            # Nothing to be learned from looking again, unless it takes longer than remembered.
+            # Another decision would be the same, unless the call takes longer than recorded.
             whole = probe.seconds + left * profile.item_seconds
             self._next_look = max(self._next_look, LOOK_AGAIN * whole)
             self._settled = True
@@ -360,7 +365,7 @@ class Session:
         return None
 
     def _commit(self, plan: Plan, *, known: bool) -> None:
-        """Take a plan for workers as decided."""
+        """Decide on a plan for workers."""
         self.plan = plan
         self._reason = plan.reason
         self._decided = self._elapsed()
@@ -368,17 +373,17 @@ class Session:
             self._forecast = self._decided + plan.seconds
 
     def _measure_travel(self, out: list[Any], remembered: Profile | None) -> str:
-        """Measure what sending items and results costs; return why they cannot be sent, or ""."""
+        """Measure the cost of sending items and results; return why they cannot be sent, or ""."""
         item = MISSING if self._inherits() else self.feed.sample
         try:
-            with held_signals():  # what a handler raises must not be taken for a refusal
+            with held_signals():  # a handler's exception must not count as a refusal
                 self.evidence.measure_travel(out, item, remembered)
         except SerializationError as error:
             self._confined = f"items or results cannot be pickled ({error})"
         return self._confined
 
     def _inherits(self) -> bool:
-        """Return whether workers reach the input without its being sent."""
+        """Return whether workers inherit the input, so that no items are sent."""
         return self.feed.sliceable and inherits(self._advised().method)
 
     def _is_light(self) -> bool:
@@ -392,8 +397,8 @@ class Session:
     def _run_crew(
         self, plan: Plan, *, ordered: bool, lazy: bool
     ) -> Generator[tuple[int, list[Any]]]:
-        """Yield (start, results) of the items left, run by a crew; or here, if none can be had."""
-        with held_signals():  # a handler that maps would find half a module
+        """Yield (start, results) of the items left, run by a crew, or here if none can start."""
+        with held_signals():  # a handler that maps would find a half-imported module
             from ..decide.steps import Steps
             from ..run.course import Course
             from ..run.engine import Engine
@@ -447,18 +452,18 @@ class Session:
         yield from self.engine.run()
 
     def _sizes(self, chunking: Chunking, *, lazy: bool) -> Callable[..., int]:
-        """Return the chunk policy."""
+        """Return the function that gives the size of each chunk."""
         fixed = self.options.chunksize
         if self.options.task_timeout is not None and (fixed is None or not self.options.retries):
-            fixed = 1  # so that a late item takes no other with it, which would have to run again
+            fixed = 1  # so that ending a late item makes no other item run again
         return chunk_sizes(chunking, fixed, stream=lazy or self.feed.remaining is None)
 
     def _rethink(self, stage: Stage) -> Step:
-        """Return how many workers to go on with, now that some have shown what an item takes."""
+        """Return how many workers to go on with, after a crew has shown the time of an item."""
         from ..decide.steps import Step
 
         assert self._steps is not None
-        # Of unknown length, work for a while is assumed to be left.
+        # With unknown length, a fixed amount of work is assumed to be left.
         left = assumed_items(stage.item_seconds) if stage.left is None else stage.left
         plan = partial(self._advised().plan, left=left, sliceable=self.feed.sliceable)
         found = self._steps.next(stage, left, partial(plan, must_run=True))
@@ -482,10 +487,10 @@ class Session:
             )
 
     def _leave(self, *, done: bool) -> None:
-        """Remember and report, however the call ended."""
+        """Record and report the call, however it ended."""
         elapsed = self._elapsed()
         if self.engine is not None and self.launcher is not None:
-            # Once more: a signal's handler may have raised in the middle of its end.
+            # Ended again, because a signal handler may have interrupted the first end.
             self.engine.end()
             self.warnings += self.launcher.warnings
             if self.launcher.gave_up:
@@ -497,18 +502,18 @@ class Session:
         if done and self.produced:
             self._learn(elapsed)
         if self.options.report is not None:
-            # A call's own exception that is on its way must not be replaced.
+            # An error in the report must not replace the call's own exception.
             with nullcontext() if done else suppress(Exception):
                 self.options.report(self._outcome(elapsed).report())
 
     def _learn(self, elapsed: float) -> None:
-        """Correct what is known by what happened."""
+        """Correct the record and the machine's costs by what happened."""
         if self.total is None or not self.options.use_cache:
             return
         adviser, pays = self._adviser, self._looked_up or self._pays_to_walk(elapsed)
         if adviser is None:
-            # Over before anything was looked up. It is remembered the first time, since advice may
-            # be asked for; but not where that would take longer than all of the work.
+            # The call ended before any look-up. It is recorded the first time, since the caller may
+            # ask for advice later, but not if recording would take longer than all of the work.
             if elapsed < LOOK_UP_SECONDS or not pays:
                 return
             if meet(self.func) and self.options.report is None:
@@ -520,11 +525,11 @@ class Session:
         engine = self.engine
         if engine is None and elapsed < WORTH_LEARNING_SECONDS and self._went_as_remembered():
             return
-        with held_signals():  # files are written
+        with held_signals():  # a handler must not interrupt the writing of files
             self._remember(adviser, elapsed, worth_walking=pays)
 
     def _remember(self, adviser: Adviser, elapsed: float, *, worth_walking: bool) -> None:
-        """Keep what this run has shown of the machine and, where that pays, of the function."""
+        """Record the machine's costs and, where that pays, the profile of the function."""
         engine, outcome, plan = self.engine, self._outcome(elapsed), self.plan
         first = engine.course.spans[0] if engine is not None and engine.course.spans else None
         if engine is not None and not engine.ledger.retried and not self._gave_up:
@@ -541,7 +546,7 @@ class Session:
             )
 
     def _went_as_remembered(self) -> bool:
-        """Return whether the items run here took about what was remembered of them."""
+        """Return whether the items that ran here took about the recorded time."""
         known = None if self._adviser is None else self._adviser.remembered()
         usual = known.item_seconds if known is not None else 0.0
         return abs(self.probe.mean - usual) < AS_EXPECTED * usual

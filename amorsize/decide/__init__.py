@@ -1,1 +1,1 @@
-"""Deciding: what a function is, what it costs, what this machine has, and what to do about it."""
+"""Deciding: the cost model, the planner that searches it, and what real runs correct."""

@@ -1,8 +1,8 @@
 """Learning: how estimates move after each real run. Pure functions of frozen values.
 
-What is remembered of a function (``Profile``) and what this machine charges (``Costs``) move
-towards what a run showed, held so that one disturbed run cannot overturn many good ones.
-docs/model.md tells what a run shows.
+A function's ``Profile`` and the machine's ``Costs`` move towards what a run showed. Each step is
+limited, so that one disturbed run cannot overturn many good ones. docs/model.md describes what a
+run shows.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ __all__ = [
     "merged_profile",
 ]
 
-# No mean is known any better after so many items; and the sum stays a number that a record takes.
+# Cap on the item count: more items make no mean more precise, and a record limits its numbers.
 MOST_COUNTED = 1_000_000_000
 
 
 def merged_profile(old: Profile, new: Profile, weight: float = 0.5) -> Profile:
     """Return the running estimate after one more measurement.
 
-    The new measurement counts ``weight``, and is held within a factor of 4 of the old one, so that
-    one disturbed run cannot overturn many good ones. Both numbers are pulled out of the air; the
-    live check against a record's time bucket covers real changes.
+    The new measurement counts with ``weight``. It is limited to a factor of 4 from the old
+    estimate, so that one disturbed run cannot overturn many good ones. Both numbers are guesses.
+    Each call compares its first timings with the record, which covers real changes.
 
     Args:
         old: the estimate so far.
-        new: what was measured this time.
+        new: the new measurement.
         weight: share of the new measurement, 0 to 1.
     """
 
@@ -58,22 +58,23 @@ def merged_profile(old: Profile, new: Profile, weight: float = 0.5) -> Profile:
     }
     return new._replace(
         **changed,
-        # More is needed at once, less is believed by and by: workers that do not fit are killed.
+        # A larger need counts at once, a smaller one by halves: workers that do not fit in memory
+        # are killed.
         memory_bytes=max(new.memory_bytes, (old.memory_bytes + new.memory_bytes) // 2),
         items=min(old.items + new.items, MOST_COUNTED),
     )
 
 
 def has_drifted(old: Profile, new: Profile, share: float) -> bool:
-    """Return whether any figure that plans has moved by more than a share of what it was.
+    """Return whether any figure that plans depend on has moved by more than ``share``.
 
-    Of small figures only what would show in a forecast counts: times next to that of an item,
-    bytes next to what a message takes anyhow.
+    Small figures must move enough to show in a forecast: times are compared with the item time,
+    bytes with the size of any message.
 
     Args:
-        old: as it was.
-        new: as it is.
-        share: by which share.
+        old: the profile before.
+        new: the profile now.
+        share: the allowed movement, as a share of the old value.
     """
     item = old.item_seconds
     least = Profile(
@@ -95,21 +96,21 @@ def has_drifted(old: Profile, new: Profile, share: float) -> bool:
     return _any_moved(old, new, least, share)
 
 
-# Pulled out of the air: below a quarter, what forecasts are wrong by anyhow is more.
+# Guesses. A share below a quarter is less than the usual error of forecasts.
 SMALL_SHARE = 0.25
 SMALL_BYTES = 4_096.0
 SMALL_MEMORY = 50_000_000
 
 
 def costs_drifted(old: Costs, new: Costs, share: float) -> bool:
-    """Return whether any charge has moved by more than a share of what it was.
+    """Return whether any cost has moved by more than ``share``.
 
-    What is a tenth of its first value or less makes no difference to a plan.
+    A cost below a tenth of its first value counts as that tenth: it makes no difference to a plan.
 
     Args:
-        old: as they were.
-        new: as they are.
-        share: by which share.
+        old: the costs before.
+        new: the costs now.
+        share: the allowed movement, as a share of the old value.
     """
     least = [0.1 * number for number in _numbers(FIRST_COSTS)]
     return _any_moved(_numbers(old), _numbers(new), least, share)
@@ -125,13 +126,13 @@ def _numbers(costs: Costs) -> list[float]:
 def _any_moved(
     old: Iterable[float], new: Iterable[float], least: Iterable[float], share: float
 ) -> bool:
-    """Return whether any number moved by more than a share of itself, or of the least that counts.
+    """Return whether any number has moved by more than ``share``.
 
     Args:
-        old: as they were.
-        new: as they are.
-        least: what a number counts as that is smaller.
-        share: by which share.
+        old: the numbers before.
+        new: the numbers now.
+        least: lower bounds; a smaller old value counts as its bound.
+        share: the allowed movement, as a share of the old value.
     """
     return any(
         abs(after - before) > share * max(before, small)
@@ -140,19 +141,19 @@ def _any_moved(
 
 
 class Seen(NamedTuple):
-    """What one run showed of the machine. None stands for what it did not show.
+    """What one run showed of the machine. None means that the run did not show the figure.
 
     Attributes:
         method: start method, or "thread".
-        workers: workers it started.
-        resident_bytes: the caller's resident memory then.
-        started: how long the caller was busy starting them, s; None where they were there already.
-        ready: how long it took, from the beginning, until the first of them was ready, s.
-        ended: how long it took to end them, s.
+        workers: workers of the crew.
+        resident_bytes: the caller's resident memory at that time.
+        started: how long the caller was busy starting workers, s; None for kept workers.
+        ready: time from the beginning of the start until the first worker was ready, s.
+        ended: how long it took to end the workers, s.
         chunk_seconds: time a worker spent between two chunks, s.
         byte_seconds, shared_seconds: time to move a byte through a pipe, through shared memory, s.
         contention: see ``Profile``.
-        error: by what share the forecast was wrong.
+        error: the relative error of the forecast.
     """
 
     method: str
@@ -168,8 +169,8 @@ class Seen(NamedTuple):
     error: float | None = None
 
 
-# No figure leaves this range around what it was on the first day: a machine that seems to be a
-# hundred times slower than it was is disturbed, not slow.
+# No cost but contention and error moves further than this factor from its first value: a machine
+# that seems a hundred times slower is disturbed, not slow.
 MOST_CHANGE = 20.0
 LEAST_ERROR, MOST_ERROR = 0.03, 0.3
 MOST_CONTENTION = 1.0
@@ -178,9 +179,9 @@ MOST_CONTENTION = 1.0
 def learned_costs(costs: Costs, seen: Seen, weight: float = 0.3) -> Costs:
     """Return the costs after one more real run.
 
-    Each figure moves towards what was seen, by ``weight`` of the difference, a single run counting
-    as at most four times as slow or as fast; and none moves further than ``MOST_CHANGE`` times from
-    ``FIRST_COSTS``.
+    Each cost moves by ``weight`` of its difference from what the run showed. A single run counts as
+    at most four times as slow or as fast. No cost moves further than a factor of ``MOST_CHANGE``
+    from ``FIRST_COSTS``; contention and error have limits of their own.
 
     Args:
         costs: the estimate so far.
@@ -218,7 +219,7 @@ def learned_costs(costs: Costs, seen: Seen, weight: float = 0.3) -> Costs:
 
 
 def bounded_costs(costs: Costs) -> Costs:
-    """Return the costs within the range that learning keeps to, wherever they come from."""
+    """Return costs from any source, limited to the range that learning allows."""
     found = _each(costs, _bounded)
     return found._replace(
         contention=min(found.contention, MOST_CONTENTION),
@@ -227,15 +228,15 @@ def bounded_costs(costs: Costs) -> Costs:
 
 
 def faded_costs(costs: Costs, share: float) -> Costs:
-    """Return the costs, moved back towards ``FIRST_COSTS`` by a share of the way.
+    """Return the costs moved back towards ``FIRST_COSTS``.
 
-    A charge that keeps work from workers is never measured again by that work: without this, a
-    disturbed hour would rule for ever. The way is that of the ratio: of 16 times, half of it leaves
-    4 times.
+    A cost that keeps calls serial is not measured again by those calls. Without fading, one
+    disturbed hour would decide for ever. The share applies to the logarithm of the ratio: with a
+    share of one half, a cost of 16 times its first value becomes 4 times.
 
     Args:
         costs: the estimate so far.
-        share: 0 leaves all as it is, 1 forgets all.
+        share: 0 changes nothing, 1 returns ``FIRST_COSTS``.
     """
 
     def fade(value: float, first: float) -> float:
@@ -247,9 +248,9 @@ def faded_costs(costs: Costs, share: float) -> Costs:
     return _each(costs, fade)
 
 
-@functools.lru_cache(maxsize=16)  # costs change after a run at most, and each plan asks
+@functools.lru_cache(maxsize=16)  # every plan asks, and costs rarely change
 def is_dearer(costs: Costs, method: str) -> bool:
-    """Return whether a way to run workers seems dearer than on the first day.
+    """Return whether a way to run workers seems more expensive than ``FIRST_COSTS`` has it.
 
     Args:
         costs: the estimate.
@@ -260,7 +261,7 @@ def is_dearer(costs: Costs, method: str) -> bool:
 
 
 def _charges(costs: Costs, method: str) -> tuple[float, ...]:
-    """Return all that is charged of one way to run workers."""
+    """Return all costs of one way to run workers."""
     return (
         *costs.of(method),
         costs.chunk_seconds,
@@ -271,12 +272,12 @@ def _charges(costs: Costs, method: str) -> tuple[float, ...]:
     )
 
 
-# Less than that makes no plan serial that is worth a word.
+# A smaller increase makes only such plans serial as would have gained little.
 DEARER = 1.25
 
 
 def _each(costs: Costs, change: Callable[[float, float], float]) -> Costs:
-    """Return costs of what ``change`` makes of each charge and its first value."""
+    """Return the costs with each replaced by ``change(cost, its first value)``."""
     found: dict[str, Any] = {}
     for name, first in FIRST_COSTS._asdict().items():
         value = getattr(costs, name)
@@ -288,7 +289,7 @@ def _each(costs: Costs, change: Callable[[float, float], float]) -> Costs:
 
 
 def _ratio(actual: float | None, forecast: float, weight: float) -> float:
-    """Return by how much to scale a forecast: towards the actual, held within a factor of 4."""
+    """Return the factor that scales a forecast towards the actual, limited to a factor of 4."""
     if actual is None or forecast <= 0 or actual <= 0:
         return 1.0
     return 1 + weight * (min(max(actual / forecast, 0.25), 4.0) - 1)

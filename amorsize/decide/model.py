@@ -1,7 +1,7 @@
-"""The cost model: what a run would take, from what was measured. Pure functions of frozen values.
+"""The cost model: forecasts run times from measurements. Pure functions of frozen values.
 
 Nothing here reads a clock, a file or the machine, so every forecast can be repeated on paper.
-Times are in seconds, sizes in bytes, rates per item. docs/model.md derives the formulas and tells
+Times are in seconds, sizes in bytes, rates per item. docs/model.md derives the formulas and says
 where each constant was measured.
 """
 
@@ -37,10 +37,10 @@ __all__ = [
 ]
 
 
-# More processes than this hide no more waiting: their start costs 1 ms each.
+# More workers than this do not pay even for waiting items: each costs 1 ms to start.
 MOST_WAITING_WORKERS = 256
 
-# An item that uses less than this share of a CPU is waiting for something.
+# An item that uses less than this share of a CPU counts as waiting.
 WAITING_SHARE = 0.5
 
 
@@ -49,22 +49,22 @@ class Profile(NamedTuple):
 
     Attributes:
         item_seconds: mean wall time of an item that runs alone, s.
-        spread: standard deviation of item times (of blocks of them, for tiny items), s.
-        least_seconds, most_seconds: wall time of an item in the fastest and slowest block of them,
-            s: the range in which a later call's first items are no surprise.
+        spread: standard deviation of item times (of block means, for tiny items), s.
+        least_seconds, most_seconds: item time in the fastest and the slowest block, s: the range
+            in which the first timings of a later call confirm the profile.
         cpu_share: CPU time over wall time; near 0 for waiting, above 1 for threads inside.
-        arg_bytes: pickled size of an argument; 0 when not measured.
-        result_bytes: pickled size of a result; 0 when not measured.
-        pickle_seconds: time to pickle one result, about that to unpickle it, s.
-        send_seconds: time to pickle one argument, about that to unpickle it, s.
+        arg_bytes: pickled size of an argument; 0 if not measured.
+        result_bytes: pickled size of a result; 0 if not measured.
+        pickle_seconds: time to pickle one result, s; unpickling takes about the same.
+        send_seconds: time to pickle one argument, s; unpickling takes about the same.
         contention: how much longer an item takes while all CPUs are busy, as a share of its time;
-            0 when not measured.
-        import_seconds: what a fresh interpreter needs, beyond its own start, to import what the
-            function uses; 0 when not measured.
+            0 if not measured.
+        import_seconds: time a fresh interpreter needs, beyond its own start, to import what the
+            function uses, s; 0 if not measured.
         memory_bytes: growth of the peak resident memory while items ran.
         items: number of items measured.
-        waiting_workers: so many workers at once are known to wait as well as one; 0 where waiting
-            is only claimed.
+        waiting_workers: number of workers known to wait as well as one; 0 if waiting is only
+            claimed.
     """
 
     item_seconds: float
@@ -84,13 +84,14 @@ class Profile(NamedTuple):
 
 
 class StartCost(NamedTuple):
-    """What it costs to start and end a crew of workers with one start method, in seconds.
+    """The cost of starting and ending a crew with one start method, in seconds.
 
     Attributes:
         base: once, while the caller waits.
         each: for each worker, while the caller waits.
-        per_gb: for each worker and GB resident in the caller, while it waits (page tables).
-        latency: from its start until a worker runs its first item.
+        per_gb: for each worker and each GB resident in the caller, while the caller waits (page
+            tables).
+        latency: from a worker's start until it runs its first item.
         end: once, to end the crew.
         end_each: for each worker, to end it.
     """
@@ -104,17 +105,16 @@ class StartCost(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """What this machine charges, as far as known.
+    """What running workers costs on this machine, as far as known.
 
     Attributes:
-        fork, spawn, forkserver, thread: start costs by start method (threads have none to start
-            but themselves).
+        fork, spawn, forkserver, thread: start-up costs of each start method, and of threads.
         chunk_seconds: CPU time of dispatching one chunk and collecting its result.
-        byte_seconds: moving one byte through a pipe.
-        shared_seconds: moving one byte through shared memory.
-        contention: how much longer an item takes while all CPUs are busy, as a share of its time,
-            where that is not known of the function.
-        error: by what share forecasts have been wrong of late.
+        byte_seconds: time to move one byte through a pipe.
+        shared_seconds: time to move one byte through shared memory.
+        contention: how much longer an item takes while all CPUs are busy, as a share of its time;
+            for functions whose contention is not known.
+        error: the recent relative error of forecasts.
     """
 
     fork: StartCost
@@ -128,12 +128,12 @@ class Costs(NamedTuple):
     error: float
 
     def of(self, method: str) -> StartCost:
-        """Return the start cost of a start method."""
+        """Return the start-up cost of a start method."""
         cost: StartCost = getattr(self, method)
         return cost
 
 
-# Measured in November 2026 on a quiet two-core x86-64 machine, Linux 6, Python 3.11; every real run
+# Measured in November 2026 on a quiet two-core x86-64 machine, Linux 6, Python 3.11. Every real run
 # corrects them (learned_costs), so they matter on the first day only.
 FIRST_COSTS = Costs(
     fork=StartCost(0.0015, 0.0010, 0.025, 0.0005, 0.0010, 0.0004),
@@ -147,13 +147,13 @@ FIRST_COSTS = Costs(
     error=0.1,
 )
 
-# Those whose workers import what they need.
+# Start methods whose workers are fresh interpreters, which import what they need.
 FRESH_METHODS = ("spawn", "forkserver")
 
-# Of workers that are there already.
+# The start-up cost of kept workers.
 NO_START = StartCost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
-# The contract's buckets of an item's time, by their upper bounds in seconds.
+# The buckets of item times, with their upper bounds in seconds.
 TIME_BUCKETS = (
     ("instant", 0.0001),
     ("fast", 0.001),
@@ -164,20 +164,21 @@ TIME_BUCKETS = (
 
 _SIZE_BUCKETS = (("tiny", 10), ("small", 100), ("medium", 1_000), ("large", 10_000))
 
-# A chunk below this is not worth its dispatch: 0.25 ms of dispatch is 10 % of it.
+# A shorter chunk is not worth its dispatch: 0.25 ms of dispatch is 10 % of this.
 SMALLEST_CHUNK_SECONDS = 0.0025
-# A chunk's result comes back at once: longer chunks make a run blind (progress, deaths, surprises).
+# All results of a chunk arrive together, so during a longer chunk the caller would see no progress,
+# worker deaths or changes in cost for too long.
 LONGEST_CHUNK_SECONDS = 0.5
-# Results of a chunk are in memory twice for a moment.
+# A chunk's results are briefly in memory twice.
 LARGEST_CHUNK_BYTES = 32_000_000
-# From here on a buffer goes through shared memory (``run.shared``). Below it the pipe is quicker:
-# 64 kB took 75 us through the pipe and 42 us shared, 16 kB 64 and 90 us; 8 MB took 17 ms and 3 ms
-# (November 2026, two-core machine).
+# Buffers from this size on go through shared memory (``run.shared``). Small buffers are quicker
+# through the pipe: 16 kB took 64 us through the pipe and 90 us shared; 64 kB took 75 and 42 us;
+# 8 MB took 17 and 3 ms (November 2026, two-core machine).
 SHARED_FROM_BYTES = 1 << 17
 
 
 def time_bucket(item_seconds: float) -> str:
-    """Return the name of the bucket an item's time falls into.
+    """Return the name of the bucket for an item time.
 
     >>> [time_bucket(t) for t in (3e-8, 0.0005, 0.005, 0.05, 5.0)]
     ['instant', 'fast', 'moderate', 'slow', 'very_slow']
@@ -186,7 +187,7 @@ def time_bucket(item_seconds: float) -> str:
 
 
 def size_bucket(items: int) -> str:
-    """Return the name of the bucket a number of items falls into.
+    """Return the name of the bucket for a number of items.
 
     >>> [size_bucket(n) for n in (9, 10, 999, 9_999, 10_000)]
     ['tiny', 'small', 'medium', 'large', 'xlarge']
@@ -195,25 +196,25 @@ def size_bucket(items: int) -> str:
 
 
 def serial_seconds(profile: Profile, items: int) -> float:
-    """Return the time ``items`` would take in the calling process."""
+    """Return the forecast for ``items`` items in the calling process, s."""
     return profile.item_seconds * items
 
 
 def start_seconds(cost: StartCost, workers: int, resident_bytes: int) -> float:
-    """Return how long the caller is busy starting ``workers`` workers."""
+    """Return how long the caller is busy starting ``workers`` workers, s."""
     return cost.base + workers * (cost.each + cost.per_gb * resident_bytes / 1e9)
 
 
 class Workforce(NamedTuple):
-    """So many workers, and what they start from.
+    """A crew to forecast for.
 
     Attributes:
         method: start method, or "thread".
-        workers: how many, 1 or more.
+        workers: number of workers, 1 or more.
         cpus: usable CPUs.
-        resident_bytes: the caller's resident memory, which a fork has to map.
-        inherited: whether arguments need not travel.
-        kept: whether that many workers are there already, and stay.
+        resident_bytes: the caller's resident memory, which a fork must map.
+        inherited: whether workers inherit the arguments, which are then not sent.
+        kept: whether the workers are kept workers, which are neither started nor ended.
     """
 
     method: str
@@ -228,12 +229,12 @@ class Chunking(NamedTuple):
     """How to cut the items into chunks.
 
     Attributes:
-        share: which share of a worker's part of what remains is dealt out at a time.
+        share: the size of a chunk, as a share of one worker's part of the remaining items.
         least_seconds: the shortest chunk, s.
-        least_items: the smallest, by what items cost on average: where those of late were light,
-            those to come may not be.
-        ramp_seconds: how long the last worker starts after the first, s: so much work for each must
-            wait for those that are there while the caller is busy starting others.
+        least_items: the same in items, at the mean item time: recent items may have been shorter
+            than the items to come.
+        ramp_seconds: how long the caller is busy starting workers, s. Workers that have started
+            need this much queued work each, because the caller cannot send more meanwhile.
     """
 
     share: float = 0.5
@@ -242,34 +243,39 @@ class Chunking(NamedTuple):
     ramp_seconds: float = 0.0
 
 
-# Where nothing is known.
+# For calls where nothing is known.
 DEFAULT_CHUNKING = Chunking()
 
 
 def parallel_seconds(profile: Profile, costs: Costs, items: int, workforce: Workforce) -> float:
-    """Return the time ``items`` would take in workers, start and end included.
+    """Return the forecast for ``items`` items in workers, including their start and end, s.
 
     Args:
         profile: what an item costs.
-        costs: what the machine charges.
+        costs: the machine's costs.
         items: items left.
-        workforce: the workers.
+        workforce: the crew.
     """
     return _forecast(profile, costs, items, workforce).seconds
 
 
 def chunking(profile: Profile, costs: Costs, items: int, workforce: Workforce) -> Chunking:
-    """Return how to cut the items of such a run into chunks.
+    """Return how to cut the items of a run into chunks.
 
-    Of what remains less is dealt out at a time where workers come up so late that they would find
-    nothing left, and where the caller has so much to do with results that it must not wait for the
-    first of them: less by the share of the run that each of the two takes.
+    Chunks are smaller for three reasons:
+
+    - Workers that start late must still find work. Chunks shrink by the share of the run that
+      starting the workers takes.
+    - A caller that is busy with results must get the first ones early. Chunks shrink by the share
+      of the run that the caller's work on arguments and results takes.
+    - Results in the same chunk as the longest item wait for it. If items differ, chunks shrink by
+      the longest item's share of one worker's work.
 
     Args:
         profile: what an item costs.
-        costs: what the machine charges.
+        costs: the machine's costs.
         items: items left.
-        workforce: the workers.
+        workforce: the crew.
     """
     found = _forecast(profile, costs, items, workforce)
     left = max(0.0, 1 - found.ramp_seconds / found.seconds)
@@ -282,21 +288,21 @@ def chunking(profile: Profile, costs: Costs, items: int, workforce: Workforce) -
     return Chunking(share, least, fewest, found.ramp_seconds)
 
 
-# No less is dealt out at a time: a twentieth of what a worker would get of the rest.
+# Lower bound for ``Chunking.share``.
 LEAST_SHARE = 0.05
 
 
 def _both(one: float, other: float) -> float:
-    """Return how long two take that work on each other's output at the same time.
+    """Return how long two activities take that run at the same time and feed each other.
 
-    The longer of them, and some more where they are close: then now the one waits, now the other.
-    The power is pulled out of the air; it adds 9 % where both take equally long.
+    They take as long as the longer one, and some more if both are close, because each then waits
+    for the other at times. The power is a guess; it adds 9 % if both take equally long.
     """
     longer, shorter = max(one, other), min(one, other)
     return longer * sqrt(sqrt(sqrt(1 + (shorter / longer) ** 8)))
 
 
-# How much more time the caller has than it needs to dispatch chunks.
+# The caller must have this many times the time it needs to dispatch chunks.
 CALLER_ROOM = 1.2
 LEAST_AVAILABLE = 0.02
 SAME_CHUNK = 1.1
@@ -305,16 +311,16 @@ SAME_CHUNK = 1.1
 def _least_seconds(costs: Costs, work: float, workers: int, available: float) -> float:
     """Return the shortest chunk worth its dispatch.
 
-    With T for a worker's part of the work, chunks of d seconds cost ``(T / d) h`` for dispatch, and
-    ``d / 2`` at the end, on average: least where ``d = sqrt(2 T h)``. No longer than ten times its
-    dispatch; and so long that the caller, who has half of the dispatch of every chunk, is not busy
-    all the time that it has for it.
+    T is a worker's part of the work and h the dispatch of a chunk. Chunks of d seconds cost
+    ``(T / d) h`` for dispatch, and ``d / 2`` at the end on average. The sum is least at
+    ``d = sqrt(2 T h)``. d is at most the larger of ``10 h`` and ``SMALLEST_CHUNK_SECONDS``. It is
+    longer if the caller, which does half of each dispatch, would otherwise be busy all the time.
 
     Args:
-        costs: what the machine charges; gives h.
-        work: what all items take together in workers, s.
-        workers: how many.
-        available: how long the caller has, s.
+        costs: the machine's costs, which include h.
+        work: time of all items together in workers, s.
+        workers: number of workers.
+        available: time the caller has for dispatch, s.
     """
     part, dispatch = work / workers, costs.chunk_seconds
     best = min(sqrt(2 * part * dispatch), max(SMALLEST_CHUNK_SECONDS, 10 * dispatch))
@@ -327,9 +333,9 @@ def _least_seconds(costs: Costs, work: float, workers: int, available: float) ->
 class _Forecast(NamedTuple):
     seconds: float
     ramp_seconds: float  # until the caller has started the last worker
-    results_seconds: float  # of the caller's work, with arguments and results
-    item_seconds: float  # of one in a worker, with all that it takes to move it
-    least_seconds: float  # the shortest chunk, so counted
+    results_seconds: float  # the caller's work with arguments and results
+    item_seconds: float  # of an item in a worker, including the time to move it
+    least_seconds: float  # the shortest chunk, in the same time
 
 
 def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) -> _Forecast:
@@ -353,17 +359,17 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
         if not workforce.inherited:
             sent = profile.send_seconds + _moved(profile.arg_bytes, costs)
     if alone > 0 and method in FRESH_METHODS:
-        items -= int(min(items, latency / alone))  # the caller computes meanwhile
+        items -= int(min(items, latency / alone))  # the caller runs items during the latency
     t = alone * slow + out + sent
     dispatch = costs.chunk_seconds / 2  # the caller's part, and a worker's
-    # Of what is larger; what is inherited does not travel.
+    # The size of the larger of result and argument; inherited arguments are not sent.
     size = (
         profile.result_bytes
         if workforce.inherited
         else max(profile.result_bytes, profile.arg_bytes)
     )
     work = items * t
-    # Items with threads inside compute more than they last.
+    # Items with threads inside use more CPU time than wall time.
     computing = (work - items * alone * slow * (1 - min(share, 1.0))) * max(share, 1.0)
     moving = items * (back + sent)
     least = _least_seconds(costs, work, workers, work / workers + ramp / 2)
@@ -392,13 +398,13 @@ def _span(
     """Return the time from the first worker's start to the last worker's end.
 
     Args:
-        profile: gives the spread, and the longest item.
+        profile: has the spread and the longest item.
         t: an item's time in a worker, s.
-        items: how many.
-        workers: how many.
-        ramp: how long the last of them starts after the first, s.
+        items: number of items.
+        workers: number of workers.
+        ramp: time from the first worker's start to the last worker's start, s.
         least: the shortest chunk, s.
-        dispatch: of each worker's chunks together, s.
+        dispatch: dispatch of all chunks of one worker, s.
     """
     if items < 1:
         return 0.0
@@ -407,24 +413,24 @@ def _span(
     if not profile.most_seconds:
         longest = t + 3 * spread
     if items <= workers:
-        # One each, of which the last starts late: the greatest of sums of two.
+        # One item for each worker: the maximum over workers of start time plus item time.
         excess, giants = _excess(spread, longest - t, items)
         return t + max(ramp, excess + ramp * giants / (giants + 1)) + dispatch
     level = items * t / workers + dispatch
-    # The last chunks: what is left of them when nothing else is to be had, on average and at most.
+    # What is left of a running chunk when no more chunks are left, on average and at most.
     size = max(1.0, least / t)
     chunk = size * t
     rest = (chunk + size * spread * spread / chunk) / 2
     most = min(size * longest, longest + (size - 1) * t)
     running = float(workers)
     filled = max(level + ramp / 2 - rest, 0.0)
-    if filled < ramp:  # the last workers to come find nothing
+    if filled < ramp:  # the last workers to start find no work
         each = ramp / (workers - 1)
         filled = sqrt(rest * rest + 2 * each * level * workers) - rest
         running = max(1.0, filled / each)
     harmonic = log(running) + 0.577 + 0.5 / running - 0.077 / running**2
     span = filled + min(most * running / (running + 1), rest * harmonic)
-    # One giant starts anywhere.
+    # The longest item may start at any time.
     if workers > 1:
         others = max(level - longest / workers, 0.0) + ramp / 2
         if longest < others:
@@ -434,29 +440,29 @@ def _span(
         span = max(span, giant)
     even = evenness(profile)
     if even and ramp < t:
-        # In rounds; the last one by those who come first.
+        # Equal items run in rounds; the workers that started first run the last round.
         rounds, over = divmod(items, workers)
         late = ramp * (over - 1) / max(1, workers - 1)
         rounded = max(rounds * t + ramp, (rounds + 1) * t + late if over else 0.0)
         span += even * (1 - ramp / t) * (rounded + dispatch - span)
-    # No order of chunks gets more than its part of the work out of each worker.
+    # No order of chunks takes less time than one worker's even part of the work.
     return max(span, level)
 
 
-# Mapping a segment and removing its name.
+# Time to map a shared segment and to remove its name, s.
 MAP_SECONDS = 0.000_05
 
 
 def slowdown(profile: Profile, costs: Costs, workers: int, cpus: int) -> float:
-    """Return how many times as long an item computes while so many workers do.
+    """Return the factor by which an item computes longer while ``workers`` workers compute.
 
-    CPUs share caches, memory and, as hardware threads, parts of a core: an item takes
-    ``1 + k (b - 1) / (c - 1)`` times as long with b of c CPUs at work.
+    CPUs share caches, memory and, as hardware threads, parts of a core. With b of c CPUs busy an
+    item takes ``1 + k (b - 1) / (c - 1)`` times as long.
 
     Args:
-        profile: what an item costs; its ``contention`` is k, where measured.
-        costs: what the machine charges; has k for other functions.
-        workers: how many.
+        profile: what an item costs; its ``contention`` is k, if measured.
+        costs: the machine's costs, which include k for other functions.
+        workers: number of workers.
         cpus: usable CPUs.
     """
     busy = min(workers * min(profile.cpu_share, 1.0), float(cpus))
@@ -466,7 +472,7 @@ def slowdown(profile: Profile, costs: Costs, workers: int, cpus: int) -> float:
 
 
 def evenness(profile: Profile) -> float:
-    """Return how sure it is that items cost the same: 1 for no spread, 0 from a quarter of it on.
+    """Return how even item times are: 1 without spread, 0 from a spread of a quarter of the mean.
 
     >>> evenness(Profile(item_seconds=0.01)), evenness(Profile(item_seconds=0.01, spread=0.01))
     (1.0, 0.0)
@@ -475,12 +481,12 @@ def evenness(profile: Profile) -> float:
 
 
 def chunk_share(profile: Profile, items: int, workers: int) -> float:
-    """Return which share of what remains is dealt out at a time, as far as the items go.
+    """Return the size of a chunk, as a share of one worker's part of the remaining items.
 
-    Half of it, as factoring has it; up to four fifths where items cost the same; and less where
-    they differ so much, and are so few for each worker, that factoring's own rule says so: 1 / x of
-    it, with ``x = 1 + b^2 + b sqrt(b^2 + 2)`` and ``b = w s / (2 t sqrt(R))`` (Hummel, Schonberg
-    and Flynn 1992).
+    The share is one half as in factoring, and up to four fifths for even items. If items differ
+    much and are few for each worker, factoring's own rule limits it to 1 / x, with
+    ``x = 1 + b^2 + b sqrt(b^2 + 2)`` and ``b = w s / (2 t sqrt(R))`` (Hummel, Schonberg and Flynn
+    1992).
 
     >>> chunk_share(Profile(0.01, spread=0.01), 1_000, 2), chunk_share(Profile(0.01), 1_000, 2)
     (0.5, 0.8)
@@ -490,21 +496,21 @@ def chunk_share(profile: Profile, items: int, workers: int) -> float:
 
 
 def uncertainty(profile: Profile, costs: Costs) -> float:
-    """Return by what share a forecast may be wrong.
+    """Return the relative error a forecast may have.
 
-    What forecasts have been off by of late, and the standard error of the mean.
+    It is the recent error of forecasts plus the standard error of the mean item time.
     """
     known = max(1, profile.items)
     return min(0.9, costs.error + profile.spread / profile.item_seconds / sqrt(known))
 
 
 def travel_seconds(profile: Profile, costs: Costs) -> float:
-    """Return the time it takes a worker to pickle and send one result."""
+    """Return the time a worker takes to pickle and send one result, s."""
     return profile.pickle_seconds + _moved(profile.result_bytes, costs)
 
 
 def _moved(size: float, costs: Costs) -> float:
-    """Return the time to move so many bytes from one process to another."""
+    """Return the time to move ``size`` bytes from one process to another, s."""
     return size * (costs.shared_seconds if size >= SHARED_FROM_BYTES else costs.byte_seconds)
 
 
@@ -516,11 +522,11 @@ def _chunk_count(
     least_seconds: float,
     item_bytes: float,
 ) -> int:
-    """Return about how many chunks the policy of ``planner.next_chunksize`` makes.
+    """Return about how many chunks ``planner.next_chunksize`` makes.
 
-    Each chunk takes the share f / w of what remains, down to the smallest: from ``f R / w`` to
-    ``s`` items that is ``(w / f) ln(f R / (w s))`` chunks, and ``w / f`` of the smallest. None is
-    longer or larger than the longest and the largest.
+    Each chunk takes the share f / w of the remaining items, down to the smallest size s. From
+    ``f R / w`` to ``s`` items these are ``(w / f) ln(f R / (w s))`` chunks, then ``w / f`` chunks
+    of the smallest size. The limits on a chunk's time and bytes may require more chunks.
     """
     if items <= workers:
         return items
@@ -534,10 +540,12 @@ def _chunk_count(
 
 
 def _excess(spread: float, most: float, count: int) -> tuple[float, float]:
-    """Return by how much the longest of so many items exceeds their mean, and how many come close.
+    """Return by how much the longest item exceeds the mean, s, and the number of giants.
 
-    ``s sqrt(2 ln n)``, as for normal times, and no more than is known of. Or that much, if a spread
-    so large comes of few items so long: no more than ``(s / most)^2`` of all can be.
+    For normally distributed times the excess is ``s sqrt(2 ln n)``. If a few items cause the spread
+    s, at most ``(s / most)^2`` of all items can exceed the mean by ``most``: these are the giants.
+    The excess is then ``most`` times their expected number, if that is larger. It never exceeds
+    ``most``.
     """
     if count < 2 or most <= 0 or spread <= 0:
         return 0.0, 1.0

@@ -1,7 +1,7 @@
 """The planner: searches the cost model for the plan with the shortest forecast. Pure functions.
 
-Serial wins unless parallel is better by more than forecasts are wrong: a call that was not made
-slower is worth more than one that might have become faster.
+The plan is serial unless workers are better by more than the forecast error: avoiding a slower call
+matters more than a possible gain.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ __all__ = [
     "worker_bytes",
 ]
 
-# Where waiting is claimed and not proved, so many workers for each CPU show whether it is true ...
+# Where waiting is claimed but not proved, the first step has this many workers for each CPU.
 FIRST_STEP = 2
-# ... and from so many as were shown to wait as well as one, this many times as many are the next
-# step: four of them lead from one CPU to the most. Both are pulled out of the air.
+# Each further step has this many times the workers that were shown to wait as well as one. Four
+# such steps lead from one CPU to MOST_WAITING_WORKERS. Both numbers are guesses.
 NEXT_STEP = 4
 
-# Numbers of workers closer together than this share of them make no difference.
+# Numbers of workers that differ by less than one part in FLAT make no difference.
 FLAT = 8
 
-# Each worker's own memory under fork (its interpreter's touched pages) and under the others.
+# A worker's own memory under fork (the pages its interpreter touches) and other start methods.
 FORKED_WORKER_BYTES = 15_000_000
 SPAWNED_WORKER_BYTES = 40_000_000
-USABLE_MEMORY = 0.8  # of what is free; the rest is for everybody else
+USABLE_MEMORY = 0.8  # of the free memory; the rest is for other programs
 
-# Chunks of a stream whose length is unknown, and of results someone waits for one by one.
+# Longest chunk of a stream: an input of unknown length, or results consumed one by one.
 STREAM_CHUNK_SECONDS = 0.05
-# And of tiny items so many, which take less than 1 MB as they wait.
+# Largest chunk of a stream of tiny items, which then takes less than 1 MB in memory.
 STREAM_CHUNK_ITEMS = 20_000
 
 
@@ -69,8 +69,8 @@ class StartOption(NamedTuple):
 
     Attributes:
         method: start method, or "thread".
-        inherited: whether arguments reach workers without travelling.
-        kept: numbers of workers that wait from earlier calls.
+        inherited: whether workers inherit the arguments, which are then not sent.
+        kept: numbers of workers of the crews kept from earlier calls.
     """
 
     method: str
@@ -79,18 +79,18 @@ class StartOption(NamedTuple):
 
 
 class PlanInput(NamedTuple):
-    """What a plan must fit.
+    """What a plan depends on besides the profile.
 
     Attributes:
-        items: items left to do; assumed as many as were done when the length is unknown.
+        items: items left to do; an assumption if the length is unknown.
         cpus: usable CPUs.
-        costs: what the machine charges.
+        costs: the machine's costs.
         options: the options to choose from, the preferred one first.
-        most_workers: cap on workers (``AMORSIZE_N_JOBS``), None for none.
+        most_workers: cap on workers (``AMORSIZE_N_JOBS``, limit on open files), None for none.
         n_jobs: workers the caller asked for, None to search.
         resident_bytes: the caller's resident memory.
-        free_bytes: memory left on the machine, None when unknown.
-        must_run: whether the items must run in workers, whatever it costs.
+        free_bytes: free memory of the machine, None if memory does not limit the workers.
+        must_run: whether the items must run in workers at any cost.
     """
 
     items: int
@@ -105,13 +105,13 @@ class PlanInput(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """Something that was considered.
+    """A way to run the items, with its forecast.
 
     Attributes:
         method: start method, "thread" or "serial".
-        workers: how many, 1 for serial.
-        kept: whether they wait from an earlier call.
-        seconds: forecast.
+        workers: number of workers, 1 for serial.
+        kept: whether the workers are kept workers.
+        seconds: forecast, s.
     """
 
     method: str
@@ -136,11 +136,11 @@ class Plan(NamedTuple):
         executor: "serial", "thread" or "process".
         method: start method, "thread", or "" for serial.
         n_jobs: workers; 1 for serial.
-        seconds: forecast of the time from now on.
-        low, high: the range the forecast is expected to be right within.
-        serial_seconds: forecast of the same items in the calling process.
-        reason: why, in words.
-        candidates: everything considered.
+        seconds: forecast of the time from now on, s.
+        low, high: the range in which the time is expected to be, s.
+        serial_seconds: forecast for the same items in the calling process, s.
+        reason: the reason, as text for the user.
+        candidates: all candidates considered.
         chunking: how to cut the items into chunks, see ``next_chunksize``.
     """
 
@@ -159,11 +159,11 @@ class Plan(NamedTuple):
 def make_plan(profile: Profile, given: PlanInput) -> Plan:
     """Return the plan with the shortest forecast.
 
-    Serial is left only for what is forecast to be quicker by more than forecasts are wrong.
+    The plan is serial unless workers are forecast to be quicker by more than the forecast error.
 
     Args:
         profile: what an item costs.
-        given: what the plan must fit.
+        given: what the plan depends on besides the profile.
 
     >>> from amorsize.decide.model import FIRST_COSTS
     >>> room = PlanInput(items=1000, cpus=4, costs=FIRST_COSTS, options=(StartOption("fork"),))
@@ -176,7 +176,7 @@ def make_plan(profile: Profile, given: PlanInput) -> Plan:
     found: list[Candidate] = []
     for option in given.options:
         found += _search(profile, given, option)
-    # Of equals the option that was named first, and the fewest workers.
+    # Among equal forecasts, min takes the preferred option and the fewest workers.
     best = min(found, key=_seconds)
     wrong = uncertainty(profile, given.costs)
     considered = (Candidate("serial", 1, False, serial), *found)
@@ -216,14 +216,14 @@ def _workforce(given: PlanInput, option: StartOption, workers: int) -> Workforce
 
 
 def plan_for_little(profile: Profile, given: PlanInput) -> Plan | None:
-    """Return the plan for so little work that no search could find another; None for more.
+    """Return a serial plan if there is too little work for any other plan; None otherwise.
 
-    Workers would have to save what it takes to start and end one, and all that they can save is the
-    waiting, and of the computing what other CPUs can do.
+    Workers must save at least the cost of starting and ending one worker. They can save at most the
+    waiting time, and the part of the computing time that the other CPUs can do.
 
     Args:
         profile: what an item costs.
-        given: what the plan must fit.
+        given: what the plan depends on besides the profile.
 
     >>> from amorsize.decide.model import FIRST_COSTS
     >>> room = PlanInput(items=100, cpus=4, costs=FIRST_COSTS, options=(StartOption("fork"),))
@@ -255,7 +255,7 @@ def plan_for_little(profile: Profile, given: PlanInput) -> Plan | None:
 
 def _coming_and_going(costs: Costs, option: StartOption) -> float:
     cost = costs.of(option.method)
-    # While fresh interpreters come up, the caller computes.
+    # The caller runs items while fresh interpreters start.
     idle = 0.0 if option.method in FRESH_METHODS else cost.latency
     return start_seconds(cost, 1, 0) + idle + cost.end + cost.end_each
 
@@ -272,11 +272,12 @@ def _seconds(candidate: Candidate) -> float:
 
 
 def _search(profile: Profile, given: PlanInput, option: StartOption) -> list[Candidate]:
-    """Return what was considered of one option, the best number of workers among it.
+    """Return the candidates considered for one option, including the best number of workers.
 
-    The forecast falls with the number of workers until starting one more costs more than it saves,
-    and rises from there on, but for steps where the rounds of items change: powers of two around a
-    guess bracket the best, halves narrow the bracket down, and the steps next to it are looked at.
+    The forecast falls with the number of workers until one more worker costs more to start than it
+    saves, and then rises. It also has steps where the number of rounds of items changes. Powers of
+    two around a guess bracket the best number, bisection narrows the bracket, and the steps next to
+    the result are tried.
     """
     known: dict[int, Candidate] = {}
 
@@ -307,11 +308,11 @@ def _search(profile: Profile, given: PlanInput, option: StartOption) -> list[Can
 
 
 def _lowest(tried: list[int], guess: float, seconds: Callable[[int], float]) -> int:
-    """Return where a function of one valley is lowest, up to a share of one in ``FLAT``.
+    """Return the minimum point of a unimodal function, accurate to one part in ``FLAT``.
 
     Args:
-        tried: numbers to begin with, rising.
-        guess: where to begin among them.
+        tried: starting points, in rising order.
+        guess: where among them to begin.
         seconds: the function.
     """
     last = len(tried) - 1
@@ -337,9 +338,9 @@ def _lowest(tried: list[int], guess: float, seconds: Callable[[int], float]) -> 
 
 
 def _guess(profile: Profile, given: PlanInput, option: StartOption) -> float:
-    """Return about how many workers are best: where one more costs what it saves.
+    """Return about how many workers are best, where one more worker costs what it saves.
 
-    With W for the work, ``W / w + e w`` is least at ``w = sqrt(W / e)``.
+    With work W and cost e of one worker, ``W / w + e w`` is least at ``w = sqrt(W / e)``.
     """
     cost = given.costs.of(option.method)
     each = cost.each + cost.end_each + cost.per_gb * given.resident_bytes / 1e9
@@ -347,7 +348,7 @@ def _guess(profile: Profile, given: PlanInput, option: StartOption) -> float:
 
 
 def _most_workers(profile: Profile, given: PlanInput, option: StartOption) -> int:
-    """Return how many workers make any sense."""
+    """Return the largest number of workers to consider."""
     most = given.cpus
     if profile.cpu_share < WAITING_SHARE:
         most = max(FIRST_STEP * most, NEXT_STEP * profile.waiting_workers)
@@ -366,7 +367,7 @@ def _fitting_workers(profile: Profile, given: PlanInput, option: StartOption) ->
 
 
 def worker_bytes(method: str) -> int:
-    """Return what a worker needs without any item, in bytes."""
+    """Return the memory a worker needs without any item, in bytes."""
     return FORKED_WORKER_BYTES if method == "fork" else SPAWNED_WORKER_BYTES
 
 
@@ -406,26 +407,24 @@ def next_chunksize(
 ) -> int:
     """Return the size of the next chunk to hand out, by factoring.
 
-    Half of what remains is dealt out to all workers, again and again: chunks of
-    ``ceil(remaining / 2 workers)`` (Hummel, Schonberg and Flynn 1992). They shrink towards the
-    end, so that workers finish together whatever the items cost, and need no estimate of the
-    spread. Of items that are known to cost the same, more is dealt out at a time; less where
-    workers or the caller come late (``model.chunking``). A chunk is at least as long as its
-    dispatch makes sense, at most ``longest_seconds``, and its results at most
-    ``LARGEST_CHUNK_BYTES``.
+    With the default share, a chunk has ``ceil(remaining / 2 workers)`` items (Hummel, Schonberg and
+    Flynn 1992). Chunks shrink towards the end, so workers finish together whatever the items cost.
+    No estimate of the spread is needed. ``model.chunking`` chooses a larger share for even items,
+    and a smaller one for late workers or a busy caller. A chunk is long enough to be worth its
+    dispatch. It takes at most ``longest_seconds``, and its results at most ``LARGEST_CHUNK_BYTES``.
 
-    Of an input of unknown length, as much is assumed to remain as was handed out, and dealt out in
-    chunks a quarter as large: it may be less.
+    If the length is unknown, as many items are assumed to remain as were handed out. Chunks are
+    then a quarter as large, because fewer may remain.
 
     Args:
-        remaining: items not handed out yet, None when unknown.
-        workers: workers that share them.
-        item_seconds: an item's time; 0 when not known yet, which gives chunks of one item.
-        chunking: the share to deal out at a time, and the shortest chunk.
-        done: items handed out so far; counts where ``remaining`` is unknown.
+        remaining: items not handed out yet, None if unknown.
+        workers: number of workers that share the items.
+        item_seconds: an item's time, s; 0 if not known yet, which gives chunks of one item.
+        chunking: how to cut the items into chunks.
+        done: items handed out so far; used if ``remaining`` is unknown.
         result_bytes: a result's size.
-        longest_seconds: longest chunk wanted, s.
-        most_items: largest chunk wanted, None for no such limit.
+        longest_seconds: longest chunk allowed, s.
+        most_items: largest chunk allowed, None for no limit.
 
     >>> next_chunksize(1000, 2, 0.001), next_chunksize(10, 2, 0.001), next_chunksize(10, 2, 1.0)
     (250, 3, 1)
@@ -435,7 +434,7 @@ def next_chunksize(
     share = chunking.share
     least = ceil(chunking.least_seconds / item_seconds)
     if remaining is not None:
-        # Beyond what was planned, no more than leaves as much for each of the others.
+        # Above the planned number of items, leave as many for each of the other workers.
         least = min(least, max(chunking.least_items, ceil(remaining / workers)))
     most = max(1, int(longest_seconds / item_seconds))
     if result_bytes >= 1:
@@ -448,12 +447,12 @@ def next_chunksize(
 
 
 def chunk_sizes(chunking: Chunking, fixed: int | None, *, stream: bool) -> Callable[..., int]:
-    """Return what tells the size of each next chunk, called as ``next_chunksize``.
+    """Return the function that gives the size of each next chunk, called as ``next_chunksize``.
 
     Args:
-        chunking: how the plan has it.
-        fixed: the size that was asked for, None for none.
-        stream: whether results are consumed as they come, or the number of items is not known.
+        chunking: the plan's chunking.
+        fixed: the chunk size the caller asked for, None for none.
+        stream: whether results are consumed as they arrive, or the number of items is unknown.
 
     >>> chunk_sizes(DEFAULT_CHUNKING, 7, stream=False)(1_000)
     7
@@ -474,17 +473,17 @@ def chunk_sizes(chunking: Chunking, fixed: int | None, *, stream: bool) -> Calla
 def fixed_chunksize(
     profile: Profile, items: int, workers: int, *, chunk_seconds: float, longest_seconds: float
 ) -> int:
-    """Return the one chunk size to give to a plain ``Pool.map``.
+    """Return the single chunk size to give to a plain ``Pool.map``.
 
-    Kruskal and Weiss (1985): ``K = (sqrt(2) N h / (s P sqrt(ln P)))^(2/3)`` balances the dispatch
-    cost h of a chunk against the spread s of its items; clamped to ``[1, N / P]``.
+    ``K = (sqrt(2) N h / (s P sqrt(ln P)))^(2/3)`` balances the dispatch cost h of a chunk against
+    the spread s of its items (Kruskal and Weiss 1985). K is limited to ``[1, N / P]``.
 
     Args:
-        profile: what an item costs; gives s.
+        profile: what an item costs; has s.
         items: N.
         workers: P.
         chunk_seconds: h, s.
-        longest_seconds: longest chunk wanted, s.
+        longest_seconds: longest chunk allowed, s.
 
     >>> fixed_chunksize(Profile(item_seconds=0.001, spread=0.001), 1000, 2,
     ...                 chunk_seconds=0.0001, longest_seconds=0.2)
@@ -493,7 +492,8 @@ def fixed_chunksize(
     fair = max(1, ceil(items / workers))
     if workers < 2:
         return fair
-    # A spread of exactly 0 was seen only where nothing could be told apart: 5 % is the least seen.
+    # A measured spread of exactly 0 only means that the timings showed no difference. The smallest
+    # spread seen otherwise is 5 %.
     spread = max(profile.spread, 0.05 * profile.item_seconds, 1e-9)
     size: float = (sqrt(2) * items * chunk_seconds / (spread * workers * sqrt(log(workers)))) ** (
         2 / 3

@@ -1,13 +1,13 @@
-"""How many workers beyond the CPUs have shown their gain. Books without a clock.
+"""Adding workers beyond the CPUs in steps, as long as they gain. Nothing here reads a clock.
 
-A function that waits can have many more workers than there are CPUs, one that computes cannot, and
-one may be taken for the other. Where waiting is only claimed, workers are added in steps. In each
-step every worker runs one chunk; what its items took is booked here, and says whether the next step
-may follow. What is compared is the time of an item: it stays what it was while items wait, and
-grows with the workers as soon as they need something that there is only so much of.
+A waiting function can use many more workers than there are CPUs; a computing one cannot. One may
+be mistaken for the other. So where waiting is only claimed, workers are added in steps. In each
+step every worker runs one chunk. The item times of a step decide whether the next step follows.
+While items wait, the item time stays the same. It grows with the number of workers as soon as they
+compete for a limited resource.
 
-*Rejected: comparing results per second.* It counts the start of the workers, the dispatch, and how
-long the consumer took.
+*Rejected: comparing results per second.* That rate includes the start of the workers, the dispatch
+and the time of the consumer.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .planner import FIRST_STEP, NEXT_STEP, Plan
 
 __all__ = ["Stage", "Step", "Steps"]
 
-# In a crew that waits, an item takes no longer than so many times what it took before: less than
-# that, and the step has gained more than two thirds of what it could. Pulled out of the air.
+# A crew still waits if an item takes at most this many times what it took before. The step has then
+# gained more than two thirds of what it could. A guess.
 LONGER = 1.4
 
 
@@ -29,11 +29,11 @@ class Stage(NamedTuple):
     """What one crew has shown.
 
     Attributes:
-        workers: how many it had.
-        items: how many it ran.
-        seconds: wall time of those, s.
+        workers: number of workers.
+        items: number of items run.
+        seconds: wall time of these items, s.
         cpu_share: CPU time over wall time.
-        left: items that are left, None where that is not known.
+        left: items left, None if unknown.
     """
 
     workers: int
@@ -44,21 +44,21 @@ class Stage(NamedTuple):
 
     @property
     def item_seconds(self) -> float:
-        """Wall time of an item, s."""
+        """Mean wall time of an item, s."""
         return max(self.seconds / max(1, self.items), 1e-9)
 
     @property
     def waits(self) -> bool:
-        """Whether its items look as if they waited."""
+        """Whether the items look like waiting."""
         return self.cpu_share < WAITING_SHARE
 
 
 class Step(NamedTuple):
-    """What follows.
+    """The next step.
 
     Attributes:
-        workers: to go on with.
-        last: whether that is the number for the rest of the call.
+        workers: number of workers to go on with.
+        last: whether this number stays for the rest of the call.
     """
 
     workers: int
@@ -66,16 +66,16 @@ class Step(NamedTuple):
 
 
 class Steps:
-    """Books what each step has shown.
+    """What the steps of one call have shown so far.
 
     Args:
-        cpus: usable CPUs: so many workers need no proof.
-        item_seconds: what an item takes alone, 0 where that is not known.
-        memory_bytes: what a worker needs for an item, as far as known.
+        cpus: usable CPUs; this many workers need no proof.
+        item_seconds: time of an item that runs alone, s; 0 if unknown.
+        memory_bytes: memory a worker needs for an item, as far as known.
 
     Attributes:
-        shown: so many workers wait as well as one.
-        best: the number of workers that got most done.
+        shown: number of workers shown to wait as well as one.
+        best: the number of workers with the highest throughput.
         over: whether another step would gain nothing.
     """
 
@@ -89,15 +89,15 @@ class Steps:
 
     @classmethod
     def of_plan(cls, cpus: int, plan: Plan, profile: Profile | None) -> Steps | None:
-        """Return the books for a plan whose number of workers must be shown to be right.
+        """Return the steps for a plan whose number of workers needs proof.
 
         Args:
             cpus: usable CPUs.
-            plan: what is to be done.
-            profile: what it rests on, None for nothing.
+            plan: the plan.
+            profile: the profile the plan is based on, None if there is none.
 
         Returns:
-            None where the plan is believed.
+            None if the plan needs no proof.
         """
         if profile is None:
             return cls(cpus)
@@ -106,7 +106,7 @@ class Steps:
         return cls(cpus, profile.item_seconds, profile.memory_bytes)
 
     def book(self, stage: Stage) -> None:
-        """Take in what a crew has shown."""
+        """Add what a crew has shown."""
         each = stage.item_seconds
         alone = self._alone or each
         if not stage.waits:
@@ -117,17 +117,18 @@ class Steps:
             self.shown = self.best = stage.workers
         else:
             self.over = True
-            # If it did more than the crew before it would, it stays; the next call begins there.
+            # A crew with a higher throughput than the one before stays. ``shown`` is set so that
+            # the next call starts with this number of workers.
             if stage.workers / each > self.best / alone:
                 self.best, self.shown = stage.workers, max(1, stage.workers // NEXT_STEP)
 
     def next(self, stage: Stage, left: int, plan: Callable[[Profile], Plan]) -> Step | Plan:
-        """Return the step that ends the steps, or the plan to go on by.
+        """Return the last step, or the plan to go on with.
 
         Args:
             stage: what the last crew has shown.
-            left: items that are left, as far as known.
-            plan: makes the plan for those.
+            left: items left; an assumption if the number is unknown.
+            plan: makes the plan for the items left.
         """
         self.book(stage)
         if not left:

@@ -1,1 +1,1 @@
-"""What a function is: fingerprints, and what it reaches."""
+"""What a function is: its fingerprints, and the values it reaches."""

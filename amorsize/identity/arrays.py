@@ -1,7 +1,7 @@
-"""How arrays, tables and what else comes with NumPy, pandas and their like are encoded for a walk.
+"""Encoders for the arrays, tables and other types of NumPy, pandas and similar packages.
 
-Each is encoded by its type, its shape and a sample, at a cost that depends neither on its length
-nor on the size of one item. The types are known by name, see ``kinds``.
+Each value is encoded by its type, its shape and a sample. The cost depends neither on its length
+nor on the size of one item. Types are looked up by name, see ``kinds``.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 
 __all__ = ["ARRAYS"]
 
-# What asking pandas for a sample of a frame takes, in steps of the walk: 0.4 ms (November 2026);
-# of an index or a series, which have one column.
+# Cost of sampling a data frame with pandas, in steps of the walk: 0.4 ms (November 2026). The
+# second figure is for an index or a series, which have one column.
 STEPS_OF_FRAME = 1_600
 STEPS_OF_COLUMN = 200
-# Of an item that is longer than four of them, so many bytes are taken in four places.
+# An item longer than four pieces is sampled in four places, one piece in each.
 PIECE_BYTES = 64
-# A seed of more bits was drawn from the system as a rule, and says nothing about who it is.
+# A longer seed usually came from the operating system, so it does not identify the generator.
 MOST_SEED_BITS = 64
-MOST_TEXT = 200  # characters of the text that stands for a library's own type
+MOST_TEXT = 200  # characters of the text that encodes a column type of pandas
 
 # NumPy and what is built on it --------------------------------------------------------------
 
 
 def _ndarray(walk: Walk, value: Any) -> None:
     """Encode a NumPy array by type, shape and a sample of its items."""
-    import numpy as np  # is loaded: the value is of one of its types
+    import numpy as np  # already loaded: the value has one of its types
 
     walk.mutable = True
     kind = type(value)
     walk.refer(kind)
-    if kind is not np.ndarray:  # whose class may have ideas of its own about everything asked below
+    if kind is not np.ndarray:  # a subclass may override everything used below
         if owner(module_of(kind)) == USER or kind.__name__ == "MaskedArray":
             own_state(walk, value)
         value = np.ndarray.view(value, np.ndarray)
@@ -53,8 +53,8 @@ def _ndarray(walk: Walk, value: Any) -> None:
 
 
 def _void(walk: Walk, value: Any) -> None:
-    """Encode a scalar that has fields, or bytes only."""
-    import numpy as np  # is loaded: the value is of one of its types
+    """Encode a NumPy scalar that has fields or is raw bytes."""
+    import numpy as np  # already loaded: the value has one of its types
 
     walk.mutable = True
     walk.refer(type(value))
@@ -62,7 +62,7 @@ def _void(walk: Walk, value: Any) -> None:
 
 
 def _items(walk: Walk, value: Any) -> None:
-    """Encode the type and a sample of the items of an array."""
+    """Encode the dtype of an array and a sample of its items."""
     dtype = value.dtype
     walk.refer(dtype)
     if value.size == 0:
@@ -80,7 +80,7 @@ def _items(walk: Walk, value: Any) -> None:
 
 
 def _pieces(value: Any, size: int) -> Iterator[Any]:
-    """Yield an array's items; of long ones four parts of each, as arrays of the same shape."""
+    """Yield an array of the items; for long items four such arrays, each with one part of each."""
     if size <= 4 * PIECE_BYTES:
         yield value
         return
@@ -89,14 +89,14 @@ def _pieces(value: Any, size: int) -> Iterator[Any]:
 
 
 def _samples(value: Any, most: int) -> tuple[Any, ...]:
-    """Return the items of an array; of a long one, so many at each end and between."""
+    """Return all items of an array; of a long one both ends and strides between."""
     flat, step = value.flat, max(1, value.size // most)
     ends = flat[:most], flat[-most:], flat[::step]
     return ends if value.size > most else ends[:1]
 
 
 def _dtype(walk: Walk, value: Any) -> None:
-    """Encode an array's type of items by its fields, of many a sample."""
+    """Encode a dtype by its fields; many fields are sampled."""
     walk.tag(b"D", value.str)
     walk.refer(value.type)
     if value.names is not None:
@@ -116,9 +116,9 @@ def _scalar(walk: Walk, value: Any) -> None:
 
 
 def _ufunc(walk: Walk, value: Any) -> None:
-    """Encode an array function by its name, and by the function in Python that it calls, if any.
+    """Encode a ufunc by its name, and by the Python function it calls, if any.
 
-    Only the garbage collector knows that one.
+    Only the garbage collector can find that Python function.
     """
     named(walk, value)
     for inner in gc.get_referents(value):
@@ -127,7 +127,7 @@ def _ufunc(walk: Walk, value: Any) -> None:
 
 
 def _generator(walk: Walk, value: Any) -> None:
-    """Encode a random generator by its kind and seed; its state moves on as it is used."""
+    """Encode a random generator by type and seed; its state changes with each draw."""
     kind_of(walk, value)
     bits = getattr(value, "bit_generator", value)
     walk.refer(type(bits))
@@ -146,7 +146,7 @@ def _tree(walk: Walk, value: Any) -> None:
 
 
 def _tensor(walk: Walk, value: Any) -> None:
-    """Encode a tensor by type and shape, and by a sample where that needs no other device."""
+    """Encode a tensor by type and shape; sample it only where that uses no device but the CPU."""
     kind_of(walk, value)
     walk.tag(b"D", f"{value.dtype} {value.device} {tuple(value.shape)} {value.layout}")
     if value.device.type == "cpu" and value.is_contiguous() and value.numel():
@@ -175,7 +175,7 @@ def _pandas(walk: Walk, value: Any) -> None:
 
 
 def _columns(walk: Walk, value: Any, rows: list[int]) -> Iterator[Any]:
-    """Yield a sample of the rows of some columns, and of the index."""
+    """Yield the sampled rows of some columns, and of the index."""
     sample = value
     if value.ndim == 2:
         width = value.shape[1]
@@ -196,13 +196,13 @@ def _columns(walk: Walk, value: Any, rows: list[int]) -> Iterator[Any]:
 
 
 def _levels(index: Any) -> Iterator[Any]:
-    """Yield the levels of an index apart: asked for whole, it would make all values of each."""
+    """Yield the levels of an index one by one: the whole index would build all values of each."""
     for level in range(index.nlevels):
         yield index.get_level_values(level)
 
 
 def _places(size: int, end: int, between: int) -> list[int]:
-    """Return the places of a sample: both ends, and some between.
+    """Return the places of a sample: both ends, and strides between.
 
     >>> _places(5, 2, 2), _places(100, 2, 4)
     ([0, 1, 2, 3, 4], [0, 1, 25, 50, 75, 98, 99])
@@ -213,7 +213,7 @@ def _places(size: int, end: int, between: int) -> list[int]:
 
 
 def _column_type(walk: Walk, value: Any) -> None:
-    """Encode a type of pandas's own for columns; a category's text does not tell its categories."""
+    """Encode a pandas column type; the text of a categorical type omits its categories."""
     walk.refer(type(value))
     walk.tag(b"D", str(value)[:MOST_TEXT])
     for name in ("categories", "ordered"):
@@ -230,7 +230,7 @@ ARRAYS: dict[tuple[str, str], Callable[[Walk, Any], None]] = {
     ("numpy.random._generator", "Generator"): _generator,
     ("numpy.random.bit_generator", "BitGenerator"): _generator,
     ("numpy.random.mtrand", "RandomState"): kind_of,
-    ("pandas", "DataFrame"): _pandas,  # pandas 3 says that its classes live at the top
+    ("pandas", "DataFrame"): _pandas,  # pandas 3 names the top package as the module
     ("pandas", "Index"): _pandas,
     ("pandas", "Interval"): reduced_by_library,
     ("pandas", "Series"): _pandas,

@@ -1,7 +1,7 @@
-"""Values without identity as bytes: numbers, texts, constants, and sets of them.
+"""Encoders for values without identity: numbers, texts, constants, and sets of them.
 
 Parts are type-tagged and length-prefixed, so that no two sequences of parts have the same bytes.
-What is long is sampled before it is copied or encoded: a value's size never decides what it costs.
+A long value is sampled before it is copied or encoded, so that its size does not decide the cost.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ __all__ = [
 
 SAMPLE_BYTES = 1_024  # at each end of a long buffer, and in strides between
 MOST_ITEMS = 64  # at each end of a long sequence, and in strides between
-# A larger integer is told by sign, length and, for a positive one, both ends: taking a part of a
-# negative one copies it whole.
+# A larger integer is encoded by sign and length, and a positive one also by both ends. Taking a
+# part of a negative integer would copy it whole.
 MOST_BITS = 64 * SAMPLE_BYTES
-# Sets have no ends to sample from, and their order follows the hash seed: up to so many members
-# and bytes are summed up, at 0.3 us each (3 ms on the machine of docs/model.md, November 2026);
-# of larger sets only the length counts. Exact lengths of large sets are rarely alike.
+# Sets have no ends to sample, and their order follows the hash seed. Within these limits a set is
+# encoded by a sum over its members, at 0.3 us each (3 ms on the machine of docs/model.md, November
+# 2026). Of a set with more members only the length counts: large sets rarely have equal lengths.
 MOST_SUMMED = 10_000
 MOST_SUMMED_BYTES = 2_000_000
-# Containers in one constant, and their nesting. The compiler makes neither so many nor so deep
-# ones; other makers of code might.
+# Containers in one constant, and their nesting. The compiler stays within both limits; other
+# programs that make code might not.
 MOST_CONSTANTS, DEEPEST_CONSTANT = 1_000, 50
 
 
@@ -59,7 +59,7 @@ def buffer(tag: bytes, data: bytes | memoryview) -> bytes:
 
 
 def _parts(size: int) -> tuple[slice, slice, slice]:
-    """Return which parts to take of something long."""
+    """Return the slices to take of a long value."""
     ends = slice(SAMPLE_BYTES), slice(-SAMPLE_BYTES, None)
     return (*ends, slice(None, None, size // SAMPLE_BYTES))
 
@@ -95,7 +95,7 @@ def _complex(value: complex) -> bytes:
     return b"j" + pack("<2d", plain.real, plain.imag)
 
 
-# The encoders use nothing of a value that a subclass could override.
+# The encoders call no method that a subclass could override.
 ATOMS: dict[type, Callable[[Any], bytes]] = {
     type(None): lambda _: b"N",
     type(Ellipsis): lambda _: b"E",
@@ -110,10 +110,10 @@ ATOMS: dict[type, Callable[[Any], bytes]] = {
 
 
 def sampled(values: Sequence[Any]) -> tuple[int, Sequence[Any]]:
-    """Return the length and all items of a tuple or list, of a long one both ends and strides.
+    """Return the length and the items of a tuple or list; of a long one both ends and strides.
 
     Args:
-        values: a tuple or list; of a subclass's nothing is used that it could override.
+        values: a tuple or list; no method that a subclass could override is called.
     """
     base: Any = list if issubclass(type(values), list) else tuple
     size, part = base.__len__(values), base.__getitem__
@@ -125,9 +125,9 @@ def sampled(values: Sequence[Any]) -> tuple[int, Sequence[Any]]:
 
 
 def atom_of(kind: type) -> Callable[[Any], bytes] | None:
-    """Return how to encode values of a type without identity, None for any other type.
+    """Return the encoder for a type whose values have no identity, None for any other type.
 
-    Looked up by the type's id: a metaclass may have a ``__hash__`` that runs code of the user's.
+    It is looked up by the type's id: a metaclass may have a ``__hash__`` that runs the user's code.
     """
     return _BY_ID.get(id(kind))
 
@@ -137,18 +137,18 @@ _BY_ID = {id(kind): encode for kind, encode in ATOMS.items()}
 
 # Sets ---------------------------------------------------------------------------------------
 
-_ALONE = frozenset(map(id, ATOMS))  # types whose members are summed up
+_ALONE = frozenset(map(id, ATOMS))  # ids of the types of members that can be encoded here
 
 
 def set_of_atoms(values: Iterable[Any], size: int) -> bytes | None:
-    """Encode a set of atoms, or of tuples of them, independent of hash seed and history.
+    """Encode a set of atoms, or of tuples of them, independently of hash seed and history.
 
     Args:
         values: its members.
         size: their number.
 
     Returns:
-        The encoding; None where a set that is not large has other members, which must be walked.
+        The encoding; None where the members must be walked.
 
     >>> set_of_atoms([1, "a"], 2) == set_of_atoms(["a", 1], 2)
     True
@@ -165,7 +165,7 @@ def set_of_atoms(values: Iterable[Any], size: int) -> bytes | None:
 
 
 def _is_light(values: list[Any]) -> bool:
-    """Return whether members are atoms, or tuples of atoms, and small together."""
+    """Return whether members are atoms, or tuples of atoms, and their total size is small."""
     kinds = set(map(id, map(type, values)))
     if id(tuple) in kinds:
         if len(kinds) > 1 or sum(map(len, values)) > MOST_SUMMED:
@@ -178,10 +178,10 @@ def _is_light(values: list[Any]) -> bool:
 
 
 def _sum_of(values: list[Any]) -> int:
-    """Return a sum over the members, which knows no order; no Python code runs for a member."""
-    from zlib import crc32  # few functions use a large set
+    """Return a sum over the members, whatever their order; no Python code runs for a member."""
+    from zlib import crc32  # imported late: few functions use a large set
 
-    # Version 0 of the format: later ones note which strings are interned, and repeated objects.
+    # Version 0 of the format: later versions mark interned strings and repeated objects.
     return sum(map(crc32, map(marshal.dumps, values, repeat(0))))
 
 
@@ -189,11 +189,11 @@ def _sum_of(values: list[Any]) -> int:
 
 
 def constant(value: Any, room: list[int] | None = None) -> bytes:
-    """Encode an immutable constant, as it may stand in a code object; code itself is not one.
+    """Encode an immutable constant of a code object, other than nested code.
 
     Args:
         value: the constant.
-        room: how many more parts of it to look at, and how much deeper; counted down.
+        room: how many more containers to look at, and how many levels deeper; counted down.
     """
     room = room or [MOST_CONSTANTS, DEEPEST_CONSTANT]
     kind = type(value)
@@ -225,5 +225,5 @@ def _compound(value: Any, kind: type, room: list[int]) -> bytes:
     if kind is slice:  # constants since 3.14
         inner = (value.start, value.stop, value.step)
         return framed(b":", b"".join(constant(part, room) for part in inner))
-    # Only other makers of code than the compiler put anything else there.
+    # The compiler makes no other constants; other programs that make code may.
     return framed(b"?", f"{module_of(kind)}.{qualname(kind)}".encode())

@@ -1,8 +1,8 @@
-"""A coarser fingerprint: of the code a function uses, whatever values it reaches.
+"""A coarse fingerprint: of the code a function uses, without the values it reaches.
 
 A function that counts its calls, keeps results in a dictionary or draws from a generator changes
-what its fingerprint covers. So what was learned of it would never be found again. This one leaves
-out all that is no code: two functions that differ in values alone share it.
+what its fingerprint covers, so its record would never be found again. The coarse fingerprint
+covers only code: two functions that differ in values alone share it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["coarse_digest"]
 
-# Functions and classes to look at, 15 us each at the first time.
+# Functions, classes and modules to look at; each takes 15 us the first time.
 MOST_CODES = 1_000
 
 
 def coarse_digest(func: Callable[..., Any]) -> str:
-    """Return 16 hexadecimal digits that tell the code of ``func`` from others'.
+    """Return 16 hexadecimal digits that identify the code of ``func``.
 
     Args:
         func: any callable.
@@ -55,12 +55,12 @@ _KINDS = (types.FunctionType, types.MethodType, types.ModuleType, functools.part
 
 
 def _is_code(value: object) -> bool:
-    # By its type: an object may say anything of its class.
+    # By its type: an object may report any ``__class__``.
     return issubclass(type(value), _KINDS)
 
 
 class _CodeWalk:
-    """A walk through code, breadth first: no value leaves a trace in it, nor whether there is one.
+    """A breadth-first walk through code; neither a value nor its presence leaves a trace.
 
     Attributes:
         parts: the encoding so far.
@@ -69,10 +69,10 @@ class _CodeWalk:
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self._places: dict[int, int] = {}
-        self._todo: list[Any] = []  # kept, so that their ids are not reused meanwhile
+        self._todo: list[Any] = []  # keeps objects alive, so that no id is reused
 
     def meet(self, value: Any) -> None:
-        """Refer to a value if it is code, and see to it that it is encoded."""
+        """Encode a reference to a value if it is code, and queue the value for encoding."""
         if not _is_code(value):
             return
         place = self._places.setdefault(id(value), len(self._todo))
@@ -81,7 +81,7 @@ class _CodeWalk:
         self._tag(b"@", str(place))
 
     def run(self) -> None:
-        """Encode what was met, and what that leads to."""
+        """Encode all values in the queue, and those they lead to."""
         done = 0
         while done < min(len(self._todo), MOST_CODES):
             value = self._todo[done]
@@ -124,7 +124,7 @@ class _CodeWalk:
             self.meet(default)
         for name in described.imports:
             for place in places_of(function.__globals__, name):
-                # Whether it is loaded by now leaves no trace.
+                # Whether the module is loaded yet must leave no trace.
                 self.parts.append(framed(b"I", source_of(place)))
         for name in described.globals:
             value = function.__globals__.get(name, MISSING)

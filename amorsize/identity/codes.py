@@ -1,4 +1,4 @@
-"""Code objects as digests: equal for equal code, in every process and folder.
+"""Digests of code objects: equal for equal code, in every process and folder.
 
 Line numbers, file names and docstrings leave no trace.
 """
@@ -14,7 +14,7 @@ from struct import pack
 from .atoms import constant, framed
 
 try:
-    from _blake2 import blake2b  # hashlib gives this very function, after 2 ms of OpenSSL
+    from _blake2 import blake2b  # hashlib has the same one, but loads OpenSSL: 2 ms
 except ImportError:
     from hashlib import blake2b
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["Code", "describe", "digest_of", "hash_of", "make_room"]
 
 MOST_CODES = 4_096
-# Of the constants of one code object, nested code not counted; 60,000 of them took 0.5 s.
+# Constants to encode of one code object, nested code not counted; 60,000 took 0.5 s.
 MOST_CONSTANTS = 1_000
 
 
 def digest_of(data: bytes) -> str:
-    """Return 16 hexadecimal digits that tell bytes apart.
+    """Return a digest of bytes as 16 hexadecimal digits.
 
     >>> digest_of(b"amorsize")
     '965a18bf3d068528'
@@ -39,12 +39,15 @@ def digest_of(data: bytes) -> str:
 
 
 def hash_of(data: bytes) -> bytes:
-    """Return 16 bytes that tell bytes apart."""
+    """Return a digest of bytes as 16 bytes."""
     return blake2b(data, digest_size=16).digest()
 
 
 def make_room(table: dict[Any, Any], most: int) -> None:
-    """Drop the oldest entries; two threads may both try, so a missing key is no error."""
+    """Drop the oldest entries until fewer than ``most`` are left.
+
+    Two threads may do so at once, so a missing key is no error.
+    """
     while len(table) >= most:
         try:
             table.pop(next(iter(table)), None)
@@ -53,16 +56,16 @@ def make_room(table: dict[Any, Any], most: int) -> None:
 
 
 class Code:
-    """What the walk needs of a code object; computed once for each.
+    """What the walk needs to know of a code object; computed once for each.
 
     Attributes:
-        code: the code object, kept so that its id is not reused.
-        digest: of all that it does.
+        code: the code object, kept alive so that its id is not reused.
+        digest: of everything that it does.
         globals: names it loads from the module or the builtins.
-        names: all its names, attributes among them.
-        imports: names of modules it imports as it runs; relative ones without their dots.
-        asked: names that it may compute: short texts in it, where it asks for names by text.
-        size: bytes of bytecode, of nested functions also.
+        names: all its names, including those of attributes.
+        imports: names of modules it imports when it runs; relative names without their dots.
+        asked: short texts in it, which may be names; empty unless it looks up names by text.
+        size: bytes of bytecode, including nested functions.
     """
 
     __slots__ = ("asked", "code", "digest", "globals", "imports", "names", "size")
@@ -94,15 +97,15 @@ _LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
 _IMPORT_NAME = opmap["IMPORT_NAME"]
 _EXTENDED = opmap["EXTENDED_ARG"]
 _CONSTS = frozenset(hasconst)
-# Names by which code asks for other names.
+# Names that code uses to look up other names by text.
 _BY_TEXT = frozenset({"getattr", "attrgetter", "vars", "__dict__", "globals", "eval", "exec"})
 LONGEST_NAME = 100
 _OPTIMIZED_FUNCTION = 0x3  # CO_OPTIMIZED | CO_NEWLOCALS: a def or a lambda, not a class body
-_HAS_DOCSTRING = 0x4000000  # 3.14 and later say it outright
+_HAS_DOCSTRING = 0x4000000  # 3.14 and later flag a docstring
 
 
 def describe(code: types.CodeType) -> Code:
-    """Return the description of ``code``; the table's reference keeps its id from being reused."""
+    """Return the description of ``code``; the table keeps ``code`` alive, so no id is reused."""
     known = _codes.get(id(code))
     if known is not None:
         return known
@@ -145,7 +148,7 @@ def describe(code: types.CodeType) -> Code:
 
 
 def _some(constants: tuple[object, ...]) -> Iterable[object]:
-    """Return the constants of code; of very many a sample, and all nested code."""
+    """Return the constants of code; of very many, a sample and all nested code."""
     stride = -(-len(constants) // MOST_CONSTANTS)
     if stride <= 1:
         return constants
@@ -159,11 +162,11 @@ def _some(constants: tuple[object, ...]) -> Iterable[object]:
 def _scan(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return (global names loaded, modules imported).
 
-    It goes from one instruction of interest to the next, as code may have 100,000 others.
+    The scan jumps to the relevant instructions: code may have 100,000 others.
     """
     raw, names = code.co_code, code.co_names
     ops, lows = raw[::2], raw[1::2]
-    # The lowest bit of LOAD_GLOBAL says whether to push a NULL for a coming call.
+    # The lowest bit of LOAD_GLOBAL's argument says whether to push a NULL for a later call.
     loaded = [
         names[_argument(ops, lows, place) >> (ops[place] == _LOAD_GLOBAL)]
         for place in sorted(place for op in _LOADS for place in _places(ops, op))
@@ -173,7 +176,7 @@ def _scan(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _possible_names(code: types.CodeType) -> Iterator[str]:
-    """Yield the texts in code, and in code nested in it, that could be names."""
+    """Yield the texts in code, and in its nested code, that could be names."""
     for const in code.co_consts:
         if type(const) is types.CodeType:
             yield from _possible_names(const)
@@ -192,7 +195,7 @@ def _uses_first_constant(code: types.CodeType) -> bool:
 
 
 def _places(ops: bytes, op: int) -> Iterator[int]:
-    """Yield where an instruction stands."""
+    """Yield the places of an instruction."""
     place = ops.find(op)
     while place >= 0:
         yield place
@@ -200,7 +203,7 @@ def _places(ops: bytes, op: int) -> Iterator[int]:
 
 
 def _argument(ops: bytes, lows: bytes, place: int) -> int:
-    """Return the argument of an instruction, with what is put before it to extend it."""
+    """Return the argument of an instruction, including its EXTENDED_ARG prefixes."""
     argument, shift = lows[place], 8
     while place and ops[place - 1] == _EXTENDED:
         place -= 1

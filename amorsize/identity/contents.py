@@ -1,4 +1,4 @@
-"""How containers and instances are encoded for a walk, see ``encoders``."""
+"""Encoders for containers and instances, see ``encoders``."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ __all__ = [
     "subclass",
 ]
 
-MOST_SET_ITEMS = 512  # members that are objects; of more of them only the number counts
+MOST_SET_ITEMS = 512  # members to walk; of a larger set only the size counts
 MOST_NAMESPACES = 256
 
 # Containers ---------------------------------------------------------------------------------
 
 
 def sequence(walk: Walk, values: tuple[Any, ...] | list[Any]) -> None:
-    """Encode the length and the items of a tuple or list, of a long one a sample."""
+    """Encode the length and the items of a tuple or list; a long one is sampled."""
     size, few = sampled(values)
     walk.parts.append(b"(" + pack("<q", size))
     for value in few:
@@ -59,20 +59,20 @@ def sequence(walk: Walk, values: tuple[Any, ...] | list[Any]) -> None:
 
 
 def series(walk: Walk, size: int, *ends: Iterable[Any]) -> None:
-    """Encode a length, and as many of the first items that each of some iterables gives."""
+    """Encode a length, and the same number of first items from each iterable."""
     walk.parts.append(b"<" + pack("<q", size))
     for end in ends:
         sequence(walk, list(itertools.islice(end, 2 * MOST_ITEMS // len(ends))))
 
 
 def mapping(walk: Walk, value: Any) -> None:
-    """Encode a mapping in its own order, of a long one the beginning."""
+    """Encode a mapping in its own order; of a long one only the beginning."""
     walk.parts.append(b"d" + pack("<q", len(value)))
     _pairs(walk, value.items())
 
 
 def _pairs(walk: Walk, items: Iterable[tuple[Any, Any]]) -> None:
-    # In one go, as another thread may be changing it.
+    # Copied at once: another thread may be changing it.
     for key, item in list(itertools.islice(items, 2 * MOST_ITEMS)):
         walk.refer(key)
         walk.refer(item)
@@ -114,7 +114,7 @@ def _set(walk: Walk, value: Any) -> None:
 
 
 def _members(walk: Walk, values: list[Any]) -> None:
-    """Encode members: atoms sorted, the others as objects whose order means nothing."""
+    """Encode members of a set: sorted atoms, and the others as objects without an order."""
     encoders = [atom_of(type(value)) for value in values]
     pairs = list(zip(encoders, values, strict=True))
     atoms = sorted([encode(value) for encode, value in pairs if encode is not None])
@@ -156,13 +156,13 @@ def instance(walk: Walk, value: Any) -> None:
             walk.tag(b"G", name)
             return
     if whose == PYTHON:
-        # Python's own types know best what they are; their slots may hold mere caches.
+        # Python's own types reduce themselves correctly; their slots may hold only caches.
         _reduced(walk, value)
         return
     if whose != USER and callable(value):
         wrapped = fetch(value, "__wrapped__")
         if wrapped is not None:
-            # What a library's wrapper keeps beside (calls, times, locks) is not what it does.
+            # The wrapper's other attributes (calls, times, locks) do not change what it does.
             walk.refer(wrapped)
             return
     own_state(walk, value)
@@ -171,10 +171,9 @@ def instance(walk: Walk, value: Any) -> None:
 
 
 def kind_of(walk: Walk, value: Any) -> None:
-    """Encode the type of an object, and its attributes where the type is a subclass of a known one.
+    """Encode the type of an object, and its attributes where the type is the user's.
 
-    That is all of a lock, of what a thread or a context keeps to itself, and of containers that
-    lose what nobody else holds.
+    Nothing else is encoded of a lock, of thread-local and context values, and of weak containers.
     """
     walk.mutable = True
     kind = type(value)
@@ -184,7 +183,7 @@ def kind_of(walk: Walk, value: Any) -> None:
 
 
 def by(*names: str) -> Callable[[Walk, Any], None]:
-    """Return an encoder of an object by its type and some of its attributes."""
+    """Return an encoder that uses the type and the named attributes of an object."""
 
     def encode(walk: Walk, value: Any) -> None:
         kind_of(walk, value)
@@ -208,7 +207,7 @@ def own_state(walk: Walk, value: Any) -> None:
 def state(walk: Walk, values: dict[str, Any]) -> None:
     """Encode a dictionary of attributes."""
     walk.parts.append(b"A" + pack("<q", max(len(values), 2 * MOST_ITEMS)))
-    # In one go, as another thread may be changing it.
+    # Copied at once: another thread may be changing it.
     for name, value in list(itertools.islice(dict.items(values), 2 * MOST_ITEMS)):
         if not _is_own_hash(name, value):
             walk.refer(name)
@@ -216,19 +215,19 @@ def state(walk: Walk, values: dict[str, Any]) -> None:
 
 
 def _is_own_hash(name: object, value: object) -> bool:
-    """Return whether an attribute is a hash that the object keeps of itself, or is to keep.
+    """Return whether an attribute is the object's cached hash, or None until that is computed.
 
-    It follows the hash seed, and whether it was asked for.
+    A cached hash depends on the hash seed, and on whether it was used yet.
     """
     kind = type(value)
     return type(name) is str and name.endswith("hash") and (value is None or issubclass(kind, int))
 
 
 def by_global_name(walk: Walk, value: Any) -> bool:
-    """Encode an object of a library's by its name, if it is a global there; return if so.
+    """Encode an object of a library by its name if it is a global there; return whether it is.
 
-    Such an object (``os.environ``, the generator behind ``random.random``, ``pandas.NA``) is who it
-    is, whatever it holds in this process.
+    The name identifies such an object (``os.environ``, the generator behind ``random.random``,
+    ``pandas.NA``), whatever it holds in this process.
     """
     module = module_of(type(value))
     whose = owner(module)
@@ -243,7 +242,7 @@ def by_global_name(walk: Walk, value: Any) -> bool:
 
 
 def _names_in(place: str, values: dict[str, Any]) -> dict[int, str]:
-    """Return the names of a module's globals by their ids; the ids may be others' by now."""
+    """Return the names of a module's globals by id; an id may belong to another object by now."""
     known = _names.get(place)
     if known is None or known[0] != len(values):
         make_room(_names, MOST_NAMESPACES)
@@ -256,9 +255,9 @@ _names: dict[str, tuple[int, dict[int, str]]] = {}
 
 
 def _own_name(value: Any) -> str:
-    """Return module and qualified name of a library's callable that has them, or "".
+    """Return module, qualified name and version of a library's callable, "" if it has no name.
 
-    Array functions of NumPy, functions compiled by Cython, kernels.
+    Examples: NumPy's array functions, functions compiled by Cython, kernels.
     """
     if not callable(value):
         return ""
@@ -268,12 +267,12 @@ def _own_name(value: Any) -> str:
         return ""
     if not is_users(module):
         return f"{module}:{name} {version(module)}"
-    # It may wear the name of the user's function that it is made around.
+    # A wrapper may carry the name of the user's function that it wraps.
     return "" if attributes(value) else f"{module}:{name}"
 
 
 def _named(module: str, name: str) -> object:
-    """Return what lies under a qualified name in a module."""
+    """Return the object with a qualified name in a module, None if there is none."""
     first, *rest = name.split(".")
     found: Any = namespace_of(sys.modules.get(module)).get(first)
     for part in rest:
@@ -282,11 +281,11 @@ def _named(module: str, name: str) -> object:
 
 
 def _hidden(walk: Walk, value: Any) -> None:
-    """Encode what an object keeps in C, where its nearest base of Python's says how."""
+    """Encode what an object keeps in C by the reduction of its nearest base of Python's."""
     for base in mro(type(value)):
         if owner(module_of(base)) == PYTHON:
             reduce = namespace(base).get("__reduce_ex__") or namespace(base).get("__reduce__")
-            # Those in C do not ask the object for what its class may have overridden.
+            # A reduction in C calls no method that the object's class may have overridden.
             if base is not object and type(reduce) is types.MethodDescriptorType:
                 _parts(walk, reduce(value, 4) if "ex" in reduce.__name__ else reduce(value))
                 return
@@ -294,7 +293,7 @@ def _hidden(walk: Walk, value: Any) -> None:
 
 
 def reduced_by_library(walk: Walk, value: Any) -> None:
-    """Encode an object by the reduction that the nearest of its bases that is no user's has."""
+    """Encode an object by the reduction of its nearest base that is not the user's."""
     walk.mutable = True
     base: Any = next(
         base

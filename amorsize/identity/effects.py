@@ -1,12 +1,16 @@
-"""What a function does to what it reaches, as far as its bytecode shows: lost where workers run it.
+"""Find what a function changes in its surroundings, as far as its bytecode shows.
 
-``def f(x): seen.append(x)`` and ``global count`` change a worker's copy. This reads the code of the
-function and of the helpers it names, and runs none of it: it looks for stores into globals and
-closures, for stores into and changing methods of what they hold, for functions such as
-``heapq.heappush`` and ``setattr`` that change their first argument, and for random generators that
-are captured (each worker draws the same numbers from its copy). A local name that is assigned once,
-and a default, stand for what they were given. It is asked only when a report is made
-of a run whose items ran in worker processes: it takes about 1 ms.
+Worker processes lose such changes: ``def f(x): seen.append(x)`` and ``global count`` change the
+worker's copy. This module reads the code of the function and of the helpers it names, and runs none
+of it. It looks for
+
+- stores into globals and closures;
+- stores into the objects that these hold, and calls of methods that change these objects;
+- functions such as ``heapq.heappush`` and ``setattr`` that change their first argument;
+- captured random generators: each worker draws the same numbers from its copy.
+
+A local name that is assigned once stands for the value it gets, and so does a default. The module
+is used only for the report of a run whose items ran in worker processes: it takes about 1 ms.
 """
 
 from __future__ import annotations
@@ -31,16 +35,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Effects", "effects_of"]
 
-# Helpers to look into: more than people would want to read of.
+# Functions to look into; a report on more would be too long to read.
 MOST_FUNCTIONS = 64
 
-# Methods that change a container, or what a user's class has named as they are.
+# Methods that change a container; in a user's class these names count as well.
 CHANGING = frozenset(
     {"add", "append", "appendleft", "clear", "discard", "extend", "extendleft", "insert", "pop",
      "popitem", "popleft", "remove", "reverse", "setdefault", "sort", "update"}
 )  # fmt: skip
 _CONTAINERS = (list, dict, set, bytearray, deque)
-# And those of what is neither, by (module, name) of the type.
+# Changing methods of other types, by (module, name) of the type.
 _PUT = frozenset({"get", "get_nowait", "put", "put_nowait"})
 _CHANGING_OF = {
     ("array", "array"): CHANGING,
@@ -92,9 +96,9 @@ def _is_changing_method(value: object) -> bool:
 
 
 def _is_librarys(value: object) -> bool:
-    """Return whether a generator is the one behind a library's own functions.
+    """Return whether a generator is the global one behind a library's own functions.
 
-    Those are seeded anew in each worker.
+    Each worker seeds these generators anew.
     """
     own = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))
     modules = ((sys.modules.get(module), name) for module, name in own)
@@ -102,7 +106,7 @@ def _is_librarys(value: object) -> bool:
 
 
 class Effects(NamedTuple):
-    """Names of what a function changes or draws from, as its code has them.
+    """Names of what a function changes or draws from, as written in its code.
 
     Attributes:
         stored: globals and variables of enclosing functions that it assigns.
@@ -116,7 +120,7 @@ class Effects(NamedTuple):
 
 
 def effects_of(func: Callable[..., Any]) -> Effects:
-    """Return what ``func``, and the functions of its user that it names, do to what they reach.
+    """Return what ``func``, and the user's functions that it names, change or draw from.
 
     Args:
         func: any callable.
@@ -128,8 +132,8 @@ def effects_of(func: Callable[..., Any]) -> Effects:
     >>> effects_of(note).changed
     ('seen',)
     """
-    found: tuple[dict[str, None], ...] = ({}, {}, {})  # for the order of finding
-    with suppress(Exception):  # a Python to come may have bytecode that says other things
+    found: tuple[dict[str, None], ...] = ({}, {}, {})  # dictionaries keep the order of finding
+    with suppress(Exception):  # the bytecode of a later Python may differ
         _look_through(func, _Found(*found))
     return Effects(*map(tuple, found))
 
@@ -141,7 +145,7 @@ class _Found(NamedTuple):
 
 
 def _look_through(func: Callable[..., Any], found: _Found) -> None:
-    """Find what a function does, and the functions it names do."""
+    """Find the effects of a function and of the functions it names."""
     todo: deque[Any] = deque([func])
     known: set[types.CodeType] = set()
     inner: Any = func
@@ -161,7 +165,7 @@ def _look_through(func: Callable[..., Any], found: _Found) -> None:
 
 
 def _functions_in(value: Any) -> Iterator[tuple[types.FunctionType, dict[str, Any]]]:
-    """Yield the user's functions a callable consists of, with what their arguments are bound to."""
+    """Yield the user's functions in a callable, each with the values its arguments are bound to."""
     args: tuple[Any, ...] = ()
     keywords: dict[str, Any] = {}
     while type(value) in (partial, _CACHED, types.MethodType):
@@ -192,7 +196,7 @@ def _positional(function: types.FunctionType, args: tuple[Any, ...]) -> dict[str
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """Yield a code object and those of the functions defined in it."""
+    """Yield a code object and the code objects nested in it."""
     yield code
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
@@ -203,10 +207,10 @@ class _Line(NamedTuple):
     """An instruction.
 
     Attributes:
-        kind: its name, of a pair of loads or stores that of each.
+        kind: its name.
         arg: its argument as a number.
-        name: what that stands for.
-        given: how many values it leaves on the stack, less those it takes.
+        name: what the argument stands for.
+        given: how many values it puts on the stack, less those it takes.
     """
 
     kind: str
@@ -216,7 +220,7 @@ class _Line(NamedTuple):
 
 
 def _lines_of(code: types.CodeType) -> Iterator[_Line]:
-    """Yield the instructions that do something; those of two loads or stores as two."""
+    """Yield the instructions that have an effect; a paired load or store as two."""
     for line in dis.get_instructions(code):
         if line.opname in ("CACHE", "NOP", "RESUME", "EXTENDED_ARG"):
             continue
@@ -236,7 +240,7 @@ class _Reached:
         function: the function.
 
     Attributes:
-        called: functions found on the way.
+        called: functions and methods found so far.
     """
 
     def __init__(self, function: types.FunctionType) -> None:
@@ -246,7 +250,7 @@ class _Reached:
         self.called: list[Any] = []
 
     def load(self, line: _Line) -> Any:
-        """Return what an instruction loads that outlives the call, ``MISSING`` for the rest."""
+        """Return the value an instruction loads if it outlives the call, else ``MISSING``."""
         if line.kind in ("LOAD_GLOBAL", "LOAD_NAME"):
             inbuilt = vars(builtins).get(line.name, MISSING)
             return self._note(self.globals.get(line.name, inbuilt))
@@ -255,7 +259,7 @@ class _Reached:
         return MISSING
 
     def attribute(self, value: Any, name: str) -> Any:
-        """Return what an attribute holds, without running code: ``MISSING`` where it might."""
+        """Return the value of an attribute; ``MISSING`` where code might have to run for it."""
         if name == "__class__":
             return type(value)
         found = _state(value).get(name, MISSING)
@@ -289,8 +293,8 @@ class _Scan:
     Args:
         code: the code.
         reached: what its names stand for.
-        found: takes the names.
-        bound: what its arguments are bound to before it is called.
+        found: collects the names.
+        bound: values that its arguments are bound to before the call.
     """
 
     def __init__(
@@ -301,7 +305,7 @@ class _Scan:
         self._reached = reached
         self._found = found
         self._stores = Counter(line.name for line in self._lines if line.kind == "STORE_FAST")
-        # What local names stand for, where that is one thing only: (its name, value).
+        # Local names with a single value, each with (expression, value).
         self._locals = {n: (n, value) for n, value in bound.items() if not self._stores[n]}
 
     def run(self) -> None:
@@ -320,7 +324,7 @@ class _Scan:
                 self._keywords(place, line)
 
     def _store(self, place: int, line: _Line, what: str) -> None:
-        """Note what a store goes into."""
+        """Note the target of a store."""
         if what == "GLOBAL" or (what == "DEREF" and self._reached.is_free(line.name)):
             self._found.stored[line.name] = None
         elif what in ("ATTR", "SUBSCR"):
@@ -337,13 +341,13 @@ class _Scan:
         elif not issubclass(kind, (types.ModuleType, types.FunctionType, type)):
             if name and value is not MISSING and _changes(kind, method):
                 self._found.changed[name] = None
-            elif type(self._origin(place)[1]) not in _METHODS:  # else its owner was met before
+            elif type(self._origin(place)[1]) not in _METHODS:  # else the owner is already noted
                 self._meet(place)
         else:
             self._meet(place)
 
     def _keywords(self, place: int, line: _Line) -> None:
-        """Note the array that a call is told to write into."""
+        """Note the array that a call writes into by its ``out`` argument."""
         if line.kind == "KW_NAMES":  # until 3.12
             names, end = self._consts[line.arg or 0], place - 1
         else:
@@ -354,15 +358,16 @@ class _Scan:
             end = self._start(end) - 1
 
     def _change(self, end: int) -> None:
-        """Note that what the expression that ends at a place stands for is changed."""
+        """Note a change of the object that the expression ending at a place stands for."""
         name, value = self._origin(end)
         if name and value is not MISSING:
             self._found.changed[name] = None
 
     def _first_argument(self, place: int) -> int:
-        """Return where the first argument ends of the call of what a place has loaded; -1 for none.
+        """Return where the first argument of a call ends, -1 if there is none.
 
-        From there on more values lie on the stack, until the call takes them all.
+        The function to call is loaded at ``place``. After the first argument more values lie on
+        the stack, until the call takes them all.
         """
         end, given = -1, 0
         for later in range(place + 1, len(self._lines)):
@@ -377,7 +382,7 @@ class _Scan:
         return end
 
     def _meet(self, place: int) -> None:
-        """Note what is drawn from, or changed, by the use of what a place has loaded."""
+        """Note what the use of the value loaded at a place draws from or changes."""
         name, value = self._origin(place)
         self._draw(name, value)
         if _is_changer(value):
@@ -395,9 +400,10 @@ class _Scan:
             self._found.drawn[name] = None
 
     def _origin(self, place: int) -> tuple[str, Any]:
-        """Return (name, value) of the expression that ends at a place; "" for what dies with it.
+        """Return (name, value) of the expression that ends at a place.
 
-        The value is ``MISSING`` where only running the code could tell.
+        The name is "" for a value that does not outlive the call. The value is ``MISSING`` where
+        the code would have to run to give it.
         """
         if place < 0:
             return "", MISSING
@@ -416,15 +422,15 @@ class _Scan:
         return ("", MISSING) if value is MISSING else (str(line.name), value)
 
     def _item(self, place: int) -> tuple[str, Any]:
-        """Return (name, value) of an item; the name is that of what it is in."""
+        """Return (name, value) of an item; the name is that of its container."""
         name, value = self._origin(self._start(place - 1) - 1)
         key = self._lines[place - 1]
         if type(value) is dict and key.kind == "LOAD_CONST" and type(key.name) in (str, int):
             return name, value.get(key.name, [])
-        return name, []  # what it holds is taken for a container
+        return name, []  # an unknown item is taken for a container
 
     def _given_back(self, place: int) -> tuple[str, Any]:
-        """Return (name, value) of a call that gives something that was there before."""
+        """Return (name, value) of a call of ``globals``, ``type`` or ``vars``."""
         first = self._start(place)
         if self._lines[first].kind == "PUSH_NULL":
             first += 1
@@ -445,9 +451,9 @@ class _Scan:
         return line.kind == "BINARY_SUBSCR" or (line.kind == "BINARY_OP" and line.arg == _SUBSCRIPT)
 
     def _stored_into(self, place: int, *, key: bool) -> int:
-        """Return where the expression ends that a store goes into.
+        """Return the end of the expression whose object a store changes.
 
-        ``a[k] += 1`` loads object and key once, copies them, and swaps them up at the end.
+        ``a[k] += 1`` loads object and key once, copies them, and swaps them to the top at the end.
         """
         before, depth = place - 1, 2 if key else 1
         if before >= 0 and self._lines[before].kind == "SWAP":
@@ -456,12 +462,12 @@ class _Scan:
         return self._start(before) - 1 if key else before
 
     def _is_copy(self, place: int, depth: int) -> bool:
-        """Return whether the copies of an augmented assignment end here: one, or two of them."""
+        """Return whether the ``depth`` copies of an augmented assignment end at a place."""
         lines = self._lines[max(0, place - depth + 1) : place + 1]
         return len(lines) == depth and all((x.kind, x.arg) == ("COPY", depth) for x in lines)
 
     def _start(self, place: int) -> int:
-        """Return where the expression begins that ends at a place: where it has given one value."""
+        """Return where the expression that ends at a place begins: it adds one value in all."""
         given = 0
         while place >= 0:
             given += self._lines[place].given
@@ -471,4 +477,4 @@ class _Scan:
         return 0
 
 
-_SUBSCRIPT = 26  # from 3.14 on an index is a binary operator, NB_SUBSCR
+_SUBSCRIPT = 26  # 3.14 and later: an index is a binary operator, NB_SUBSCR

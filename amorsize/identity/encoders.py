@@ -1,8 +1,8 @@
-"""How functions, classes and modules are encoded for a walk; ``contents`` has all else.
+"""Encoders for functions, classes and modules; ``contents`` has those for other objects.
 
-Each encoder gets the walk and one object, adds the object's own bytes to ``walk.parts``, and refers
-to the objects that it consists of. Nothing here runs code of the user's, see ``looking``; only
-objects of Python's own types are asked for what they are made of.
+Each encoder takes the walk and one object. It adds the object's own bytes to ``walk.parts``, and
+refers to the objects that this one consists of. Nothing here runs the user's code, see ``looking``.
+Attributes are read in the usual way only from objects of Python's own types.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ENCODERS", "named", "named_attributes"]
 
-# What is taken of a code object, in steps of the walk: describing 600 functions of the standard
-# library took 14 us each, or 60 ns a byte of code (November 2026, two-core machine).
+# Cost of describing a code object, in steps of the walk: 600 functions of the standard library took
+# 14 us each, or 60 ns per byte of code (November 2026, two-core machine).
 STEPS_OF_FUNCTION = 24
 BYTES_A_STEP = 8
 STEPS_OF_SLOT = 3
-# Finding and reading a file takes 0.2 ms (November 2026).
+# Cost of finding and reading a source file, in steps: 0.2 ms (November 2026).
 STEPS_OF_SOURCE = 500
 
 
@@ -51,14 +51,14 @@ STEPS_OF_SOURCE = 500
 
 
 def function(walk: Walk, function: types.FunctionType) -> None:
-    """Encode code, defaults, closure and the globals it names; a library's by its name."""
+    """Encode a function by code, defaults, closure and globals used; a library's by its name."""
     inner = function.__closure__ is not None or "<" in function.__qualname__
     if not inner and not is_users(function.__module__):
         library(walk, function)
         return
     code, closure, defaults = function.__code__, function.__closure__, function.__defaults__
     if code.co_filename.startswith(_MADE_BY_ATTRS):
-        # It has hashes in it that follow the hash seed. What it does the fields say.
+        # This code contains hashes that follow the hash seed. The fields tell what it does.
         walk.tag(b"C", _MADE_BY_ATTRS)
         return
     described = describe(code)
@@ -79,7 +79,7 @@ def function(walk: Walk, function: types.FunctionType) -> None:
         else:
             walk.refer(content)
     _globals(walk, function.__globals__, described)
-    # What a library's decorator notes on its wrappers (calls, times) is not what they do.
+    # Attributes that a library's decorator sets (calls, times) do not change what wrappers do.
     if is_users(function.__globals__.get("__name__")):
         _on_function(walk, function)
 
@@ -95,7 +95,7 @@ def _keyword_defaults(walk: Walk, defaults: dict[str, Any] | None) -> None:
 
 
 def _on_function(walk: Walk, function: types.FunctionType) -> None:
-    """Encode what was put on a function as attributes."""
+    """Encode the attributes that were set on a function."""
     walk.sizes.append((vars(function), len(vars(function))))
     kept = dict(vars(function))
     kept.pop("__wrapped__", None)
@@ -105,13 +105,13 @@ def _on_function(walk: Walk, function: types.FunctionType) -> None:
 
 
 def _registry(walk: Walk, function: types.FunctionType) -> None:
-    """Encode a ``functools.singledispatch`` by its cases; its cache follows its use."""
+    """Encode a ``functools.singledispatch`` by its cases; its cache depends on past calls."""
     walk.mutable = True
     mapping(walk, vars(function)["registry"])
 
 
 def _globals(walk: Walk, values: dict[str, Any], described: Code) -> None:
-    """Encode the globals the code names; of a user's module only the attributes it names."""
+    """Encode the globals the code names; of a user's module, only the attributes it names."""
     loaded, names = described.globals, described.names + described.asked
     if not _OF_GLOBALS.isdisjoint(loaded):
         loaded += described.asked
@@ -147,9 +147,9 @@ def _imported(walk: Walk, places: list[str], names: tuple[str, ...]) -> None:
 
 
 def _refer_by_name(walk: Walk, value: object, names: tuple[str, ...]) -> None:
-    """Refer to what has a name; of a user's module only to those attributes that are named.
+    """Refer to a named value; of a user's module, only to the named attributes.
 
-    A lazy module is of a type of its own until it is loaded, and is left alone.
+    A lazy module has a type of its own until it is loaded, so its attributes are not looked up.
     """
     if _is_users_module(value):
         walk.refer_as((id(value), names), (value, names), named_attributes)
@@ -162,7 +162,7 @@ def _is_users_module(value: object) -> bool:
 
 
 def named_attributes(walk: Walk, view: tuple[types.ModuleType, tuple[str, ...]]) -> None:
-    """Encode those attributes of a module, and of its submodules, that are named."""
+    """Encode the named attributes of a module and of its submodules."""
     module, names = view
     values = namespace_of(module)
     if not walk.spend(STEPS_OF_SLOT * len(names)):
@@ -177,7 +177,7 @@ def named_attributes(walk: Walk, view: tuple[types.ModuleType, tuple[str, ...]])
 
 
 def _module(walk: Walk, module: types.ModuleType) -> None:
-    """Encode a module that is not reached by its name; which attributes are used, the walk asks."""
+    """Encode a module that was met as a value; the walk finds the attributes in use."""
     name = namespace_of(module).get("__name__")
     if type(name) is str:
         walk.tag(b"m", name)
@@ -188,7 +188,7 @@ def _module(walk: Walk, module: types.ModuleType) -> None:
 
 
 def library(walk: Walk, value: Any) -> None:
-    """Encode a function that comes with an installed package: by name and version."""
+    """Encode a function of Python or of an installed package by name and version."""
     module = getattr(value, "__module__", None)
     name: Any = getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
     _by_name(walk, module if isinstance(module, str) else "builtins", name)
@@ -200,12 +200,12 @@ def _by_name(walk: Walk, module: str, name: str) -> None:
 
 
 def _builtin(walk: Walk, function: types.BuiltinFunctionType) -> None:
-    """Encode a function in C, or a method of an object of a C type with that object."""
+    """Encode a C function by its name, and a method of a C object also by that object."""
     library(walk, function)
     bound = function.__self__
     if bound is None or issubclass(type(bound), types.ModuleType):
         return
-    if type(bound).__name__ != "PyCapsule":  # what a binding keeps for itself has no content
+    if type(bound).__name__ != "PyCapsule":  # a capsule has no content that can be read
         walk.refer(bound)
 
 
@@ -224,7 +224,7 @@ def _partial(walk: Walk, partial: functools.partial[Any]) -> None:
 
 
 def _class(walk: Walk, cls: type) -> None:
-    """Encode a user's class by its bases and attributes."""
+    """Encode a user's class by its bases and attributes; a library's by its name."""
     module = module_of(cls)
     if not is_users(module):
         _by_name(walk, module, qualname(cls))
@@ -251,7 +251,7 @@ def _class(walk: Walk, cls: type) -> None:
 
 
 def _kept_by_metaclass(walk: Walk, cls: type) -> None:
-    """Encode the metaclass, and what it keeps of the class in C."""
+    """Encode the metaclass, and the values that its slots hold for the class."""
     walk.refer(type(cls))
     for base in mro(type(cls)):
         if base is type:
@@ -263,7 +263,7 @@ def _kept_by_metaclass(walk: Walk, cls: type) -> None:
 
 
 def _annotations(walk: Walk, values: Any) -> None:
-    """Encode what a class says of its attributes; converters are made of that."""
+    """Encode the annotations of a class: libraries make converters from them."""
     if type(values) is dict:
         for name, value in list(values.items())[:MOST_ITEMS]:
             walk.refer(name)
@@ -271,7 +271,7 @@ def _annotations(walk: Walk, values: Any) -> None:
 
 
 def _field_metadata(walk: Walk, fields: Any) -> None:
-    """Encode what a user notes on the fields of a dataclass; all else its methods show."""
+    """Encode the metadata of a dataclass's fields; its methods show all else."""
     for name, field in list(fields.items())[:MOST_ITEMS]:
         metadata = fetch(field, "metadata")
         if metadata:
@@ -289,7 +289,7 @@ def _wrapped(walk: Walk, value: Any) -> None:
 
 
 def named(walk: Walk, value: Any) -> None:
-    """Encode something whose name says all: slots, loggers, locks, ufuncs."""
+    """Encode an object by type and name alone: a slot, logger, lock or ufunc."""
     _by_name(walk, module_of(type(value)), qualname(type(value)))
     walk.tag(b"n", str(getattr(value, "name", "") or getattr(value, "__name__", "")))
 
@@ -299,23 +299,23 @@ def named(walk: Walk, value: Any) -> None:
 _CACHE: type = type(functools.lru_cache(len))
 _DISPATCHER: Any = vars(types.FunctionType)["__code__"].__get__(functools.singledispatch(len))
 
-# Of what pydantic adds to a class, all else is made of the fields and of methods beside it.
+# All else that pydantic adds to a class is derived from the fields and the class's methods.
 _FIELDS = "__pydantic_fields__"
 _MADE_BY_ATTRS = "<attrs generated"
-# By these names, code asks for globals.
+# Names that code uses to look up globals by text.
 _OF_GLOBALS = frozenset({"globals", "eval", "exec"})
 
-# Attributes of classes that are no objects of their own, or hold more than says what a class does.
+# Class attributes that are encoded in place, or whose content affects behaviour only in part.
 _IN_CLASSES: dict[str, Callable[[Walk, Any], None]] = {
     "__annotations__": _annotations,
     "__dataclass_fields__": _field_metadata,
 }
 
-# Names every class has, or whose values say nothing about behaviour.
+# Names that every class has, or whose values do not affect behaviour.
 _CLASS_NOISE = frozenset(
     {
-        "__annotations_cache__",  # made of the function beside it, once it was asked for
-        # What a dataclass is shows in the methods generated for it.
+        "__annotations_cache__",  # derived from the annotate function on first use
+        # The parameters of a dataclass show in its generated methods.
         "__dataclass_params__",
         "__dict__",
         "__doc__",
@@ -323,14 +323,14 @@ _CLASS_NOISE = frozenset(
         "__module__",
         "__qualname__",
         "__signature__",
-        "__slotnames__",  # kept there by copyreg once an instance was pickled
+        "__slotnames__",  # stored by copyreg once an instance is pickled
         "__static_attributes__",
         "__weakref__",
         "_abc_impl",
     }
 )
 
-# Looked up along the type's MRO: a subclass is encoded as its nearest known base says.
+# Looked up along the type's MRO: a subclass is encoded like its nearest known base.
 _ENCODERS: dict[Any, Callable[[Walk, Any], None]] = {
     types.FunctionType: function,
     types.BuiltinFunctionType: _builtin,
@@ -354,5 +354,5 @@ _ENCODERS: dict[Any, Callable[[Walk, Any], None]] = {
     **CONTAINERS,
 }
 
-# By the id of the type, as a metaclass may have a ``__hash__`` that runs code of the user's.
+# By the id of the type: a metaclass may have a ``__hash__`` that runs the user's code.
 ENCODERS = {id(base): encode for base, encode in _ENCODERS.items()}

@@ -1,21 +1,21 @@
 """What a function *is*: a structural hash of everything it uses.
 
-The fingerprint names the record a function's measurements are remembered under. It must be equal
-in every process that runs the same code, whatever the hash seed, the folder or the line numbers;
-and different as soon as anything the function uses differs: its code, constants, defaults, closure
-values, the globals and helpers it names, transitively.
+The fingerprint names the record of a function's measurements. It must be equal in every process
+that runs the same code, whatever the hash seed, the folder or the line numbers. It must differ as
+soon as anything the function uses differs: its code, constants, defaults, closure values, and the
+globals and helpers it names, transitively.
 
-So the walk never looks at pickle bytes (they follow the hash seed, the memo and the file's path),
-at ``id()`` or at source text (stale after an edit, absent in a REPL). It encodes structure:
-type-tagged, length-prefixed parts, objects by the number in which they were met, members of sets
-without any order. Its cost is bounded: long containers and buffers are sampled at both ends and in
+So the walk never uses pickle bytes (they depend on the hash seed, the memo and the file's path),
+``id()`` or source text (stale after an edit, absent in a REPL). It encodes structure: type-tagged,
+length-prefixed parts. Objects are numbered in the order in which the walk meets them; members of
+sets have no order. The cost is bounded: long containers and buffers are sampled at both ends and in
 strides, and the steps of a walk are counted.
 
-A repeated call must be cheap, and a memo keyed by ``id`` is how wrong answers are made. The memo
-here keeps, for each function, *guards*: every slot the walk went through (a global, a cell, a
-default, a class attribute) with the object it held. The memo answers only while each slot still
-holds that very object. Functions that use mutable values (a list, an instance) are walked anew
-each time, since no guard can see inside those; only their code objects are remembered.
+A repeated call must be cheap, but a memo keyed by ``id`` gives wrong answers. The memo here keeps
+*guards* for each function: every slot the walk read (a global, a cell, a default, a class
+attribute) with the object it held. The memo answers only while each slot still holds the same
+object. A function that uses mutable values (a list, an instance) is walked again each time, since
+no guard can see inside these values. Only its code objects are remembered.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ __all__ = ["Fingerprint", "fingerprint", "is_known", "walk_seconds"]
 
 MOST_MEMO = 512
 MOST_COSTS = 4_096
-# What a step of a walk takes, and looking at one guard: a list of lists of text, and a class of
-# 1,200 methods (November 2026, two-core machine). Steps are counted rather than walks timed, since
-# the first walk meets new code, and any walk other programs.
+# Time of one step of a walk, and of checking one guard; measured on a list of lists of text, and on
+# a class of 1,200 methods (November 2026, two-core machine). Steps are counted because timings
+# mislead: the first walk must describe new code, and other programs slow down any walk.
 STEP_SECONDS = 0.4e-6
 GUARD_SECONDS = 0.06e-6
 
@@ -50,8 +50,8 @@ class Fingerprint(NamedTuple):
 
     Attributes:
         digest: 16 hexadecimal digits.
-        stable: False when the function uses something whose content cannot be pinned down (an open
-            file, an opaque extension object); what is learned about it stays in this process.
+        stable: False if the function uses an object whose content cannot be read (an open file, an
+            opaque extension object); its record then stays in this process.
     """
 
     digest: str
@@ -78,10 +78,10 @@ def fingerprint(func: Callable[..., Any]) -> Fingerprint:
 
 
 def walk_seconds(func: Callable[..., Any]) -> float:
-    """Return about what another fingerprint of a function with this code takes, s.
+    """Return the expected time of another fingerprint of a function with this code, s.
 
-    It is asked before a fingerprint is taken, to see whether that would pay. Closures made of one
-    code, and objects of one class, count as one: they mostly reach the same kind of things.
+    The caller uses it to see whether a fingerprint would pay. Closures with the same code, and
+    objects of the same class, share one figure: they mostly reach the same kinds of objects.
 
     Args:
         func: any callable.
@@ -94,7 +94,7 @@ def walk_seconds(func: Callable[..., Any]) -> float:
 
 
 def _code_of(func: Any) -> object:
-    """Return the code of a function, through partials and methods; of anything else its type."""
+    """Return the code of a function, partial or method; of anything else the type."""
     while True:
         kind = type(func)
         if kind is types.FunctionType:
@@ -107,12 +107,12 @@ def _code_of(func: Any) -> object:
             return kind
 
 
-# By the id of a code object or type, which is kept, so that no other can have that id.
+# By the id of a code object or type; the entry keeps that alive, so no other can have the id.
 _costs: dict[int, tuple[object, float]] = {}
 
 
 def is_known(func: Callable[..., Any]) -> bool:
-    """Return whether the fingerprint of ``func`` is known from before and still holds."""
+    """Return whether the memo has a fingerprint of ``func`` that still holds."""
     memo = _memo.get(func) if type(func) is types.FunctionType else None
     return memo is not None and memo.holds()
 
@@ -132,7 +132,7 @@ def _walked(func: Callable[..., Any]) -> Fingerprint:
 
 
 def _note_cost(func: Callable[..., Any], walk: Walk) -> None:
-    """Note what the next fingerprint takes: the same walk, or a look at its guards."""
+    """Note the cost of the next fingerprint: the same walk, or a check of the guards."""
     code = _code_of(func)
     if id(code) not in _costs:
         make_room(_costs, MOST_COSTS)
@@ -145,7 +145,7 @@ _HEADER = b"amorsize 2 python %d.%d " % sys.version_info[:2]
 
 
 class _Memo:
-    """A fingerprint with the guards under which it still holds."""
+    """A fingerprint, and the guards that show whether it still holds."""
 
     __slots__ = ("bases", "cells", "functions", "result", "sizes", "slots")
 

@@ -1,7 +1,7 @@
-"""Modules that a function imports as it runs: which they are, and their source where not loaded.
+"""Modules that a function imports when it runs: their names, and the source of unloaded ones.
 
-A module that is not loaded yet has no values to look at. It may not be imported for that either:
-its source stands for it.
+A module that is not loaded yet has no values to encode, and must not be imported just for that. Its
+source is encoded instead.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ MOST_SOURCE_BYTES = 1_000_000
 
 
 def places_of(namespace: dict[str, Any], name: str) -> Iterator[str]:
-    """Yield the full names of the modules that an import may mean, and of those they are in.
+    """Yield the full names of the modules that an import may mean, and of their packages.
 
     Args:
-        namespace: of the module whose code imports.
-        name: the name in the code, relative ones without their dots.
+        namespace: globals of the module whose code imports.
+        name: the name in the code; a relative name without its dots.
 
     >>> list(places_of({"__package__": "a.b"}, "c.d"))
     ['c', 'c.d', 'a.c', 'a.c.d', 'a.b.c', 'a.b.c.d']
@@ -45,14 +45,14 @@ def places_of(namespace: dict[str, Any], name: str) -> Iterator[str]:
 
 
 def source_of(module: str) -> bytes:
-    """Return what tells the source of a user's module from others', without importing anything.
+    """Return a hash of the source of a user's module, without importing anything.
 
     Args:
         module: its full name.
 
     Returns:
-        A hash of the file; nothing for a module of Python's or of an installed package, or one that
-        the usual path does not lead to.
+        A hash of the file; empty for a module of Python or of an installed package, and for one
+        that is not found on ``sys.path``.
     """
     if owner(module) != USER:
         return b""
@@ -68,7 +68,7 @@ def source_of(module: str) -> bytes:
 
 @functools.lru_cache(maxsize=256)
 def _file_of(module: str, path: tuple[str, ...]) -> str:
-    """Return where a module's source lies, "" where it is not found."""
+    """Return the file of a module's source, "" if it is not found."""
     from importlib.machinery import PathFinder
 
     places, spec = list(path), None

@@ -1,8 +1,8 @@
-"""How objects of known types of the standard library and of installed packages are encoded.
+"""Encoders for known types of the standard library and of installed packages.
 
-Many of these keep in C what they are, or hold what follows their use: caches, statistics, a state
-that moves on. Each is encoded by what identifies it, at a cost that does not depend on its size.
-The types are known by name, since their modules may not be imported just to know them.
+Many such objects keep their content in C, or hold state that changes with use: caches, statistics,
+the state of a generator. Each is encoded by what identifies it, at a cost that does not depend on
+its size. Types are looked up by name: their modules must not be imported just to know them.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 __all__ = ["encoder_of"]
 
-# What copying the 625 words of a generator's state takes, in steps of the walk.
+# Cost of copying the 625 words of a generator's state, in steps of the walk.
 STEPS_OF_RANDOM = 120
-MOST_WORDS = 16  # of these
+MOST_WORDS = 16  # of that state, to encode
 
 
 def encoder_of(kind: type) -> Callable[[Walk, Any], None]:
-    """Return how to encode a type: as the nearest base that is known says."""
+    """Return the encoder for a type: that of its nearest known base."""
     for base in mro(kind):
         encode = ENCODERS.get(id(base)) or _KINDS.get((module_of(base), qualname(base)))
         if encode is not None:
@@ -57,7 +57,7 @@ def encoder_of(kind: type) -> Callable[[Walk, Any], None]:
 def _raw(walk: Walk, value: Any) -> None:
     """Encode a bytearray, memoryview or array by a sample of its bytes."""
     kind_of(walk, value)
-    # Released at once: while it is open, the owner cannot change its size.
+    # Released at once: while a view is open, its owner cannot change its size.
     with memoryview(value) as view:
         walk.tag(b"B", f"{view.format} {view.shape}")
         if view.c_contiguous:
@@ -90,7 +90,10 @@ def _view(walk: Walk, value: Any) -> None:
 
 
 def _iterator(walk: Walk, value: Any) -> None:
-    """Encode an iterator over a dictionary or set; only a copy of all that is left tells more."""
+    """Encode an iterator over a dictionary or set; of many items left, only their number.
+
+    To encode the items themselves, all items left would have to be copied.
+    """
     left = length_hint(value)
     if left <= 2 * MOST_ITEMS:
         instance(walk, value)
@@ -111,7 +114,7 @@ def _element(walk: Walk, value: Any) -> None:
 
 
 def _random(walk: Walk, value: Any) -> None:
-    """Encode a generator of random numbers by some words of its state, each of which tells it."""
+    """Encode a random generator by some words of its state; any one word identifies the state."""
     import _random  # is loaded: the value is of one of its types
 
     kind_of(walk, value)
@@ -122,7 +125,7 @@ def _random(walk: Walk, value: Any) -> None:
 
 
 def _path(walk: Walk, value: Any) -> None:
-    """Encode a path by its parts; its other slots keep what follows from them."""
+    """Encode a path by its parts; its other slots hold values derived from them."""
     walk.refer(type(value))
     reduced_by_library(walk, value)
     own = attributes(value)
@@ -131,9 +134,9 @@ def _path(walk: Walk, value: Any) -> None:
 
 
 def _referring(*names: str) -> Callable[[Walk, Any], None]:
-    """Return an encoder by some attributes, and by the callables that are kept in C.
+    """Return an encoder that uses some attributes, and the callables that an object keeps in C.
 
-    Only the garbage collector knows those.
+    Only the garbage collector can find these callables.
     """
 
     def encode(walk: Walk, value: Any) -> None:
@@ -157,7 +160,7 @@ def _defaults(walk: Walk, value: Any) -> None:
 
 
 def _c_array(walk: Walk, value: Any) -> None:
-    """Encode an array of ctypes by both ends of its memory; its reduction would copy it whole."""
+    """Encode a ctypes array by both ends of its memory; its reduction would copy it whole."""
     import ctypes  # is loaded: the value is of one of its types
 
     kind_of(walk, value)
@@ -179,7 +182,7 @@ def _reference(walk: Walk, value: Any) -> None:
 
 
 def _named_type(*names: str) -> Callable[[Walk, Any], None]:
-    """Return an encoder of what stands for a type: never changed, by some attributes."""
+    """Return an encoder, by some attributes, of immutable objects that stand for a type."""
 
     def encode(walk: Walk, value: Any) -> None:
         walk.tag(b"t", qualname(type(value)))
@@ -194,7 +197,7 @@ def _variable(walk: Walk, value: Any) -> None:
     walk.tag(b"t", qualname(type(value)))
     walk.refer(fetch(value, "__name__"))
     own = attributes(value)
-    if own is None:  # from 3.12 on; asked for a bound, it may evaluate one
+    if own is None:  # 3.12 and later: reading the bound may evaluate it
         kept = [part for part in gc.get_referents(value) if type(part) is not dict]
     else:
         kept = [own.get("__bound__"), own.get("__constraints__")]
@@ -202,7 +205,7 @@ def _variable(walk: Walk, value: Any) -> None:
 
 
 def _parallel(walk: Walk, value: Any) -> None:
-    """Encode a decorated function as if it were not."""
+    """Encode a function decorated with ``parallelize`` like the bare function."""
     inner = value.__wrapped__
     encoder_of(type(inner))(walk, inner)
 
@@ -225,7 +228,7 @@ _KINDS: dict[tuple[str, str], Callable[[Walk, Any], None]] = {
     ("_thread", "lock"): named,
     ("_threading_local", "local"): kind_of,
     ("_weakrefset", "WeakSet"): kind_of,
-    # Its tuple of options is in the order of a set.
+    # Its tuple of options may have the order of a set.
     ("attr.validators", "_InValidator"): by("_original_options"),
     ("array", "array"): _raw,
     ("builtins", "bytearray"): _raw,

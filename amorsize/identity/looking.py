@@ -1,8 +1,8 @@
-"""Looking at objects without running any code of theirs.
+"""Read objects without running any of their code.
 
-An attribute that is asked for may run a property, ``__getattr__`` or a whole lazy import, and raise
-anything. What is here reads classes, modules and instances through the descriptors of the
-interpreter's own types instead, which only fetch what is there.
+Attribute access may run a property, ``__getattr__`` or a whole lazy import, and may raise anything.
+This module reads classes, modules and instances through the descriptors of the interpreter's own
+types instead. These only fetch stored values.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _base: Callable[[type], type] = vars(type)["__base__"].__get__
 _module: Callable[[type], object] = vars(type)["__module__"].__get__
 _dict_of_module: Callable[[object], Any] = vars(types.ModuleType)["__dict__"].__get__
 _FETCHERS = (types.GetSetDescriptorType, types.MemberDescriptorType)
-_POINTER = object.__basicsize__ // 2  # an object is a reference count and a type
+_POINTER = object.__basicsize__ // 2  # a plain object is a reference count and a type
 _NOTHING: dict[str, Any] = {}
 
 MISSING: Any = object()  # stands for a value that is not there
 
 
 def namespace_of(module: object) -> dict[str, Any]:
-    """Return the dictionary of a module without waking a lazy one; an empty one for anything else.
+    """Return a module's dictionary without loading a lazy module; empty for anything else.
 
     Args:
-        module: what ``sys.modules`` holds: a module as a rule, but it may be any object, or None.
+        module: an entry of ``sys.modules``: usually a module, but maybe any object, or None.
     """
     if not issubclass(type(module), types.ModuleType):
         return _NOTHING
@@ -59,10 +59,10 @@ def namespace_of(module: object) -> dict[str, Any]:
 
 
 def module_of(cls: type) -> str:
-    """Return the name of the module that a class says it is from, "" where that is no name.
+    """Return the name of the module that a class reports, "" if that is not a text.
 
-    A type in C whose instances have a ``__module__`` each, as Cython's functions do, leaves it to
-    its metaclass to say where it is from itself.
+    Where each instance of a C type has a ``__module__``, as with Cython's functions, the metaclass
+    reports the module of the type itself.
     """
     try:
         found = _module(cls)
@@ -78,7 +78,7 @@ def attributes(value: object) -> dict[str, Any] | None:
     """Return an instance's dictionary, None where it has none.
 
     Raises:
-        TypeError: the class hides it behind something of its own.
+        TypeError: the class has a ``__dict__`` of its own that hides it.
     """
     for cls in mro(type(value)):
         found = namespace(cls).get("__dict__")
@@ -92,10 +92,10 @@ def attributes(value: object) -> dict[str, Any] | None:
 
 
 def fetch(value: object, name: str) -> Any:
-    """Return an attribute that is a field of a type in C, or in the instance's dictionary.
+    """Return an attribute that is a field of a C type, or in the instance's dictionary.
 
     Returns:
-        The value; None where there is none, or it is empty.
+        The value; None if there is no such attribute, or the field is empty.
     """
     for cls in mro(type(value)):
         found = namespace(cls).get(name)
@@ -108,7 +108,7 @@ def fetch(value: object, name: str) -> Any:
 
 
 def slots(value: object) -> Iterator[tuple[str, Any]]:
-    """Yield (name, value) of an instance's slots that are filled; names are as they are stored."""
+    """Yield (name, value) of an instance's filled slots; private names are mangled."""
     for cls in mro(type(value)):
         own = namespace(cls)
         if "__slots__" not in own:
@@ -123,10 +123,10 @@ def slots(value: object) -> Iterator[tuple[str, Any]]:
 
 
 def hides_state(kind: type) -> bool:
-    """Return whether instances hold something beyond their attributes and slots, in C.
+    """Return whether instances hold state in C, beyond their attributes and slots.
 
-    A class statement adds to the size of its base's instances a pointer each for the dictionary,
-    the weak references and the slots it names.
+    A class statement adds one pointer to the size of its base's instances for the dictionary, one
+    for the weak references, and one for each slot it names. State in C adds more.
     """
     for cls in mro(kind)[:-1]:
         own = namespace(cls)
@@ -147,13 +147,13 @@ def content_of(cell: types.CellType) -> object:
 
 
 def cells_of(function: types.FunctionType) -> Iterator[tuple[types.CellType, object]]:
-    """Yield the cells of a function's closure, each with its content, but for class namespaces."""
+    """Yield the cells of a function's closure with their contents, except class namespaces."""
     names = function.__code__.co_freevars
     for name, cell in zip(names, function.__closure__ or (), strict=True):
         if name != _CLASS_NAMESPACE:
             yield cell, content_of(cell)
 
 
-# In it annotations in a class find what its body has set. Line numbers are among that, and all else
-# is in the class.
+# Annotations in a class look up names of the class body in this cell. It also holds line numbers;
+# everything else in it is in the class.
 _CLASS_NAMESPACE = "__classdict__"

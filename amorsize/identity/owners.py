@@ -1,8 +1,8 @@
-"""Whose code is it: the user's, which is walked, or a library's, which has a name and a version.
+"""The owner of code: the user, whose code is walked, or a library with a name and a version.
 
-A module's file decides, not its name: a ``queue.py`` of the user's is the user's. Nothing here
-asks a module for an attribute, since a lazy module loads itself when it is asked: its dictionary
-is read past its own methods, and whatever else lies in ``sys.modules`` has no file.
+A module's file decides, not its name: a ``queue.py`` of the user is the user's. Nothing here gets
+an attribute of a module, since that makes a lazy module load itself. The module's dictionary is
+read directly instead. Any other object in ``sys.modules`` counts as a module without a file.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ USER, LIBRARY, PYTHON = "user", "library", "python"
 _MAIN = frozenset({"__main__", "__mp_main__"})
 _ITS_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _REALLY_ITS_OWN = os.path.realpath(_ITS_OWN) + os.sep
-# Folders that only installers write to; wheels and eggs are also used as they are.
+# Folders that only installers write to; wheels and eggs can be imported without installing.
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 _ARCHIVES = (".whl", ".egg")
 _ZIPPED_PYTHON = "python{}{}.zip".format(*sys.version_info[:2])
-_CYTHON = "_cython_"  # modules without a file, which Cython makes for its types
+_CYTHON = "_cython_"  # prefix of modules that Cython makes; they have no file
 
 
 def owner(module: object) -> str:
-    """Return whose a module is: ``USER``, ``LIBRARY`` (installed) or ``PYTHON``.
+    """Return the owner of a module: ``USER``, ``LIBRARY`` (installed) or ``PYTHON``.
 
     Args:
-        module: its name; what is no text says nothing, and counts as the user's.
+        module: its name; anything but a text counts as the user's.
     """
     if type(module) is not str or module in _MAIN:
         return USER
@@ -53,7 +53,7 @@ def owner(module: object) -> str:
 
 
 def owner_of_file(module: str, file: str) -> str:
-    """Return whose a module is that is not loaded, from where it lies."""
+    """Return the owner of a module that is not loaded, from the place of its file."""
     return _owner(module, file)
 
 
@@ -72,7 +72,7 @@ def _text(value: object) -> str:
 
 
 def _place(namespace: dict[str, Any]) -> str:
-    """Return the first folder of a namespace package, which has no file; "" for none."""
+    """Return the first folder of a namespace package (it has no file), "" for other modules."""
     path = namespace.get("__path__")
     if path is None:
         return ""
@@ -92,7 +92,7 @@ def _owner(module: str, file: str) -> str:
     if not _INSTALLED.isdisjoint(parts) or any(part.endswith(_ARCHIVES) for part in parts):
         return LIBRARY
     top = module.partition(".")[0]
-    # An application frozen to one folder has its own modules beside Python's.
+    # An application frozen into one folder has its own modules beside Python's.
     if _is_a_name_of_pythons(top) and _is_in_pythons_folder(file, parts):
         return PYTHON
     if os.path.realpath(file).startswith(_REALLY_ITS_OWN):
@@ -101,7 +101,7 @@ def _owner(module: str, file: str) -> str:
 
 
 def _is_in_pythons_folder(file: str, parts: list[str]) -> bool:
-    """Return whether a file belongs to the standard library, also where links lead there."""
+    """Return whether a file belongs to the standard library, directly or through links."""
     if _ZIPPED_PYTHON in parts or file.startswith(_python_folders()):
         return True
     real = os.path.realpath(file)
@@ -109,7 +109,7 @@ def _is_in_pythons_folder(file: str, parts: list[str]) -> bool:
 
 
 def _owner_without_file(module: str) -> str:
-    """Return whose a module is that is built in, frozen, made at run time, or not loaded at all."""
+    """Return the owner of a module that is built in, frozen, made at run time or not loaded."""
     top, _, rest = module.partition(".")
     if rest and namespace_of(sys.modules.get(top)):
         return owner(module.rpartition(".")[0])
@@ -126,7 +126,7 @@ def _is_a_name_of_pythons(top: str) -> bool:
 def _python_folders() -> tuple[str, ...]:
     """Return the standard library's folders.
 
-    ``sysconfig`` names them, too, but takes 5 ms to do so.
+    ``sysconfig`` knows them, too, but takes 5 ms.
     """
     own = "python{}.{}".format(*sys.version_info[:2])
     folders = {os.path.dirname(_text(namespace_of(os).get("__file__")))}
@@ -147,10 +147,10 @@ def _real_python_folders() -> tuple[str, ...]:
 
 
 def _is_put_there(top: str, file: str) -> bool:
-    """Return whether an installer put a package where it is (``pip install --target``).
+    """Return whether an installer put a package into its folder (``pip install --target``).
 
-    It leaves a list of what it installed beside the package. A package that is installed to be
-    edited lies somewhere else than that list, and is the user's.
+    The installer leaves a list of its files beside the package. An editable package lies in another
+    folder than its list, and is the user's.
     """
     folder = _folder_of(top, file)
     return any(
@@ -167,7 +167,7 @@ def _folder_of(top: str, file: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _distributions(folder: str) -> tuple[str, ...]:
-    """Return the names of an installer's own folders in a folder."""
+    """Return the names of the ``.dist-info`` folders in a folder."""
     try:
         return tuple(name for name in os.listdir(folder or ".") if name.endswith(".dist-info"))
     except OSError:
@@ -190,11 +190,11 @@ def _plain(name: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def version(module: str) -> str:
-    """Return the version of the package a library module belongs to; Python's own have none.
+    """Return the version of the package a library module belongs to; "" for Python's modules.
 
-    The interpreter's minor version is part of every fingerprint already. Where a package does not
-    say its version, the name of the folder that its installer left beside it does:
-    ``importlib.metadata`` would, too, but takes 10 ms to import.
+    The interpreter's minor version is part of every fingerprint already. A package without a
+    ``__version__`` has its version in the name of the ``.dist-info`` folder beside it.
+    ``importlib.metadata`` knows it, too, but takes 10 ms to import.
     """
     top = module.partition(".")[0]
     if owner(top) == PYTHON:

@@ -1,4 +1,4 @@
-"""What a named value of a module is: a setting, data, the user's own; and whose a module is."""
+"""Classify the values that modules hold: settings, data, the user's own; and their owners."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ __all__ = [
     "whose",
 ]
 
-# What is simple is small: settings, not data.
+# Limits of a simple value: settings are small, data is not.
 MOST_SIMPLE_ITEMS = 64
 DEEPEST_SIMPLE = 3
-# Data of packages that the user's code names: tables and settings.
+# Limits of the data of packages that the user's code names: tables and settings.
 MOST_DATA_ITEMS = 10_000
 MOST_DATA_BYTES = 1 << 20
 
@@ -48,11 +48,11 @@ CALLABLE = frozenset({types.FunctionType, types.MethodType, functools.partial, C
 
 
 def is_simple(value: Any, depth: int = 0) -> bool:
-    """Return whether a value is a setting: atoms, and few of them.
+    """Return whether a value is a setting: an atom, or a small container or object of atoms.
 
     Args:
         value: any value.
-        depth: how deep it lies in another.
+        depth: how many containers it lies in.
     """
     kind = type(value)
     if atom_of(kind) is not None:
@@ -78,22 +78,22 @@ def _parts_of(value: Any) -> list[Any] | None:
 
 
 def names_of(value: object) -> dict[str, Any]:
-    """Return the dictionary of an object, past its own methods; empty where it has none.
+    """Return the dictionary of an object without calling its methods; empty if it has none.
 
-    A lazy module loads itself when it is asked for an attribute, and others raise.
+    Attribute access would make a lazy module load itself, and raises for some objects.
     """
     try:
         names = namespace_of(value) or attributes(value)
-    except TypeError:  # its class hides it behind something of its own
+    except TypeError:  # its class has a ``__dict__`` of its own
         return {}
     return names if type(names) is dict else {}
 
 
 def is_users_own(value: Any) -> bool:
-    """Return whether what a package holds under a name was put there by the user.
+    """Return whether a value that a package holds comes from the user's code.
 
     Args:
-        value: what it holds.
+        value: what the package holds under a name.
     """
     if type(value) is types.FunctionType:
         return whose(value.__globals__.get("__name__")) == USER
@@ -103,7 +103,7 @@ def is_users_own(value: Any) -> bool:
 
 
 def holds_users_own(value: Any) -> bool:
-    """Return whether a small container or plain object holds what the user put there.
+    """Return whether a small container or plain object holds a value from the user's code.
 
     Args:
         value: what a package holds under a name.
@@ -121,17 +121,17 @@ def holds_users_own(value: Any) -> bool:
 
 
 def is_data(value: Any, name: str) -> bool:
-    """Return whether a value is data, and no more of it than can be sent with each call.
+    """Return whether a value is data, and small enough to be sent with each call.
 
-    A function under another's name counts, too.
+    A function under a name that is not its own counts, too.
 
     Args:
         value: what a package holds.
-        name: under this name.
+        name: the name under which the package holds it.
     """
     kind: Any = type(value)
     if issubclass(kind, (dict, *SEQUENCES)):
-        # Of others a copy would take the place of the very object that more than this name hold.
+        # Several names may hold a container of another type; a copy would replace it under one.
         return kind in _DATA and len(value) <= MOST_DATA_ITEMS
     if (kind.__module__, kind.__name__) == ("numpy", "ndarray"):
         return bool(value.nbytes <= MOST_DATA_BYTES)
@@ -145,7 +145,7 @@ def is_data(value: Any, name: str) -> bool:
 
 
 def _is_plain_class(kind: type) -> bool:
-    """Return whether a class is made by a class statement, of nothing but such classes."""
+    """Return whether a class and its bases come from class statements without pickle methods."""
     classes = mro(kind)[:-1]
     own = ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__")
     return (
@@ -156,7 +156,9 @@ def _is_plain_class(kind: type) -> bool:
 
 
 def whose(module: object) -> str:
-    """Return whose a module is, see ``owners``; our own hold no state of the user's.
+    """Return the owner of a module, see ``owners``; amorsize's own count as Python's.
+
+    Modules of amorsize hold no state of the user.
 
     Args:
         module: its name.

@@ -1,19 +1,20 @@
-"""What a function uses of modules and classes: all that a worker must have as its caller has it.
+"""What a function uses of modules and classes: the values a worker must share with its caller.
 
-A worker that imports a module has the values its source gives. What the caller has set since is
-looked for here: from the function through closures, defaults, globals, attributes and containers to
-every named value of a module or class on the way.
+A worker that imports a module has the values its source gives. The caller may have set other values
+since. The search here finds them: it goes from the function through closures, defaults, globals,
+attributes and containers to every named value of a module or class on the way.
 
-Whose module it is decides how far that goes:
+The owner of a module decides how far the search goes:
 
-- the user's own: every name its code may ask for, and where code computes names (``getattr``,
-  ``globals()``), all that is simple;
-- of an installed package: what is simple, or holds something of the user's (a function put in
-  another's place, a list of hooks); and all plain data that is named by the user's own code, or by
-  a function that this names. Code is followed for ``MOST_LIBRARY_FUNCTIONS``, the nearest first;
-- Python's: nothing.
+- the user: every name the code may look up; where code computes names (``getattr``,
+  ``globals()``), also all simple values;
+- an installed package: values that are simple, or that hold something of the user's (a function
+  that replaces another, a list of hooks); and plain data that is named by the user's own code, or
+  by a function that this code names. Code is followed for ``MOST_LIBRARY_FUNCTIONS`` functions,
+  the nearest first;
+- Python: nothing.
 
-``walk.py`` walks for a digest, and samples; here nothing may be left out, but nothing is encoded.
+``walk.py`` walks for a digest, and samples. Here nothing may be left out, but nothing is encoded.
 """
 
 from __future__ import annotations
@@ -65,16 +66,17 @@ __all__ = ["Owner", "Uses", "uses"]
 
 # Objects, atoms not counted: 20,000 take 15 ms (two cores, November 2026), less than one worker.
 MOST_OBJECTS = 20_000
-# A function over pandas reaches thousands. 150 take 5 to 6 ms of each call with fresh workers, 300
-# took 7 to 16 (two cores busy with other work, November 2026).
+# A function that uses pandas reaches thousands. 150 take 5 to 6 ms of each call with fresh workers,
+# 300 took 7 to 16 ms (two cores busy with other work, November 2026).
 MOST_LIBRARY_FUNCTIONS = 150
-# Of a container with more items than that.
+# Items at each end, and in strides, of a container with more items than the limit leaves room for.
 MOST_SAMPLED = 64
-# Nothing is named by more.
+# Characters; a longer text is not a name.
 MOST_NAME = 100
 
 
-# Names by which code asks for other names: of its own and of the modules it reaches; of all.
+# Names that code uses to look up other names by text: in its own module and the modules it reaches
+# (``_COMPUTED``), or in any module (``_ANYWHERE``).
 _COMPUTED = frozenset({"getattr", "attrgetter", "vars", "__dict__", "globals", "locals", "dir",
                        "__globals__", "f_globals", "query", "get_type_hints"})  # fmt: skip
 _ANYWHERE = frozenset({"import_module", "__import__", "modules", "eval", "exec", "get_attr",
@@ -84,16 +86,16 @@ Owner = str | type | types.FunctionType  # a module's name, a class, a function
 
 
 class Uses(NamedTuple):
-    """What a function uses of its user's modules, classes and functions.
+    """What a function uses of modules, classes and functions.
 
     Attributes:
-        values: (owner, attribute, value) of everything reached by name; ``MISSING`` for a value
-            that is looked for and not there.
+        values: (owner, attribute, value) of everything reached by name; the value is ``MISSING``
+            where the owner has no such attribute.
         codes: digests of the code of each function of a module, by (module, qualified name).
         caches: (module, qualified name) of functions that keep results (``functools.lru_cache``).
-        whole: False when there was too much to look through.
-        texts: short texts that stand in the user's code, or that it names.
-        variables: context variables.
+        whole: False if there were more objects than ``MOST_OBJECTS``.
+        texts: short texts in the user's code, or reached by it.
+        variables: context variables that it reaches.
     """
 
     values: tuple[tuple[Owner, str, object], ...]
@@ -104,7 +106,7 @@ class Uses(NamedTuple):
     variables: frozenset[ContextVar[Any]] = frozenset()
 
     def places(self) -> dict[int, tuple[str, str]]:
-        """Return where modules hold what is told from others by being it, by the ids of that."""
+        """Return (module, name) of the values in modules that have an identity, by their ids."""
         return {
             id(value): (owner, name)
             for owner, name, value in self.values
@@ -113,10 +115,10 @@ class Uses(NamedTuple):
 
 
 def uses(func: object) -> Uses:
-    """Return what ``func`` uses, transitively, of the modules and classes of its user.
+    """Return what ``func`` uses, transitively, of modules and classes.
 
     Args:
-        func: any callable; or several, and whatever they are to be called with.
+        func: any callable; or a tuple of callables and the values to call them with.
 
     >>> uses(len).values
     ()
@@ -129,7 +131,7 @@ def uses(func: object) -> Uses:
 
 
 class _Reach:
-    """One way through all that a function reaches, nearest first."""
+    """One search through everything that a function reaches, nearest first."""
 
     def __init__(self) -> None:
         self.values: dict[tuple[int, str], tuple[Owner, str, object]] = {}
@@ -140,18 +142,18 @@ class _Reach:
         self.variables: set[ContextVar[Any]] = set()
         self.left = MOST_OBJECTS
         self._library_left = MOST_LIBRARY_FUNCTIONS
-        self._code: deque[Any] = deque()  # comes first: data may be more than can be looked through
+        self._code: deque[Any] = deque()  # comes first: there may be too much data for the limit
         self._data: deque[Any] = deque()
-        self._seen: dict[int, object] = {}  # kept alive, so that no id is used twice
-        self._names: set[str] = set()  # that the user's code asks something for
+        self._seen: dict[int, object] = {}  # kept alive, so that no id is reused
+        self._names: set[str] = set()  # that the user's code looks up
         self._modules: dict[int, types.ModuleType] = {}
-        self._library_names: set[str] = {"__call__", "__init__"}  # that code of packages asks for
+        self._library_names: set[str] = {"__call__", "__init__"}  # that packages' code looks up
         self._classes: dict[int, type] = {}  # of packages
         self._asked: set[tuple[int, str]] = set()  # (module, name)
         self._scanned: set[int] = set()  # modules all of whose simple values were taken
 
     def follow(self, value: Any) -> None:
-        """Go from a value to all that it reaches."""
+        """Go from a value to everything that it reaches."""
         self._meet(value)
         while self._code or self._data or self._ask_modules():
             todo = self._code or self._data
@@ -174,7 +176,7 @@ class _Reach:
         if atom_of(kind) is not None or id(value) in self._seen:
             return
         self._seen[id(value)] = value
-        # By ids: a class may refuse to be hashed.
+        # By id: a class may refuse to be hashed.
         is_code = id(kind) in _CODE or issubclass(kind, type)
         (self._code if is_code else self._data).append(value)
 
@@ -183,7 +185,7 @@ class _Reach:
             self.values[id(namespace), name] = (owner, name, value)
 
     def _of_builtins(self, name: str) -> None:
-        """Take what the user has put among the builtins, as gettext does with ``_``."""
+        """Take a name that was added to the builtins, as gettext adds ``_``."""
         value = vars(builtins).get(name, MISSING)
         if type(value) in (types.FunctionType, types.MethodType) or is_simple(value):
             self._record(vars(builtins), "builtins", name, value)
@@ -228,7 +230,7 @@ class _Reach:
         self._definition(function, described.digest)
 
     def _definition(self, function: types.FunctionType, digest: bytes) -> None:
-        """Note the code and the defaults of a function that travels by name."""
+        """Note code, defaults and attributes of a function that travels by name."""
         key = (function.__module__, function.__qualname__)
         if "<" in key[1] or key[0] == "__main__":
             return
@@ -259,7 +261,7 @@ class _Reach:
     def _of_package(
         self, names: Any, owner: Owner | None, name: str, value: Any, *, near: bool = False
     ) -> None:
-        """Take a named value of an installed package."""
+        """Take a named value of an installed package if a worker may lack it."""
         if value is MISSING:
             return
         other = type(value) is types.BuiltinFunctionType and value.__name__ != name
@@ -270,7 +272,7 @@ class _Reach:
             self._meet(value)
 
     def _imported(self, names: dict[str, Any], name: str) -> None:
-        """Meet a module, and those it is in, that code imports as it runs."""
+        """Meet a module that code imports when it runs, and the packages it is in."""
         package = str(names.get("__package__") or "")
         packages = ["", *accumulate(package.split("."), "{}.{}".format)]
         parts = list(accumulate(filter(None, name.split(".")), "{}.{}".format)) or [""]
@@ -288,12 +290,12 @@ class _Reach:
         self._meet(function.__self__)
 
     def _asking(self, name: str) -> None:
-        """Note a function that asks for names, whatever it is called by."""
+        """Note a function that looks up names by text, whatever name leads to it."""
         if name in _COMPUTED or name in _ANYWHERE:
             self._names.add(name)
 
     def wrapped(self, value: Any) -> None:
-        """Go on to what a descriptor, cache or partial is made around."""
+        """Go on to what a descriptor, cache or partial wraps."""
         if type(value) is CACHE:
             self.caches.add((str(value.__module__), str(value.__qualname__)))
         for name in ("__func__", "__wrapped__", "fget", "fset", "fdel", "func", "args", "keywords"):
@@ -305,23 +307,23 @@ class _Reach:
         self.variables.add(value)
 
     def getter(self, value: Any) -> None:
-        """Note the names that an ``operator.attrgetter`` asks for."""
+        """Note the names that an ``operator.attrgetter`` looks up."""
         for path in value.__reduce__()[1]:
             self._names.update(path.split("."))
 
     # Modules --------------------------------------------------------------------------------
 
     def module(self, module: types.ModuleType) -> None:
-        """Note a module whose attributes code may ask for; a lazy one has none yet."""
+        """Note a module whose attributes code may look up; a lazy module has none yet."""
         if _is_loaded(module) and whose(_name_of(module)) != PYTHON:
             self._modules[id(module)] = module
-            # Attributes that it makes when it is asked for them, and a class of its own.
+            # A module may make attributes on demand, or have a class of its own.
             self._meet(namespace_of(module).get("__getattr__"))
             if type(module) is not types.ModuleType:
                 self._meet(type(module))
 
     def _ask_modules(self) -> bool:
-        """Look up the names used so far in the modules met so far; return whether any was new."""
+        """Look up the names used so far in the modules met so far; return whether any is new."""
         if not _ANYWHERE.isdisjoint(self._names):
             for name, module in list(sys.modules.items()):
                 if _is_loaded(module) and whose(name) == USER:
@@ -365,7 +367,7 @@ class _Reach:
                 self._meet(value)
 
     def _scan(self, names: dict[str, Any], owner: str | None) -> None:
-        """Take what code may ask for by a name that it computes."""
+        """Take the values that code may look up by a computed name."""
         for name, value in list(names.items()):
             own = owner == "__main__" and _is_defined_in_main(value)
             if not name.startswith("__") and (own or is_simple(value)):
@@ -429,17 +431,20 @@ class _Reach:
             self.items(value)
             return
         base: Any = next(base for base in mro(type(value)) if base in SEQUENCES)
-        self.items([*base.__iter__(value)])  # past methods of its own
+        self.items([*base.__iter__(value)])  # not by overridden methods
         self.instance_beside(value)
 
     def instance_beside(self, value: Any) -> None:
-        """Go on to what a container has beside its items."""
+        """Go on to the type and the attributes of a container."""
         self._meet(type(value))
         self.items(names_of(value).values())
 
 
 def _has_identity(value: Any) -> bool:
-    """Return whether a copy of a value would be another: not of what goes by a name anyway."""
+    """Return whether a copy of a value would be another object.
+
+    Functions, modules and classes are not copied: they travel by name.
+    """
     kind = type(value)
     by_name = kind in (types.FunctionType, types.ModuleType) or issubclass(kind, type)
     shared = kind in (tuple, frozenset) and not value
@@ -447,7 +452,7 @@ def _has_identity(value: Any) -> bool:
 
 
 def _texts(code: types.CodeType) -> Iterator[str]:
-    """Yield the short texts that code holds, and code nested in it: names may be among them."""
+    """Yield the short texts in code, and in its nested code: names may be among them."""
     for const in code.co_consts:
         if type(const) is str and len(const) <= MOST_NAME:
             yield const
@@ -456,7 +461,7 @@ def _texts(code: types.CodeType) -> Iterator[str]:
 
 
 def _is_loaded(module: object) -> bool:
-    """Return whether something in the place of a module is one, and no lazy one."""
+    """Return whether an object is a module, and not a lazy one."""
     kind = type(module)
     return issubclass(kind, types.ModuleType) and module_of(kind) != "importlib.util"
 
@@ -472,7 +477,7 @@ def _is_defined_in_main(value: Any) -> bool:
 
 
 def _module_of(namespace: Any) -> str | None:
-    """Return the name of the imported module a namespace belongs to, None for any other."""
+    """Return the name of the imported module with this namespace, None if there is none."""
     name = namespace.get("__name__")
     if type(name) is not str or namespace_of(sys.modules.get(name)) is not namespace:
         return None
@@ -482,7 +487,7 @@ def _module_of(namespace: Any) -> str | None:
 _DISPATCHER = cast("types.FunctionType", functools.singledispatch(len)).__code__
 _CODE = frozenset(map(id, CALLABLE | {types.ModuleType}))
 
-# Names every class has, or whose values an import makes again.
+# Names that every class has, or whose values an import gives.
 _CLASS_NOISE = frozenset(
     {
         "__annotations__",
@@ -519,11 +524,11 @@ _HANDLERS: dict[Any, Callable[[_Reach, Any], None]] = {
     frozenset: _Reach.sequence,
     deque: _Reach.sequence,
 }
-# By ids: a class may refuse to be hashed.
+# By id: a class may refuse to be hashed.
 _HANDLERS_BY_ID = {id(kind): handler for kind, handler in _HANDLERS.items()}
 
 
 def _handler(kind: type) -> Callable[[_Reach, Any], None]:
-    """Return how to go on from an object of a type: as the nearest base that is known says."""
+    """Return the handler for objects of a type: that of its nearest known base."""
     found = (_HANDLERS_BY_ID.get(id(base)) for base in mro(kind))
     return next(filter(None, found), _Reach.instance)

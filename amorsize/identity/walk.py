@@ -1,21 +1,21 @@
 """One walk through everything a function uses: its encoding, and where each part was found.
 
-The walk goes breadth first, from what is nearest to what is far, so that whatever it has no budget
-left for is what matters least. Each object is encoded once, on its own: its own bytes, and the
-numbers of the objects it refers to, given in the order they were met. How a kind of object is
-encoded is told by ``encoders`` and ``kinds``.
+The walk goes breadth first. So a budget that runs out leaves out the farthest objects, which matter
+least. Each object is encoded once, on its own: its own bytes, and the numbers of the objects it
+refers to. Numbers are given in the order in which objects are met. ``encoders`` and ``kinds``
+define how each kind of object is encoded.
 
-**Sets.** The members of a set come in an order that follows the hash seed, or addresses, and so
-would the numbers. Where a set of objects was met, the objects are therefore told apart by colours
-instead: an object's first colour is a hash of its own bytes; then, a few times over, each gets a
-new one from its own, those of the objects it refers to in their order, and those of the members of
-its sets sorted (the refinement of Weisfeiler and Leman, 1968). The encoding is the sorted colours
-of all. So there is one queue, one budget and one memory of what was seen for everything, cycles
-through sets included, and no order leaves a trace.
+**Sets.** The order of a set's members follows the hash seed or addresses, and numbers would follow
+that order. So once a set of objects is met, colours identify objects instead of numbers. An
+object's first colour is a hash of its own bytes. Then, in a few rounds, each object gets a new
+colour from three inputs: its own colour, the colours of the objects it refers to in their order,
+and the sorted colours of the members of its sets (the refinement of Weisfeiler and Leman, 1968).
+The encoding is the sorted colours of all objects. So one queue, one budget and one table of objects
+met serve everything, cycles through sets included, and no order leaves a trace.
 
-**Budget.** It is counted in steps of about 0.4 us, never in time: the same function must be cut at
-the same place in every process. Where the budget ends among the members of sets, order would show
-after all, so of the level that could not be finished only types count.
+**Budget.** The budget is counted in steps of about 0.4 us, never in time: the same function must be
+cut at the same place in every process. A budget that ends among the members of sets would show
+their order. So the objects of an unfinished level count only by their types.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 __all__ = ["MISSING", "Walk", "content_of"]
 
-# Objects to look at; what is largest takes 6 ms (November 2026, two-core machine).
+# Objects to look at; the longest walk takes 6 ms (November 2026, two-core machine).
 MOST_NODES = 2_000
-# Steps: one for an atom, and for each 128 bytes of an encoding; for a plain object, for another
-# reference to one, and for what encoders find to be more (a function, a slot of a class).
+# Steps: one for an atom, and one for each 128 bytes of its encoding; these figures for a plain
+# object and for another reference to it. Encoders charge more for a function or a slot of a class.
 STEPS_OF_NODE = 6
 STEPS_OF_REFERENCE = 2
-BYTES_A_STEP = 7  # as a power of two
-MOST_ROUNDS = 4  # of giving new colours; structures that only more would tell apart are alike
+BYTES_A_STEP = 7  # exponent of two
+MOST_ROUNDS = 4  # of new colours; structures that need more rounds count as equal
 
 Encoder = Callable[["Walk", "Any"], None]
 
@@ -55,12 +55,12 @@ class Walk:
         most_nodes: how many plain objects to look at; functions and classes count several times.
 
     Attributes:
-        parts: the encoding of the object at hand so far.
+        parts: the encoding of the current object so far.
         slots, cells, functions, sizes, bases: guards, see ``fingerprint``'s memo.
-        modules: modules of the user's that were met as values.
-        mutable: whether something was met that can change behind every guard.
-        stable: False once something could not be pinned down.
-        cut: whether there was more than the walk may look at.
+        modules: the user's modules that were met as values.
+        mutable: whether something was met that can change without a guard noticing.
+        stable: False once something was met whose content cannot be read.
+        cut: whether the budget ended before everything was encoded.
     """
 
     def __init__(self, most_nodes: int = MOST_NODES) -> None:
@@ -76,11 +76,11 @@ class Walk:
         self.cut = False
         self._left = self._budget = most_nodes * STEPS_OF_NODE
         self._places: dict[object, int] = {}
-        # Objects met, by their numbers; kept, so that their ids are not reused meanwhile.
+        # Objects met, by their numbers; kept alive, so that their ids are not reused.
         self._met: list[tuple[Any, Encoder | None]] = []
         self._nodes: list[_Node] = []
         self._node = _Node()
-        self._level = (0, 0)  # numbers of the objects that are equally far away as the one at hand
+        self._level = (0, 0)  # numbers (begin, end) of objects as far away as the current one
         self._knows_members = False
 
     # For callers ----------------------------------------------------------------------------
@@ -100,17 +100,17 @@ class Walk:
 
     @property
     def steps(self) -> int:
-        """What the walk has cost."""
+        """Steps that the walk has cost."""
         return self._budget - self._left
 
     def encoding(self) -> bytes:
-        """Return what was met as bytes, equal for what is alike in every process."""
+        """Return the encoding of everything met: the same bytes in every process."""
         return self._colours() if self._knows_members else self._plain()
 
     # For encoders ---------------------------------------------------------------------------
 
     def refer(self, value: Any) -> None:
-        """Encode a reference to any value, and see to it that the value is encoded."""
+        """Encode a reference to any value, and queue the value for encoding."""
         if self._left < 0:
             self._cut()
             return
@@ -122,17 +122,17 @@ class Walk:
         part = atom(value)
         self.parts.append(part)
         self._left -= 1 + (len(part) >> BYTES_A_STEP)
-        # The memo would keep what its guards hold alive: not for the sake of a huge string.
+        # Guards keep their values alive, so a huge string is kept out of the memo.
         if (kind is str or kind is bytes) and len(value) > 64 * SAMPLE_BYTES:
             self.mutable = True
 
     def refer_as(self, key: object, value: Any, encode: Encoder) -> None:
-        """Refer to a part or an aspect of a value that is no object of its own.
+        """Refer to a part or an aspect of a value that is not an object itself.
 
         Args:
-            key: tells it from all others.
+            key: identifies it.
             value: what to encode.
-            encode: how.
+            encode: the encoder for it.
         """
         if self._left < 0:
             self._cut()
@@ -140,7 +140,7 @@ class Walk:
         self._child(key, value, encode)
 
     def members(self, values: list[Any]) -> None:
-        """Refer to values whose order means nothing."""
+        """Refer to values whose order must leave no trace."""
         self._knows_members = True
         for value in values:
             if self._left < 0:
@@ -153,7 +153,7 @@ class Walk:
         self.parts.append(framed(tag, text.encode("utf-8", "surrogatepass")))
 
     def spend(self, steps: int) -> bool:
-        """Count what something costs beyond the objects it refers to; return whether to go on."""
+        """Charge steps beyond those for references; return whether to go on."""
         self._left -= steps
         if self._left < 0:
             self._cut()
@@ -169,7 +169,7 @@ class Walk:
         self.cut = self.mutable = True
 
     def _place(self, key: object, value: Any, encode: Encoder | None = None) -> int:
-        """Return the number of an object; a new one is encoded later."""
+        """Return the number of an object; a new object is encoded later."""
         place = self._places.get(key)
         if place is None:
             place = self._places[key] = len(self._met)
@@ -180,7 +180,7 @@ class Walk:
         return place
 
     def _ask_modules(self) -> bool:
-        """Meet what the code met may ask the modules met for; return whether that is new."""
+        """Queue the attributes of met modules that met code may name; return whether any is new."""
         if not self.modules:
             return False
         before, names = len(self._met), set[str]()
@@ -232,7 +232,7 @@ class Walk:
 
 
 class _Node:
-    """An object as it was encoded: its own bytes, what it refers to, the members of its sets."""
+    """An encoded object: its own bytes, the objects it refers to, the members of its sets."""
 
     __slots__ = ("children", "members", "own")
 
@@ -243,7 +243,7 @@ class _Node:
 
 
 def _mixed(colours: list[int], place: int, node: _Node) -> int:
-    """Return an object's next colour. The hash of a tuple of integers knows no seed."""
+    """Return an object's next colour; the hash seed does not affect a tuple of integers."""
     children = tuple([colours[child] for child in node.children])
     members = tuple(sorted([colours[member] for member in node.members]))
     return hash((colours[place], children, members))

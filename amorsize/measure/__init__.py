@@ -1,1 +1,1 @@
-"""What is measured: the machine, the process, the items."""
+"""Measuring: the machine, the process, the items."""

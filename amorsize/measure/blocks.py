@@ -1,4 +1,4 @@
-"""What a function holds at the place where it is: read from its code, nothing is run."""
+"""Whether a function may hold a lock at a given instruction, read from its bytecode."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["acquires", "holds_block"]
 
 
 def acquires(code: types.CodeType) -> bool:
-    """Return whether a function acquires locks by itself, so that it may hold one anywhere."""
+    """Return whether a function calls ``acquire``; it may then hold a lock at any instruction."""
     return "acquire" in code.co_names
 
 
 def holds_block(code: types.CodeType, place: int) -> bool:
-    """Return whether a function is inside a ``with`` block.
+    """Return whether an instruction of a function is inside a ``with`` block.
 
-    Each ``with`` block has an entry in the exception table, whose handler calls ``__exit__``.
+    Each ``with`` block has an entry in the exception table. The entry's handler calls ``__exit__``.
 
     Args:
-        code: of the function.
-        place: the instruction it is at, as ``frame.f_lasti`` has it.
+        code: the function's code object.
+        place: offset of the instruction, as in ``frame.f_lasti``.
 
     >>> def f(lock):
     ...     with lock:
@@ -35,7 +35,7 @@ def holds_block(code: types.CodeType, place: int) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _with_blocks(code: types.CodeType) -> tuple[tuple[int, int], ...]:
-    """Return (start, end) of the instructions in ``with`` blocks."""
+    """Return the (start, end) offsets of all ``with`` blocks."""
     handlers = set()
     instructions = list(dis.get_instructions(code))
     for before, after in itertools.pairwise(instructions):

@@ -1,17 +1,17 @@
 """Whether this process can be forked safely.
 
-A forked child has only the thread that forked. A lock that another thread held at that moment is
-held for ever, and a library that waits for a thread of its own waits for ever. So each thread is
-accounted for:
+A forked child has only the thread that forked. If another thread held a lock at the fork, that
+lock is never released in the child. A library that waits for one of its own threads waits for ever.
+So every thread is checked:
 
-- a thread of Python's does no harm while it waits, if it holds no lock: Python code holds one in a
-  ``with`` block, or after ``acquire``. Waiting for a condition, a queue or a socket in Python's own
-  modules, or in those listed below, lets go of the lock that belongs to it.
-- a thread of a library does no harm if the library has fork handlers, or the child never needs
-  what the thread does. Libraries known to be so are listed, and so are those known to break.
-- any other thread means that this process is not forked. ``mp_context="fork"`` overrules that.
+- A Python thread is harmless while it waits and holds no lock. Python code may hold a lock inside
+  a ``with`` block or after ``acquire``. The standard library and the packages listed below release
+  the lock that belongs to a condition, a queue or a socket while they wait for it.
+- A library's thread is harmless if the library has fork handlers, or if the child never needs the
+  thread. Libraries known to be harmless are listed, and so are libraries known to break.
+- Any other thread makes a fork unsafe. ``mp_context="fork"`` overrules this.
 
-docs/engine.md tells how this was measured.
+docs/engine.md has the measurements.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from .system import count_threads, read_file
 
 __all__ = ["IDLE_THREAD", "fork_danger", "got_stuck", "remember_stuck"]
 
-# The thread that watches kept workers has a name that begins so: it is ended before a fork.
+# Name prefix of the thread that watches kept workers. That thread is ended before each fork.
 IDLE_THREAD = "amorsize-idle"
 
-# Long enough for a thread that waits for the interpreter to get it, and to move on.
+# Long enough for a thread that waits for the GIL to get it and to execute some instructions.
 SETTLE_SECONDS = 20e-6
 
-# Libraries whose threads do no harm in a child, by the beginning of the file's name, with the
-# source. Each was tried (tests/surroundings).
+# Libraries whose threads are harmless in a child: file name prefix -> the reason and its source.
+# Each was tried (tests/surroundings).
 HARMLESS = {
     "python": "its threads are looked at one by one",
     "libopenblas": "ends its threads before a fork (blas_server.c: pthread_atfork)",
@@ -46,7 +46,8 @@ HARMLESS = {
     "libiomp5": "Intel's OpenMP is LLVM's",
 }
 
-# Libraries known to break, with what to say of them. Those in neither table are not trusted either.
+# Libraries known to break: file name prefix -> the reason to report. A library in neither table
+# makes a fork unsafe as well.
 BREAKING = {
     "libgomp": "GNU OpenMP waits for threads that are not there (GCC bug 58378)",
     "_polars_runtime": "polars waits for threads that are not there (its user guide says so)",
@@ -54,19 +55,19 @@ BREAKING = {
     "libcuda": "CUDA does not work in a forked child",
 }
 
-# Modules, beside Python's own, whose threads wait without a lock of their own, by their packages:
-# tried with tqdm 4.67, ipykernel 6 and 7, tornado 6.
+# Packages besides the standard library whose threads hold no lock of their own while they wait.
+# Tried with tqdm 4.67, ipykernel 6 and 7, tornado 6.
 _TRUSTED = ("tqdm", "ipykernel", "IPython", "tornado", "zmq", "jupyter_client", "traitlets")
 
 
 def fork_danger(*, about_to: bool = True) -> str:
-    """Return why forking this process is not safe, "" when it is.
+    """Return why forking this process is not safe, "" if it is safe.
 
     Args:
-        about_to: whether a fork is about to follow. For a mere plan it is enough that there are as
-            many threads as when they were looked at last.
+        about_to: whether a fork follows at once. For a plan only, the last finding about library
+            threads is reused while their number is unchanged.
     """
-    if count_threads() == 1:  # most plans are made in programs without threads: 2 us instead of 6
+    if count_threads() == 1:  # most programs have no other threads: 2 us instead of 6
         return _cuda_danger()
     others = [
         thread
@@ -77,7 +78,7 @@ def fork_danger(*, about_to: bool = True) -> str:
 
 
 def _python_danger(others: list[threading.Thread]) -> str:
-    """Return why one of Python's threads makes a fork unsafe, "" when none does."""
+    """Return why a Python thread makes a fork unsafe, "" if none does."""
     unknown = _unknown_threads()
     if not others and not unknown:
         return ""
@@ -96,13 +97,13 @@ def _python_danger(others: list[threading.Thread]) -> str:
 
 
 def _unknown_threads() -> set[int]:
-    """Return the identifiers of threads that run Python code, but not as ``threading`` has it."""
+    """Return the identifiers of threads that run Python code but are unknown to ``threading``."""
     idents = {thread.ident for thread in threading.enumerate()}
     return {ident for ident in sys._current_frames() if ident not in idents}
 
 
 def _places() -> dict[int, tuple[int, int]]:
-    """Return where each thread is in its code."""
+    """Return each thread's current frame and instruction."""
     return {ident: (id(f), f.f_lasti) for ident, f in sys._current_frames().items()}
 
 
@@ -111,7 +112,7 @@ def _moving(
     before: dict[int, tuple[int, int]],
     after: dict[int, tuple[int, int]],
 ) -> str:
-    """Return what a thread does, "" when it waits."""
+    """Return what a thread is doing, "" if it is waiting."""
     ident = thread.ident or 0
     if ident not in after:
         return "" if ident not in before and not thread.is_alive() else "is starting or ending"
@@ -121,7 +122,7 @@ def _moving(
 
 
 def _is_running(tid: int | None) -> bool:
-    """Return whether a thread is on a CPU, or waits for one, as far as the system tells."""
+    """Return whether a thread is on a CPU or in a run queue; False where this is not known."""
     try:
         status = read_file(f"/proc/self/task/{tid}/stat")
     except OSError:
@@ -130,8 +131,9 @@ def _is_running(tid: int | None) -> bool:
 
 
 def _holding(frame: types.FrameType | None) -> str:
-    """Return how a thread that waits may hold a lock, "" when it holds none."""
-    from .blocks import acquires, holds_block  # dis takes 2 ms, and few processes have threads
+    """Return how a waiting thread may hold a lock, "" if it holds none."""
+    # Importing dis takes 2 ms, and few processes have other threads.
+    from .blocks import acquires, holds_block
 
     while frame is not None:
         code = frame.f_code
@@ -147,12 +149,12 @@ def _is_trusted(frame: types.FrameType) -> bool:
     return top in _TRUSTED or (top in sys.stdlib_module_names and top != "__main__")
 
 
-# The last threads that were looked at, and what was found: libraries keep theirs.
+# The library threads checked last, and the finding. Libraries keep their threads, so it is reused.
 _looked: tuple[frozenset[int], str] = (frozenset(), "")
 
 
 def _native_danger(*, about_to: bool) -> str:
-    """Return which library's thread makes a fork unsafe, "" when none does."""
+    """Return why a library's thread makes a fork unsafe, "" if none does."""
     global _looked  # noqa: PLW0603 - replaced whole: two threads may look at the same time
     others = count_threads() - threading.active_count()
     if others <= 0:
@@ -168,14 +170,14 @@ def _native_danger(*, about_to: bool) -> str:
         return _looked[1]
     found = [_judged(owner) for owner in sorted(thread_owners(tids))]
     danger = next(filter(None, found), "")
-    # What could not be named may only have been on its way.
+    # A thread that could not be named may have been starting or ending.
     if "cannot be named" not in danger:
         _looked = (tids, danger)
     return danger
 
 
 def _judged(owner: str) -> str:
-    """Return why a library's thread makes a fork unsafe, "" when it does not."""
+    """Return why threads of one library make a fork unsafe, "" if they do not."""
     if owner.startswith(tuple(HARMLESS)):
         return ""
     for name, why in BREAKING.items():
@@ -191,22 +193,25 @@ def _cuda_danger() -> str:
     return ""
 
 
-# Functions whose forked workers got stuck although a fork looked safe; few programs have any.
+# Code objects of functions whose forked workers got stuck although a fork looked safe.
 _stuck: set[object] = set()
 
 
 def remember_stuck(func: Callable[..., object]) -> None:
-    """Note that forked workers of a function got stuck."""
+    """Remember that forked workers of a function got stuck."""
     _stuck.add(_code_of(func))
 
 
 def got_stuck(func: Callable[..., object]) -> bool:
-    """Return whether forked workers of a function got stuck before in this process."""
+    """Return whether forked workers of a function got stuck earlier in this process."""
     return bool(_stuck) and _code_of(func) in _stuck
 
 
 def _code_of(func: Callable[..., object]) -> object:
-    """Return what stands for a function: its code, which all closures over it share."""
+    """Return the code object that identifies a function and is shared by all its closures.
+
+    A callable without a code object is identified by its type.
+    """
     inner = getattr(func, "func", None) or getattr(func, "__func__", None) or func
     return getattr(inner, "__code__", type(inner))
 

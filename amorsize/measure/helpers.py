@@ -1,11 +1,10 @@
-"""Whether a function needs another thread of its process: a forked worker has none but its own.
+"""Whether a function needs another thread of its process, which a forked worker does not have.
 
-``pool = ThreadPoolExecutor(2)``, and ``def f(x): return pool.submit(g, x).result()``: the threads
-of the pool are idle, so a fork is safe; but in the child they are not there, and the result never
-comes. Such threads are told by what they have in hand, a queue or an event loop, and such functions
-by reaching the same one. A lock that it reaches and another thread holds is never released in the
-child. Functions wait for threads in other ways, too, which nobody can see; ``run/stuck.py`` finds
-those afterwards.
+Example: ``pool = ThreadPoolExecutor(2)`` and ``def f(x): return pool.submit(g, x).result()``. The
+pool's threads are idle, so a fork looks safe. The child lacks those threads, so the result never
+comes. Such a thread waits on a queue or an event loop, and the function reaches the same object.
+The function may also reach a lock that another thread holds; the child never sees it released.
+Other ways to wait for a thread cannot be detected in advance; ``run/stuck.py`` finds them later.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["is_held", "needs_threads"]
 
-# What threads take work from.
+# Types of objects that threads take work from.
 _SERVED = {
     ("queue", "Queue"),
     ("queue", "SimpleQueue"),
@@ -46,14 +45,15 @@ _SERVED = {
 }
 _LOCK: Any = type(threading.Lock())
 _OWNED_LOCK: Any = type(threading.RLock())
-# Objects to look at, the nearest first: these take 2 ms.
+# Limit on the objects examined, the nearest first; so many take 2 ms.
 MOST_OBJECTS = 2_000
+# Larger containers are not searched.
 MOST_ITEMS = 1_000
 _CONTAINERS: tuple[Any, ...] = (dict, list, tuple, set, frozenset, deque)
 
 
 def needs_threads(func: Callable[..., Any]) -> str:
-    """Return why ``func`` would wait for ever in a forked worker, as far as can be seen, else "".
+    """Return why ``func`` would wait for ever in a forked worker, "" if no reason is found.
 
     Args:
         func: any callable.
@@ -92,12 +92,16 @@ def is_held(value: Any) -> bool:
     """
     if type(value) is _LOCK:
         return bool(value.locked())
-    # Before Python 3.14 its description alone tells whether it is held.
+    # Before Python 3.14 only the repr shows whether an RLock is held.
     return type(value) is _OWNED_LOCK and "unlocked" not in repr(value) and not value._is_owned()
 
 
 def _in_hand(frame: types.FrameType | None) -> Iterator[object]:
-    """Yield what a thread waits with: up to its user's code, and of that if it waits itself."""
+    """Yield the objects a waiting thread uses.
+
+    These are the variables of library frames, from the innermost frame out to the first frame of
+    user code. The objects of user code count only if that frame is the innermost.
+    """
     innermost = frame
     while frame is not None:
         values, module = [*frame.f_locals.values()], frame.f_globals.get("__name__")
@@ -113,7 +117,7 @@ def _in_hand(frame: types.FrameType | None) -> Iterator[object]:
 
 
 def _named(frame: types.FrameType, values: list[object]) -> Iterator[object]:
-    """Yield globals, and attributes of them and of variables, that a frame's code names."""
+    """Yield the globals that a frame's code names, and named attributes of globals and locals."""
     described = describe(frame.f_code)
     named = [frame.f_globals.get(name) for name in described.globals]
     yield from named
@@ -128,7 +132,7 @@ def _held(value: object) -> dict[str, Any]:
     """Return the attributes and slots of an instance."""
     try:
         return {**dict(slots(value)), **(attributes(value) or {})}
-    except TypeError:  # its class hides them
+    except TypeError:  # the class hides its attributes
         return {}
 
 
@@ -137,16 +141,16 @@ def _is_served(value: object) -> bool:
 
 
 def _is_large(value: Any) -> bool:
-    """Return whether a container holds data, and more of it than can be looked through."""
+    """Return whether a value is a container with too many items to search."""
     base = next((base for base in _CONTAINERS if issubclass(type(value), base)), None)
     return base is not None and base.__len__(value) > MOST_ITEMS
 
 
 class _Reach:
-    """One way through what a function reaches, by code that is the user's.
+    """Iterates over the objects that a function reaches through user code.
 
-    Of the user's own modules, classes and instances only what such code names counts: an object
-    with a pool is no function that uses it.
+    An attribute of a user's module, class or instance counts only if user code names it: a
+    function that reaches an object with a pool does not necessarily use the pool.
 
     Args:
         func: where to begin.
@@ -154,7 +158,7 @@ class _Reach:
 
     def __init__(self, func: Callable[..., Any]) -> None:
         self._todo: deque[Any] = deque()
-        self._seen: dict[int, object] = {}  # kept alive, so that no id is used twice
+        self._seen: dict[int, object] = {}  # keeps objects alive, so that no id is reused
         self._names: set[str] = set()
         self._holders: list[dict[str, Any]] = []
         self._meet(func)
@@ -175,13 +179,13 @@ class _Reach:
             self._todo.append(value)
 
     def _ask(self) -> None:
-        """Meet what the names used so far stand for in what was met so far."""
+        """Add those attributes of the holders found so far that code found so far names."""
         for holder in self._holders:
             for name in self._names & holder.keys():
                 self._meet(holder[name])
 
     def _follow(self, value: Any) -> None:
-        """Meet what a value leads to."""
+        """Add the objects that a value refers to."""
         kind = type(value)
         if kind is types.FunctionType:
             self._function(value)
@@ -196,7 +200,7 @@ class _Reach:
             self._meet(kind)
             self._holders.append(_held(value))
         elif kind is threading.Condition:
-            self._meet(value._lock)  # those who wait for it hold locks of their own
+            self._meet(value._lock)  # not the locks of its waiters, which are always held
         elif kind not in (types.FrameType, types.CodeType) and not _is_large(value):
             for inner in gc.get_referents(value):
                 self._meet(inner)

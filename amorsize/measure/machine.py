@@ -1,7 +1,7 @@
 """What this machine lets the process use: CPUs, memory, start method.
 
-All of it is read from the operating system's own files, cheaply enough to be asked before each
-decision, and returned as a frozen value. ``root`` lets a test put a made-up tree in their place.
+The figures come from files of the operating system. Reading them is cheap enough to be done before
+each decision. Results are frozen values. ``root`` lets a test supply its own tree of files.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ __all__ = [
     "waiting_programs",
 ]
 
-# Windows waits for at most 63 handles at once; a Pool there hangs above 61 workers.
+# Windows can wait for at most 63 handles at once, so a Pool hangs above 61 workers there.
 WINDOWS_MOST_WORKERS = 61
 
-# Quotas and memory change slowly, and reading them takes about 90 us: a hit must not pay that.
+# Quotas and memory change slowly. Reading them takes about 90 us, which a cache hit must not pay.
 REFRESH_SECONDS = 5.0
 
 
@@ -48,11 +48,12 @@ class Machine(NamedTuple):
     """The part of the machine this process may use.
 
     Attributes:
-        cpus: usable CPUs: affinity, cgroup quota rounded up and ``PYTHON_CPU_COUNT`` counted.
+        cpus: usable CPUs: the least of the affinity mask, the cgroup quota rounded up,
+            ``PYTHON_CPU_COUNT`` and, on Windows, ``WINDOWS_MOST_WORKERS``.
         cores: physical cores among the CPUs of the affinity mask; a hint, at least 1.
-        memory_bytes: memory the process may have in all: the machine's, or its cgroup's limit.
-        reason: what limited ``cpus``, for people.
-        memory_reason: what limited ``memory_bytes``, for people.
+        memory_bytes: total memory the process may have: the machine's, or its cgroup's limit.
+        reason: what limited ``cpus``, as text for the user.
+        memory_reason: what limited ``memory_bytes``, as text for the user.
     """
 
     cpus: int
@@ -70,7 +71,7 @@ class Machine(NamedTuple):
 
 
 def this_machine() -> Machine:
-    """Return the machine as it is now, at most a few seconds old."""
+    """Return the current machine, at most ``REFRESH_SECONDS`` old."""
     global _last, _last_at
     now = time.monotonic()
     affinity = _affinity()
@@ -91,13 +92,13 @@ def usable_cpus() -> int:
 
 
 def waiting_programs(root: str = "/") -> int:
-    """Return how many threads of all programs run or wait for a CPU now, but for this one.
+    """Return how many threads on the machine, besides this one, run or wait for a CPU now.
 
-    0 where the system does not tell. The fourth figure of proc_loadavg(5); the averages before it
-    are of minutes, and most calls are over sooner. It takes 15 us.
+    Returns 0 where this is not known. It is the fourth figure of proc_loadavg(5): the averages
+    before it cover minutes, and most calls end sooner. Reading it takes 15 us.
 
     Args:
-        root: folder that stands for ``/``.
+        root: folder that replaces ``/``.
     """
     figures = _read(f"{root}/proc/loadavg").split()
     running = figures[3].partition("/")[0] if len(figures) > 3 else ""
@@ -108,7 +109,7 @@ def read_machine(root: str = "/") -> Machine:
     """Read what this process may use.
 
     Args:
-        root: folder that stands for ``/``; a test gives its own ``proc`` and ``sys`` below it.
+        root: folder that replaces ``/``; a test puts its own ``proc`` and ``sys`` below it.
     """
     groups = _read(f"{root}/proc/self/cgroup")
     cpus, reason = _count_cpus(root, groups)
@@ -140,7 +141,7 @@ def fresh_resident_bytes() -> int:
     text = _read("/proc/self/statm")
     if text:
         return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    import psutil  # only where there is no /proc
+    import psutil  # only on systems without /proc
 
     return int(psutil.Process().memory_info().rss)
 
@@ -168,10 +169,10 @@ def _count_cpus(root: str, groups: str) -> tuple[int, str]:
 
 
 def _physical_cores(root: str) -> int:
-    """Count physical cores among the usable CPUs, as Linux publishes them."""
+    """Count the physical cores among the usable CPUs."""
     topology = f"{root}/sys/devices/system/cpu"
     usable = _affinity()
-    if _read(f"{topology}/smt/active") == "0":  # one file instead of one for each CPU
+    if _read(f"{topology}/smt/active") == "0":  # one file instead of one per CPU
         return len(usable)
     siblings = {_read(f"{topology}/cpu{cpu}/topology/thread_siblings_list") for cpu in usable}
     siblings.discard("")
@@ -179,7 +180,7 @@ def _physical_cores(root: str) -> int:
         return len(siblings)
     if sys.platform == "linux":
         return len(usable)
-    import psutil  # elsewhere only psutil knows; it may still say None (some ARM machines)
+    import psutil  # not on Linux; on some ARM machines it returns None
 
     return psutil.cpu_count(logical=False) or len(usable)
 
@@ -190,9 +191,8 @@ def _physical_cores(root: str) -> int:
 def _cgroup_folders(root: str, groups: str, controller: str) -> tuple[str, list[str]]:
     """Return ("v1" or "v2", folders from this process's own group up to the root of the mount).
 
-    A limit anywhere along the path binds, so all of them count. In a container the path in
-    ``/proc/self/cgroup`` may name folders of the host that are not mounted; those do not exist and
-    are passed over by the readers.
+    A limit in any folder on the path applies, so all folders are returned. In a container,
+    ``/proc/self/cgroup`` may name folders of the host that are not mounted; readers skip them.
     """
     unified = ""
     for line in groups.splitlines():
@@ -219,7 +219,7 @@ def _ancestors(mount: str, path: str) -> list[str]:
 
 
 def _cgroup_quota(root: str, groups: str) -> float | None:
-    """Return the tightest CPU quota along the path, in CPUs; None when there is none."""
+    """Return the smallest CPU quota on the path, in CPUs; None if there is none."""
     version, folders = _cgroup_folders(root, groups, "cpu")
     quotas = []
     for folder in folders:
@@ -237,11 +237,11 @@ def _cgroup_quota(root: str, groups: str) -> float | None:
 
 
 def _memory_limit(root: str, groups: str) -> tuple[int, str]:
-    """Return all the memory this process may have, in bytes, and what says so."""
+    """Return the total memory this process may have, in bytes, and what limits it."""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     else:
-        import psutil  # only where the C library does not say
+        import psutil  # only where sysconf does not have it
 
         total = psutil.virtual_memory().total
     limits = [(limit, "a cgroup limit") for _, limit in _memory_groups(root, groups)]
@@ -249,13 +249,13 @@ def _memory_limit(root: str, groups: str) -> tuple[int, str]:
 
 
 def free_memory(root: str = "/") -> int:
-    """Return the memory this process may still take, in bytes.
+    """Return the memory this process may still allocate, in bytes.
 
-    It is the machine's available memory, or what the tightest cgroup leaves; page cache that the
-    kernel would give back does not count as used.
+    It is the least of the machine's available memory and of what each cgroup limit leaves. Page
+    cache that the kernel can reclaim does not count as used.
 
     Args:
-        root: folder that stands for ``/``; a test gives its own ``proc`` and ``sys`` below it.
+        root: folder that replaces ``/``; a test puts its own ``proc`` and ``sys`` below it.
     """
     free = _available(root)
     groups = _read(f"{root}/proc/self/cgroup")
@@ -269,9 +269,9 @@ def free_memory(root: str = "/") -> int:
 
 
 def most_children() -> int | None:
-    """Return how many workers the limit of open files leaves room for, None for no limit.
+    """Return how many workers the limit on open files allows, None for no limit.
 
-    A started process takes two descriptors; half of what there may be is left to everybody else.
+    A started process takes two file descriptors. Half of the limit is left for other uses.
     """
     try:
         import resource  # not on Windows
@@ -282,12 +282,12 @@ def most_children() -> int | None:
 
 
 def oom_kills(root: str = "/") -> int:
-    """Return how many processes the kernel has killed so far for want of memory, as far as told.
+    """Return how many processes the kernel has killed so far because memory ran out.
 
-    Counted are those of the machine and of this process's own control groups.
+    It adds the counts of the machine and of this process's own control group, where known.
 
     Args:
-        root: folder that stands for ``/``; a test gives its own ``proc`` and ``sys`` below it.
+        root: folder that replaces ``/``; a test puts its own ``proc`` and ``sys`` below it.
     """
     texts = [_read(f"{root}/proc/vmstat")]
     version, folders = _cgroup_folders(root, _read(f"{root}/proc/self/cgroup"), "memory")
@@ -301,7 +301,7 @@ def _available(root: str) -> int:
     for line in _read(f"{root}/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    import psutil  # only where there is no /proc
+    import psutil  # only on systems without /proc
 
     return int(psutil.virtual_memory().available)
 
@@ -319,7 +319,7 @@ def _memory_groups(root: str, groups: str) -> list[tuple[str, int]]:
 
 
 def _inactive_file(folder: str) -> int:
-    """Return the page cache the kernel would give back first, in bytes."""
+    """Return the page cache that the kernel would reclaim first, in bytes."""
     for line in _read(f"{folder}/memory.stat").splitlines():
         name, _, value = line.partition(" ")
         if name in ("inactive_file", "total_inactive_file"):
@@ -341,13 +341,13 @@ def default_start_method() -> str:
 
 
 def _platform_default() -> str:
-    """Return what multiprocessing takes here where the program chooses nothing."""
+    """Return the start method that multiprocessing uses here by default."""
     if sys.platform != "linux":
         return "spawn"
     return "fork" if sys.version_info < (3, 14) else "forkserver"
 
 
-# The reason that always wins.
+# The reason given when the caller passed ``mp_context``.
 ASKED = "asked for"
 
 
@@ -356,13 +356,13 @@ def choose_start_method(
 ) -> tuple[str, str]:
     """Return (start method, why), without importing multiprocessing.
 
-    On Linux it is fork where that is safe, whatever the interpreter's default: a forked worker has
-    the caller's state for nothing, and takes 2 ms where a fresh one takes 40. A start method that
-    the program has set is kept.
+    On Linux the choice is fork where fork is safe, whatever the interpreter's default. A forked
+    worker has the caller's state without any transfer, and starts in 2 ms where a fresh interpreter
+    takes 40. A start method that the program has set is kept.
 
     Args:
-        asked: the ``mp_context`` option. What a caller asks for always wins.
-        about_to: whether workers are about to be started, or this is for a plan only.
+        asked: the ``mp_context`` option, which always wins.
+        about_to: whether workers are started next; False for a plan only.
     """
     if isinstance(asked, str):
         return asked, ASKED
@@ -380,11 +380,11 @@ def choose_start_method(
 
 
 def _read(path: str) -> str:
-    """Return the text of a small file without its trailing newline, "" when it cannot be read.
+    """Return the text of a small file, stripped; "" if it cannot be read.
 
-    A text file object takes three times as long, and the first look at the machine is half of what
-    the first decision of a process costs. A bare descriptor would stay open if a signal's handler
-    raised before it is noted anywhere.
+    ``open`` in text mode takes three times as long, and reading the machine is half the cost of a
+    process's first decision. ``os.open`` is not used because its file descriptor would leak if a
+    signal handler raised before the descriptor is stored.
     """
     try:
         with FileIO(path) as file:

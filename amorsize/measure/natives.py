@@ -1,8 +1,8 @@
-"""Whose threads a process has: those that no Python code started, and the libraries they run.
+"""Which libraries own the threads that no Python code started.
 
-The system lists the threads of a process, and where each one's stack is, but not what started it.
-That stands on the stack itself: the outermost return address that does not lead into the C library
-leads into the library whose thread it is. Linux only, on x86-64 and aarch64.
+The system lists the threads of a process and their stack pointers, but not what started them. The
+stack itself shows it: the outermost return address outside the C library leads into the library
+that owns the thread. Linux only, on x86-64 and aarch64.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from .system import PROCESSOR, Region, memory_regions, read_file
 
 __all__ = ["native_threads", "thread_ids", "thread_owners"]
 
-# Threads that Python started run its own code first; a program may be linked with it.
+# The owner of a thread whose outermost frame is in the interpreter: its executable or libpython.
 PYTHON = "python"
 
-# What a thread's own code is called by, whoever it belongs to.
+# Files whose code calls the first function of any thread, so they do not show its owner.
 _NEUTRAL = ("libc.", "libc-", "libpthread", "ld-linux", "libstdc++", "libgcc_s", "libm.", "[vdso]")
 
-# Of a stack: as much as the frames of a thread that waits take (seen: 0.3 to 4 kB), and as much of
-# the upper end as what stands above the frames takes (thread-local data; seen: up to 20 kB).
+# How much of a stack to read: for a waiting thread, enough for its frames (seen: 0.3 to 4 kB); for
+# a running one, enough of the upper end to get below the thread-local data (seen: up to 20 kB).
 _FRAMES_BYTES = 16_384
 _TOP_BYTES = 65_536
 
 
 def thread_ids() -> frozenset[int]:
-    """Return the system's numbers of all threads of this process; none where it does not tell."""
+    """Return the system's numbers of all threads of this process; empty where not known."""
     try:
         return frozenset(map(int, os.listdir("/proc/self/task")))
     except OSError:
@@ -38,22 +38,22 @@ def thread_ids() -> frozenset[int]:
 
 
 def native_threads(python: set[int]) -> frozenset[int]:
-    """Return the threads that are none of Python's.
+    """Return the threads of this process that are not Python threads.
 
     Args:
-        python: the system's numbers of the threads that are.
+        python: the system's numbers of the Python threads.
     """
     return thread_ids() - python
 
 
 def thread_owners(tids: frozenset[int]) -> set[str]:
-    """Return the libraries that some threads belong to, by the names of their files.
+    """Return the file names of the libraries that own some threads.
 
     Args:
         tids: the system's numbers of the threads.
 
     Returns:
-        The names; "python" for Python's own, "" where it cannot be found out.
+        The names; "python" for the interpreter, "" for an unknown owner.
     """
     try:
         with FileIO("/proc/self/mem") as memory:
@@ -66,8 +66,8 @@ class _Stacks:
     """The stacks of this process.
 
     Args:
-        memory: descriptor of ``/proc/self/mem``.
-        regions: what its memory consists of, in order.
+        memory: file descriptor of ``/proc/self/mem``.
+        regions: the regions of its memory, in order of address.
     """
 
     def __init__(self, memory: int, regions: list[Region]) -> None:
@@ -88,13 +88,13 @@ class _Stacks:
             claimed.add(region.start)
             found.add(self._owner(pointer, min(region.end, pointer + _FRAMES_BYTES)))
         if running:
-            # Which stack is that of a thread that runs is not told: it is one of the others.
+            # The system hides the stack pointer of a running thread: try all unclaimed stacks.
             others = [region for region in self._thread_stacks() if region.start not in claimed]
             found |= {self._owner(max(r.start, r.end - _TOP_BYTES), r.end) for r in others}
         return found
 
     def _thread_stacks(self) -> list[Region]:
-        """Return the regions that look like stacks of threads: a page that must not be touched."""
+        """Return the regions that look like thread stacks: unnamed, just above a guard page."""
         return [
             region
             for guard, region in itertools.pairwise(self._regions)
@@ -105,7 +105,7 @@ class _Stacks:
         ]
 
     def _owner(self, low: int, high: int) -> str:
-        """Return the library of the outermost frame between two addresses."""
+        """Return the owner of the outermost frame between two addresses, "" if there is none."""
         size = (high - low) // 8 * 8
         try:
             data = os.pread(self._memory, size, low)
@@ -138,14 +138,14 @@ class _Stacks:
         if PROCESSOR == "aarch64":
             (code,) = unpack("<I", before[4:])
             return bool(code & 0xFC000000 == 0x94000000 or code & 0xFFFFFC1F == 0xD63F0000)
-        # call rel32; or call through a register or memory, of two to seven bytes.
+        # Either call rel32, or a call of two to seven bytes through a register or memory.
         return before[3] == 0xE8 or any(
             before[place] == 0xFF and before[place + 1] >> 3 & 7 == 2 for place in range(1, 7)
         )
 
 
 def _stack_pointer(tid: int) -> int | None:
-    """Return where the stack of a thread that waits in the kernel stands, None while it runs."""
+    """Return the stack pointer of a thread that waits in the kernel, None for a running thread."""
     try:
         fields = read_file(f"/proc/self/task/{tid}/syscall").split()
     except OSError:

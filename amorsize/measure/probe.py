@@ -1,4 +1,4 @@
-"""Measuring the first items while they do real work. Bookkeeping only: it runs nothing itself."""
+"""Timing the first items of a call while they do real work. This module runs no items itself."""
 
 from __future__ import annotations
 
@@ -44,36 +44,38 @@ __all__ = [
     "with_queue",
 ]
 
-# A block is at most this many times the one before, so that a sudden change of cost among
-# thousands of tiny items is met after a few of them ...
+# A block has at most this many times the items of the block before. So a sudden change of cost
+# among thousands of tiny items is seen after a few of them.
 GROWTH = 4
-# ... or this many while it is expected to be over at once, since timing a block takes 3 us ...
+# The same while all items so far took less than SHORTEST_BLOCK_SECONDS: timing a block takes 3 us.
 FIRST_GROWTH = 16
-# ... and no longer than what was run so far, but at least this ...
+# A block is expected to take at most as long as all blocks before, but may always take this long.
 SHORTEST_BLOCK_SECONDS = 40e-6
+# For an input of unknown length, at most this share of the time of all blocks before.
 UNKNOWN_GROWTH = 0.3
-# ... and at most this, so that a long serial run looks up often enough.
+# And at most this, so that a long serial loop reconsiders its plan often enough.
 LONGEST_BLOCK_SECONDS = 0.05
-# Blocks expected to be shorter than this are timed by the wall clock alone, longer ones also by
-# what this thread waited in run queues. The length of the first one is not known.
+# A block expected to be shorter than SHORT_BLOCK_SECONDS is timed by the wall clock alone. From
+# there on the CPU time is read too, and from LONG_BLOCK_SECONDS on this thread's run queue time.
+# The length of the first block is unknown.
 SHORT_BLOCK_SECONDS = 50e-6
 LONG_BLOCK_SECONDS = 0.001
 UNKNOWN_BLOCK_SECONDS = SHORT_BLOCK_SECONDS
-# Once a block has looked like waiting, those that are longer than this are measured in full, which
-# takes 20 us (November 2026, two-core machine).
+# Once a block has looked like waiting, blocks from this length on are measured in full, which takes
+# 20 us (November 2026, two-core machine).
 DOUBTED_BLOCK_SECONDS = 0.0002
-# A block that used this share of its time computed.
+# A block that used at least this share of its wall time was computing.
 COMPUTING_SHARE = 0.9
-# What computes beside others gets its share of the CPUs. A block that got less than so much of that
-# share was not waiting for a CPU. Pulled out of the air.
+# Beside other programs a computing block gets about its fair share of the CPUs. A block that got
+# less than this part of its fair share was not waiting for a CPU. A guess.
 STARVED = 0.25
-# Waiting is believed after so many seconds that used no more than such a share of a CPU: an item
-# that waits for a network is longer and uses less. Both are pulled out of the air.
+# Waiting is proved by PROOF_SECONDS of blocks that used at most IDLE_SHARE of a CPU. An item that
+# waits for a network takes longer and uses less. Both are guesses.
 PROOF_SECONDS = 0.002
 IDLE_SHARE = 0.2
 
-# What is known of the CPU time of a block: nothing, since not all was measured; or as much as could
-# be measured here, beside other programs; or all of it, on a machine with CPUs to spare.
+# What is known of a block's CPU time. UNKNOWN: not all of it was measured. CLAIMED: it was measured
+# as well as possible, for example beside other programs. PROVED: it was measured completely.
 UNKNOWN, CLAIMED, PROVED = range(3)
 
 
@@ -83,10 +85,9 @@ class Block(NamedTuple):
     Attributes:
         items: number of items, 1 or more.
         seconds: wall time.
-        cpu_seconds: CPU time of the process and of its children, and what they waited in run
-            queues.
-        proof: what is known of that: ``UNKNOWN``, ``CLAIMED`` or ``PROVED``.
-        children: CPU time of children that are still there, a part of it.
+        cpu_seconds: CPU time and run queue time of the process and of its children.
+        proof: what is known of ``cpu_seconds``: ``UNKNOWN``, ``CLAIMED`` or ``PROVED``.
+        children: the part of ``cpu_seconds`` that living children used.
     """
 
     items: int
@@ -97,12 +98,12 @@ class Block(NamedTuple):
 
 
 class Tally:
-    """Running sums over blocks of items, wherever they ran; a long run must not keep them all.
+    """Running sums over blocks of items, wherever they ran; a long run must not keep all blocks.
 
     Attributes:
         items, seconds: sums over all blocks.
         cpu_seconds, known_seconds: CPU and wall time of the blocks whose CPU time is known.
-        claimed_seconds: wall time of those of which it is not proved.
+        claimed_seconds: wall time of the blocks whose CPU time is only claimed.
         least, most: item time of the fastest and the slowest block, s.
     """
 
@@ -128,7 +129,7 @@ class Tally:
         self._squares = 0.0
 
     def add(self, block: Block) -> None:
-        """Book one block."""
+        """Add one block."""
         each = max(block.seconds / block.items, 1e-9)
         self.items += block.items
         self.seconds += block.seconds
@@ -154,12 +155,12 @@ class Tally:
 
     @property
     def cpu_share(self) -> float:
-        """CPU time over wall time; what is not known counts as computing."""
+        """CPU time over wall time; unknown time counts as computing."""
         return self.cpu_seconds / self.known_seconds if self.known_seconds else 1.0
 
     @property
     def waits(self) -> bool:
-        """Whether it is proved that items wait for something that is no CPU."""
+        """Whether it is proved that items wait for something other than a CPU."""
         proved = self.known_seconds - self.claimed_seconds
         long_enough = proved >= max(PROOF_SECONDS, self.known_seconds / 2)
         return long_enough and self.cpu_share <= IDLE_SHARE
@@ -168,8 +169,8 @@ class Tally:
     def spread(self) -> float:
         """Standard deviation of item times, s, as far as blocks show it.
 
-        The deviation inside a block cannot be seen, so this is exact for blocks of one item and a
-        lower bound for longer ones.
+        The deviation inside a block is not measured. So this value is exact for blocks of one item
+        and a lower bound for larger blocks.
         """
         if not self.items:
             return 0.0
@@ -181,13 +182,13 @@ class Probe:
     """What was measured of the items that ran in the calling process.
 
     Attributes:
-        tally: of all blocks.
-        rest: of all but the first, which may have paid for imports.
-        first: the first block, None before it.
+        tally: sums over all blocks.
+        rest: sums over all blocks but the first, whose time may include imports.
+        first: the first block, None before there is one.
         last_size: number of items in the last block.
-        idle: whether the last block looked like nothing but waiting.
-        doubted: whether a block has looked like waiting: the next ones are measured in full.
-        helped: whether children that are still there work for the function.
+        idle: whether the last block looked like waiting only.
+        doubted: whether a block has looked like waiting; later blocks are then measured in full.
+        helped: whether living children work for the function.
     """
 
     __slots__ = (
@@ -217,11 +218,11 @@ class Probe:
 
     @property
     def seconds(self) -> float:
-        """Wall time of all of them, s."""
+        """Wall time of all items measured, s."""
         return self.tally.seconds
 
     def add(self, block: Block) -> None:
-        """Book one block."""
+        """Add one block."""
         if self.first is None:
             self.first = block
         else:
@@ -233,7 +234,7 @@ class Probe:
         self.tally.add(block)
 
     def watch(self, items: int) -> Stopwatch:
-        """Return a running stopwatch for the next block of so many items."""
+        """Return a running stopwatch for the next block, which has this many items."""
         expected = items * self.mean if self.first is not None else None
         return Stopwatch(expected, self._helpers if self.doubted else None)
 
@@ -241,7 +242,7 @@ class Probe:
         """Return the number of items to time next, 1 or more."""
         if self.first is None:
             return 1
-        # Of unknown length, every item more that runs here may be one too many.
+        # With an unknown length, each further item that runs here may be one too many.
         spent = self.seconds if remaining is not None else self.seconds * UNKNOWN_GROWTH
         span = min(max(spent, SHORTEST_BLOCK_SECONDS), LONGEST_BLOCK_SECONDS)
         fitting = ceil(span / max(self.mean, 1e-9))
@@ -251,9 +252,10 @@ class Probe:
 
     @property
     def usual(self) -> Tally:
-        """Of the blocks that stand for those to come.
+        """Sums over the blocks that represent the blocks to come.
 
-        The first block, which may pay for imports, is left out once it is a small part.
+        The time of the first block may include imports. It is left out once it has less than half
+        of the items.
         """
         first = self.first
         if first is not None and first.items < self.tally.items / 2:
@@ -262,7 +264,7 @@ class Probe:
 
     @property
     def mean(self) -> float:
-        """Mean time of an item of the usual blocks, s."""
+        """Mean item time of the usual blocks, s."""
         usual = self.usual
         return usual.seconds / max(1, usual.items)
 
@@ -270,13 +272,14 @@ class Probe:
 def profile_of(
     tally: Tally, mean: float, *, memory_bytes: int = 0, travel: Profile | None = None
 ) -> Profile:
-    """Return what was measured as a profile.
+    """Return the measurements as a profile.
 
     Args:
         tally: what was measured, at least one item.
         mean: the item time to report, s.
-        memory_bytes: growth of the peak memory meanwhile.
-        travel: a profile whose sizes and pickling time to take over, and what was shown of waiting.
+        memory_bytes: growth of the peak memory while the items ran.
+        travel: a profile that has the sizes, the times to pickle and import, the contention, and
+            the number of waiting workers shown.
     """
     shown = travel.waiting_workers if travel else 0
     return Profile(
@@ -301,20 +304,20 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes,
 
 
 class Stopwatch:
-    """Times one block: wall and CPU.
+    """Measures the wall and CPU time of one block.
 
-    CPU time is that of the whole process, so that a function with threads inside shows a share
-    above 1, and of child processes, so that one that waits for a compiler is not taken for one that
-    waits for a network. The time in run queues counts as well: where other programs have the CPUs,
-    what computes must not look as if it waited. What only looks like waiting is ``UNKNOWN``, unless
-    the block was measured in full.
+    CPU time covers the whole process, so a function with threads inside shows a share above 1. It
+    also covers child processes, so waiting for a compiler is not taken for waiting for a network.
+    Run queue time counts as well: a computing function must not look like a waiting one while other
+    programs have the CPUs. A block that looks like waiting is ``UNKNOWN`` unless it was measured in
+    full.
 
     Args:
-        expected: how long the block is expected to take, s; None where that is not known. The CPU
-            clocks take 2 us, for which a short block is taken for computing instead; and asking
-            for the time in the run queue takes up to 8 us, which only longer blocks are worth.
-        helpers: knows the children; given, other threads, children and programs are measured as
-            well, where the block is long enough.
+        expected: expected length of the block, s; None if unknown. Reading the CPU clocks takes
+            2 us, so a short block counts as computing without a look. Reading the run queue time
+            takes up to 8 us, so it is read for long blocks only.
+        helpers: tells which children work for the function. If given, other threads, children and
+            programs are measured as well, for blocks that are long enough.
     """
 
     __slots__ = ("_before", "_cpu", "_expected", "_helpers", "_queued", "_wall")
@@ -332,7 +335,7 @@ class Stopwatch:
         self._wall = time.perf_counter()
 
     def block(self, items: int) -> Block:
-        """Return the block that ended now."""
+        """Return the block, which ends now."""
         wall = time.perf_counter() - self._wall
         if self._expected < SHORT_BLOCK_SECONDS:
             return Block(items, wall, wall)
@@ -351,15 +354,16 @@ class Stopwatch:
 
 
 def examined(block: Block, before: Surroundings, after: Surroundings, cpus: int) -> Block:
-    """Return a block with what its surroundings say of its CPU time.
+    """Return a block with its CPU time corrected by its surroundings.
 
-    Beside other programs a part of the waiting for a CPU is not seen: that of children and threads
-    that have ended. So what got a fair part of its share of the CPUs there counts as computing.
+    The run queue time of children and threads that have ended is not recorded anywhere. So beside
+    other programs a block counts as computing if it got at least the part ``STARVED`` of its fair
+    share of the CPUs.
 
     Args:
-        block: its time, and its CPU time without that of waiting for a CPU.
-        before: the surroundings at its beginning.
-        after: those at its end.
+        block: the block, its CPU time without run queue time.
+        before: the surroundings at its start.
+        after: the surroundings at its end.
         cpus: usable CPUs.
 
     >>> quiet, busy = Surroundings(0.0, {}, 1, True), Surroundings(0.0, {}, 99, True)
@@ -370,7 +374,7 @@ def examined(block: Block, before: Surroundings, after: Surroundings, cpus: int)
     """
     wall, cpu = block.seconds, block.cpu_seconds
     used = with_queue(cpu, after.queued - before.queued, wall)
-    runnable = max(before.runnable, after.runnable)  # this thread among them
+    runnable = max(before.runnable, after.runnable)  # including this thread
     if before.complete and after.complete and runnable <= max(1, cpus // 2):
         return block._replace(cpu_seconds=used)
     if cpu >= STARVED * wall * min(1.0, cpus / max(1, runnable)):
@@ -391,7 +395,7 @@ else:
     def peak_memory_bytes() -> int:
         """Return the largest resident memory so far, 0 where it is not known."""
         peak = getrusage(RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
-        # A process begins with the peak of the one that started it; its own is 5 us away.
+        # A process starts with the peak of its parent. Reading its own peak takes 5 us.
         return peak if peak > _inherited_peak else own_peak_bytes() or peak
 
     def _read_inherited_peak() -> int:
@@ -402,17 +406,17 @@ else:
 
 
 def pickling(values: list[Any], dumps: Callable[[Any], bytes]) -> tuple[float, float]:
-    """Return (bytes, seconds) that pickling one of ``values`` takes, pickled together.
+    """Return (bytes, seconds) for pickling one of ``values``; they are pickled together.
 
-    Large buffers are not copied just to measure that: an array's content is never pickled, only
-    moved, and bytes are copied into the pickle at memory speed.
+    Large buffers are not pickled for this. An array's content is moved without being pickled, and
+    bytes are copied into the pickle at memory speed.
 
     Args:
-        values: one value or a few of a kind.
-        dumps: what pickles.
+        values: one value or a few of the same kind.
+        dumps: the function that pickles.
 
     Raises:
-        Exception: whatever pickling them raises.
+        Exception: whatever pickling raises.
     """
     size = _buffer_size(values[-1])
     if size is not None:
@@ -422,7 +426,7 @@ def pickling(values: list[Any], dumps: Callable[[Any], bytes]) -> tuple[float, f
     begun = time.perf_counter()
     data = dumps(values)
     seconds = time.perf_counter() - begun
-    # Importing what pickles them (cloudpickle: 15 ms) is no pickling.
+    # If the call imported a module (cloudpickle takes 15 ms), measure again without the import.
     if len(sys.modules) != loaded:
         begun = time.perf_counter()
         data = dumps(values)
@@ -435,17 +439,17 @@ _LARGE_BUFFER = 1 << 16
 
 
 def _buffer_size(value: Any) -> float | None:
-    """Return the size of a large bytes-like object or array, None for anything else.
+    """Return the size of a large bytes object or array, None for anything else.
 
-    Only types that are known are asked: an attribute of any other object may run its code, and
-    raise anything.
+    Attributes are read from objects of known types only: on any other object they may run user
+    code, which may raise anything.
     """
     kind = type(value)
     if issubclass(kind, (bytes, bytearray)):
         size = (bytes if issubclass(kind, bytes) else bytearray).__len__(value)
     elif any((module_of(base), qualname(base)) in _ARRAYS for base in mro(kind)):
         try:
-            # Extension types have data types of their own, which need not say what they hold.
+            # The data types of pandas extension arrays may not say whether they hold objects.
             size = 0 if getattr(value.dtype, "hasobject", True) else int(value.nbytes)
         except Exception:  # noqa: BLE001 - a subclass of the user's may raise anything
             return None
@@ -454,5 +458,5 @@ def _buffer_size(value: Any) -> float | None:
     return float(size) if size >= _LARGE_BUFFER else None
 
 
-# Types whose content moves without being pickled; pandas 3 says that its classes live at the top.
+# Types whose content is moved without being pickled. In pandas 3 the module of Series is "pandas".
 _ARRAYS = {("numpy", "ndarray"), ("pandas", "Series"), ("pandas.core.series", "Series")}

@@ -1,4 +1,4 @@
-"""Reading what the system tells of itself and of its processes."""
+"""Reading the system's own files about itself and its processes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from ..tuples import NamedTuple
 
 __all__ = ["PROCESSOR", "Region", "count_threads", "memory_regions", "read_file"]
 
-# As ``platform.machine()`` says, which takes 2 ms to import; "" where that is asked otherwise.
+# The value of ``platform.machine()``, whose module takes 2 ms to import; "" without ``os.uname``.
 PROCESSOR: str = os.uname().machine if hasattr(os, "uname") else ""
 
 
 def read_file(path: str) -> bytes:
-    """Return the content of a file of the system's.
+    """Return the content of one of the system's files.
 
-    It is read past ``open()``, which a test of the user's may have replaced.
+    ``open()`` is not used because a user's test may have replaced it.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        OSError: there is none, or it may not be read.
+        OSError: the file is missing or cannot be read.
 
     >>> read_file("/dev/null")
     b''
@@ -32,7 +32,7 @@ def read_file(path: str) -> bytes:
 
 
 def count_threads() -> int:
-    """Return how many threads this process has, 0 where the system does not tell; takes 2 us."""
+    """Return how many threads this process has, 0 where this is not known; takes 2 us."""
     try:
         return os.stat("/proc/self/task").st_nlink - 2
     except OSError:
@@ -40,13 +40,13 @@ def count_threads() -> int:
 
 
 class Region(NamedTuple):
-    """A part of the memory of this process.
+    """A region of this process's memory.
 
     Attributes:
         start, end: its addresses.
-        access: what may be done with it, as "r-xp".
-        inode: number of the file that is mapped there, 0 for none.
-        path: name the file had when it was mapped, or what the system calls the part; "" for none.
+        access: its permissions, such as "r-xp".
+        inode: number of the file mapped there, 0 for none.
+        path: the file's name when it was mapped, or the system's name for the region; "" for none.
     """
 
     start: int
@@ -57,10 +57,10 @@ class Region(NamedTuple):
 
 
 def memory_regions() -> list[Region]:
-    """Return what the memory of this process consists of, in order.
+    """Return the regions of this process's memory, in order of address.
 
     Raises:
-        OSError: the system does not tell.
+        OSError: the system does not list them.
     """
     found = []
     for line in os.fsdecode(read_file("/proc/self/maps")).splitlines():

@@ -1,9 +1,9 @@
-"""What is used of the CPUs: by this process, by its threads and by its children, and beside it.
+"""CPU use of this process, its threads and its children, and of other programs.
 
-A function that waits is told from one that computes by the CPU time it does not take. That time may
-be taken elsewhere: by another thread, by a child that is alive or has ended; or it was wanted and
-not given, while other programs had the CPUs. So all of these are read. Linux has them under
-``/proc``; elsewhere the clocks of this process and of its ended children are all there is.
+A function that waits uses less CPU time than wall time. But a function that computes may look the
+same: another thread or a child, living or ended, may use the CPU time for it, or the function may
+be in a run queue while other programs have the CPUs. So all of these are read. Linux has them under
+``/proc``. Other systems only have the clocks of this process and of its ended children.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ __all__ = [
     "with_queue",
 ]
 
-# Of more threads or descendants not all are read: 4 us for each thread (November 2026, two-core
-# machine), twice for each block of items.
+# Limit on the threads and on the descendants' threads that are read. Each takes 4 us (November
+# 2026, two-core machine), twice for each block of items.
 MOST_READ = 64
-# What children do on their own is seen in this time: the kernel books it every 1 to 4 ms.
+# Long enough to see CPU time that children use on their own: the kernel updates it every 1 to 4 ms.
 REST_SECONDS = 0.02
-# One that has to write its last answer to the end uses less of it.
+# A child that only finishes its last answer uses a smaller share of REST_SECONDS.
 BUSY_SHARE = 0.1
-# Children that used so much of a block may have worked for it.
+# Children that used this share of a block's wall time may have worked for the function.
 HELPING_SHARE = 0.1
 
-# What computes waits for a CPU no longer than so many times what it computes: 40 programs on two
-# CPUs. Pulled out of the air.
+# A computing thread waits in run queues at most this many times its CPU time: 40 programs on two
+# CPUs. A guess.
 QUEUED_TIMES = 20
 
 try:
@@ -59,13 +59,13 @@ else:
 
 
 class Surroundings(NamedTuple):
-    """What is not this process's own CPU time, at one moment; two of them are compared.
+    """What counts besides this process's own CPU time, at one moment, to be compared with another.
 
     Attributes:
         queued: time that the threads of this process have waited in run queues, s.
-        children: CPU time that each living descendant has taken and waited for, s, by its pid.
-        runnable: threads of the whole machine that run or wait for a CPU now, this one among them.
-        complete: whether all of that could be read.
+        children: CPU and run queue time of each living descendant, s, by its pid.
+        runnable: threads of the whole machine that run or wait for a CPU now, including this one.
+        complete: whether all of these could be read.
     """
 
     queued: float
@@ -74,7 +74,7 @@ class Surroundings(NamedTuple):
     complete: bool
 
     def children_since(self, before: Surroundings, apart: frozenset[str]) -> float:
-        """Return what children have used since then, s, but for some."""
+        """Return the time children have used since ``before``, s, except the pids in ``apart``."""
         used = 0.0
         for child, seconds in self.children.items():
             if child not in apart:
@@ -83,7 +83,7 @@ class Surroundings(NamedTuple):
 
 
 def surroundings() -> Surroundings:
-    """Return what other threads, living children and other programs have used so far."""
+    """Return the current surroundings."""
     tasks = _tasks("self")
     children, read_all = _descendants(tasks)
     running = runnable()
@@ -95,20 +95,20 @@ def surroundings() -> Surroundings:
 class Helpers:
     """Tells children that work for a function from those that work for something else.
 
-    Whether they do is asked once they were busy while the function ran: those that are busy when it
-    does not run as well are not waited for by it.
+    The check is made once, after children were busy while the function ran. Children that are also
+    busy while the function does not run do not work for it.
     """
 
     def __init__(self) -> None:
-        self._apart: frozenset[str] | None = None  # pids of those that work for something else
+        self._apart: frozenset[str] | None = None  # pids of children that work for something else
 
     def seconds(self, before: Surroundings, after: Surroundings, wall: float) -> float:
-        """Return what children did for a block, s.
+        """Return the time children used for a block, s.
 
         Args:
-            before: the surroundings at its beginning.
-            after: those at its end, now.
-            wall: how long it took, s.
+            before: the surroundings at the block's start.
+            after: the surroundings at its end, which is now.
+            wall: the block's wall time, s.
         """
         used = after.children_since(before, self._apart or frozenset())
         if used >= HELPING_SHARE * wall and self._apart is None:
@@ -118,27 +118,27 @@ class Helpers:
 
 
 def busy_at_rest() -> frozenset[str]:
-    """Return the pids of descendants that use CPUs while this thread rests for a moment."""
-    time.sleep(REST_SECONDS / 2)  # what one was asked for may not be over yet
+    """Return the pids of descendants that use CPUs while this thread sleeps for a moment."""
+    time.sleep(REST_SECONDS / 2)  # a child may not have finished the function's last request
     before = surroundings().children
     waiting = {pid for pid in before if _wants_cpu(pid)}
     time.sleep(REST_SECONDS)
     after = surroundings().children
     busy = {pid for pid in after if after[pid] - before.get(pid, 0.0) > BUSY_SHARE * REST_SECONDS}
-    # On busy CPUs it may have waited for one all the time.
+    # On busy CPUs a child may have been in a run queue all the time.
     return frozenset(busy | {pid for pid in waiting if _wants_cpu(pid)})
 
 
 def cpu_seconds() -> float:
     """Return the CPU time of this process and its children, s.
 
-    Living descendants are counted with the time they waited for a CPU.
+    The run queue time of living descendants is included.
     """
     return own_cpu_seconds() + sum(_descendants(_tasks("self"))[0].values())
 
 
 def queued_seconds() -> float:
-    """Return how long the threads of this process have waited in run queues, s; 0 if unknown."""
+    """Return the run queue time of this process's threads, s; 0 where it is not known."""
     return sum(_schedstat("self", task)[1] for task in _tasks("self")[:MOST_READ])
 
 
@@ -148,7 +148,7 @@ def own_cpu_seconds() -> float:
 
 
 def own_queued_seconds() -> float:
-    """Return how long this thread has waited in a run queue, s; 0 where that is not known."""
+    """Return the run queue time of this thread, s; 0 where it is not known."""
     return _times(_read("/proc/thread-self/schedstat"))[1]
 
 
@@ -159,10 +159,10 @@ def own_peak_bytes() -> int:
 
 
 def with_queue(cpu: float, queued: float, wall: float) -> float:
-    """Return the CPU time taken or waited for, within the time that passed; all in s.
+    """Return the CPU time plus the run queue time that counts, limited by the wall time; all in s.
 
-    Whatever wakes up on a busy machine waits for a CPU, also to go back to sleep at once. So the
-    time in the run queue counts as far as the CPU time makes it likely.
+    On a busy machine a thread that wakes up waits for a CPU even if it only goes back to sleep. So
+    run queue time counts at most ``QUEUED_TIMES`` times the CPU time.
 
     >>> with_queue(1.0, 0.5, 2.0), with_queue(1.0, 3.0, 2.0), with_queue(4.0, 1.0, 2.0)
     (1.5, 2.0, 4.0)
@@ -179,7 +179,7 @@ def runnable() -> int:
 
 
 def _descendants(tasks: list[str]) -> tuple[dict[str, float], bool]:
-    """Return what each living descendant has used and waited for, s, and whether all was read."""
+    """Return each living descendant's CPU and run queue time, s, and whether all were read."""
     todo: list[tuple[str, str]] = [("self", task) for task in tasks[:MOST_READ]]
     used: dict[str, float] = {}
     read = 0
@@ -194,9 +194,9 @@ def _descendants(tasks: list[str]) -> tuple[dict[str, float], bool]:
 
 
 def _used_by(process: str, tasks: list[str]) -> float:
-    """Return what a process, its ended threads and its ended children have used and waited for, s.
+    """Return the CPU time of a process and its ended children, s, and its threads' run queue time.
 
-    Its living threads are known to the ns, the rest to a tick of the clock.
+    CPU time of living threads is exact to the ns, the rest to a clock tick.
     """
     alive = [_schedstat(process, task) for task in tasks]
     running, queued = sum(run for run, _ in alive), sum(queue for _, queue in alive)
@@ -211,7 +211,7 @@ def _wants_cpu(process: str) -> bool:
 
 
 def _status(process: str) -> list[bytes]:
-    """Return the fields of a process's stat from its state on, none if it has ended."""
+    """Return the fields of a process's stat from its state on, none if the process has ended."""
     return _read(f"/proc/{process}/stat").rpartition(b")")[2].split()
 
 
@@ -224,23 +224,24 @@ def _tasks(process: str) -> list[str]:
 
 
 def _schedstat(process: str, task: str) -> tuple[float, float]:
-    """Return (s on a CPU, s in a run queue) of one thread; zeros if it has ended."""
+    """Return (s on a CPU, s in a run queue) of one thread; zeros if the thread has ended."""
     return _times(_read(f"/proc/{process}/task/{task}/schedstat"))
 
 
 def _times(text: bytes) -> tuple[float, float]:
-    """Return the first two figures of the kernel's schedstat, which are ns, as s.
+    """Return the first two figures of a schedstat file, converted from ns to s.
 
-    Documentation/scheduler/sched-stats.rst describes them.
+    The kernel's Documentation/scheduler/sched-stats.rst describes them.
     """
     fields = text.split()
     return (int(fields[0]) / 1e9, int(fields[1]) / 1e9) if len(fields) > 1 else (0.0, 0.0)
 
 
 def _read(path: str) -> bytes:
-    """Return the content of a small file of the kernel's, b"" when it cannot be read.
+    """Return the content of a small kernel file, b"" if it cannot be read.
 
-    Left open, the file might be closed by the user's code, and its number be another file's.
+    The file is opened for each read. User code could close a file descriptor that is kept open, and
+    its number could then belong to another file.
     """
     try:
         file = os.open(path, os.O_RDONLY)
@@ -248,7 +249,7 @@ def _read(path: str) -> bytes:
         return b""
     try:
         return os.read(file, 1 << 14)
-    except OSError:  # the process has ended meanwhile
+    except OSError:  # the process has ended since
         return b""
     finally:
         os.close(file)
@@ -256,5 +257,5 @@ def _read(path: str) -> bytes:
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
-# A kernel built without CONFIG_PROC_CHILDREN has no such file.
+# False for a kernel built without CONFIG_PROC_CHILDREN.
 _LISTS_CHILDREN = os.path.exists("/proc/thread-self/children")

@@ -1,1 +1,1 @@
-"""What is remembered between calls and processes."""
+"""Records, kept between calls and processes."""

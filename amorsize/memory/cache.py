@@ -1,13 +1,13 @@
-"""Remembering: what is known of a function, from memory, from the folder, from the fleet.
+"""The cache: records of functions in memory, in the folder, and in a place shared by machines.
 
-A record is advice. It is validated when it is used, and every kind of trouble with it (unreadable,
-corrupt, out of range, full disk, read-only home) is a miss: logged once at WARNING on the
-``amorsize`` logger, never raised. Loading one can run no code.
+A record is advice. It is validated when it is used. Every kind of trouble with it (unreadable,
+corrupt, out of range, full disk, read-only home) is a miss: it is logged once at WARNING on the
+``amorsize`` logger, never raised. Loading a record cannot run code.
 
-Three levels: a dictionary shared by the threads of the process, the folder (``store``), and where
-``AMORSIZE_CACHE_URL`` says so a place shared by many machines (``remote``). What a run learned goes
-into the first at once. It is written to the others at once when the run was long enough to pay for
-the write, and otherwise when the interpreter exits.
+There are three levels: a dictionary shared by the threads of the process, the folder (``store``),
+and, if ``AMORSIZE_CACHE_URL`` is set, a place shared by many machines (``remote``). A new record
+goes into the dictionary at once. It goes to the other levels at once if the run was long enough to
+pay for the write, otherwise when the interpreter exits.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ TTL_SECONDS = 7 * 24 * 60 * 60
 
 # A write takes about 0.2 ms (temporary file, rename): a run of ten times that can afford it.
 WRITE_AT_ONCE_SECONDS = 0.002
-# A remembered profile is written again when it moved by more than this.
+# A record is written again when its profile has moved by more than this share.
 DRIFT = 0.25
-# The folder is kept within its limits at the exit, and after so many writes: it takes 3 ms.
+# The folder is trimmed to its limits at exit, and after this many writes. Trimming takes 3 ms.
 TIDY_AFTER_WRITES = 200
 
 MOST_REMEMBERED = 2_048  # keys in memory; a record takes about 1 kB
@@ -93,7 +93,7 @@ told_folder = store.told_folder
 
 
 def enabled() -> bool:
-    """Return whether the environment leaves the cache on (``AMORSIZE_CACHE=0`` turns it off)."""
+    """Return whether the cache is on (``AMORSIZE_CACHE=0`` turns it off)."""
     return os.environ.get("AMORSIZE_CACHE", "").strip().lower() not in ("0", "off", "no", "false")
 
 
@@ -105,14 +105,14 @@ def look_up(
     only_memory: bool = False,
     otherwise: Callable[[], str] | None = None,
 ) -> Record | None:
-    """Return the freshest record of a function and size that is valid here, None on a miss.
+    """Return the newest record of a function and size that is valid here, None on a miss.
 
     Args:
-        func: name of the function, its fingerprint.
+        func: name of the function: its fingerprint, or the digest of its code.
         items: number of items of the call.
-        environment: what the record must fit.
-        only_memory: leave the folder alone.
-        otherwise: gives another name it may be remembered under, where nothing is under the first.
+        environment: the environment that the record must fit.
+        only_memory: whether to look in memory only, not in the folder.
+        otherwise: returns a second name to look up, if there is nothing under ``func``.
     """
     size = size_bucket(items)
     known = _known_of(func, size, environment, only_memory=only_memory)
@@ -135,7 +135,7 @@ def look_up(
 def _known_of(
     func: str, size: str, environment: Environment, *, only_memory: bool
 ) -> _Known | None:
-    """Return what is remembered under a name, None for nothing."""
+    """Return the records under a name, None when there are none."""
     told = store.told_folder()
     slot = (told, func, size)
     known = _memory.get(slot)
@@ -149,7 +149,7 @@ def _known_of(
     known = _Known()
     _load_all(known, told, func, size, environment)
     if not known.records:
-        return None  # not kept as a miss: another process may write the record meanwhile
+        return None  # the miss is not kept: another process may write the record later
     _put(_memory, slot, known)
     return known
 
@@ -159,17 +159,17 @@ def _age(record: Record) -> float:
 
 
 def note_contradiction() -> None:
-    """Count a record that was found and did not fit what the run showed."""
+    """Count a hit as a miss, because the run contradicted the record."""
     _counts["hit"] -= 1
     _counts["contradicted by the run"] += 1
 
 
 def remember(record: Record, *, run_seconds: float, stable: bool) -> None:
-    """Keep a record, in memory at once, and in the folder as soon as that is worth it.
+    """Keep a record in memory at once, and write it to the folder when that pays.
 
     Args:
-        record: what to keep.
-        run_seconds: how long the run took that taught it.
+        record: the record.
+        run_seconds: duration of the run that it comes from.
         stable: False keeps it in this process (see ``Fingerprint.stable``).
     """
     told = store.told_folder()
@@ -178,7 +178,7 @@ def remember(record: Record, *, run_seconds: float, stable: bool) -> None:
     if known is None:
         known = _Known()
         _put(_memory, slot, known)
-    # Replaced, not changed: another thread may be looking at it.
+    # Replaced, not changed: another thread may be reading the dictionary.
     known.records = {**known.records, record.time: record}
     if not stable:
         return
@@ -194,9 +194,9 @@ def remember(record: Record, *, run_seconds: float, stable: bool) -> None:
 
 
 def load_costs() -> tuple[Costs, float] | None:
-    """Return what was learned of this machine, and how long ago, s.
+    """Return the learned costs of this machine and their age, s.
 
-    None when nothing was, or it cannot be read.
+    None when there are none, or they cannot be read.
     """
     place = _place(store.told_folder())
     found = _read(place, costs_name(this_machine()), costs_from_bytes, "damaged")
@@ -204,7 +204,7 @@ def load_costs() -> tuple[Costs, float] | None:
 
 
 def save_costs(costs: Costs) -> None:
-    """Keep what was learned of this machine for other processes."""
+    """Write the learned costs of this machine for other processes."""
     name = costs_name(this_machine())
     try:
         store.write(_place(store.told_folder()), name, costs_to_bytes(costs, time.time()))
@@ -212,28 +212,29 @@ def save_costs(costs: Costs) -> None:
         _warn("write", f"cannot write {name}: {error}")
 
 
-# Managing it --------------------------------------------------------------------------------
+# Managing the cache -------------------------------------------------------------------------
 
 
 def get_cache_dir() -> Path:
-    """Return the folder the records are kept in; it may not exist yet.
+    """Return the folder of the records; it may not exist yet.
 
     It is ``amorsize/optimization_cache`` in the user's cache folder, or the folder that the
-    environment variable ``AMORSIZE_CACHE_DIR`` names. Where neither can be determined (no home, no
-    working directory), it is a folder of the user's own among the temporary files.
+    environment variable ``AMORSIZE_CACHE_DIR`` names. If that cannot be determined (no home, no
+    working directory), it is the user's own folder among the temporary files.
 
     Returns:
         An absolute path.
     """
-    from pathlib import Path  # 4 ms, which no hit needs
+    from pathlib import Path  # takes 4 ms, and a hit does not need it
 
     return Path(_place(store.told_folder()))
 
 
 def clear_cache() -> int:
-    """Forget everything that was learned, on disk, in this process and in others that run.
+    """Remove all records and learned costs from the folder, and forget the records in memory.
 
-    What is shared through ``AMORSIZE_CACHE_URL`` stays: it belongs to others as well.
+    Other running processes forget their records, too. Records shared through
+    ``AMORSIZE_CACHE_URL`` stay, because they belong to others as well.
 
     Returns:
         The number of records removed from the folder.
@@ -248,7 +249,7 @@ def clear_cache() -> int:
 
 
 def prune_expired_cache(ttl_seconds: float = TTL_SECONDS) -> int:
-    """Remove records that are too old, and files that are no readable record.
+    """Remove records that are too old, and records that cannot be read.
 
     Args:
         ttl_seconds: age in seconds from which a record is removed.
@@ -274,17 +275,17 @@ def prune_expired_cache(ttl_seconds: float = TTL_SECONDS) -> int:
 
 
 class CacheStats(NamedTuple):
-    """What the cache holds, and how it served this process.
+    """The content of the cache, and its hits and misses in this process.
 
     Attributes:
-        folder: where the records are.
-        enabled: whether they are used (``AMORSIZE_CACHE``).
+        folder: the folder of the records.
+        enabled: whether the cache is on (``AMORSIZE_CACHE``).
         entries: number of records in the folder.
-        bytes: their size.
-        oldest_seconds, newest_seconds: ages of the records written longest ago and last, 0 when
-            there are none.
-        hits: look-ups of this process that found advice that held.
-        misses: the others, by reason.
+        bytes: size of the records.
+        oldest_seconds, newest_seconds: ages of the oldest and of the newest record, 0 when there
+            are none.
+        hits: look-ups of this process that found a record which the run did not contradict.
+        misses: all other look-ups of this process, by reason.
     """
 
     folder: str
@@ -298,7 +299,7 @@ class CacheStats(NamedTuple):
 
 
 def cache_stats() -> CacheStats:
-    """Return what the cache holds, and how it served this process."""
+    """Return the content of the cache, and its hits and misses in this process."""
     place, now = _place(store.told_folder()), time.time()
     files = list(_records(place))
     records = [record for record in (_load(place, entry.name) for entry in files) if record]
@@ -316,14 +317,14 @@ def cache_stats() -> CacheStats:
 
 
 def check_cache(fix: bool = False) -> list[str]:
-    """Look for everything in the folder that is not as it should be.
+    """Check every file in the folder.
 
     Args:
-        fix: whether to remove what is wrong of the library's own files. What somebody else put
-            into the folder is told and left alone.
+        fix: whether to remove damaged files of the library. Files that somebody else put into the
+            folder are reported, but never removed.
 
     Returns:
-        A line for each trouble; none when all is well.
+        A line for each problem; none when all is well.
     """
     place, troubles = _place(store.told_folder()), []
     try:
@@ -363,7 +364,7 @@ def _trouble(place: str, entry: store.Entry) -> str:
 
 
 def _look_into(name: str, data: bytes | None) -> str:
-    if data is None:  # somebody was quicker
+    if data is None:  # another process has removed it
         return ""
     if is_costs_name(name):
         costs_from_bytes(data)
@@ -373,7 +374,7 @@ def _look_into(name: str, data: bytes | None) -> str:
 
 
 def export_cache(path: str | os.PathLike[str]) -> int:
-    """Write all valid records to one JSON file, to be baked into an image or handed on.
+    """Write all valid records to one JSON file, for an image or for other users.
 
     Args:
         path: the file to write.
@@ -397,17 +398,17 @@ def export_cache(path: str | os.PathLike[str]) -> int:
 
 
 def import_cache(path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
-    """Take over records that ``export_cache`` wrote, here or elsewhere.
+    """Import records that ``export_cache`` wrote, here or elsewhere.
 
-    They are validated like any other. Those from another kind of machine are taken as a first
-    guess, until the first real run has confirmed or replaced them.
+    They are validated like any other record. A record from another kind of machine is a first
+    guess, until the first real run confirms or replaces it.
 
     Args:
         path: the file to read.
-        overwrite: whether they replace records of the same key; otherwise those stay.
+        overwrite: whether imported records replace valid records of the same key.
 
     Returns:
-        The number of records taken over.
+        The number of records imported.
 
     Raises:
         OSError: the file cannot be read.
@@ -442,7 +443,7 @@ def import_cache(path: str | os.PathLike[str], *, overwrite: bool = False) -> in
 
 
 def _as_guess(record: Record, here: Environment) -> Record:
-    """Return a record from elsewhere as it counts here."""
+    """Return a record from elsewhere, as a guess if it comes from another kind of machine."""
     if here.accepts(record.environment):
         return record
     return record._replace(environment=here, guess=True)
@@ -450,16 +451,17 @@ def _as_guess(record: Record, here: Environment) -> Record:
 
 # In memory ----------------------------------------------------------------------------------
 
-# Slots are kept apart by what AMORSIZE_CACHE_DIR says: finding the real folder takes longer.
-_Slot = tuple[str, str, str]  # told folder, fingerprint, size bucket
+# Slots are keyed by the value of AMORSIZE_CACHE_DIR: finding the real folder takes longer.
+_Slot = tuple[str, str, str]  # configured folder, fingerprint, size bucket
 
 
 class _Known:
-    """What is in memory of one function at one size.
+    """The records in memory of one function at one size.
 
     Attributes:
-        records: by time bucket.
-        paths: of those that are in the folder, too: they count as long as they are there.
+        records: the records, by time bucket.
+        paths: files of the records that are also in the folder; the records are dropped when one of
+            these files is gone.
     """
 
     __slots__ = ("paths", "records")
@@ -470,15 +472,15 @@ class _Known:
 
 
 _memory: dict[_Slot, _Known] = {}
-_pending: dict[tuple[str, str], Record] = {}  # by told folder and key: to be written at exit
-_written: dict[tuple[str, str], Record] = {}  # by told folder and key: as last written
+_pending: dict[tuple[str, str], Record] = {}  # by configured folder and key: to write at exit
+_written: dict[tuple[str, str], Record] = {}  # by configured folder and key: as last written
 _counts: Counter[str] = Counter()
 _places: dict[str, str] = {}
 _writes = [0]
 
 
 def _place(told: str) -> str:
-    """Return the folder a told one is; an absolute one is always the same."""
+    """Return the real path of a configured folder; keep it if no chdir can change it."""
     place = _places.get(told)
     if place is None:
         try:
@@ -493,7 +495,7 @@ def _place(told: str) -> str:
 
 
 def _put(table: dict[Any, Any], key: object, value: object) -> None:
-    """Keep a value, and drop the oldest where there are too many."""
+    """Store a value; drop the oldest values if there are too many."""
     if key not in table:
         make_room(table, MOST_REMEMBERED)
     table[key] = value
@@ -505,7 +507,7 @@ def _fresh(record: Record, now: float, ttl: float | None = None) -> bool:
 
 
 def _ttl() -> float:
-    """Return how long records live, s: a week, or what ``AMORSIZE_CACHE_TTL`` said at first."""
+    """Return how long records live, s: a week, or ``AMORSIZE_CACHE_TTL`` as first read."""
     if not _ttls:
         _ttls.append(_told_ttl(os.environ.get("AMORSIZE_CACHE_TTL", "")))
     return _ttls[0]
@@ -533,22 +535,22 @@ def _drifted(old: Record, new: Record) -> bool:
 
 
 def _is_news(old: Record, new: Record) -> bool:
-    """Return whether a record is worth telling other machines again.
+    """Return whether a record is worth publishing to other machines again.
 
-    To them it is a first guess, and what comes and goes with the load here is no news.
+    Other machines use it as a first guess, so changes that come and go with the load are ignored.
     """
     before, after = old.profile.item_seconds, new.profile.item_seconds
     return (
         abs(after - before) > DRIFT * before
         or old.environment != new.environment
         or old.guess != new.guess
-        # Also one from the future, which counts for nothing as long as it is there.
+        # Every half day; at once if the old record is from the future, since that is ignored.
         or not 0 <= new.updated - old.updated <= TTL_SECONDS / 14
     )
 
 
 def _flush() -> None:
-    """Write what short runs learned."""
+    """Write the records of short runs."""
     pending = dict(_pending)
     _pending.clear()
     for (told, _), record in pending.items():
@@ -562,11 +564,11 @@ def _at_exit() -> None:
 
 
 atexit.register(_at_exit)
-# Earlier, because from Python 3.12 on no thread can be started any more when that is called, and
-# without one nothing limits how long the shared place may take.
-with suppress(AttributeError, RuntimeError):  # it is not public; and the interpreter may be ending
+# Flushed earlier as well: from Python 3.12 on, no thread can be started once atexit functions run,
+# and without a thread nothing limits the time that the shared place takes.
+with suppress(AttributeError, RuntimeError):  # not public; and the interpreter may be shutting down
     threading._register_atexit(_flush)  # type: ignore[attr-defined]
-# A forked child shares none of the parent's duty to write.
+# A forked child must not write the pending records of its parent.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pending.clear)
 
@@ -595,7 +597,7 @@ def _costs_files(place: str) -> Iterator[store.Entry]:
 
 
 def _load_all(known: _Known, told: str, func: str, size: str, here: Environment) -> None:
-    """Take in the records of a function and size; those of the fleet if there are none here."""
+    """Load the records of a function and size, or the shared ones if the folder has none."""
     place = _place(told)
     keys = {record_key(func, size, bucket): bucket for bucket in TIMES}
     for key, bucket in keys.items():
@@ -631,14 +633,14 @@ def _shared(keys: list[str]) -> Iterator[Record]:
 
 
 def _load(place: str, name: str) -> Record | None:
-    """Read one record; None when there is none or it is not to be trusted."""
+    """Read one record; None when there is none or it is not valid."""
     return _read(place, name, from_bytes, "not a record")
 
 
 def _read(
     place: str, name: str, parse: Callable[[bytes], _Content], otherwise: str
 ) -> _Content | None:
-    """Read one file; None when there is none or it is not to be trusted."""
+    """Read one file; None when there is none or it is not valid."""
     try:
         data = store.read(place, name)
         return None if data is None else parse(data)
@@ -678,7 +680,7 @@ def _tidy(told: str) -> None:
         store.limit(_place(told), _ttl(), _RULES)
     except OSError as error:
         _warn("limit", f"cannot keep the folder within its limits: {error}")
-    with suppress(OSError):  # what this process cannot remove in time, another will
+    with suppress(OSError):  # another process will remove the rest
         remote.tidy(_ttl(), _RULES)
 
 
@@ -691,13 +693,13 @@ def _remove(place: str, name: str) -> int:
 
 
 def _warn(kind: str, message: str, remedy: str = "going on without it") -> None:
-    """Log trouble with the cache, each kind of it once."""
+    """Log a problem with the cache, each kind once."""
     if kind in _warned:
         return
     _warned.add(kind)
     try:
-        import logging  # 3 ms, and only trouble needs it
-    except OSError:  # no file can be opened, not even that one
+        import logging  # takes 3 ms, and only a problem needs it
+    except OSError:  # no file can be opened, not even the module's
         return
     logging.getLogger("amorsize").warning("cache: %s; %s", message, remedy)
 

@@ -1,9 +1,9 @@
-"""Under which name a function is remembered: by all that it uses, or by its code alone.
+"""The name of a function's record: its fingerprint, or a digest of its code alone.
 
-Its fingerprint is the better name, as long as it stays. That of a function that changes what it
-reaches (a counter, a dictionary of results, a generator) is another one after each call: where the
-end of a call finds another than its look-up did, the function goes by its code from there on. A
-later process finds that record where it finds none under the fingerprint.
+The fingerprint is the better name, as long as it stays the same. A function that changes values it
+uses (a counter, a dictionary of results, a generator) has another fingerprint after each call. If
+the fingerprint at the end of a call differs from that at the look-up, the function is named by its
+code from then on. A later process finds that record if it finds none under the fingerprint.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Name", "forget_names", "is_settled", "meet", "name_of", "name_of_code"]
 
-MOST_KEPT = 2_048  # codes, as many as records in memory
+MOST_KEPT = 2_048  # code objects, as many as records in memory
 
 
 class Name(NamedTuple):
-    """What a function is remembered under.
+    """The name of a function's record.
 
     Attributes:
         digest: 16 hexadecimal digits.
-        stable: whether another process gives it the same name.
-        coarse: whether it is the code's alone.
+        stable: whether another process gives the function the same name.
+        coarse: whether it is a digest of the code alone.
     """
 
     digest: str
@@ -40,12 +40,12 @@ class Name(NamedTuple):
     coarse: bool
 
 
-_changing: dict[Hashable, None] = {}  # codes of functions that change what they reach
-_met: dict[Hashable, None] = {}  # codes of functions whose calls were over before any look-up
+_changing: dict[Hashable, None] = {}  # code of functions that change values they use
+_met: dict[Hashable, None] = {}  # code of functions whose calls ended before a look-up
 
 
 def name_of(func: Callable[..., Any]) -> Name:
-    """Return the name of a function, as it is now."""
+    """Return the present name of a function."""
     if _changing and _code_of(func) in _changing:
         return Name(coarse_digest(func), stable=True, coarse=True)
     found = fingerprint(func)
@@ -53,14 +53,14 @@ def name_of(func: Callable[..., Any]) -> Name:
 
 
 def name_of_code(func: Callable[..., Any]) -> Name:
-    """Return the name of a function that changes what it reaches; ``name_of`` will know."""
+    """Name a function by its code from now on, as ``name_of`` then does; return the name."""
     make_room(_changing, MOST_KEPT)
     _changing[_code_of(func)] = None
     return name_of(func)
 
 
 def meet(func: Callable[..., Any]) -> bool:
-    """Return whether a function of this code was met before; from here on it was."""
+    """Return whether a function with this code was met before, and note that it was met."""
     code = _code_of(func)
     if code in _met:
         return True
@@ -70,20 +70,20 @@ def meet(func: Callable[..., Any]) -> bool:
 
 
 def is_settled(func: Callable[..., Any]) -> bool:
-    """Return whether the fingerprint of ``func``, asked for just now, covers nothing mutable."""
+    """Return whether the fingerprint of ``func``, taken just before, covers nothing mutable."""
     if isinstance(func, types.BuiltinFunctionType):
         return isinstance(func.__self__, types.ModuleType)
     return is_known(func) or isinstance(func, type)
 
 
 def forget_names() -> None:
-    """Know nothing of any function."""
+    """Forget all functions."""
     _changing.clear()
     _met.clear()
 
 
 def _code_of(func: Any) -> Hashable:
-    """Return what stays the same of a function, whatever it reaches."""
+    """Return the part of a function that stays the same when values that it uses change."""
     while isinstance(func, partial):
         func = func.func
     inner = func.__func__ if isinstance(func, types.MethodType) else func

@@ -1,8 +1,8 @@
-"""A record: what is remembered of one function at one size, as a value and as bytes.
+"""A record: the measurements of one function at one size, as a value and as bytes.
 
-Reading believes nothing: every field's type and range is checked, and a checksum over the rest
-tells a damaged file. The checksum is no seal: whoever can write the folder can write a record, so
-a record is only ever advice, and loading it can run no code.
+Reading checks the type and range of every field, and a checksum that detects a damaged file. The
+checksum does not detect a forged one: whoever can write to the folder can write a record. So a
+record is only advice, and loading it cannot run code.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TIMES = tuple(name for name, _ in TIME_BUCKETS)
 
 
 class Environment(NamedTuple):
-    """Where a record was measured, as far as its advice depends on it.
+    """The conditions of a measurement that its advice depends on.
 
     Attributes:
         cores: physical cores.
@@ -76,18 +76,19 @@ class Environment(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is remembered of one function at one size.
+    """The measurements of one function at one size.
 
     Attributes:
-        func: fingerprint, 16 hexadecimal digits.
-        size: size bucket of the data it was measured with.
-        items: exact number of items then.
-        profile: what was measured.
-        executor, n_jobs, chunksize: the plan that was made of it.
-        environment: where it was measured.
-        updated: when, in seconds since the epoch.
+        func: fingerprint or digest of the code, 16 hexadecimal digits.
+        size: size bucket of the data.
+        items: exact number of items of the data.
+        profile: the measurements.
+        executor, n_jobs, chunksize: the plan that was made from them.
+        environment: the environment they were made in.
+        updated: when they were made, in seconds since the epoch.
         guess: whether it comes from another kind of machine and no run here has confirmed it.
-        by_pickle: whether pickle can carry the results, as far as seen: pools have nothing else.
+        by_pickle: whether plain pickle can serialize the results, as far as known; a pool has
+            nothing else.
     """
 
     func: str
@@ -109,7 +110,7 @@ class Record(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The contract's key."""
+        """The key of the record: name, size and time bucket, and format."""
         return record_key(self.func, self.size, self.time)
 
 
@@ -123,7 +124,7 @@ def record_key(func: str, size: str, time_: str) -> str:
 
 
 def file_name(key: str) -> str:
-    """Return the file of a key; a colon is not allowed in names on Windows.
+    """Return the file name of a key, without colons, which Windows does not allow.
 
     >>> file_name(record_key("00112233445566aa", "small", "fast"))
     'func-00112233445566aa_size-small_time-fast_v-5.json'
@@ -132,9 +133,9 @@ def file_name(key: str) -> str:
 
 
 def is_record_name(name: str) -> bool:
-    """Return whether a file of this name is a record, of this format or another.
+    """Return whether a file name is that of a record, of this format or another.
 
-    Only what has such a name is ever removed: the folder may be one the user keeps more in.
+    The library removes only files with names of its own: the user may keep others in the folder.
 
     >>> is_record_name("func-00112233445566aa_size-small_time-very_slow_v-1.json")
     True
@@ -156,7 +157,7 @@ def is_record_name(name: str) -> bool:
 
 
 def is_leftover(name: str) -> bool:
-    """Return whether a file of this name is what a writer of a record renames at its end.
+    """Return whether a file name is that of a temporary file, which its writer renames at the end.
 
     >>> is_leftover("func-00112233445566aa_size-small_time-fast_v-1.json.77-0a1b2c3d4e5f.tmp")
     True
@@ -175,7 +176,7 @@ def is_leftover(name: str) -> bool:
 
 
 def _is_digest(text: str) -> bool:
-    # Without a regular expression: compiling one takes 0.1 ms, a fifth of a first hit.
+    # No regular expression: compiling one takes 0.1 ms, a fifth of a first hit.
     return len(text) == 16 and set(text) <= _HEX
 
 
@@ -184,7 +185,7 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def environment_of(machine: Machine, method: str) -> Environment:
-    """Return the environment records made now belong to."""
+    """Return the environment of records made now."""
     return Environment(machine.cores, machine.cpus, method, _PYTHON, machine.memory_bytes)
 
 
@@ -195,7 +196,7 @@ _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def to_data(record: Record) -> dict[str, Any]:
-    """Return a record as what JSON can hold."""
+    """Return a record as data for JSON."""
     return {
         "format": FORMAT,
         "key": record.key,
@@ -214,13 +215,13 @@ def from_bytes(data: bytes) -> Record:
     """Return the record in a file's bytes.
 
     Raises:
-        ValueError: they are no record of this format, or damaged.
+        ValueError: the bytes are not a record of this format, or damaged.
     """
     return from_data(_unsealed(data))
 
 
 def _sealed(content: dict[str, Any]) -> bytes:
-    json = load("json")  # 1 ms, and only a process that writes or finds a record needs it
+    json = load("json")  # takes 1 ms; only a process that writes or finds a record needs it
 
     body: bytes = json.dumps(content).encode()[:-1]
     return body + _seal(body)
@@ -232,7 +233,7 @@ def _unsealed(data: bytes) -> Any:
         raise ValueError("its checksum is wrong")
     json = load("json")
 
-    # Text, not bytes: json would look for their encoding first.
+    # Decoded, because json would first detect the encoding of bytes.
     return json.loads(body.decode() + "}")
 
 
@@ -243,8 +244,9 @@ def _seal(body: bytes) -> bytes:
     return _MARK + digest_of(body).encode() + b'"}'
 
 
-# The range that each number is believed in; anything beyond is a damaged or hostile record. Nothing
-# is measured below a nanosecond (``probe.Tally``), and what forecasts divide by must not be less.
+# The valid range of each number; anything else is a damaged or hostile record. No item time is
+# measured below a nanosecond (``probe.Tally``), and forecasts divide by item times, so a record
+# must not have a smaller one.
 _RANGES = {
     "item_seconds": (1e-9, 1e7),
     "spread": (0, 1e8),
@@ -269,10 +271,10 @@ _RANGES = {
 
 
 def from_data(data: Any) -> Record:
-    """Return the record that decoded JSON holds, having checked every field's type and range.
+    """Return the record in decoded JSON, after a check of the type and range of every field.
 
     Raises:
-        ValueError: it holds none.
+        ValueError: the data is not a valid record.
     """
     try:
         return _checked(data)
@@ -319,16 +321,16 @@ def _number(data: dict[str, Any], name: str, kind: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int if kind == "int" else (int, float)):
         raise TypeError(f"{name}={value!r} is not a number")
     least, most = _RANGES[name]
-    if not least <= value <= most:  # false for NaN, too
+    if not least <= value <= most:  # NaN fails here, too
         raise ValueError(f"{name}={value!r} is out of range")
     return value if kind == "int" else float(value)
 
 
-# What the machine charges ---------------------------------------------------------------------
+# Costs of the machine -----------------------------------------------------------------------
 
 
 def costs_name(machine: Machine) -> str:
-    """Return the file of what was learned of a machine.
+    """Return the file name of the learned costs of a machine.
 
     >>> costs_name(Machine(cpus=2, cores=2, memory_bytes=10**9, reason=""))[:20]
     'costs_cores-2_cpus-2'
@@ -337,7 +339,7 @@ def costs_name(machine: Machine) -> str:
 
 
 def is_costs_name(name: str) -> bool:
-    """Return whether a file of this name holds what was learned of a machine."""
+    """Return whether a file name is that of the learned costs of a machine."""
     parts = name.removesuffix(_SUFFIX).split("_")
     starts = ("costs", "cores-", "cpus-", "py-", "v-")
     return (
@@ -349,11 +351,11 @@ def is_costs_name(name: str) -> bool:
 
 
 def costs_to_bytes(costs: Costs, updated: float) -> bytes:
-    """Return what was learned of a machine as sealed JSON.
+    """Return the learned costs of a machine as JSON with a checksum.
 
     Args:
-        costs: what was learned.
-        updated: when, in seconds since the epoch.
+        costs: the costs.
+        updated: when they were learned, in seconds since the epoch.
     """
     data = {"updated": updated, **costs._asdict()}
     for method in _START_METHODS:
@@ -362,10 +364,10 @@ def costs_to_bytes(costs: Costs, updated: float) -> bytes:
 
 
 def costs_from_bytes(data: bytes) -> tuple[Costs, float]:
-    """Return what was learned of a machine, every number checked, and when that was.
+    """Return the learned costs of a machine, every number checked, and when they were learned.
 
     Raises:
-        ValueError: the bytes hold none of this format, or are damaged.
+        ValueError: the bytes are not costs of this format, or damaged.
     """
     content = _unsealed(data)
     try:

@@ -1,10 +1,10 @@
-"""The second level: records shared by a fleet, behind the local files.
+"""The third level of the cache: a place for records that many machines share.
 
 Short-lived containers start with an empty folder. ``AMORSIZE_CACHE_URL`` names a place they share:
-``redis://host:port/0`` (extra ``redis``) or ``file:///shared/folder``. It is asked on a local miss
-only, never on a hit's way, with one short limit of time for the whole exchange; and after a failure
-not at all for a while. What it answers is not believed before it is checked, and what is said of
-its failures names neither a password nor anything else of the URL that could hold one.
+``redis://host:port/0`` (extra ``redis``) or ``file:///shared/folder``. It is read on a local miss
+only, so it never delays a hit. One short time limit covers the whole exchange. After a failure the
+place is not used for a while. Its answers are checked before use. Messages about its failures
+contain neither a password nor any other part of the URL that could contain one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         """A place that keeps bytes by name.
 
         Attributes:
-            local: whether a call of it may take as long as it likes where no thread can be started.
+            local: whether its calls may run without a time limit where no thread can be started.
         """
 
         local: bool
@@ -41,23 +41,25 @@ if TYPE_CHECKING:
 
 __all__ = ["fetch", "publish", "tidy"]
 
-# A round trip within a data centre takes less than 1 ms; who has to wait longer had better measure.
+# A round trip within a data centre takes less than 1 ms. Rather than wait longer than this, a call
+# measures its items.
 LIMIT_SECONDS = 0.1
-# Listing and removing takes 3 ms here for 1,000 files, and a network's file system some more.
+# Listing and removing 1,000 files takes 3 ms on a local disk, and longer on a network file system.
 TIDY_LIMIT_SECONDS = 0.5
-# How long a place that failed is left alone: at first, and at most.
+# How long a place is not used after a failure: at first, and at most.
 COOL_SECONDS = 5.0
 MOST_COOL_SECONDS = 300.0
-# Records are dropped when they are a week old; no server takes an expiry that is not finite.
+# The longest expiry given to a server, since none takes an unlimited one. By default records are
+# dropped when they are a week old.
 MOST_KEPT_SECONDS = 366 * 24 * 3600
 
 
 class _RefusedError(Exception):
-    """What is wrong with a place, in words of this module, which hold nothing of the URL."""
+    """What is wrong with a place, in a message of this module without any part of the URL."""
 
 
 class _Circuit:
-    """A level, and whether it is to be asked."""
+    """A level, and whether it may be used."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -66,10 +68,10 @@ class _Circuit:
         self.cool = COOL_SECONDS
 
     def ask(self, call: Callable[[Level], Any], limit: float = LIMIT_SECONDS) -> Any:
-        """Return what a call of the level gives; None where it fails or is left alone.
+        """Return the result of a call of the level; None while the level is not used.
 
         Raises:
-            OSError: it failed; it will be left alone for a while.
+            OSError: the call failed; the level will not be used for a while.
         """
         if time.monotonic() < self.left_alone_until:
             return None
@@ -78,13 +80,13 @@ class _Circuit:
         except Exception as error:  # noqa: BLE001 - a client's package may raise anything
             self.left_alone_until = time.monotonic() + self.cool
             self.cool = min(2 * self.cool, MOST_COOL_SECONDS)
-            # Not "from error": its text may hold the password.
+            # Not "from error": its text may contain the password.
             raise OSError(f"{_without_secrets(self.url)}: {_why(error)}") from None
         self.cool = COOL_SECONDS
         return found
 
     def _ask(self, call: Callable[[Level], Any], limit: float) -> Any:
-        # Before the clock runs: this may load the client's package, but asks no network.
+        # Outside the time limit: this may load the client's package, but uses no network.
         level = self.level = self.level or _open(self.url)
         try:
             return _within(limit, lambda: call(level), or_here=level.local)
@@ -98,10 +100,10 @@ _circuits: dict[str, _Circuit] = {}
 
 
 def fetch(names: list[str]) -> list[bytes]:
-    """Return the contents of those names that the shared place has.
+    """Return the contents of the named files that the shared place has.
 
     Raises:
-        OSError: it failed; it will be left alone for a while.
+        OSError: the place failed; it will not be used for a while.
     """
     circuit = _circuit()
     found = circuit.ask(lambda level: level.get(names)) if circuit is not None else None
@@ -109,10 +111,10 @@ def fetch(names: list[str]) -> list[bytes]:
 
 
 def publish(name: str, data: bytes, seconds: float) -> None:
-    """Put something into the shared place, for so many seconds.
+    """Put a file into the shared place, for a number of seconds.
 
     Raises:
-        OSError: it failed; it will be left alone for a while.
+        OSError: the place failed; it will not be used for a while.
     """
     circuit = _circuit()
     if circuit is not None:
@@ -120,14 +122,14 @@ def publish(name: str, data: bytes, seconds: float) -> None:
 
 
 def tidy(seconds: float, rules: store.Rules) -> None:
-    """Keep the shared place within the limits of a local folder.
+    """Trim the shared place to the limits of a local folder.
 
     Args:
-        seconds: age from which a file is of no use.
+        seconds: age from which a file is removed.
         rules: which files are the library's.
 
     Raises:
-        OSError: it failed; it will be left alone for a while.
+        OSError: the place failed; it will not be used for a while.
     """
     circuit = _circuit()
     if circuit is not None:
@@ -146,7 +148,7 @@ def _circuit() -> _Circuit | None:
 def _open(url: str) -> Level:
     scheme, _, rest = url.partition("://")
     if scheme == "file":
-        from urllib.parse import unquote  # 3 ms
+        from urllib.parse import unquote  # takes 3 ms
 
         return _Folder(unquote(rest))
     if scheme in ("redis", "rediss", "unix"):
@@ -169,12 +171,12 @@ class _Folder:
         try:
             store.write(self._place, name, data, shared=True)
         except PermissionError:
-            # In a folder like /tmp another user's record cannot be replaced, and is as good.
+            # In a folder like /tmp another user's record cannot be replaced. It is as good.
             if not store.exists(os.path.join(self._place, name)):
                 raise
 
     def tidy(self, seconds: float, rules: store.Rules) -> None:
-        with suppress(PermissionError):  # the same: its owner will
+        with suppress(PermissionError):  # another user's file, which its owner will remove
             store.limit(self._place, seconds, rules)
 
     def abandon(self) -> None:
@@ -211,11 +213,11 @@ class _Redis:
         self._client.set(self._key(name), data, ex=kept)
 
     def tidy(self, seconds: float, rules: store.Rules) -> None:
-        """Do nothing: the server drops what has expired."""
+        """Do nothing: the server drops expired records."""
 
     def abandon(self) -> None:
-        """Close the connections, so that a thread that still reads from one ends."""
-        with suppress(Exception):  # they are given up anyhow
+        """Close the connections, so that a thread ends that still reads from one."""
+        with suppress(Exception):  # they are not used again
             self._client.connection_pool.disconnect(inuse_connections=True)
 
     @staticmethod
@@ -224,7 +226,7 @@ class _Redis:
 
 
 def _as_bytes(data: object) -> bytes | None:
-    """Return an answer as bytes: text comes where the URL asks for ``decode_responses``."""
+    """Return an answer as bytes; it is text if the URL sets ``decode_responses``."""
     if isinstance(data, str):
         return data.encode()
     if data is None or isinstance(data, bytes):
@@ -233,20 +235,20 @@ def _as_bytes(data: object) -> bytes | None:
 
 
 def _within(seconds: float, call: Callable[[], Any], *, or_here: bool) -> Any:
-    """Return what a call gives within so many seconds; a file system may hang without end.
+    """Return the result of a call, within a time limit, since a file system may hang for ever.
 
-    A limit of each read or write alone would not do: a server that drips a byte at a time keeps
-    within that for ever, and looking up its name has no limit at all.
+    A limit for each read or write is not enough: a server that sends one byte at a time never
+    exceeds it, and resolving its host name has no limit at all.
 
     Args:
-        seconds: how long to wait.
-        call: what to call, in a thread.
-        or_here: whether to call it in this thread where none can be started (from Python 3.12 on
-            while the interpreter ends); None is returned otherwise.
+        seconds: the time limit.
+        call: the function to call in a thread.
+        or_here: whether to call it in the current thread if no thread can be started (from Python
+            3.12 on while the interpreter shuts down). If not, None is returned then.
 
     Raises:
-        TimeoutError: it took longer.
-        Exception: whatever it raises.
+        TimeoutError: the call took longer.
+        Exception: any exception that the call raises.
     """
     box: list[Any] = []
 
@@ -270,13 +272,13 @@ def _within(seconds: float, call: Callable[[], Any], *, or_here: bool) -> Any:
     return value
 
 
-# What is said of a failure ------------------------------------------------------------------
+# Messages about failures --------------------------------------------------------------------
 
 
 def _why(error: BaseException) -> str:
-    """Return why a place failed, without the text of others' exceptions.
+    """Return why a place failed, without the text of exceptions from other packages.
 
-    That may quote the URL: "Port could not be cast to integer value as 'secret'".
+    Such a text may quote the URL: "Port could not be cast to integer value as 'secret'".
     """
     if isinstance(error, _RefusedError):
         return str(error)
@@ -292,7 +294,7 @@ def _why(error: BaseException) -> str:
 
 
 def _without_secrets(url: str) -> str:
-    """Return what of a URL may be shown: scheme, host and port, or the folder.
+    """Return the part of a URL that may be shown: scheme, host and port, or the folder.
 
     >>> _without_secrets("redis://:secret@db.example:6379/0?password=secret")
     'redis://db.example:6379'
@@ -307,7 +309,7 @@ def _without_secrets(url: str) -> str:
     plain, query, options = rest.replace("#", "?").partition("?")
     if scheme == "file":
         return f"file://{plain}" if plain.startswith("/") else "file://"
-    if scheme == "unix" or (query and "@" in options):  # where its password ends cannot be known
+    if scheme == "unix" or (query and "@" in options):  # the end of its password is not known
         return f"{scheme}://"
     host, _, port = plain.rpartition("@")[2].partition("/")[0].partition(":")
     is_port = port.isdecimal() and int(port) < 1 << 16

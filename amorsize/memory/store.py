@@ -1,7 +1,7 @@
 """The folder of records: small files, written whole or not at all, never trusted.
 
-Every function here raises OSError for what the operating system refuses; ``cache`` turns that into
-a miss and a warning.
+Every function here raises OSError if the operating system refuses something; ``cache`` turns that
+into a miss and a warning.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = [
     "write",
 ]
 
-LARGEST_BYTES = 1 << 16  # a record takes 1 kB; more is not one
+LARGEST_BYTES = 1 << 16  # a record takes 1 kB; a larger file is not a record
 MOST_FILES = 1_000
 MOST_BYTES = 10_000_000
-# The time of use is kept to the hour: noting it takes longer than looking.
+# The time of last use is written at most once an hour: writing it takes longer than reading it.
 USED_LATELY = 3_600
 # A temporary file this old belongs to a writer that was killed.
 STALE_SECONDS = 600
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
     """A file of the folder.
 
     Attributes:
-        name: without the folder.
+        name: file name without the folder.
         size: bytes.
         used: when it was last used, in seconds since the epoch.
         regular: whether it is a plain file (not a link, pipe or folder).
@@ -56,11 +56,11 @@ class Entry(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """Which files of a folder are the library's, told by their names.
+    """Which files of a folder are the library's, by their names.
 
     Attributes:
-        is_ours: whether a file is one that is kept here.
-        is_leftover: whether it is one that a killed writer left.
+        is_ours: returns whether a file belongs to the library.
+        is_leftover: returns whether a file is a writer's temporary file.
     """
 
     is_ours: Callable[[str], bool]
@@ -68,15 +68,15 @@ class Rules(NamedTuple):
 
 
 def age(when: float, now: float) -> float:
-    """Return the age of a file, s; one from the future was written by a clock that was wrong.
+    """Return the age of a file, s; a file from the future counts as old as it is ahead.
 
-    How wrong is not known: it counts as old as it is ahead, so that it goes like any other.
+    It was written with a wrong clock. Counted so, it is removed in time like any other file.
     """
     return abs(now - when)
 
 
 def told_folder() -> str:
-    """Return what the environment says of the folder's place, "" for nothing."""
+    """Return the folder that ``AMORSIZE_CACHE_DIR`` configures, "" for none."""
     return os.environ.get("AMORSIZE_CACHE_DIR", "")
 
 
@@ -84,11 +84,11 @@ def folder(told: str | None = None) -> str:
     """Return the folder that ``told`` (by default the environment) names; it may not exist.
 
     Args:
-        told: what the environment says of it, "" for the user's own cache folder.
+        told: the configured folder, "" for the user's own cache folder.
 
     Raises:
-        OSError: it cannot be determined: the user has no home, or the folder is relative and the
-            working directory is not there.
+        OSError: the folder cannot be determined: the user has no home, or the path is relative and
+            the working directory does not exist.
     """
     told = told_folder() if told is None else told
     if told:
@@ -102,19 +102,19 @@ _default_folder: list[str] = []
 
 
 def _users_folder() -> str:
-    user_cache_dir = load("platformdirs").user_cache_dir  # 10 ms, and only the first time
+    user_cache_dir = load("platformdirs").user_cache_dir  # takes 10 ms, and only the first time
 
     try:
         found: str = user_cache_dir("amorsize", appauthor=False)
-    except RuntimeError as error:  # neither HOME nor an entry among the system's users
+    except RuntimeError as error:  # neither HOME nor an entry in the user database
         raise FileNotFoundError(str(error)) from error
-    if not os.path.isabs(found):  # as HOME is; it would be another folder after each chdir
+    if not os.path.isabs(found):  # if HOME is relative; each chdir would change it
         raise FileNotFoundError(f"{found!r} is not an absolute path")
     return found
 
 
 def spare_folder() -> str:
-    """Return the folder to use where none can be determined: the user's, among temporary files."""
+    """Return the folder to use if none can be determined: the user's, among temporary files."""
     told = (os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP"))
     temporary = next(
         (folder for folder in told if os.path.isabs(folder)),
@@ -125,7 +125,7 @@ def spare_folder() -> str:
 
 
 def exists(path: str) -> bool:
-    """Return whether there is a file at a path of this folder; a look of 2 us."""
+    """Return whether a file of the folder exists; takes 2 us."""
     try:
         os.stat(path)
     except OSError:
@@ -136,19 +136,19 @@ def exists(path: str) -> bool:
 def read(place: str, name: str, *, shared: bool = False) -> bytes | None:
     """Return the content of a file and note its use; None when there is no such file.
 
-    Links are not followed, and nothing is waited for (a pipe in a file's place).
+    Links are not followed, and a pipe in the file's place does not block.
 
     Args:
         place: the folder.
         name: the file.
-        shared: whether the folder is meant to be other users' as well.
+        shared: whether the folder is shared with other users.
 
     Raises:
-        OSError: it cannot be read, or the folder is not to be trusted.
+        OSError: the file cannot be read, or the folder must not be trusted.
     """
     path = f"{place}{os.sep}{name}"
     if not os.access(path, os.F_OK):
-        return None  # most names are not there, and an exception takes three times as long
+        return None  # most files do not exist, and an exception takes three times as long
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
         descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
@@ -170,10 +170,10 @@ def write(place: str, name: str, data: bytes, *, shared: bool = False) -> None:
         place: the folder.
         name: the file.
         data: its content.
-        shared: whether the folder is meant to be other users' as well; then it must be there.
+        shared: whether the folder is shared with other users; then it must exist.
 
     Raises:
-        OSError: it cannot be written, or the folder is not to be trusted.
+        OSError: the file cannot be written, or the folder must not be trusted.
     """
     if shared:
         _write_new(os.path.join(place, name), data, like=os.stat(place))
@@ -183,10 +183,10 @@ def write(place: str, name: str, data: bytes, *, shared: bool = False) -> None:
 
 
 def remove(place: str, name: str) -> bool:
-    """Remove a file; return whether it was there.
+    """Remove a file; return whether it existed.
 
     Raises:
-        OSError: it cannot be removed.
+        OSError: the file cannot be removed.
     """
     try:
         os.unlink(os.path.join(place, name))
@@ -199,7 +199,7 @@ def entries(place: str) -> Iterator[Entry]:
     """Yield the files of the folder; none when there is no folder.
 
     Raises:
-        OSError: it cannot be listed.
+        OSError: the folder cannot be listed.
     """
     try:
         found = os.scandir(place)
@@ -209,28 +209,28 @@ def entries(place: str) -> Iterator[Entry]:
         for item in found:
             try:
                 status = item.stat(follow_symlinks=False)
-            except FileNotFoundError:  # somebody was quicker
+            except FileNotFoundError:  # another process has removed it
                 continue
             regular = stat.S_ISREG(status.st_mode)
             yield Entry(item.name, status.st_size, status.st_mtime, regular)
 
 
 def limit(place: str, ttl: float, rules: Rules) -> int:
-    """Remove what is too old or too much, the least recently used first, and killed writers' rests.
+    """Remove files that are too old or too many, least recently used first, and leftovers.
 
-    Whatever else somebody keeps in the folder is neither counted nor touched. One file that cannot
-    be removed keeps no other.
+    Leftovers are temporary files of killed writers. Files that are not the library's are neither
+    counted nor touched. If one file cannot be removed, the others still are.
 
     Args:
         place: the folder.
-        ttl: age in seconds from which a file is of no use.
+        ttl: age in seconds from which a file is removed.
         rules: which files are the library's.
 
     Returns:
         The number of files removed.
 
     Raises:
-        OSError: the folder cannot be listed, or a file not be removed.
+        OSError: the folder cannot be listed, or a file cannot be removed.
     """
     removed, trouble = 0, None
     for name in list(_too_much(place, ttl, rules)):
@@ -244,7 +244,7 @@ def limit(place: str, ttl: float, rules: Rules) -> int:
 
 
 def _too_much(place: str, ttl: float, rules: Rules) -> Iterator[str]:
-    """Yield the names of the files that are to go."""
+    """Yield the names of the files to remove."""
     now = time.time()
     files = [entry for entry in entries(place) if entry.regular]
     files.sort(key=lambda entry: age(entry.used, now))
@@ -261,10 +261,10 @@ def _too_much(place: str, ttl: float, rules: Rules) -> Iterator[str]:
 
 
 def _ensure(place: str) -> None:
-    """Make the folder if there is none."""
+    """Create the folder if there is none."""
     if not os.path.lexists(place):
         os.makedirs(os.path.dirname(place), exist_ok=True)
-        with suppress(FileExistsError):  # another process was quicker
+        with suppress(FileExistsError):  # another process has created it
             os.mkdir(place, 0o700)
     _check(place)
 
@@ -273,8 +273,8 @@ def _check(place: str) -> None:
     """Refuse a folder that others could have put records into.
 
     Raises:
-        PermissionError: it is a link, another user's, or others may write to it.
-        NotADirectoryError: it is no folder.
+        PermissionError: it is a link, it belongs to another user, or others may write to it.
+        NotADirectoryError: it is not a folder.
     """
     status = os.lstat(place)
     if stat.S_ISLNK(status.st_mode):
@@ -289,12 +289,12 @@ def _check(place: str) -> None:
 
 
 def _write_new(path: str, data: bytes, *, like: os.stat_result | None = None) -> None:
-    """Write a file; who may read the folder ``like`` may read it as well, by default nobody else.
+    """Write a file that only the user may read, or all who may read a shared folder.
 
     Args:
         path: the file.
         data: its content.
-        like: what the folder's status says, where the folder is shared.
+        like: status of the folder if it is shared, else None.
     """
     temporary = f"{path}.{os.getpid()}-{os.urandom(6).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
@@ -311,7 +311,7 @@ def _write_new(path: str, data: bytes, *, like: os.stat_result | None = None) ->
 
 
 def _open_up(descriptor: int, like: os.stat_result) -> None:
-    """Let those read a file who may read its folder; the umask is about files of one's own."""
+    """Let all who may read the folder read the file; the umask is for private files."""
     if hasattr(os, "fchown"):
         with suppress(OSError):  # not a member of the folder's group
             os.fchown(descriptor, -1, like.st_gid)
@@ -326,5 +326,5 @@ def _note_use(descriptor: int) -> None:
         return
     try:
         os.utime(descriptor)
-    except OSError:  # a read-only home: then nothing is removed there either
+    except OSError:  # a read-only home, where nothing is removed either
         return

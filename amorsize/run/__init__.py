@@ -1,1 +1,1 @@
-"""Running: the same items, in the calling process, in threads or in worker processes."""
+"""Running: the items of a call, in the calling process, in threads or in worker processes."""

@@ -1,8 +1,8 @@
-"""Which part of a value keeps it from being sent: a path that its owner can read.
+"""Find the part of a value that cannot be sent, and name the path to it.
 
-"Cannot pickle '_thread.lock' object" says nothing to who sent a function. So where sending failed,
-the value is taken apart, the first part that cannot be sent alone is taken apart further, and the
-way down is told.
+"Cannot pickle '_thread.lock' object" does not help a user who sent a function. So when a value
+cannot be sent, it is taken apart. The first part that cannot be sent alone is taken apart in turn,
+and the message names all parts on the way down.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 __all__ = ["explained"]
 
-# Pulled out of the air: nobody reads a longer path, and each part is pickled once a level.
+# Chosen without measurement: a longer path is not readable, and each level pickles its parts again.
 DEEPEST = 12
 MOST_PARTS = 10_000
 
 
 def explained(value: Any, error: BaseException, way: str) -> str:
-    """Return what to say of a value that cannot be sent.
+    """Return the message for a value that cannot be sent.
 
     Args:
         value: the value.
-        error: what pickling it raised.
-        way: name of the pickler's way.
+        error: the exception that pickling the value raised.
+        way: name of the ``pickler.Way``.
     """
     reason = f"{type(error).__name__}: {error}"
     if not isinstance(error, Exception):
         return _unplaced(value, reason)
     try:
         path, culprit = _culprit(value, functools.partial(_is_sendable, way=way))
-    except Exception:  # noqa: BLE001 - objects of the user's may raise anything when looked at
+    except Exception:  # noqa: BLE001 - a user's objects may raise anything when examined
         path, culprit = [], value
     if not path:
         return _unplaced(culprit, reason)
@@ -49,7 +49,7 @@ def _unplaced(value: Any, reason: str) -> str:
 
 
 def _culprit(value: Any, is_sendable: Callable[[Any], bool]) -> tuple[list[str], Any]:
-    """Return the names on the way down to what cannot be sent, from the outermost on, and that."""
+    """Return the names of the parts on the way down, outermost first, and the last part."""
     path: list[str] = []
     seen: dict[int, Any] = {}
     while len(seen) < DEEPEST:
@@ -68,7 +68,7 @@ def _culprit(value: Any, is_sendable: Callable[[Any], bool]) -> tuple[list[str],
 
 
 def _is_sendable(value: Any, way: str) -> bool:
-    from .pickler import Pickler, Way  # loads cloudpickle; here something has failed already
+    from .pickler import Pickler, Way  # loads cloudpickle; needed only after a failure
 
     try:
         Pickler(_Nowhere(), Way[way], lambda _: False).dump(value)
@@ -78,14 +78,14 @@ def _is_sendable(value: Any, way: str) -> bool:
 
 
 class _Nowhere:
-    """A file that keeps nothing."""
+    """A file that discards what is written."""
 
     def write(self, data: Any) -> int:
         return len(data)
 
 
 def _noun(value: Any) -> str:
-    """Return what to call the owner of a part, "" for what has no name of its own."""
+    """Return how to name the owner of a part, "" for a tuple or list."""
     if isinstance(value, types.FunctionType):
         return f"function {value.__qualname__}"
     if isinstance(value, type):
@@ -94,7 +94,7 @@ def _noun(value: Any) -> str:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (what to call it, part) of everything that is sent with a value."""
+    """Yield (label, part) of everything that is sent with a value."""
     kind = type(value)
     if kind is types.FunctionType:
         yield from _parts_of_function(value)
@@ -134,7 +134,7 @@ def _parts_of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]
 
 
 def _names_in(code: types.CodeType) -> list[str]:
-    """Return the names that code and the code nested in it use."""
+    """Return the names that a code object and the code objects nested in it use."""
     inner = [name for part in code.co_consts if type(part) is types.CodeType
              for name in _names_in(part)]  # fmt: skip
     return [*code.co_names, *inner]
@@ -142,7 +142,7 @@ def _names_in(code: types.CodeType) -> list[str]:
 
 def _parts_of_data(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, tuple) and any(map(_is_ours, (value, *value[:1]))):
-        yield from (("", part) for part in value)  # a message of ours, whose fields say nothing
+        yield from (("", part) for part in value)  # amorsize's own tuple: no helpful labels
     elif isinstance(value, tuple | list | set | frozenset):
         for place, part in enumerate(value):
             yield f"element {place}", part

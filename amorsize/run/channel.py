@@ -1,16 +1,17 @@
-"""The ways between the caller and its workers: one queue of tasks, and a pipe back from each.
+"""Channels between the caller and its workers: one task queue, and a reply pipe from each worker.
 
-Nothing here takes a lock, so a worker that is killed at any instruction takes none with it, and
-the caller never writes to anything that might not be read.
+Nothing here takes a lock, so a worker may be killed at any instruction and leaves no lock held. The
+caller never blocks in a write.
 
-The queue of tasks is a pair of sockets that keep messages apart. The system hands each message to
-exactly one of the workers that wait for it, whole. What does not fit into the sockets is kept by
-the caller and sent later. The caller may also take messages back that no worker has taken yet.
+The task queue is a pair of sockets that preserve message boundaries. The system delivers each
+message whole to exactly one of the workers that wait. The caller keeps messages that do not fit
+into the sockets, and sends them later. It may also take back messages that no worker has taken.
 
-The pipe back carries frames: a kind, a length, and that many bytes.
+The reply pipe carries frames: a kind, a length, and that many bytes.
 
-A third way carries nothing: a pipe whose write end the caller alone holds. As soon as the caller is
-gone, whatever ended it, the system kills the workers, in the middle of an item if need be.
+A third channel, the lifeline, carries nothing: it is a pipe whose write end only the caller holds.
+As soon as the caller is gone, for whatever reason, the system kills the workers, even in the middle
+of an item.
 """
 
 from __future__ import annotations
@@ -37,20 +38,20 @@ __all__ = [
     "task_buffer",
 ]
 
-# Messages are kept apart by sequenced sockets on Linux, and by datagrams (which local sockets
-# neither lose nor reorder) where there are none.
+# Sequenced-packet sockets preserve message boundaries on Linux. Elsewhere datagrams do; local
+# sockets neither lose nor reorder them.
 _KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
 
-# Room for the tasks on the way: what the system gives without being an administrator is less, and
-# takes some hundred small tasks (Linux: 213 kB, and about 0.8 kB for each message besides).
+# Requested size of the socket buffer. Without administrator rights the system grants less (Linux:
+# 213 kB), enough for some hundred small tasks: each message takes about 0.8 kB besides its bytes.
 _ROOM = 1 << 20
-# A reply of this size does not make its worker wait for the caller to read.
+# Size of a pipe's buffer: a worker does not wait for the caller to read a reply of this size.
 _REPLY_ROOM = 1 << 18
 
-# A worker looks after its caller this often while it waits for a task.
+# Interval at which a worker that waits for a task checks that its caller is alive.
 LOOK_SECONDS = 2.0
 
-# No message is larger: what is large goes through a shared segment (``shared``).
+# Largest message. Larger contents go through a shared segment (``shared``).
 MOST_BYTES = 1 << 20
 
 END = b"e"
@@ -60,11 +61,11 @@ _TIME = struct.Struct("@ll")  # a C timeval
 
 
 class Tasks:
-    """The queue of tasks, as the caller holds it.
+    """The caller's side of the task queue.
 
     Attributes:
-        reader: the end that all workers share.
-        lifeline: ends when the caller does; shared, too.
+        reader: the read end, shared by all workers.
+        lifeline: read end of a pipe that ends when the caller does; shared by all workers.
         waiting: messages that did not fit yet.
     """
 
@@ -75,7 +76,7 @@ class Tasks:
         self._writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
         if _KIND == socket.SOCK_DGRAM:
             self._end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
-        # Not settimeout(), which would make the shared end non-blocking for all.
+        # Not settimeout(), which would make the shared end non-blocking for all workers.
         wait = _TIME.pack(int(LOOK_SECONDS), 0)
         self._end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
         reading, self._life = os.pipe()
@@ -86,13 +87,13 @@ class Tasks:
         """Send a message, or keep it until there is room.
 
         Raises:
-            OSError: it is larger than a message can be.
+            OSError: the message is too large.
         """
         self.waiting.append(message)
         self.flush()
 
     def flush(self) -> None:
-        """Send what was kept, as far as there is room now."""
+        """Send kept messages, as far as there is room now."""
         while self.waiting:
             try:
                 self._writer.send(self.waiting[0])
@@ -104,11 +105,11 @@ class Tasks:
             self.waiting.popleft()
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes writable when there is room again."""
+        """Return the file descriptor that becomes writable when there is room again."""
         return self._writer.fileno()
 
     def take_back(self) -> bytes | None:
-        """Return a message that no worker will get, the last one first kept; None for none."""
+        """Take back a message that no worker has taken, newest kept one first; None for none."""
         if self.waiting:
             return self.waiting.pop()
         try:
@@ -117,13 +118,13 @@ class Tasks:
             return None
 
     def close(self) -> None:
-        """Close both ends: workers that wait find that there is nothing more to come."""
+        """Close both ends; workers that wait then see the end of the queue."""
         self.close_callers()
         self.reader.close()
         self.lifeline.close()
 
     def close_callers(self) -> None:
-        """Close what only the caller uses, in a forked child, which may be one of the workers."""
+        """Close only the caller's ends; a forked child does so too, and it may be a worker."""
         self._writer.close()
         self._end.close()
         if self._life >= 0:
@@ -132,17 +133,17 @@ class Tasks:
 
 
 def end_with_caller(lifeline: Connection) -> None:
-    """Have this worker killed as soon as its caller is gone; only Linux does that.
+    """Have the system kill this worker as soon as its caller is gone (Linux only).
 
-    Elsewhere, and without ``/proc``, a worker notices between two chunks.
+    On other systems, or without ``/proc``, a worker notices between two chunks.
 
     Args:
-        lifeline: the caller's (``Tasks.lifeline``).
+        lifeline: ``Tasks.lifeline`` of the caller.
     """
     try:
         import fcntl
 
-        # Opened anew: a signal goes to one owner of what several processes have opened together.
+        # Opened anew: a file description that processes share has one owner, which gets the signal.
         end = os.open(f"/proc/self/fd/{lifeline.fileno()}", os.O_RDONLY | os.O_NONBLOCK)
         fcntl.fcntl(end, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(end, fcntl.F_SETSIG, signal.SIGKILL)
@@ -151,19 +152,19 @@ def end_with_caller(lifeline: Connection) -> None:
         return
     poll = select.poll()
     poll.register(end, select.POLLIN)
-    if poll.poll(0):  # it was gone before
+    if poll.poll(0):  # the caller was gone before
         os._exit(1)
 
 
 def task_buffer() -> mmap.mmap | bytearray:
-    """Return room for any message.
+    """Return a buffer large enough for any message.
 
-    Of a mapping only those pages are taken into which a message is written. Each page that a new
-    worker touches costs some us: all those of a ``bytearray`` half as much as its fork.
+    A mapping takes memory only for the pages that messages are written to. Each page that a new
+    worker touches costs some us; all pages of a ``bytearray`` cost half as much as the fork.
     """
     try:
         return mmap.mmap(-1, MOST_BYTES)
-    except OSError:  # the process has as many mappings as it may
+    except OSError:  # the process has reached its limit of mappings
         return bytearray(MOST_BYTES)
 
 
@@ -171,41 +172,41 @@ def take_task(reader: Connection, buffer: mmap.mmap | bytearray) -> memoryview |
     """Wait for a task, in a worker.
 
     Args:
-        reader: the end that all workers share.
-        buffer: where the message goes (``task_buffer``).
+        reader: the read end of the task queue.
+        buffer: where the message is stored (``task_buffer``).
 
     Returns:
-        The message; an empty one when the caller is gone; None after ``LOOK_SECONDS`` without any.
+        The message; an empty one at the end of the queue; None after ``LOOK_SECONDS`` without one.
     """
     try:
         size = os.readv(reader.fileno(), [buffer])
     except BlockingIOError:
         return None
-    except ConnectionResetError:  # how datagrams say that there is nobody on the other side
+    except ConnectionResetError:  # datagram sockets report a closed peer in this way
         size = 0
     return memoryview(buffer)[:size]
 
 
 def reply_pipe() -> tuple[Connection, Connection]:
-    """Return (read end, write end) of a pipe from a worker to the caller, who never waits in it."""
+    """Return (read end, write end) of a pipe from a worker to the caller; reads do not block."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     try:
         import fcntl
 
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _REPLY_ROOM)
-    except (ImportError, AttributeError, OSError):  # not Linux, or more than a user may have
+    except (ImportError, AttributeError, OSError):  # not Linux, or over the user's limit
         pass
     return Connection(reading, writable=False), Connection(writing, readable=False)
 
 
 def send_frame(descriptor: int, kind: bytes, body: bytes) -> None:
-    """Write a frame, in a worker; waits until the caller reads.
+    """Write a frame, in a worker; wait for the caller to read if the pipe is full.
 
     Args:
         descriptor: the write end of the pipe.
         kind: one byte.
-        body: what it says.
+        body: the content.
 
     Raises:
         BrokenPipeError: the caller is gone.
@@ -216,7 +217,7 @@ def send_frame(descriptor: int, kind: bytes, body: bytes) -> None:
 
 
 class Frames:
-    """Puts the frames of one pipe together from what can be read without waiting.
+    """Assembles the frames of one pipe, reading without waiting.
 
     Args:
         reader: the pipe's read end.
@@ -227,7 +228,7 @@ class Frames:
         self._buffer = bytearray()
 
     def read(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (kind, body) of all whole frames that are there."""
+        """Yield (kind, body) of all frames that have arrived whole."""
         descriptor = self.reader.fileno()
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Chunks: on their way through the workers, in the timeline of a run, and cut in two."""
+"""Chunks of a run, spans of its timeline, and functions that split a slice."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Span(NamedTuple):
         start: index of the first item.
         items: number of items.
         begun: when it began, on the monotonic clock, s.
-        seconds: wall time its items took.
-        cpu_seconds: CPU time they took, or stood in line for.
-        bytes: that their results took on the way.
+        seconds: wall time of its items.
+        cpu_seconds: CPU time of its items, and time they spent in the run queue.
+        bytes: size of its results, as sent.
     """
 
     worker: int
@@ -31,12 +31,12 @@ class Span(NamedTuple):
 
 
 class Chunk:
-    """A slice of the input on its way through the workers.
+    """A slice of the input that a worker is to run.
 
     Attributes:
-        number: the name the crew knows it by.
+        number: number by which the crew knows it.
         piece: its items.
-        losses: how often a worker died with it.
+        losses: how many workers died with it.
     """
 
     __slots__ = ("losses", "number", "piece")
@@ -48,13 +48,13 @@ class Chunk:
 
 
 def around(piece: Slice, index: int) -> tuple[Slice, Slice]:
-    """Return what is before and after one item of a slice."""
+    """Return the parts of a slice before and after one item."""
     before, rest = halves(piece, index)
     return before, halves(rest, index + 1)[1]
 
 
 def halves(piece: Slice, index: int) -> tuple[Slice, Slice]:
-    """Return what is before an item of a slice, and the rest."""
+    """Return the part of a slice before an item, and the rest."""
     middle = index - piece.start
 
     def part(first: int, last: int) -> Slice:

@@ -1,4 +1,4 @@
-"""What the engine needs of workers, be they processes or threads."""
+"""The interface between the engine and its workers, which are processes or threads."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Task(NamedTuple):
     """One chunk, as it is handed to a crew.
 
     Attributes:
-        chunk: its number.
+        chunk: number of the chunk.
         start: index of its first item.
         size: number of items.
         columns: the items, None where workers have inherited them.
-        track: whether the worker tells each item as it starts.
+        track: whether the worker reports each item as it starts.
     """
 
     chunk: int
@@ -32,12 +32,12 @@ class Task(NamedTuple):
 
 
 class Running(NamedTuple):
-    """What a worker said last.
+    """The last report of a worker.
 
     Attributes:
         chunk: number of the chunk it took.
-        item: index of the item it began, None when it does not tell items.
-        since: when, on the monotonic clock, s.
+        item: index of the item it began, None when it does not report items.
+        since: time of the report, on the monotonic clock, s.
     """
 
     chunk: int
@@ -46,13 +46,14 @@ class Running(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A worker that died.
+    """A worker that died or is stuck.
 
     Attributes:
-        pid: which.
+        pid: its process id.
         exitcode: as ``multiprocessing.Process.exitcode``, negative for a signal; None when unknown.
         ready: whether any worker of its crew ever became ready.
-        memory: whether the kernel has killed processes for want of memory since the crew began.
+        memory: whether SIGKILL ended it, and the kernel has killed processes for lack of memory
+            since the crew began.
         stuck: whether it lives, but waits for a lock that nothing can release.
     """
 
@@ -67,14 +68,14 @@ class Crew(Protocol):
     """Workers that run chunks of one call.
 
     Attributes:
-        workers: how many there are.
+        workers: number of workers.
         started_at: when their start began, on the monotonic clock, s.
-        start_seconds: from then until the last of them was started.
+        start_seconds: time from then until the last worker was started.
         end_seconds: how long ``close`` took; 0 when the workers were kept.
         reused: whether the workers served another call before.
-        shipped_bytes: size of the function and all it captures, as it was sent; 0 where workers
-            inherited it.
-        has_first: whether it has taken the first tasks, as it was made.
+        shipped_bytes: size of the function and all it captures, as sent to kept workers; 0 for
+            other crews.
+        has_first: whether the crew took the first tasks as it was created.
     """
 
     workers: int
@@ -87,7 +88,7 @@ class Crew(Protocol):
 
     @property
     def ready_at(self) -> float | None:
-        """When the first was set up, on the monotonic clock, s; None before."""
+        """When the first worker was set up, on the monotonic clock, s; None before."""
         ...
 
     @property
@@ -101,27 +102,27 @@ class Crew(Protocol):
         ...
 
     def submit(self, task: Task) -> int:
-        """Hand out a task; it is run by whichever worker is free first.
+        """Hand out a task; the first free worker runs it.
 
         Returns:
-            The bytes its items took on the way, 0 when they took none.
+            The size of its items as sent, in bytes; 0 when nothing was sent.
         """
         ...
 
     def take_back(self) -> int | None:
-        """Return the number of a chunk that no worker has taken, and none will; None for none."""
+        """Withdraw a chunk that no worker has taken; return its number, None if there is none."""
         ...
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
-        """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
+        """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all that came."""
         ...
 
     def running(self) -> dict[int, Running]:
-        """Return what each worker said last, by its pid."""
+        """Return the last report of each worker, by its pid."""
         ...
 
     def lost(self) -> Lost | None:
-        """Return a worker that died, None while all are well."""
+        """Return a worker that died or is stuck, None while all are well."""
         ...
 
     def close(self) -> None:
@@ -129,24 +130,24 @@ class Crew(Protocol):
         ...
 
     def abandon(self) -> list[tuple[int, Reply]]:
-        """End the workers at once, whatever they do; return replies that still came through."""
+        """End the workers at once, whatever they do; return the replies that still arrived."""
         ...
 
     def sweep(self) -> None:
-        """Free what replies that nobody opened left behind; after the crew has ended."""
+        """Free the shared segments of replies that were never opened; only after the crew's end."""
         ...
 
 
 class Starter(Protocol):
-    """What the engine has its crews from."""
+    """Starts crews for the engine."""
 
     def start(self, workers: int, first: Callable[[bool], Iterator[Task]] | None) -> Crew:
-        """Return a crew of so many workers, 0 for the calling process alone.
+        """Return a new crew.
 
         Args:
-            workers: how many.
-            first: gives the tasks to begin with, if it is asked before workers start; it is given
-                whether they inherit the whole input.
+            workers: how many; 0 for the calling process alone.
+            first: returns the tasks to begin with, for crews that take them before workers start.
+                Its argument is whether workers inherit the whole input.
 
         Raises:
             OSError: so many cannot be started, but fewer might.
@@ -154,17 +155,17 @@ class Starter(Protocol):
         ...
 
     def leave_fork(self) -> None:
-        """Start workers in another way from now on: forked ones got stuck."""
+        """Use another start method from now on, because forked workers got stuck."""
         ...
 
 
 def take_all(queue: SimpleQueue[Any], timeout: float) -> list[Any]:
-    """Wait up to ``timeout`` seconds for something in a queue; return all there is."""
+    """Wait up to ``timeout`` seconds for something in a queue; return all that is in it."""
     found = []
     with suppress(Empty):
         if timeout > 0:
-            # No less than a millisecond: a first get() that wakes up when its time is just over
-            # takes the negative rest for "for ever" (seen with 3.11's SimpleQueue).
+            # At least a millisecond: a first get() that wakes up just after its timeout takes the
+            # negative remaining time as "wait forever" (seen with the SimpleQueue of 3.11).
             found.append(queue.get(timeout=max(timeout, 0.001)))
         while True:
             found.append(queue.get_nowait())

@@ -1,16 +1,17 @@
 """The caller's current globals, for workers that import their own copies of its modules.
 
-A function of a module travels by name. A worker that imports the module sees the values its source
-gives, and a worker kept from an earlier call those of that call; ``map`` in the caller would use
-what is there now. So the values a function uses are sent along, and set before it runs.
+A function of a module is pickled by name. A worker that imports the module has the values that its
+source sets. A kept worker has the values of an earlier call. A plain ``map`` in the caller would
+use the present values. So the values that a function uses are sent along and set before it runs.
 
-What is equal already is left alone: much code asks whether a value *is* some other (``x is
-_MISSING``), and a copy is none of them. Equal means here that both are pickled to the same bytes.
-For the same reason contents are replaced rather than containers, and what shares anything is sent
+A value that is already equal is left alone: much code tests identity (``x is _MISSING``), and a
+copy fails that test. Equal here means that both pickle to the same bytes. For the same reason the
+contents of a container are replaced, not the container, and values that share an object are sent
 together (``graphs``).
 
-A lock goes as a new one, as the worker's own import would make it. What else cannot be pickled is
-named, and the caller decides what follows: a worker would use what its own import gives.
+A lock is sent as a new lock, like the one that the worker's own import makes. Other values that
+cannot be pickled are listed by name. The caller decides what follows, since a worker would use the
+values of its own import.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class Value(NamedTuple):
     """A value as the caller has it.
 
     Attributes:
-        places: all that hold it.
-        code: digest of what it does where it is a function whose name says too little, else empty.
+        places: all places that hold it.
+        code: digest of the definition of a function that its name does not identify, else empty.
     """
 
     places: tuple[Place, ...]
@@ -66,13 +67,13 @@ class Value(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Values that hold one another, or share something; often one alone.
+    """Values that hold one another or share an object; often a single value.
 
     Attributes:
         values: the values.
-        numbered: whether they lead to each other, or to themselves.
-        blob: all of them, pickled.
-        digest: of the same pickle, with functions whose name says too little as their digests.
+        numbered: whether the values refer to each other, or to themselves.
+        blob: all values, pickled.
+        digest: of the same pickle, in which ``Value.code`` represents each function that has one.
     """
 
     values: tuple[Value, ...]
@@ -85,14 +86,14 @@ class Current(NamedTuple):
     """What a worker must know of the caller before it runs a function.
 
     Attributes:
-        graphs: current values of what the function uses.
-        absent: where the caller has nothing.
-        atoms: those that are numbers, texts and the like, as (owner, attribute, value).
-        caches: (module, qualified name) of functions that keep results, which must be forgotten.
-        homes: the modules among the owners that a worker does not find by their names.
-        left_out: names of what the function uses and cannot be sent, each with its type.
-        codes: digests of functions that must be the same where a worker imports them, by (module,
-            qualified name).
+        graphs: current values that the function uses, except atoms.
+        absent: places where the caller has no value.
+        atoms: values that are numbers, strings and the like, as (owner, attribute, value).
+        caches: (module, qualified name) of functions that cache results; workers clear the caches.
+        homes: owner modules that a worker cannot find by name.
+        left_out: names of the values that the function uses and that cannot be sent, with types.
+        codes: code digests of functions, by (module, qualified name). The functions that a worker
+            imports must match them.
     """
 
     graphs: tuple[Graph, ...] = ()
@@ -105,11 +106,11 @@ class Current(NamedTuple):
 
 
 def current_values(uses: Uses, *, strict: bool = False) -> Current:
-    """Return those values a function uses that an import need not give as they are now.
+    """Return the values a function uses whose present state an import may not give.
 
     Args:
         uses: what the function uses.
-        strict: whether a worker refuses to run other code than the caller's.
+        strict: whether a worker refuses to run code that differs from the caller's.
     """
     places: dict[int, list[Place]] = {}
     values: dict[int, object] = {}
@@ -139,7 +140,7 @@ def current_values(uses: Uses, *, strict: bool = False) -> Current:
     )
 
 
-# What puts back what a place or an object held before that was replaced, the latest last.
+# Calls that put back what places and objects held before; the latest replacement last.
 Undo = list[Callable[[], None]]
 
 
@@ -150,8 +151,8 @@ def adopt(current: Current, undo: Undo) -> None:
         current: the values.
         undo: takes what ``restore`` needs.
 
-    What belongs to a module that cannot be imported here is left out: should the function import
-    it, that raises what it has to.
+    Values of a module that cannot be imported here are skipped. If the function imports that
+    module, it gets the import's own error.
     """
     for home in current.homes:
         with suppress(ImportError):
@@ -165,7 +166,7 @@ def adopt(current: Current, undo: Undo) -> None:
             _set(owner, name, new)
     for owner, name in filter(_is_here_at, current.absent):
         own = _get(owner, name)
-        # Submodules are attributes as soon as anybody has imported them.
+        # Any import of a submodule makes it an attribute of its package.
         if own is not MISSING and type(own) is not types.ModuleType:
             undo.append(partial(_set, owner, name, own))
             _set(owner, name, MISSING)
@@ -174,15 +175,15 @@ def adopt(current: Current, undo: Undo) -> None:
 
 
 class _Own(NamedTuple):
-    """What this process has for a graph.
+    """What this process has in place of a graph.
 
     Attributes:
         graph: the graph.
-        places: of each value, those that are here.
-        found: what is in them.
+        places: for each value, its places whose owner is here.
+        found: for each value, the objects at these places.
         values: one object for each value, ``MISSING`` for none.
-        equal: whether they are pickled as the caller's are.
-        inside: ids of what is in them, themselves apart.
+        equal: whether nothing has to be set, as the objects pickle to the caller's bytes.
+        inside: ids of all objects inside the values, without the values themselves.
     """
 
     graph: Graph
@@ -194,16 +195,18 @@ class _Own(NamedTuple):
 
 
 def _adopt_graphs(graphs: tuple[Graph, ...], undo: Undo) -> None:
-    """Set the values of all graphs, but for those that this process has as good ones of."""
+    """Set the values of all graphs, except where this process has equal ones."""
     if not graphs:
         return
     load("amorsize.run.graphs")
     from . import graphs as mechanism
 
-    # By id, what stands for one of the caller's values already: it cannot stand for two.
+    # By id: objects already paired with one of the caller's values. None may be paired with two.
     claimed: dict[int, object] = {}
     here = [_own_of(graph, claimed) for graph in graphs]
-    # What is joined here and apart in the caller: if one changed, the other would as well.
+    # Ids of objects inside some graph here. A value among them is separate from that graph in the
+    # caller, so this process needs a new object for the value: a change to one must not change the
+    # other.
     joined = frozenset().union(*(own.inside for own in here))
     for own in here:
         if own.equal and joined.isdisjoint(map(id, own.values)):
@@ -226,7 +229,7 @@ def _own_of(graph: Graph, claimed: dict[int, object]) -> _Own:
         one = objects[0] if objects and id(objects[0]) not in claimed else MISSING
         claimed[id(one)] = one
         values.append(one)
-    if not any(found):  # none of its modules is here: nothing can be set
+    if not any(found):  # none of the owners is here: nothing can be set
         return _Own(graph, places, found, values, equal=True, inside=frozenset())
     equal = all(one is held for one, objects in zip(values, found, strict=True) for held in objects)
     codes = [value.code for value in graph.values]
@@ -242,19 +245,19 @@ def _own_of(graph: Graph, claimed: dict[int, object]) -> _Own:
 
 @contextmanager
 def adopted(current: Current, undo: Undo) -> Iterator[None]:
-    """Set the caller's values in this process before a call is loaded, and make sure afterwards.
+    """Set the caller's values before a call is loaded, and again if loading imports modules.
 
     Args:
         current: the values.
         undo: takes what ``restore`` needs.
 
     Raises:
-        SerializationError: a function that was imported is not the caller's.
+        SerializationError: an imported function differs from the caller's.
     """
     adopt(current, undo)
     before = len(sys.modules)
     yield
-    if len(sys.modules) > before:  # as modules are loaded they may set what is in others
+    if len(sys.modules) > before:  # a module may change others' values when it is imported
         adopt(current, undo)
     _check(current)
 
@@ -273,14 +276,14 @@ def _check(current: Current) -> None:
 
 
 def restore(undo: Undo) -> None:
-    """Put back what was there before ``adopt``: what another call sends need not replace it."""
+    """Put back what was there before ``adopt``: the next call need not replace those values."""
     while undo:
         undo.pop()()
     begin_call()
 
 
 def forget_results(caches: frozenset[tuple[str, str]]) -> None:
-    """Empty the caches of functions: they may hold what was true in another call."""
+    """Clear the caches of functions: they may hold results that were valid only in another call."""
     for module, path in caches:
         cache = _named(module, path)
         if hasattr(cache, "cache_clear"):
@@ -291,8 +294,8 @@ def forget_results(caches: frozenset[tuple[str, str]]) -> None:
 
 
 def _may_differ(owner: Owner, name: str, value: object) -> bool:
-    """Return whether a place need not hold the same in a process that imports its owner."""
-    if not isinstance(owner, str) and not _is_importable(owner):  # then it travels whole
+    """Return whether a place may hold another value in a process that imports its owner."""
+    if not isinstance(owner, str) and not _is_importable(owner):  # the whole owner is sent
         return False
     if isinstance(owner, types.FunctionType) or owner == "__main__":
         return True
@@ -306,7 +309,7 @@ def _may_differ(owner: Owner, name: str, value: object) -> bool:
 
 
 def _is_other(value: object, home: str, path: str) -> bool:
-    """Return whether a value is more than the function or class its place gets at the import."""
+    """Return whether a value is not the function or class that an import puts in its place."""
     functions = _functions_of(value)
     if functions:
         return not all(
@@ -321,7 +324,7 @@ def _is_other(value: object, home: str, path: str) -> bool:
 
 
 def _functions_of(value: Any) -> list[types.FunctionType]:
-    """Return the functions that a function, or a class's descriptor around some, consists of."""
+    """Return a function itself, or the functions inside a class's descriptor."""
     kind = type(value)
     inner: tuple[object, ...] = ()
     if kind is types.FunctionType:
@@ -336,14 +339,14 @@ def _functions_of(value: Any) -> list[types.FunctionType]:
 
 
 def _defined_as(function: types.FunctionType) -> str:
-    """Return the name a function had where it was defined: a wrapper bears another's."""
+    """Return the qualified name from a function's definition: a wrapper has another's name."""
     return function.__code__.co_qualname
 
 
 def _graphs(
     values: list[tuple[object, tuple[Place, ...]]],
 ) -> tuple[tuple[Graph, ...], tuple[str, ...]]:
-    """Return values as graphs, and the names of those that cannot be sent."""
+    """Return values as graphs, and the names of the values that cannot be sent."""
     if not values:
         return (), ()
     load("amorsize.run.graphs")
@@ -384,14 +387,14 @@ def _graphs(
 
 
 def _left_out(value: object, places: tuple[Place, ...]) -> list[str]:
-    """Return the names of what cannot be sent, unless a worker's own is as good."""
+    """Return the names of a value that cannot be sent; none if the worker's own will do."""
     if _is_stateless(value):
         return []
     return [f"{_name_of(*place)} ({type(value).__name__})" for place in places]
 
 
 def _code_of(value: Any) -> bytes:
-    """Return the digest of a function that does not go by its name; else nothing."""
+    """Return the digest of a function that its name does not identify, else empty bytes."""
     if type(value) is not types.FunctionType:
         return b""
     by_name = _is_importable(value) and _defined_as(value) == value.__qualname__
@@ -399,7 +402,7 @@ def _code_of(value: Any) -> bytes:
 
 
 def _definition(function: types.FunctionType) -> bytes:
-    """Return what tells a function from others: code, defaults and closure, those in it as well."""
+    """Return a digest of a function's code, defaults and closure, with the functions in it."""
     parts, todo, seen = [], [function], set()
     while todo:
         found = todo.pop()
@@ -417,7 +420,7 @@ def _definition(function: types.FunctionType) -> bytes:
 
 
 def _told(value: object) -> bytes:
-    """Return a value pickled; the name of its type, where it cannot be."""
+    """Return a pickled value, or the name of its type if it cannot be pickled."""
     try:
         return dumps_state(value)
     except SerializationError:
@@ -425,11 +428,11 @@ def _told(value: object) -> bytes:
 
 
 def _is_stateless(value: object) -> bool:
-    """Return whether a worker's own import gives what is as good, of what cannot be pickled."""
+    """Return whether a worker's own import replaces a value that cannot be pickled."""
     return type(value).__module__ in _STATELESS
 
 
-# Foreign functions; context variables, whose values are carried as such.
+# Modules of foreign functions, and of context variables, whose values ``surroundings`` carries.
 _STATELESS = frozenset({"ctypes", "_ctypes", "_cffi_backend", "_contextvars"})
 
 
@@ -447,7 +450,7 @@ def _is_importable(value: type | types.FunctionType) -> bool:
 
 
 def _named(module: str, path: str) -> Any:
-    """Return what a loaded module holds under a qualified name, ``MISSING`` for nothing."""
+    """Return the object under a qualified name in a loaded module, ``MISSING`` for none."""
     value: Any = sys.modules.get(module, MISSING)
     for part in path.split("."):
         value = vars(value).get(part, MISSING) if hasattr(value, "__dict__") else MISSING
@@ -479,7 +482,7 @@ def _set(owner: Owner, name: str, value: object) -> None:
         if name in vars(owner):
             type.__delattr__(owner, name)
     else:
-        type.__setattr__(owner, name, value)  # past metaclasses with ideas of their own
+        type.__setattr__(owner, name, value)  # bypasses a metaclass's own __setattr__
 
 
 def _is_here_at(place: Place) -> bool:
@@ -487,7 +490,7 @@ def _is_here_at(place: Place) -> bool:
 
 
 def _is_here(owner: Owner) -> bool:
-    """Return whether a module can be imported here; classes and functions are here anyway."""
+    """Return whether an owner is here: a module if it can be imported, anything else always."""
     if isinstance(owner, str) and owner not in sys.modules:
         try:
             importlib.import_module(owner)
@@ -505,11 +508,11 @@ def _namespace(owner: Owner) -> Any:
 def _digest(
     values: Sequence[Any], codes: Sequence[bytes], *, numbered: bool
 ) -> tuple[bytes, frozenset[int]]:
-    """Return a digest of a graph, and the ids of what is in its values, themselves apart.
+    """Return a digest of a graph, and the ids of all objects inside its values.
 
     Args:
-        values: its values.
-        codes: as ``Value.code``, for each.
+        values: its values; their own ids are not returned.
+        codes: ``Value.code`` of each value.
         numbered: as ``Graph.numbered``.
     """
     load("amorsize.run.graphs")
@@ -522,5 +525,5 @@ def _digest(
 
 
 def _is_same_atom(own: object, new: object) -> bool:
-    """Return whether two atoms are one; 0.0 is not -0.0."""
+    """Return whether two atoms are the same; 0.0 and -0.0 are not."""
     return own is new or (type(own) is type(new) and own == new and repr(own) == repr(new))

@@ -1,8 +1,8 @@
-"""The engine: hands chunks to a crew, collects what comes back, and looks after both.
+"""The engine: hands chunks to a crew, collects the replies, and handles deaths and time limits.
 
-It is a generator of (start, results) in the order asked for, advanced only as far as its consumer
-wants, so that all four forms of ``map`` are a few lines around it. It decides nothing about
-workers or sizes: those come in as a Policy. Where each item is, it asks the ledger.
+It is a generator of (start, results) in the requested order. It advances only as far as its
+consumer asks, so each of the four forms of ``map`` needs only a few lines around it. A Policy
+decides the number of workers and the chunk sizes. The ledger records where each item is.
 """
 
 from __future__ import annotations
@@ -33,33 +33,35 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
-# The engine looks at deaths and time limits at least this often while it waits.
+# While it waits, the engine checks for deaths and time limits at least this often.
 WAKE_SECONDS = 0.02
-# Crews that may die idle, one after the other, before the call gives up.
+# The call gives up after more than this many lost crews in a row that finished no chunk, or after
+# more than this many stuck crews.
 MOST_FUTILE = 3
-# The caller's own blocks while workers start: short, so that it is back when they are up.
+# Length of the blocks that the caller runs itself while workers start: short, so that it soon sees
+# that they are ready.
 HELP_SECONDS = 0.01
 
 
 class Engine:
-    """Runs the rest of a feed in a crew.
+    """Runs the remaining items of a feed in a crew.
 
     Args:
         feed: the items.
         policy: how to run them.
         launcher: starts crews.
-        memory: reads what workers needed before they end.
-        course: keeps what the chunks take.
-        progress: called with the number of items each time some are finished.
+        memory: reads the peak memory of workers before they end.
+        course: records what the chunks take.
+        progress: called with the number of newly finished items.
 
     Attributes:
-        crew: the workers, None before they were started.
-        ledger: the books.
-        workers: number of workers now.
+        crew: the workers, None before they are started.
+        ledger: where each item is.
+        workers: current number of workers.
         withdrawn: why the calling process has taken over for good, "" while it has not.
-        stuck: workers that waited for a lock that nothing can release.
-        memory: says what they needed.
-        monitor: says whether the workers keep up, and how often they did not.
+        stuck: number of workers that waited for a lock that nothing can release.
+        memory: the peak memory of the workers.
+        monitor: whether the workers keep up, and how often they did not.
     """
 
     def __init__(
@@ -83,22 +85,22 @@ class Engine:
             return_exceptions=policy.return_exceptions,
         )
         self._progress = progress
-        self._shown = 0  # items whose end the progress was told of
+        self._shown = 0  # finished items already reported to progress
         self.launcher = launcher
         self.crew: Crew | None = None
         self._trial = Trial(policy.rethink)
         self.memory = memory
-        self._futile = 0  # crews lost since the last chunk that was finished
+        self._futile = 0  # crews lost since the last finished chunk
         self.monitor = KeepUpMonitor()
         self.withdrawn = ""
         self.stuck = 0
-        self._alone = False  # whether it runs without workers from now on
-        self._holding = False  # whether running items are waited for before a late one is ended
+        self._alone = False  # whether the rest runs without workers
+        self._holding = False  # whether to wait for running items before a late one is ended
 
     # The loop -------------------------------------------------------------------------------
 
     def run(self) -> Iterator[tuple[int, list[Any]]]:
-        """Yield (index of the first item, results) until all items left are done."""
+        """Yield (index of the first item, results) until all remaining items are done."""
         try:
             self._start(self.workers)
             assert self.crew is not None
@@ -135,17 +137,18 @@ class Engine:
             self.end()
 
     def end(self) -> None:
-        """End workers that are still there, busy with what does not count; nothing after a close.
+        """End the remaining workers at once; do nothing after a close.
 
-        It may be called again: a signal's handler may have raised before it could do its work.
+        It may be called again, since a signal handler may have interrupted the first call.
         """
         if self.crew is not None:
             self.crew.abandon()
             self.crew.sweep()
 
     def _start(self, workers: int) -> None:
-        """Start a crew, of fewer workers if so many cannot be had."""
-        # A start that fails half way may have begun items; they may not always run again.
+        """Start a crew; after an OSError, try again with half as many workers."""
+        # A start that fails halfway may already have begun items. Without retries these must not
+        # run again.
         first = self._first_tasks if self.policy.retries else None
         while True:
             self.workers = max(1, workers)
@@ -165,7 +168,7 @@ class Engine:
                 return
 
     def _first_tasks(self, inherited: bool) -> Iterator[Task]:
-        """Yield tasks for workers that are about to be started."""
+        """Yield the tasks that a new crew begins with."""
         window, ahead = self._window(), 0.0
         plenty = self.policy.ahead_seconds * self.workers
         begun = time.monotonic()
@@ -191,7 +194,7 @@ class Engine:
             sent = self.crew.submit(self._task(chunk))
             self.course.sent(sent, chunk.piece.size)
             if time.monotonic() - begun > WAKE_SECONDS:
-                return  # the input is slow: there may be results meanwhile, or time may be up
+                return  # the input is slow: collect results and check time limits meanwhile
 
     def _task(self, chunk: Chunk) -> Task:
         track = chunk.losses > 0 or self.policy.task_timeout is not None
@@ -201,9 +204,9 @@ class Engine:
     def _window(self) -> int:
         """Return how many chunks may be out: one running and one waiting for each worker.
 
-        With a limit on items none may wait: its clock must start when it does. While nothing is
-        known of the items none does either; and while the number of workers is still to be thought
-        over, each of them gets one chunk, and the next when all are back.
+        With ``task_timeout`` no chunk may wait: an item's clock must start when the item does. No
+        chunk waits either while the item time is unknown. During a trial each worker gets one
+        chunk, and the next one when all chunks are back.
         """
         if self._holding or (self.ledger.has_failed and not self.ledger.has_retries):
             return 0
@@ -214,14 +217,14 @@ class Engine:
         return 2 * self.workers
 
     def _next_chunk(self, *, inherited: bool) -> Chunk | None:
-        """Enter the next chunk as out, None when there is none or no room for it."""
+        """Return the next chunk, entered as out; None when there is none or no room for it."""
         chunk = self.ledger.reissue()
         if chunk is not None or self.ledger.is_cut or self.monitor.retreated:
             return chunk
         return self._fresh_chunk(inherited=inherited)
 
     def _fresh_chunk(self, *, inherited: bool) -> Chunk | None:
-        """Cut the next chunk off the feed, None when there is none or no room for it."""
+        """Take a new chunk from the feed; None when there is none or no room for it."""
         size = self._room(self._wanted())
         if size < 1:
             return None
@@ -229,22 +232,22 @@ class Engine:
         return None if piece is None else self.ledger.issue(piece)
 
     def _wanted(self) -> int:
-        """Return the size of the next chunk as the policy has it."""
+        """Return the chunk size that the policy asks for."""
         size = self.policy.size(
             self.feed.likely_remaining,
             done=self.feed.position,
             workers=self.workers,
             item_seconds=self.course.item_seconds + self.course.pack_seconds,
-            # Chunks are kept small for the sake of what is larger, items or results.
+            # The larger of the two, items or results, limits the chunk.
             result_bytes=max(self.course.result_bytes, self.course.arg_bytes),
         )
         if self._trial.over or self.course.item_seconds <= 0:
             return size
-        # Just enough for a worker to show what an item costs.
+        # In a trial a chunk is just long enough to measure an item.
         return min(size, ceil(self._trial.seconds / self.course.item_seconds))
 
     def _room(self, size: int) -> int:
-        """Return how much of a wanted chunk fits between the input and the consumer."""
+        """Return ``size``, reduced to what the limits on unconsumed items and results allow."""
         policy, ledger = self.policy, self.ledger
         if policy.bounded and len(ledger.out) + ledger.unread >= 4 * self.workers:
             return 0
@@ -254,7 +257,7 @@ class Engine:
         return min(size, fair, policy.buffersize - ledger.pending)
 
     def _help(self) -> bool:
-        """Compute a few items here while workers start; return whether there was any to compute.
+        """Run a few items in the caller while workers start or lag; return whether any ran.
 
         A worker that takes half a second to start must not make the call slower than serial.
         """
@@ -262,7 +265,8 @@ class Engine:
         if not starting and not self.monitor.retreated:
             return False
         size = int(HELP_SECONDS / self.course.item_seconds) if self.course.item_seconds > 0 else 1
-        # No more than so far: should they turn out dear, that much was no better shared before.
+        # At most as many as the caller has run so far, so that a sudden rise in cost loses a
+        # bounded amount.
         size = min(size, max(1, self.course.own.items))
         left = self.feed.likely_remaining
         if left is not None:
@@ -278,7 +282,7 @@ class Engine:
         begun, watch = time.monotonic(), Stopwatch(size * self.course.item_seconds or None)
         try:
             self.feed.run(size, out)
-        except ITEM_ERRORS as error:  # an earlier item may still fail in a worker
+        except ITEM_ERRORS as error:  # raised later: an earlier item may still fail
             failed = start + len(out), error
         if out:
             self.course.ran(start, begun, watch.block(len(out)))
@@ -287,7 +291,7 @@ class Engine:
         return bool(out)
 
     def _help_with_chunk(self, size: int) -> bool:
-        """Take back a chunk that no worker has begun, and run some of it here."""
+        """Take back a chunk that no worker has begun, and run its first items in the caller."""
         assert self.crew is not None
         number = self.crew.take_back()
         piece = None if number is None else self.ledger.share(number, size)
@@ -298,13 +302,13 @@ class Engine:
         return True
 
     def _run_piece(self, piece: Slice) -> None:
-        """Run items here that were handed out before."""
+        """Run items in the caller that were already taken from the feed."""
         out: list[Any] = []
         failed = None
         begun, watch = time.monotonic(), Stopwatch(piece.size * self.course.item_seconds or None)
         try:
             out.extend(call_all(self.feed.func, self.feed.items(piece), self.feed.star))
-        except ITEM_ERRORS as error:  # the function's own, raised in its turn
+        except ITEM_ERRORS as error:  # the function's error, raised in the order of items
             index = piece.start + len(out)
             add_item_note(error, index, self.feed.item(index, piece))
             failed = index, error
@@ -317,9 +321,9 @@ class Engine:
         return self.crew.ready >= self.workers
 
     def _rethink(self) -> None:
-        """Go on with the right number of workers once a crew has shown what it gains.
+        """Adopt the number of workers that a trial round has shown to be right.
 
-        In a new crew: adding workers to this one would fork beside its handler threads.
+        A crew cannot change its size, so another number of workers needs a new crew.
         """
         if self._trial.over or self.ledger.out:
             return
@@ -337,8 +341,8 @@ class Engine:
             self._take_in(number, reply)
 
     def _take_in(self, number: int, reply: Reply) -> None:
-        """Book what a worker brought back."""
-        if number not in self.ledger.out:  # it does not count any more
+        """Record the reply of a worker."""
+        if number not in self.ledger.out:  # the chunk no longer counts
             return
         if reply.failure is not None and reply.failure.unrun and self.policy.withdraw:
             self.withdrawn = self.withdrawn or worded(unpack(reply.failure))
@@ -353,9 +357,9 @@ class Engine:
         self.ledger.settle(piece, results, failed)
 
     def _opened(self, piece: Slice, reply: Reply) -> tuple[list[Any], Failed | None]:
-        """Take the results out of a reply; return them, and what failed where that did."""
+        """Return the results of a reply, and the failure if they cannot be loaded."""
         try:
-            with held_signals():  # what a handler raises is no fault of the results
+            with held_signals():  # a handler's exception must not be taken for a failed load
                 return reply.open() if reply.done else [], None
         except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
             last = piece.start + reply.done - 1
@@ -365,18 +369,18 @@ class Engine:
             return [], (piece.start, error)
 
     def _failed(self, piece: Slice, failure: Failure) -> Failed:
-        """Return the item that a worker's failure belongs to, and the exception."""
+        """Return the index of the item that a worker's failure belongs to, and the exception."""
         error, index = unpack(failure), failure.item
         if index is not None:
             add_item_note(error, index, self.feed.item(index, piece))
             return index, error
         if isinstance(error, SerializationError):
-            error.index = piece.start  # it did not come to that one
+            error.index = piece.start  # the first item stands for the chunk: none was run
         add_note(error, "raised while a worker was set up (initializer, function)")
         return piece.start, error
 
     def _show_progress(self) -> None:
-        """Tell how many more items are finished."""
+        """Report newly finished items to the progress callback."""
         finished, self._shown = self.ledger.finished - self._shown, self.ledger.finished
         if self._progress is not None and finished:
             self._progress(finished)
@@ -384,7 +388,7 @@ class Engine:
     # Losses and limits ----------------------------------------------------------------------
 
     def _check_withdrawn(self) -> None:
-        """Go on without workers where one of them cannot do what the caller can."""
+        """Go on in the caller alone if a worker could not run what the caller can."""
         if self.withdrawn and not self._alone:
             self._alone = self._trial.over = True
             self._salvage()
@@ -392,7 +396,7 @@ class Engine:
             self._start(0)
 
     def _check_deaths(self) -> None:
-        """Go on in a fresh crew when a worker has died."""
+        """Go on in a new crew when a worker has died or is stuck."""
         assert self.crew is not None
         lost = self.crew.lost()
         if lost is None:
@@ -414,12 +418,12 @@ class Engine:
             self._check_withdrawn()
             return
         if lost.memory:
-            # Fewer at a time may fit where so many did not.
+            # Fewer workers may fit into the memory.
             self.workers = max(1, self.workers // 2)
         self._restart()
 
     def _leave_lock(self) -> None:
-        """Go on with workers started in another way; these could not but get stuck again."""
+        """Go on with another start method; forked workers would get stuck again."""
         self.stuck += 1
         if self.policy.retries == 0 or self.stuck > MOST_FUTILE:
             raise WorkerLostError(explain_stuck())
@@ -427,19 +431,19 @@ class Engine:
         self._restart()
 
     def _is_hopeless(self, lost: Lost) -> bool:
-        """Return whether to give up after the death of a worker that held nothing."""
-        # It will not start the next time either.
+        """Return whether to give up after the death of a worker that had no chunk."""
+        # A worker that ends itself before it is ready will do so the next time, too.
         by_itself = lost.exitcode is not None and lost.exitcode >= 0 and not lost.ready
         futile = self._futile > max(MOST_FUTILE, self.policy.retries)
         return self.policy.retries == 0 or by_itself or futile
 
     def _give_up_lost(self, lost: Lost, blame: Blame) -> None:
-        """Give up on a chunk that cost its last worker, or on the one item of it that did."""
+        """Give up a chunk whose retries are used up, or only its guilty item."""
         chunk, item = blame
         self.ledger.give_up(blame, loss_error(lost, chunk.piece, chunk.losses, item, self.feed))
 
     def _check_time(self) -> None:
-        """End the call, or the worker with a late item, when time is up."""
+        """End the call at its deadline, or the crew when an item is late."""
         assert self.crew is not None
         policy, now = self.policy, time.monotonic()
         if policy.deadline is not None and now >= policy.deadline:
@@ -457,18 +461,18 @@ class Engine:
             and running.item is not None
             and now - running.since > policy.task_timeout
         }
-        # Ending the crew makes the other running items run again. Where they must not, they are
-        # waited for; that cannot take longer than their own limit.
+        # Ending the crew makes the other running items run again. Without retries they must not,
+        # so they are waited for, which takes no longer than their own limit.
         self._holding = bool(late) and policy.retries == 0
         if late and not (self._holding and len(late) < len(self.ledger.out)):
             self._give_up_on(late)
 
     def _give_up_on(self, late: dict[int, int]) -> None:
-        """End the crew because of late items, {chunk: index}, and go on without those."""
+        """End the crew because of late items, {chunk: index}, and go on without these items."""
         self._salvage()
         for number, index in late.items():
             chunk = self.ledger.out.get(number)
-            if chunk is None:  # it was finished after all
+            if chunk is None:  # the chunk was finished after all
                 continue
             error = TaskTimeoutError(
                 f"item {index} took longer than task_timeout={self.policy.task_timeout:g} s",
@@ -482,20 +486,20 @@ class Engine:
         self._restart()
 
     def _salvage(self) -> None:
-        """End the crew, keeping every result that was finished."""
+        """End the crew and keep every finished result."""
         assert self.crew is not None
         for number, reply in self.crew.abandon():
             self._take_in(number, reply)
         self.crew.sweep()
 
     def _restart(self) -> None:
-        """Hand out again what was out, in a new crew."""
+        """Retry the chunks that were out, in a new crew."""
         if not self.ledger.out and self.ledger.has_failed:
-            return  # the loop ends here
+            return  # nothing is left to run: the loop ends
         self.ledger.retry()
         self._start(self.workers)
 
     def _recall(self) -> None:
-        """Have what was out handed out again."""
+        """Have the chunks that are out handed out again; this does not count as a retry."""
         self.ledger.recall()
         self._trial.begin(self.workers)

@@ -1,4 +1,4 @@
-"""Exceptions on their way from a worker to the caller: packed, proven, unpacked, annotated."""
+"""Send exceptions from a worker to the caller: pack, check, unpack and annotate them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ __all__ = [
     "unpack",
 ]
 
-MISSING: Any = object()  # stands for an item that is not at hand any more
+MISSING: Any = object()  # stands for an item that is no longer available
 
-# What belongs to an item where it is raised in the calling process. KeyboardInterrupt and its
-# like are the caller's own there, and end the call at once.
+# In the calling process, these belong to the item that raised them. KeyboardInterrupt and the like
+# are the caller's own there, and end the call at once.
 ITEM_ERRORS = (Exception, SystemExit)
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - it is a cause to read, not an error to catch
-    """The traceback of a worker, as text; the cause of the exception it belongs to."""
+class RemoteTraceback(Exception):  # noqa: N818 - a cause to read, not an error to catch
+    """The traceback of a worker, as text; set as the cause of the exception it belongs to."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -47,16 +47,16 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is a cause to read, not an 
 
 
 class Likeness(NamedTuple):
-    """What is needed to make an exception again of which a part cannot travel.
+    """What is needed to rebuild an exception of which some part cannot be sent.
 
     Attributes:
-        classes: its class and that class's bases, nearest first, each pickled.
-        args: its arguments, each pickled; what refuses that is replaced by its text.
-        fields: its fields in C and slots, each pickled, as far as they can be.
-        attributes: the same of its attributes.
-        text: what it says.
-        message: of a group of exceptions, None for any other.
-        members: of a group.
+        classes: its class and the bases of its class, nearest first, each pickled.
+        args: its arguments, each pickled; one that cannot be pickled is replaced by its short repr.
+        fields: its C fields and slots that can be pickled, each pickled.
+        attributes: its attributes that can be pickled, each pickled.
+        text: its message, as ``str`` gives it.
+        message: the message of a group of exceptions, None for any other exception.
+        members: the exceptions of a group.
     """
 
     classes: tuple[bytes, ...]
@@ -69,16 +69,16 @@ class Likeness(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """An exception that can travel.
+    """An exception that can be sent.
 
     Attributes:
-        item: index of the item it belongs to, None when it belongs to none.
-        carried: the pickled exception, which was unpickled once already, where it was raised, b""
-            where that is not possible; or the exception itself, when it does not leave the process.
-        traceback: the traceback there, as text.
-        likeness: how to make it again where ``carried`` cannot be loaded.
-        unrun: whether no item of the chunk was run: what it needs could not be sent, or not be
-            opened where it arrived. It is not the user's function that failed.
+        item: index of the item it belongs to, None if it belongs to none.
+        carried: the pickled exception, checked by unpickling it where it was raised; b"" if that
+            failed; or the exception itself, if it does not leave the process.
+        traceback: the traceback in the worker, as text.
+        likeness: how to rebuild the exception where ``carried`` cannot be loaded.
+        unrun: whether no item of the chunk ran, because something could not be sent, or could not
+            be unpickled on arrival. The user's function did not fail.
     """
 
     item: int | None
@@ -89,15 +89,15 @@ class Failure(NamedTuple):
 
 
 def keep(error: BaseException, index: int | None) -> Failure:
-    """Make a failure of an exception that stays in its process."""
+    """Return a failure for an exception that stays in its process."""
     return Failure(index, error)
 
 
 def pack(error: BaseException, index: int | None) -> Failure:
-    """Make an exception ready to travel: pickled, and as what can be made again of it without.
+    """Pack an exception to be sent: pickled whole, and as a likeness.
 
-    What cannot be unpickled must not be found out where there is nothing else to go by: parts of
-    it may be such as no pickle opens, or its class be found in the worker only.
+    The caller falls back on the likeness if it cannot unpickle the exception: some part may not
+    unpickle anywhere, or the class may exist only in the worker.
     """
     return Failure(index, _proven(error) or b"", _traceback(error), _likeness(error))
 
@@ -115,7 +115,7 @@ def _traceback(error: BaseException) -> str:
 def unpack(failure: Failure) -> BaseException:
     """Return the exception of a failure, with the worker's traceback as its cause.
 
-    It is of its own class wherever that can be found here, else of the nearest base that can.
+    It has its own class if that class can be found here, else the nearest base that can be found.
     """
     if isinstance(failure.carried, BaseException):
         return failure.carried
@@ -123,13 +123,13 @@ def unpack(failure: Failure) -> BaseException:
     if error is None:
         assert failure.likeness is not None
         error = _made_again(failure.likeness)
-    # Past the class's own __setattr__, which may refuse (a frozen dataclass does).
+    # Bypass the class's own __setattr__, which may raise (a frozen dataclass does).
     BaseException.__dict__["__cause__"].__set__(error, RemoteTraceback(failure.traceback))
     return error
 
 
 class _Result:
-    """An exception that is a result: it becomes an exception again as it is unpickled."""
+    """An exception that is a result; unpickling gives the exception."""
 
     def __init__(self, failure: Failure) -> None:
         self._failure = failure
@@ -139,7 +139,7 @@ class _Result:
 
 
 def survivor(error: Exception) -> object:
-    """Return what becomes the exception, or its nearest likeness, in another process."""
+    """Return an object that unpickles to the exception, or to its nearest likeness."""
     return _Result(pack(error, None))
 
 
@@ -167,7 +167,7 @@ def _each_pickled(values: dict[str, Any]) -> dict[str, bytes]:
 
 
 def _pickled(value: object) -> bytes | None:
-    """Return a value pickled, None for one that cannot be, or not be loaded again."""
+    """Return a pickled value, None if it cannot be pickled, or not be unpickled again."""
     for dumps in (_dumps, _own_dumps):
         try:
             blob = dumps(value)
@@ -179,22 +179,22 @@ def _pickled(value: object) -> bytes | None:
 
 
 def _loaded(blob: bytes) -> BaseException | None:
-    """Return a pickled exception, None where there is none or it cannot be loaded here."""
+    """Return the exception of a pickle, None if the pickle is empty or cannot be loaded here."""
     if not blob:
         return None
     try:
         error: BaseException = pickle.loads(blob)
-    except Exception:  # noqa: BLE001 - its class may be the worker's alone, and fail in any way
+    except Exception:  # noqa: BLE001 - its class may exist only in the worker, or raise anything
         return None
     return error
 
 
 def _made_again(likeness: Likeness) -> BaseException:
-    """Return the exception of a likeness."""
+    """Rebuild the exception of a likeness."""
     for place, blob in enumerate(likeness.classes):
         try:
             error = _instance(pickle.loads(blob), likeness, own=place == 0)
-        except Exception:  # noqa: BLE001 - it is not found here, or cannot be made so; try the next
+        except Exception:  # noqa: BLE001 - class not found or not usable; try the next
             continue
         if place == 0 or _same(_text(error), likeness.text):
             return error
@@ -224,9 +224,9 @@ def add_item_note(error: BaseException, index: int, item: Any) -> None:
 
 
 def add_note(error: BaseException, text: str) -> None:
-    """Add a note to an exception, once; one whose notes are no list goes without.
+    """Add a note to an exception, unless it has that note, or its notes are not a list.
 
-    Past the class's own ideas of attributes, which may refuse or raise anything.
+    Bypass the class's own attribute access, which may raise anything.
     """
     note = f"amorsize: {text}"
     notes = reductions.attributes_of(error).setdefault("__notes__", [])
@@ -235,7 +235,7 @@ def add_note(error: BaseException, text: str) -> None:
 
 
 def short_repr(value: Any) -> str:
-    """Return a short representation of any value, whatever its ``__repr__`` does."""
+    """Return a short representation of any value, even if its ``__repr__`` raises."""
     try:
         return _SHORT.repr(value)
     except Exception as error:  # noqa: BLE001 - a user's __repr__ may raise anything
@@ -247,7 +247,7 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
 def _proven(error: BaseException) -> bytes | None:
-    """Return the pickled exception if it survives the way there and back."""
+    """Return the pickled exception if it unpickles to the same class and text, else None."""
     for dumps in (_dumps, _own_dumps):
         try:
             blob = dumps(error)
@@ -260,7 +260,7 @@ def _proven(error: BaseException) -> bytes | None:
 
 
 def _same(one: str, other: str) -> bool:
-    """Return whether two texts are the same but for addresses of objects."""
+    """Return whether two texts are equal apart from addresses of objects."""
     return one == other or _ADDRESS.sub("", one) == _ADDRESS.sub("", other)
 
 
@@ -272,7 +272,7 @@ def _dumps(value: object) -> bytes:
 
 
 def _own_dumps(value: object) -> bytes:
-    load("amorsize.run.pickler")  # and cloudpickle: 15 ms, and only what pickle refuses needs it
+    load("amorsize.run.pickler")  # loads cloudpickle, 15 ms: only if pickle fails
     from .pickler import Way, pickled
 
     return pickled(value, Way.KIN)[0]

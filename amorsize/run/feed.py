@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["Feed", "Slice", "call_all", "guarded"]
 
 # Types whose slices hold exactly what iteration gives. Anything else is iterated, once, in order:
-# a sequence of the user's own may read from a disk or a network, and its length may be a guess.
+# a user's own sequence may read from a disk or a network, and its length may be a guess.
 _SLICEABLE: frozenset[type] = frozenset({list, tuple, range, str, bytes, bytearray})
 
-# Nobody waits longer for a slow input to fill a chunk.
+# A slow input may take this long to fill a chunk; then the chunk goes out as it is.
 FILL_SECONDS = 0.02
 
-# Items of a stream that are kept for the message about a failing one: so many, or so many bytes.
+# Most items of a stream, and most bytes of them, that are kept for the message about a failure.
 _KEPT_ITEMS = 4_096
 _KEPT_BYTES = 1 << 20
 
@@ -32,8 +32,8 @@ class Slice:
     """Consecutive items of the input.
 
     Attributes:
-        start: index of the first.
-        size: number of them.
+        start: index of the first item.
+        size: number of items.
         columns: the items themselves, one sequence for each argument; None where a worker has
             inherited the whole input and needs only the indices.
     """
@@ -54,11 +54,11 @@ def call_all(func: Callable[..., Any], columns: tuple[Any, ...], star: bool) -> 
 def guarded(
     func: Callable[..., Any], change: Callable[[Exception], object] | None = None
 ) -> Callable[..., Any]:
-    """Return ``func`` with its exceptions as results, as ``asyncio.gather`` has it.
+    """Return ``func`` with its exceptions as results, as in ``asyncio.gather``.
 
     Args:
         func: what to call.
-        change: what to make of an exception; None leaves it as it is.
+        change: converts an exception to a result; None leaves it as it is.
     """
 
     def call(*args: Any) -> Any:
@@ -75,18 +75,20 @@ class Feed:
 
     Args:
         func: what to call with each item.
-        iterables: one for each argument, as in ``map``.
+        iterables: one iterable for each argument, as in ``map``.
         star: whether each item is a tuple of arguments, as in ``starmap``.
 
     Attributes:
-        hint: number of items as the input has it, None when it does not say. Good for planning
-            only: what says it may be wrong.
+        hint: number of items that the input reports, None when it reports none. Only for planning,
+            since it may be wrong.
         position: index of the next item to hand out.
         sliceable: whether the input can be sliced, so that workers may inherit it.
         ended: whether there are no more items: the input ended, or ``func`` raised StopIteration,
             which ends a ``map``.
-        deadline: when to stop running items here, on the monotonic clock; None for never.
-        error: what the input itself raised while it was read ahead, to be raised in its place.
+        deadline: when to stop running items in the calling process, on the monotonic clock; None
+            for never.
+        error: exception that the input raised while it was read ahead, to be raised after the items
+            before it.
     """
 
     def __init__(self, func: Callable[..., Any], iterables: tuple[Any, ...], *, star: bool) -> None:
@@ -96,23 +98,23 @@ class Feed:
         self.deadline: float | None = None
         self._late = False
         self._marked = 0
-        self._latest: Any = MISSING  # of a stream: an item that was run here lately
+        self._latest: Any = MISSING  # an item of a stream that ran here recently
         self.error: Exception | None = None
         self.columns: tuple[Any, ...] = ()
         self.hint = _hint(iterables)
         self.sliceable = self.hint is not None and all(_sliceable(data) for data in iterables)
-        self._cursor = 0  # where _results stands: chunks handed out pass it by
+        self._cursor = 0  # position of _results; chunks do not move it
         if self.sliceable:
             self.star = star
             self.columns = iterables
             self._results = call_all(func, iterables, star)
         else:
-            # Several iterables become one of argument tuples: what was taken together stays
-            # together when items go to different processes.
+            # Several iterables become one iterable of argument tuples, so that arguments taken
+            # together stay together when items go to different processes.
             self.star = star or len(iterables) > 1
             sources = list(iterables)
             source = zip(*sources, strict=False) if len(sources) > 1 else iter(sources[0])
-            # Counting what the source gave, at no cost: compress takes an item, then a number.
+            # This counts the items of the source at no cost: compress takes an item, then a number.
             self._given = count(1)
             self._stream = tee(compress(source, self._given), 1)[0]
             self._results = call_all(func, (self._stream,), self.star)
@@ -121,7 +123,7 @@ class Feed:
     def remaining(self) -> int | None:
         """Number of items not handed out yet, None when unknown.
 
-        A list is asked each time: like ``map``, a call sees what is appended meanwhile.
+        The length is read each time: like ``map``, a call sees items that are appended meanwhile.
         """
         if self.ended:
             return 0
@@ -131,7 +133,7 @@ class Feed:
 
     @property
     def likely_remaining(self) -> int | None:
-        """Number of items left to plan for: known, or hinted at; None when there is no telling."""
+        """Number of items left, for planning: exact or from the hint; None when unknown."""
         if self.ended or self.sliceable:
             return self.remaining
         if self.hint is None or self.hint <= self.position:
@@ -140,21 +142,22 @@ class Feed:
 
     @property
     def sample(self) -> Any:
-        """An item that was run here lately, or the first; MISSING where that is not known yet."""
+        """A recently used item, or the first; MISSING when none is known yet."""
         return self.item(max(0, self.position - 1)) if self.sliceable else self._latest
 
     def run(self, wanted: int, out: list[Any]) -> int:
-        """Call ``func`` with the next items here, appending the results to ``out``.
+        """Call ``func`` with the next items in the calling process; append the results to ``out``.
 
         Args:
-            wanted: how many items, at most.
+            wanted: most items to run.
             out: list to append to.
 
         Returns:
-            How many items were run; fewer than ``wanted`` when there are no more or time is up.
+            How many items ran; fewer than ``wanted`` when there are no more or time is up.
 
         Raises:
-            Whatever ``func`` or the input raises; ``func``'s with a note that names the item.
+            Whatever ``func`` or the input raises; exceptions of ``func`` have a note that names the
+            item.
         """
         done = 0
         while done < wanted and not self.ended and not self._late:
@@ -162,12 +165,12 @@ class Feed:
         return done
 
     def run_all(self, out: list[Any]) -> None:
-        """Call ``func`` with all items left, here."""
+        """Call ``func`` with all remaining items in the calling process."""
         while not self.ended:
             self.run(sys.maxsize, out)
 
     def pass_through(self, wanted: int) -> Iterator[Any]:
-        """Yield the results of the next ``wanted`` items, each computed when it is asked for."""
+        """Yield the results of at most ``wanted`` items, each computed when it is requested."""
         wanted = min(wanted, self._keepable())
         start = self.position
         mark = None if self.sliceable else copy.copy(self._stream)
@@ -184,7 +187,7 @@ class Feed:
         self.ended = self.ended or self.position < start + wanted
 
     def mark(self) -> None:
-        """Note how much workers inherit that are started now, of a list that may grow."""
+        """Record how many items workers inherit if they start now; a list may grow later."""
         if self.sliceable:
             self._marked = min(map(len, self.columns))
 
@@ -192,10 +195,10 @@ class Feed:
         """Hand out the next items for a worker, None when there are none left.
 
         An exception of the input is kept in ``error``; the items before it are still handed out.
-        Of a slow input it is what came within ``FILL_SECONDS``, and one item at least.
+        A slow input is read for ``FILL_SECONDS``, and until it has given at least one item.
 
         Args:
-            wanted: how many at most.
+            wanted: most items to hand out.
             inherited: whether workers hold the input already.
         """
         start = self.position
@@ -220,7 +223,7 @@ class Feed:
         return Slice(start, size, columns)
 
     def _fill(self, items: list[Any], wanted: int) -> bool:
-        """Append the input's next items, so many or for so long; return whether it has ended."""
+        """Append up to ``wanted`` items within ``FILL_SECONDS``; return whether the input ended."""
         begun, size = time.monotonic(), 1
         while len(items) < wanted and time.monotonic() - begun < FILL_SECONDS:
             goal = min(len(items) + size, wanted)
@@ -238,7 +241,7 @@ class Feed:
         return tuple(column[piece.start : end] for column in self.columns)
 
     def item(self, index: int, piece: Slice | None = None) -> Any:
-        """Return the item at ``index`` for a message, MISSING when it is gone."""
+        """Return the item at ``index`` for a message, MISSING when it is no longer available."""
         columns, offset = self.columns, index
         if not self.sliceable:
             if piece is None or piece.columns is None:
@@ -284,11 +287,11 @@ class Feed:
             pieces = tuple(c[self.position : self.position + wanted] for c in self.columns)
             return call_all(self.func, pieces, self.star)
         if self.sliceable and wanted >= (self.remaining or 0):
-            return self._results  # islice would take 8 ns an item
+            return self._results  # islice would take 8 ns for each item
         return islice(self._results, wanted)
 
     def _keepable(self) -> int:
-        """Return how many items may be run before a new mark is set, which keeps them meanwhile."""
+        """Return how many items may run before a new mark is set: the mark keeps them in memory."""
         if self.sliceable:
             return sys.maxsize
         if self._latest is MISSING:
@@ -296,10 +299,10 @@ class Feed:
         return max(1, min(_KEPT_ITEMS, _KEPT_BYTES // max(1, sys.getsizeof(self._latest, 64))))
 
     def _blame(self, error: BaseException, mark: Iterator[Any] | None, offset: int) -> None:
-        """Note index and item on an exception of ``func``; leave others as they are.
+        """Add a note with index and item to an exception of ``func``; leave others as they are.
 
-        An exception of the input's is one that came before the input gave an item;
-        KeyboardInterrupt and its like belong to no item.
+        An exception is the input's if it came before the input gave the item. KeyboardInterrupt
+        and similar exceptions belong to no item.
         """
         if not isinstance(error, ITEM_ERRORS):
             return
@@ -310,7 +313,7 @@ class Feed:
 
     def _taken(self) -> int:
         """Return how many items were taken from the source of a stream."""
-        # The counter has no other window: its text is "count(n)", n being the next number.
+        # Only the counter's repr, "count(n)", shows its next number n without changing it.
         return int(repr(self._given)[6:-1]) - 1
 
 
@@ -322,7 +325,7 @@ def _sliceable(data: Iterable[Any]) -> bool:
 
 
 def _hint(iterables: tuple[Any, ...]) -> int | None:
-    """Return how many items the inputs say there are, None unless all say so."""
+    """Return the number of items that the inputs report, None unless all report one."""
     try:
         return min(map(len, iterables))
     except Exception:  # noqa: BLE001 - no length, one that does not fit, or a user's that raises

@@ -1,14 +1,14 @@
-"""Values that hold one another, or share something: pickled, compared and loaded as one graph.
+"""Values that hold one another or share an object: pickled, compared and loaded as one graph.
 
-A module's sentinel may be a default of a function and stand in a registry as well; two objects may
-know each other. Pickled one by one each would bring copies of its own, and ``x is y`` would fail
-in a worker. So what shares an object with another value goes in one pickle with it.
+A module's sentinel may also be a default of a function and an entry of a registry. Two objects may
+refer to each other. If each were pickled alone, each pickle would bring its own copies, and
+``x is y`` would fail in a worker. So values that share an object go in one pickle.
 
-In such a pickle a container or plain object is an empty shell, which its contents are put into
-afterwards: they may lead back to it, and a worker that has such an object keeps it and replaces
-the contents alone.
+In such a pickle a container or plain object is an empty shell. Its contents are filled in
+afterwards, for two reasons: the contents may refer back to the object, and a worker that already
+has the object keeps it and replaces only the contents.
 
-This module is loaded where it is needed: it brings cloudpickle, which takes 15 ms.
+This module is loaded only when needed: it imports cloudpickle, which takes 15 ms.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Node(NamedTuple):
 
     Attributes:
         value: the value.
-        code: digest of what it does where it is a function that is sent by value; else empty.
+        code: digest of the definition if it is a function that is sent by value, else empty.
     """
 
     value: Any
@@ -48,7 +48,7 @@ class Shell(NamedTuple):
 
     Attributes:
         kind: its class.
-        most: how many items it may have; None for any number.
+        most: maximum number of items; None for any number.
     """
 
     kind: type
@@ -56,19 +56,19 @@ class Shell(NamedTuple):
 
 
 class Filled(NamedTuple):
-    """An object that was given other contents.
+    """An object whose contents were replaced.
 
     Attributes:
         value: the object.
-        before: what it held.
+        before: its contents before that.
     """
 
     value: Any
     before: Any
 
 
-# What the pickler has met, by id, but for what nobody tells by its identity. Kept alive, since ids
-# of what has gone are used again.
+# Objects that the pickler met, by id, except those of types in ``_TOLD_BY_VALUE``. They are kept
+# alive, since Python reuses the ids of freed objects.
 Met = dict[int, Any]
 
 
@@ -76,12 +76,12 @@ def dump(nodes: list[Node], *, numbered: bool, compared: bool) -> tuple[bytes, M
     """Pickle values as one graph.
 
     Args:
-        nodes: the values, those that others hold before these, as far as that can be.
-        numbered: whether they may lead to each other, or to themselves.
+        nodes: the values; where possible, a value comes before those that hold it.
+        numbered: whether the values may refer to each other, or to themselves.
         compared: whether functions that are sent by value are represented by their digests.
 
     Returns:
-        The pickle, and what is in the values.
+        The pickle, and the objects in the values.
 
     Raises:
         Exception: whatever pickling them raises.
@@ -105,24 +105,24 @@ def dump(nodes: list[Node], *, numbered: bool, compared: bool) -> tuple[bytes, M
 
 
 def holds_itself(node: Node, met: Met) -> bool:
-    """Return whether a value leads back to itself.
+    """Return whether a value refers back to itself.
 
     Args:
         node: the value.
-        met: what is in it, from a pickle without numbers.
+        met: the objects in it, from ``dump`` with ``numbered=False``.
     """
     return _shell_of(node.value) is not None and id(node.value) in met
 
 
 def connected(nodes: list[Node], met: list[Met]) -> list[list[int]]:
-    """Return which values belong together, those that others hold before these.
+    """Group the values that share objects.
 
     Args:
         nodes: the values.
-        met: what is in each of them.
+        met: the objects in each of them.
 
     Returns:
-        Lists of positions; each position once.
+        Lists of positions; each position once. A value comes before those that hold it.
     """
     position = {id(node.value): index for index, node in enumerate(nodes)}
     count = Counter(key for objects in met for key in objects.keys() - position.keys())
@@ -134,7 +134,7 @@ def connected(nodes: list[Node], met: list[Met]) -> list[list[int]]:
             index = leader[index]
         return index
 
-    told = {}  # by id: whether an object is told from others by its identity
+    told = {}  # by id: whether an object's identity matters
     for key in several | position.keys():
         found = nodes[position[key]] if key in position else None
         value = next(one[key] for one in met if key in one) if found is None else found.value
@@ -156,12 +156,12 @@ def load(blob: bytes, own: list[Any]) -> tuple[list[Any], list[Filled]]:
     """Return the values of a graph: this process's own objects where they can take the contents.
 
     Args:
-        blob: what ``dump`` has given, not for being compared.
-        own: what this process has in place of each value, ``MISSING`` for nothing; no other object
-            twice.
+        blob: from ``dump`` with ``compared=False``.
+        own: the object of this process in place of each value, ``MISSING`` for none. Only
+            ``MISSING`` may occur twice.
 
     Returns:
-        The values, and what was given other contents.
+        The values, and the objects whose contents were replaced.
     """
     reader = _Reader(BytesIO(blob))
     shells: list[Shell | None] = reader.load()
@@ -173,7 +173,8 @@ def load(blob: bytes, own: list[Any]) -> tuple[list[Any], list[Filled]]:
     for index, (mine, shell) in enumerate(zip(own, shells, strict=True)):
         loaded = reader.load()
         if shell is None:
-            # What has a hash of its own came whole, and is put into the object that is here.
+            # An object with its own hash was pickled whole. Its attributes are copied into the
+            # object that is here.
             if type(mine) is type(loaded) and mine is not loaded and _is_filled(mine):
                 filled.append(Filled(mine, dict(vars(mine))))
                 fill(mine, dict(vars(loaded)))
@@ -192,7 +193,7 @@ def fill(value: Any, contents: Any) -> None:
 
     Args:
         value: the object.
-        contents: as in ``Filled.before``.
+        contents: the new contents, in the form of ``Filled.before``.
     """
     kind = type(value)
     if kind is object:
@@ -216,7 +217,7 @@ class _GraphPickler(Pickler):
     Args:
         file: where to write.
         nodes: the values.
-        shells: those of them that have one.
+        shells: the shell of each value, None where it has none.
         compared: as in ``dump``.
     """
 
@@ -225,9 +226,9 @@ class _GraphPickler(Pickler):
     ) -> None:
         super().__init__(file, Way.CALL, fresh_locks=True)
         self._numbers = {id(node.value): index for index, node in enumerate(nodes)}
-        # By their names workers find functions of their own.
+        # Functions that are not pickled by name: the name leads a worker to its own function.
         self._coded = {id(node.value) for node in nodes if node.code}
-        # Of these there is something before they are loaded.
+        # Whether each value exists before its own pickle is loaded: as a shell or a digest.
         self._early = [
             shell is not None or bool(compared and node.code)
             for node, shell in zip(nodes, shells, strict=True)
@@ -244,19 +245,19 @@ class _GraphPickler(Pickler):
 
 
 class _NumberingPickler(_GraphPickler):
-    """Writes a number for a value that is met inside another, or in itself.
+    """Writes a number for a value that is met inside another, or inside itself.
 
-    It is asked for every object, which takes five times as long.
+    Python code runs for every object, so pickling takes five times as long.
     """
 
     def persistent_id(self, obj: Any) -> int | None:
-        """Return the number of a value of the graph, None for what is pickled as usual."""
+        """Return the number of a value of the graph, None for objects pickled as usual."""
         if obj is self._root:
             self._root = None
             return None
         number = self._numbers.get(id(obj))
         if number is None or not (self._early[number] or number < self._done):
-            return None  # pickle's memo serves
+            return None  # pickle's memo handles it
         return number
 
 
@@ -268,13 +269,14 @@ class _Reader(Unpickler):
         return self.values[number]
 
 
-# What is told by its identity ---------------------------------------------------------------
+# Which objects' identity matters ------------------------------------------------------------
 
 
 def _is_named(value: Any) -> bool:
     """Return whether every process finds a value by its name.
 
-    Classes, functions and modules; members of enumerations, loggers, NumPy's types of elements.
+    These are classes, functions, modules, members of enumerations, loggers, NumPy dtypes, and
+    objects that reduce to a name.
     """
     kind = type(value)
     if isinstance(value, (type, types.ModuleType)):
@@ -292,12 +294,12 @@ def _is_named(value: Any) -> bool:
 
 _NAMED = (types.FunctionType, types.BuiltinFunctionType, type(functools.lru_cache(len)))
 _FOUND_BY_NAME = (("enum", "Enum"), ("logging", "Logger"), ("numpy", "dtype"))
-# No program asks of these which one a value is, rather than what it is.
+# No program compares values of these types by identity.
 _TOLD_BY_VALUE = frozenset({*ATOMS, bytes, tuple, frozenset, types.CodeType})
 
 
 def _inner_first(holds: list[list[int]]) -> list[int]:
-    """Return all positions, what others hold before these; of a circle, in any order."""
+    """Return all positions, a value before those that hold it; within a cycle, in any order."""
     order: list[int] = []
     seen: set[int] = set()
     for start in range(len(holds)):
@@ -319,21 +321,21 @@ def _inner_first(holds: list[list[int]]) -> list[int]:
 
 
 def _shell_of(value: Any) -> Shell | None:
-    """Return the shell of a container or plain object, None for what is pickled whole."""
+    """Return the shell of a container or plain object, None if the value is pickled whole."""
     kind = type(value)
     if kind is deque:
         return Shell(kind, value.maxlen)
     if kind in _CONTAINERS or kind is object:
         return Shell(kind)
-    hashed: Any = kind.__hash__  # None where it cannot be hashed
-    # What has a hash of its own may need its contents for it before they are there.
+    hashed: Any = kind.__hash__  # None for an unhashable type
+    # An object with its own hash may be hashed before its contents are there, and need them.
     if hashed is not None and hashed is not object.__hash__:
         return None
     return Shell(kind) if _is_filled(value) else None
 
 
 def _fits(shell: Shell, value: Any) -> bool:
-    """Return whether a value may take the contents of what had a shell."""
+    """Return whether a value may take the contents of the object that the shell was made from."""
     return value is not MISSING and _shell_of(value) == shell
 
 
@@ -371,7 +373,7 @@ def _is_filled(value: Any) -> bool:
 
 
 def _is_reduced(kind: type) -> bool:
-    """Return whether a class says itself how to pickle its instances."""
+    """Return whether a class or one of its bases defines how its instances are pickled."""
     return any(
         name in vars(base) for base in kind.__mro__[:-1] for name in ("__reduce_ex__", "__reduce__")
     )
@@ -384,7 +386,7 @@ def _is_plain(kind: type) -> bool:
     return not any(name in vars(base) for base in kind.__mro__[:-1] for name in _OF_OTHERS)
 
 
-# What makes instances more than that.
+# Attributes of a class that make its instances more than their ``__dict__``.
 _OF_OTHERS = (
     "__reduce_ex__",
     "__reduce__",
@@ -398,4 +400,4 @@ _OF_OTHERS = (
 
 
 class _Plain:
-    """A class whose instances are."""
+    """A class whose instances are plain; every such class has its ``__basicsize__``."""

@@ -1,7 +1,8 @@
-"""Where modules come from, so that another process finds those that their names do not lead to.
+"""Find the files of modules that another process cannot import by name.
 
-A module that was loaded from a path, or whose folder has left ``sys.path``, is in ``sys.modules``
-here and nowhere in a fresh process. Its file is: so it travels as its name and its file.
+A module that was loaded from a path, or whose folder is no longer in ``sys.path``, is in
+``sys.modules`` here, but a fresh process cannot import it. Its file still exists, so the module is
+sent as its name and its file.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ __all__ = ["Home", "home_of", "is_dynamic", "module_at", "value_at"]
 
 
 class Home(NamedTuple):
-    """Where a module lies that its name does not lead to.
+    """The location of a module that cannot be imported by name.
 
     Attributes:
         name: its name.
         file: its file.
-        folders: of its submodules, if it is a package.
-        parent: the package it is in, where that is not found by its name either.
+        folders: the folders of its submodules, if it is a package.
+        parent: its package, if the package cannot be imported by name either.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Home(NamedTuple):
 
 
 def home_of(name: str) -> Home | None:
-    """Return where a loaded module lies if its name does not lead there, else None.
+    """Return the home of a loaded module that cannot be imported by name, else None.
 
     Args:
         name: the module's name.
@@ -55,19 +56,19 @@ def home_of(name: str) -> Home | None:
 
 
 def is_dynamic(module: types.ModuleType) -> bool:
-    """Return whether a module was made by hand: no import in another process gives it."""
+    """Return whether a module was made at run time, so that no process can import it."""
     name = module.__name__
     return name != "__main__" and (sys.modules.get(name) is not module or module.__spec__ is None)
 
 
 def module_at(home: Home) -> types.ModuleType:
-    """Return a module, from its file unless it is loaded.
+    """Return a module; load it from its file if it is not loaded.
 
     Args:
-        home: its name, file and folders.
+        home: the module's home.
 
     Raises:
-        ImportError: it cannot be loaded here.
+        ImportError: the module cannot be loaded here.
     """
     name, file, folders, parent = home
     known = sys.modules.get(name)
@@ -83,7 +84,7 @@ def module_at(home: Home) -> types.ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:  # also sys.exit(): a module half loaded must not be found by its name
+    except BaseException:  # also sys.exit(): a half-loaded module must not stay in sys.modules
         sys.modules.pop(name, None)
         raise
     if package is not None:
@@ -92,10 +93,10 @@ def module_at(home: Home) -> types.ModuleType:
 
 
 def value_at(home: Home, path: str) -> Any:
-    """Return what a module holds under a qualified name.
+    """Return the value that a module holds under a qualified name.
 
     Args:
-        home: the module.
+        home: the module's home.
         path: the qualified name.
     """
     return functools.reduce(getattr, path.split("."), module_at(home))

@@ -1,4 +1,4 @@
-"""A crew of nobody: chunks run in the calling process, where no other worker can be had."""
+"""A crew without workers: chunks run in the calling process when no worker can run them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class InlineCrew:
     """Runs each chunk as it is handed out.
 
     Args:
-        setup: what it runs, and what is to be run first.
+        setup: what to run, and the initializer to run first.
 
     Raises:
         Exception: whatever the user's initializer raises.
@@ -43,7 +43,7 @@ class InlineCrew:
         self._done: list[tuple[int, Reply]] = []
 
     def submit(self, task: Task) -> int:
-        """Run a task; nothing has to travel.
+        """Run a task; nothing is sent.
 
         Raises:
             KeyboardInterrupt: the caller was interrupted.
@@ -65,7 +65,7 @@ class InlineCrew:
         return None
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
-        """Return (chunk, reply) of all that was run, at once."""
+        """Return (chunk, reply) of all chunks that ran; do not wait."""
         done, self._done = self._done, []
         return done
 
@@ -74,15 +74,15 @@ class InlineCrew:
         return {}
 
     def lost(self) -> Lost | None:
-        """Return None: the caller is not dead."""
+        """Return None: the caller is alive."""
         return None
 
     def close(self) -> None:
         """Do nothing: nothing was started."""
 
     def abandon(self) -> list[tuple[int, Reply]]:
-        """Return what was run and not fetched."""
+        """Return the replies that were not fetched."""
         return self.replies(0)
 
     def sweep(self) -> None:
-        """Do nothing: nothing is lying about."""
+        """Do nothing: there are no shared segments."""

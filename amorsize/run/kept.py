@@ -1,13 +1,13 @@
-"""Crews that outlive their call, for start methods whose workers take long to start.
+"""Kept workers: crews that outlive their call, for start methods whose workers start slowly.
 
-A spawned worker takes a tenth of a second and more to start, so it is kept for the next call. What
-makes keeping workers dangerous is what they remember. These remember nothing that counts: each
-call sends its function and the current values of the globals it uses (``current``), and a crew is
-not used again once the caller's folder, path, environment or code has changed.
+A spawned worker takes a tenth of a second or more to start, so it is kept for the next call. State
+from earlier calls is the danger of kept workers. Here no such state matters: each call sends its
+function and the current values of the globals it uses (``current``), and a crew is not used again
+once the caller's folder, path, environment or code has changed.
 
-Idle crews are ended at the exit of the interpreter, and after a while by a thread that lives only
-as long as there are any, and pauses while the process is forked: beside other threads a fork is not
-safe, and makes Python 3.12 and later say so.
+Idle crews are ended at the exit of the interpreter, or after a while by a watcher thread. This
+thread lives only as long as there are idle crews. It ends before each fork and starts again
+afterwards: a fork beside other threads is not safe, and Python 3.12 and later warn about it.
 """
 
 from __future__ import annotations
@@ -36,24 +36,25 @@ if TYPE_CHECKING:
 
 __all__ = ["current_environ", "end_all", "idle_workers", "lease"]
 
-# Long enough for the next cell of a notebook, short enough not to be found in a list of processes
-# and wondered about. Pulled out of the air.
+# Long enough for the next cell of a notebook, short enough that users do not find idle processes in
+# a list and wonder about them. Chosen without measurement.
 IDLE_SECONDS = 60.0
 
-# Ending an idle crew takes some ms, and GRACE_SECONDS of ``pool`` at most.
+# How long to wait for the watcher thread, which may be ending an idle crew. That takes some ms, and
+# GRACE_SECONDS of ``processes`` at most.
 JOIN_SECONDS = 1.0
 
-# Of each number of workers there is one at most; a third kind sends the oldest away.
+# At most one crew is kept for each number of workers. Keeping a third crew ends the oldest.
 MOST_CREWS = 2
 
 
 class _Kept:
-    """A crew and what it was started under.
+    """A crew and the conditions it was started under.
 
     Args:
         crew: the crew.
-        context: what it was started with.
-        surroundings: of the caller when it was started.
+        context: the multiprocessing context it was started with.
+        surroundings: the caller's surroundings when it was started.
     """
 
     def __init__(
@@ -63,19 +64,19 @@ class _Kept:
         self.context = context
         self.surroundings = surroundings
         self.codes: dict[tuple[str, str], frozenset[bytes]] = {}
-        self.kinds: frozenset[int] = frozenset()  # of the user's state that it was given, and keeps
+        self.kinds: frozenset[int] = frozenset()  # of the user's state that its workers hold
         self.idle_since = 0.0
 
     def fits(self, context: BaseContext, workers: int) -> bool:
         return self.crew.workers == workers and type(self.context) is type(context)
 
     def set_idle(self, idle: bool) -> None:
-        """Note that the crew waits for a call, or serves one."""
+        """Record whether the crew waits for a call or serves one."""
         self.crew.idle = idle
         self.idle_since = time.monotonic()
 
     def knows_other(self, codes: dict[tuple[str, str], frozenset[bytes]]) -> bool:
-        """Return whether a function it may have imported has other code by now."""
+        """Return whether a function that the crew may have imported has changed its code."""
         return any(self.codes.get(key, digests) != digests for key, digests in codes.items())
 
 
@@ -88,7 +89,7 @@ class _Surroundings:
         except OSError:  # it was removed
             folder = ""
         self.place = folder, tuple(sys.path), dict(os.environ)
-        # A module that was loaded again has a new spec.
+        # A reloaded module has a new spec.
         self.specs = {
             name: getattr(module, "__spec__", None)
             for name, module in list(sys.modules.items())
@@ -96,15 +97,15 @@ class _Surroundings:
         }
 
     def still_hold(self, now: _Surroundings) -> bool:
-        """Return whether nothing has changed that was there already."""
+        """Return whether all of this is unchanged; modules loaded since are ignored."""
         return self.place == now.place and all(
             self.specs[name] is now.specs[name] for name in self.specs.keys() & now.specs.keys()
         )
 
 
-_lock = threading.Condition()  # read at each use: a forked child gets another
-_idle: list[_Kept] = []  # the one that waits longest first
-_watchers: list[threading.Thread] = []  # the one that is to go on; none or one
+_lock = threading.Condition()  # looked up at each use: a forked child replaces it
+_idle: list[_Kept] = []  # the longest idle first
+_watchers: list[threading.Thread] = []  # the current watcher thread; none or one
 
 
 def lease(
@@ -123,16 +124,16 @@ def lease(
         workers: how many.
         call: the call.
         used: what its function uses.
-        current: the caller's values of that.
+        current: the caller's values of what the function uses.
         threads: as in ``Setup``.
         state: the state that the caller runs in.
 
     Returns:
-        The crew; None where a crew cannot be kept for this function: it can only travel while a
-        worker is started, there is no room for it to lie, or it uses too much to look through.
+        The crew; None where a crew cannot be kept for this function: it can only be sent while a
+        worker is started, there is no room for it in shared memory, or it uses too much to search.
 
     Raises:
-        OSError: a process, pipe or semaphore cannot be had.
+        OSError: a process, pipe or socket cannot be created.
     """
     if not used.whole:
         return None
@@ -149,7 +150,7 @@ def lease(
             blank = Setup(None, None, (), environ=current_environ(context), threads=threads)
             crew = ProcessCrew(context, workers, blank, inherits=False)
             kept = _Kept(crew, context, surroundings)
-    except BaseException:  # no process to be had, or Ctrl-C
+    except BaseException:  # no process could be started, or Ctrl-C
         sweep(prefix)
         raise
     kept.codes |= used.codes
@@ -161,13 +162,14 @@ def lease(
 def current_environ(context: BaseContext) -> dict[str, str] | None:
     """Return the environment to send to new workers; None where they inherit it.
 
-    Those of a fork server have the one it was started with.
+    Workers of a fork server inherit the environment that the server was started with, so they are
+    sent the caller's present one.
     """
     return dict(os.environ) if context.get_start_method() == "forkserver" else None
 
 
 def idle_workers(method: str) -> tuple[int, ...]:
-    """Return the numbers of workers of the crews that wait for a call with this start method."""
+    """Return the number of workers of each idle crew with this start method."""
     with _lock:
         return tuple(
             kept.crew.workers for kept in _idle if kept.context.get_start_method() == method
@@ -175,7 +177,7 @@ def idle_workers(method: str) -> tuple[int, ...]:
 
 
 def end_all() -> None:
-    """End all idle crews, and whoever watches them."""
+    """End all idle crews, and the thread that watches them."""
     with _lock:
         ending = list(_idle)
         _idle.clear()
@@ -191,24 +193,24 @@ def _pause() -> None:
         _watchers.clear()
         _lock.notify_all()
     for watcher in watchers:
-        # Not for ever: this may be called in the middle of anything, at a fork.
+        # With a limit: this runs before every fork, whatever the program is doing.
         watcher.join(JOIN_SECONDS)
 
 
 def _resume() -> None:
-    """Have idle crews watched again."""
+    """Start watching idle crews again."""
     with _lock:
         if _idle:
             _watch()
 
 
 class Lease:
-    """A kept crew in the hands of one call; the engine sees a ``Crew``.
+    """A kept crew while it serves one call; a ``Crew`` for the engine.
 
     Args:
         kept: the crew.
         shipment: the call.
-        prefix: of the segments it lies in.
+        prefix: prefix of the shared segments that hold the call.
         reused: whether the crew served another call before.
     """
 
@@ -235,31 +237,31 @@ class Lease:
 
     @property
     def ready_at(self) -> float | None:
-        """When the first was set up, on the monotonic clock, s; None before."""
+        """When the first worker was set up, on the monotonic clock, s; None before."""
         return self.started_at if self.reused else self._crew.ready_at
 
     def submit(self, task: Task) -> int:
-        """Hand out a task; return the bytes its items took on the way."""
+        """Hand out a task; return the size of its items as sent, in bytes."""
         return self._crew.submit(task)
 
     def take_back(self) -> int | None:
-        """Return the number of a chunk that no worker has taken, and none will; None for none."""
+        """Withdraw a chunk that no worker has taken; return its number, None if there is none."""
         return self._crew.take_back()
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
-        """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
+        """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all that came."""
         return self._crew.replies(timeout)
 
     def running(self) -> dict[int, Running]:
-        """Return what each worker said last, by its pid."""
+        """Return the last report of each worker, by its pid."""
         return self._crew.running()
 
     def lost(self) -> Lost | None:
-        """Return a worker that died, None while all are well."""
+        """Return a worker that died or is stuck, None while all are well."""
         return self._crew.lost()
 
     def close(self) -> None:
-        """Give the crew back, all of whose workers are idle."""
+        """Give back the crew, whose workers are all idle."""
         if self._kept is not None:
             kept, self._kept = self._kept, None
             self._crew.sweep()
@@ -270,14 +272,14 @@ class Lease:
                 _keep(kept)
 
     def abandon(self) -> list[tuple[int, Reply]]:
-        """End the workers at once, whatever they do; return replies that still came through."""
+        """End the workers at once, whatever they do; return the replies that still arrived."""
         if self._kept is None:
             return []
         self._kept = None
         return self._crew.abandon()
 
     def sweep(self) -> None:
-        """Free the call and, once the crew has ended, replies that nobody opened."""
+        """Free the segments of the call and, once the crew has ended, those of unopened replies."""
         if self._crew.ended:
             self._crew.sweep()
         if not self._crew.is_inherited():
@@ -285,7 +287,7 @@ class Lease:
 
 
 def _pack(call: Call, current: Current, state: State, prefix: str) -> Shipment | None:
-    """Return a call ready to be sent to workers that are there; None where it cannot be."""
+    """Return a call ready to be sent to running workers; None if it cannot be sent."""
     try:
         parcels = [pack_common(part, prefix) for part in (state, current, call)]
     except SerializationError:
@@ -304,7 +306,7 @@ def _take(
     codes: dict[tuple[str, str], frozenset[bytes]],
     kinds: frozenset[int],
 ) -> _Kept | None:
-    """Take a fitting crew out of those that wait; end what fits no more."""
+    """Take a fitting crew from the idle crews; end those that no longer fit."""
     with _lock:
         found = [kept for kept in _idle if kept.fits(context, workers)]
         stale = [kept for kept in _idle if not kept.surroundings.still_hold(surroundings)]
@@ -314,7 +316,7 @@ def _take(
             if kept not in stale
             and (
                 kept.knows_other(codes)
-                or kept.kinds - kinds  # only the user knows how to undo that
+                or kept.kinds - kinds  # only the user could undo that state
                 or not kept.crew.is_well()
             )
         ]
@@ -330,10 +332,9 @@ def _take(
 
 
 def _is_measured() -> bool:
-    """Return whether coverage is measured: workers write theirs down as they end.
+    """Return whether coverage is measured: workers save their coverage data as they end.
 
-    Tools that run tests put the parts together before this process ends, which is when kept
-    workers would.
+    Test runners combine the data before this process ends. Kept workers would still run then.
     """
     coverage = loaded("coverage")
     return coverage is not None and coverage.Coverage.current() is not None
@@ -353,7 +354,7 @@ def _keep(kept: _Kept) -> None:
 
 
 def _watch() -> None:
-    """Have somebody look at the time; called with the lock held."""
+    """Start the watcher thread if there is none; the lock must be held."""
     if not _watchers:
         thread = threading.Thread(target=_end_idle, name=f"{IDLE_THREAD}-watcher", daemon=True)
         _watchers.append(thread)
@@ -361,10 +362,10 @@ def _watch() -> None:
 
 
 def _end_idle() -> None:
-    """End crews as they have waited long enough; return when there are none."""
+    """End crews that have been idle for ``IDLE_SECONDS``; return when none are left."""
     while True:
         with _lock:
-            if threading.current_thread() not in _watchers:  # told to end
+            if threading.current_thread() not in _watchers:  # removed by _pause(), to end
                 return
             if not _idle:
                 _watchers.clear()
@@ -378,7 +379,7 @@ def _end_idle() -> None:
 
 
 def _forget_all() -> None:
-    """Know nothing of the parent's crews in a child: they are not its own."""
+    """Forget the parent's crews in a forked child: they belong to the parent."""
     global _lock  # noqa: PLW0603 - the old one may be held by a thread that is not here
     _lock = threading.Condition()
     _idle.clear()

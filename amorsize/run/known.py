@@ -1,13 +1,14 @@
-"""Classes and functions that two processes have: each under one name that both know.
+"""Classes and functions that two processes share, each under one name that both know.
 
-What can be found by module and name travels by that name. What cannot (a class made in a function,
-a class of the main module in a fresh worker) travels by value the first time, under a random token;
-from then on the token stands for it on both sides. So an instance that comes back is an instance of
-the very class it was sent with, and a class that a process has already is never written to.
+A class or function that can be found by module and name is pickled by that name. One that cannot (a
+class made in a function, a class of the main module in a fresh worker) is sent by value the first
+time, under a random token. From then on the token stands for it on both sides. So an instance that
+comes back is an instance of the same class that it was sent with. A class that a process already
+has is left as it is, except that each call updates the classes in its fresh workers.
 
-A forked worker has all that lived before the fork at the same address. Whether an object did, the
-garbage collector says: what is there when the worker begins is frozen (which also keeps memory
-pages shared), so whatever it lists is newer.
+In a forked worker, every object from before the fork has the same address as in the caller. The
+garbage collector tells which objects are that old: those present when the worker begins are frozen
+(which also keeps memory pages shared), so every object that the collector lists is newer.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ __all__ = [
     "token_of",
 ]
 
-# By id, since classes may be compared and hashed in ways of their own: (weak reference, token).
+# By id, since classes may define their own comparison and hash: (weak reference, token).
 _tokens: dict[int, tuple[weakref.ref[Any], str]] = {}
 _objects: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-_inherited: dict[int, weakref.ref[Any]] = {}  # by id, what was found to be so
-_lasting: set[str] = set()  # tokens of what the caller holds as long as its call runs
-_received: set[str] = set()  # tokens of what came from another process during this call
-_stale: set[str] = set()  # and during earlier ones
+_inherited: dict[int, weakref.ref[Any]] = {}  # by id: objects found to be inherited
+_lasting: set[str] = set()  # tokens of objects that the caller holds as long as its call runs
+_received: set[str] = set()  # tokens of objects from another process, sent during this call
+_stale: set[str] = set()  # tokens of objects from another process, sent during earlier calls
 
 
 Places = dict[int, tuple[str, str]]  # by id: (module, name)
@@ -62,10 +63,10 @@ _naming = threading.local()
 
 @contextmanager
 def named(places: Places) -> Iterator[None]:
-    """Have what this thread pickles for a worker name what modules hold, in place of a copy.
+    """Make this thread's pickles for a worker name objects that modules hold, and not copy them.
 
     Args:
-        places: where what is so named is held, in the worker as in the caller.
+        places: where modules hold these objects, in the worker as in the caller.
     """
     _naming.places = places
     try:
@@ -75,13 +76,13 @@ def named(places: Places) -> Iterator[None]:
 
 
 def places() -> Places:
-    """Return what is named at the moment."""
+    """Return the places that ``named`` has set in this thread."""
     found: Places = vars(_naming).get("places", {})
     return found
 
 
 class _Process:
-    """What this process is.
+    """The role of this process.
 
     Attributes:
         forked: whether it is a worker forked from its caller.
@@ -91,7 +92,7 @@ class _Process:
 
 
 def inherit() -> None:
-    """Note, in a forked worker, that all there is now is its caller's, too."""
+    """Note, in a forked worker, that the caller has all present objects, too."""
     gc.freeze()
     _Process.forked = True
 
@@ -102,7 +103,7 @@ def is_forked() -> bool:
 
 
 def is_inherited(value: object) -> bool:
-    """Return whether this is a forked worker and its caller has had ``value``, too."""
+    """Return whether this is a forked worker that got ``value`` from its caller by the fork."""
     if not _Process.forked:
         return False
     known = _inherited.get(id(value))
@@ -114,7 +115,7 @@ def is_inherited(value: object) -> bool:
 
 
 def token_of(value: object) -> str:
-    """Return the token of a class or function, a new one if it has none."""
+    """Return the token of a class or function; make one if it has none."""
     return token(value) or _register(value, os.urandom(8).hex())
 
 
@@ -125,11 +126,11 @@ def token(value: object) -> str:
 
 
 def register(value: object, token: str, *, lasting: bool = False) -> None:
-    """Know what came from another process under its token from now on.
+    """Remember the token of a class or function that came from another process.
 
     Args:
-        value: a class or function.
-        token: what stands for it.
+        value: the class or function.
+        token: its token.
         lasting: whether the other side is sure to have it.
     """
     _register(value, token)
@@ -155,10 +156,11 @@ def _register(value: object, token: str) -> str:
 
 
 def begin_call() -> None:
-    """Begin another call in a kept worker: what an earlier one has sent is stale.
+    """Begin another call in a kept worker: objects that earlier calls sent become stale.
 
-    Classes stay what they are, so that objects that modules keep are still their instances; but
-    they are written to when they come again.
+    The classes stay the same objects, so that instances that modules keep remain their instances.
+    Their attributes are set again when the caller sends them again. All names but special ones are
+    removed from the main module.
     """
     _stale.update(_received)
     _received.clear()
@@ -169,7 +171,7 @@ def begin_call() -> None:
 
 
 def is_stale(token: str) -> bool:
-    """Return whether what a token stands for came with an earlier call, and not with this."""
+    """Return whether the object of a token came with an earlier call, and not with this one."""
     return token in _stale and token not in _received
 
 
@@ -179,19 +181,19 @@ def is_lasting(value: object) -> bool:
 
 
 def find(token: str) -> Any:
-    """Return what a token stands for, None if that is not here."""
+    """Return the object of a token, None if it is not here."""
     return _objects.get(token)
 
 
 def find_inherited(base: type, address: int, path: str) -> Any:
     """Return the class that had an address before the fork, None if there is none.
 
-    In a forked worker it must not have another name already: its caller may have dropped the one
-    that was there, and made another in its place since.
+    In a forked worker the class must be inherited, and must not have another token: the caller may
+    have dropped the class at that address since, and made another one there.
 
     Args:
         base: its first base.
-        address: where it lies.
+        address: its address.
         path: its qualified name.
     """
     found: type
@@ -203,7 +205,7 @@ def find_inherited(base: type, address: int, path: str) -> Any:
 
 
 def function_in(value: Any) -> Any:
-    """Return the function in a static or class method, or under a cache; else nothing."""
+    """Return the function in a static method, class method or ``lru_cache``, else None."""
     if type(value) in (staticmethod, classmethod):
         return value.__func__
     return value.__wrapped__ if type(value) is _CACHE else None
@@ -213,7 +215,7 @@ _CACHE = type(functools.lru_cache(len))
 
 
 def held(names: Any, path: str) -> Any:
-    """Return what a namespace holds under a qualified name, None for nothing."""
+    """Return the object under a qualified name in a namespace, None for none."""
     first, *rest = path.split(".")
     value = names.get(first)
     for name in rest:
@@ -224,8 +226,8 @@ def held(names: Any, path: str) -> Any:
 def main_names() -> dict[str, Any]:
     """Return the globals of the main module.
 
-    Those of a fresh worker hold what its caller has sent: there, too, a function of the main module
-    finds its globals in the main module.
+    In a fresh worker they hold what its caller has sent. So functions of the main module find their
+    globals in the main module there, too.
     """
     main = sys.modules.get("__main__")
     return vars(main) if isinstance(main, types.ModuleType) else {}

@@ -1,10 +1,12 @@
-"""Starting worker processes, and looking after them.
+"""Start worker processes, and look after them.
 
-Workers are processes of ``multiprocessing``, with four differences. They never import the caller's
-main module, and nothing of the caller's is changed to achieve that. Those of a fork server have a
-server of their own. They may have children, although they say of themselves that they are daemonic,
-as a Pool's workers do. And a death is seen at once, whoever takes the exit code first, and whatever
-the worker's own children still hold open.
+Workers are processes of ``multiprocessing``, with four differences:
+
+- They never import the caller's main module. Nothing in the caller is changed to achieve that.
+- Workers of a fork server have amorsize's own fork server.
+- They report that they are daemonic, as a Pool's workers do, and yet may have children.
+- The caller sees a death at once, even if other code takes the exit code first, or the worker's
+  children still hold file descriptors open.
 """
 
 from __future__ import annotations
@@ -44,18 +46,18 @@ __all__ = [
 
 
 class _WithoutMain:
-    """Stands for the module ``multiprocessing.spawn`` where a worker is started.
+    """Replaces the module ``multiprocessing.spawn`` while a worker is started.
 
-    A worker must not import the caller's main module: what is defined there goes by value, with
-    the values its globals have now. Importing it again would take time, run its side effects, make
-    second copies of its classes, and without a guard start workers that start workers.
+    A worker must not import the caller's main module: its functions and classes are sent by value,
+    with its globals as they are now. Importing the main module again would take time, run its side
+    effects, make second copies of its classes, and without a guard start workers in workers.
     """
 
     def __getattr__(self, name: str) -> Any:
         return getattr(spawn, name)
 
     def get_preparation_data(self, name: str) -> dict[str, Any]:
-        """Return what a new interpreter needs, without the main module."""
+        """Return the data that a new interpreter needs, without the main module."""
         data: dict[str, Any] = _preparation_data(name)
         data.pop("init_main_from_name", None)
         data.pop("init_main_from_path", None)
@@ -76,7 +78,7 @@ def _preparation_data(name: str) -> dict[str, Any]:
 
 
 def _rebound(function: Any, **names: object) -> Any:
-    """Return a copy of a function for which some of its module's names mean something else."""
+    """Return a copy of a function, with some of its globals replaced."""
     copy = types.FunctionType(
         function.__code__,
         {**function.__globals__, **names},
@@ -89,7 +91,7 @@ def _rebound(function: Any, **names: object) -> Any:
 
 
 def _launch_of(module: types.ModuleType) -> Any:
-    """Return the function of a module of multiprocessing that starts a process."""
+    """Return the function that starts a process, from a ``popen_*`` module of multiprocessing."""
     return module.Popen._launch
 
 
@@ -97,21 +99,21 @@ def _launch_of(module: types.ModuleType) -> Any:
 
 
 class _MayHaveChildren:
-    """A process that counts as daemonic, as a Pool's workers do, and yet may have children.
+    """A process that reports that it is daemonic, as a Pool's workers do, yet may have children.
 
-    Libraries look at ``daemon`` to see that they had better not start processes of their own.
-    Whoever does start some, can: what forbids it is an entry in the process's configuration, which
-    is not made here. Its owner sees to it that no worker and no child of one is left behind.
+    Libraries read ``daemon``, and start no processes of their own if it is true. Code that does
+    start some may do so: multiprocessing forbids it by an entry in the configuration of the
+    process, and no such entry is made here. The crew leaves no worker and no child of one behind.
     """
 
     @property
     def daemon(self) -> bool:
-        """Whether it ends with its parent."""
+        """Whether the process ends with its parent; always true."""
         return True
 
     @daemon.setter
     def daemon(self, value: bool) -> None:
-        """Ignore what is asked for."""
+        """Ignore the value."""
 
 
 _METHODS = multiprocessing.get_all_start_methods()
@@ -152,7 +154,7 @@ if "forkserver" in _METHODS:
             launch = _rebound(_launch_of(module), spawn=_WithoutMain(), forkserver=_OwnServer())
             return type("Popen", (module.Popen,), {"_launch": launch})(process_obj)
 
-    # Loaded once in the server, so that each worker need not: most of what a worker loads itself.
+    # Most of the modules that a worker needs. The server loads them once for all workers.
     _PRELOADED = ["amorsize.run.worker", "amorsize.run.current", "cloudpickle"]
 
     def _new_server() -> forkserver.ForkServer:
@@ -163,20 +165,20 @@ if "forkserver" in _METHODS:
     _server = _new_server()
 
     def _leave_server() -> None:
-        """Have a forked child start a server of its own: the parent's serves the parent alone."""
+        """Give a forked child a server of its own: the parent's serves only the parent."""
         global _server  # noqa: PLW0603
         alive: int | None = _server._forkserver_alive_fd  # type: ignore[attr-defined]
-        if alive is not None:  # the server ends when nobody holds this any more
+        if alive is not None:  # the server ends when no process holds this open any more
             os.close(alive)
         _server = _new_server()
 
     os.register_at_fork(after_in_child=_leave_server)
 
     class _OwnServer:
-        """Stands for the module ``multiprocessing.forkserver``, with a server of amorsize's own.
+        """Replaces the module ``multiprocessing.forkserver``, with a server of amorsize's own.
 
-        The user's server has what the user preloads and the user's signal mask, and may import the
-        user's main module, which a script without a guard does not survive.
+        The user's server has the user's preloaded modules and signal mask. It may import the user's
+        main module, which fails in a script without a guard.
         """
 
         @staticmethod
@@ -188,13 +190,13 @@ if "forkserver" in _METHODS:
 
 
 def ensure_server(method: str) -> None:
-    """Start what a start method needs beside workers.
+    """Start the helper processes that a start method needs.
 
     Args:
         method: start method.
 
     Raises:
-        OSError: workers cannot be started in this way.
+        OSError: this interpreter cannot start workers by this method.
     """
     _check_interpreter(method)
     if method != "fork":
@@ -202,16 +204,17 @@ def ensure_server(method: str) -> None:
 
         resource_tracker.ensure_running()
     if method == "forkserver":
-        # It inherits the mask, so that Ctrl-C does not cut into what it loads; workers lift it.
+        # The server inherits the signal mask, so that Ctrl-C does not interrupt its preloading.
+        # Workers lift the mask.
         with held_signals():
             _server.ensure_running()
 
 
 def _check_interpreter(method: str) -> None:
-    """Fail where this interpreter cannot have worker processes.
+    """Fail if this interpreter cannot start worker processes.
 
     Raises:
-        OSError: it cannot.
+        OSError: the interpreter cannot start any.
     """
     if _is_sub_interpreter():
         raise OSError("a sub-interpreter cannot start processes")
@@ -223,13 +226,13 @@ def start_worker(context: BaseContext, name: str, target: Any, args: tuple[Any, 
     """Start a worker process.
 
     Args:
-        context: the multiprocessing context; the user's own kinds keep their own processes.
-        name: of the process.
-        target: what it runs.
-        args: with these.
+        context: the multiprocessing context; a user's own context keeps its own process class.
+        name: name of the process.
+        target: the function to run in the process.
+        args: its arguments.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the process cannot be started.
     """
     kind = context.Process  # type: ignore[attr-defined,unused-ignore]
     own = globals().get(_OWN.get(f"{kind.__module__}.{kind.__name__}", ""), kind)
@@ -239,15 +242,15 @@ def start_worker(context: BaseContext, name: str, target: Any, args: tuple[Any, 
     try:
         process.start()
     except (RuntimeError, EOFError) as error:
-        # A sub-interpreter, an interpreter that is about to end, a fork server that does not run.
+        # A sub-interpreter, an interpreter that is shutting down, or a fork server that is gone.
         raise OSError(str(error)) from error
     return Worker(process)
 
 
 @functools.cache
 def _is_sub_interpreter() -> bool:
-    """Return whether this is another interpreter of the process: a child forked by one dies."""
-    for name in ("_interpreters", "_xxsubinterpreters"):  # since 3.13, and before
+    """Return whether this is a sub-interpreter, in which a forked child dies."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # since 3.13; before 3.13
         try:
             interpreters = importlib.import_module(name)
         except ImportError:
@@ -264,13 +267,13 @@ _OWN = {
 
 
 class Worker:
-    """A worker process, as its owner sees it.
+    """A worker process, as the caller sees it.
 
     Args:
-        process: the process, started.
+        process: the started process.
 
     Attributes:
-        pid: its number.
+        pid: its process id.
     """
 
     def __init__(self, process: BaseProcess) -> None:
@@ -279,46 +282,46 @@ class Worker:
         self.pid: int = process.pid
         self._ended = -1
         if hasattr(os, "pidfd_open"):
-            with contextlib.suppress(OSError):  # an old kernel, or it has ended already
+            with contextlib.suppress(OSError):  # an old kernel, or the process has ended already
                 self._ended = os.pidfd_open(self.pid)
 
     @property
     def reports(self) -> bool:
-        """Whether the system reports its death, whoever takes the exit code."""
+        """Whether the system reports the worker's death, even if other code takes the exit code."""
         return self._ended >= 0
 
     @property
     def sentinel(self) -> int:
-        """What becomes readable when it ends.
+        """The file descriptor that becomes readable when the worker ends.
 
-        The process's own sentinel is a pipe, which its children hold open as well: it is taken
-        only where there is nothing better.
+        The sentinel of multiprocessing is a pipe that the worker's children hold open as well, so
+        it is used only if there is no ``pidfd``.
         """
         return self._ended if self._ended >= 0 else self.process.sentinel
 
     def is_alive(self) -> bool:
-        """Return whether it runs."""
+        """Return whether the worker is running."""
         if self._ended >= 0:
             return not _readable(self._ended)
         return self.process.exitcode is None and not wait([self.process.sentinel], 0)
 
     def exitcode(self) -> int | None:
-        """Return how it ended, once it has; None where somebody else has taken the exit code."""
+        """Return the exit code of a worker that has ended; None if other code has taken it."""
         if self.process.exitcode is None and isinstance(self.process, _RELAYED):
             self.process.join(RELAY_SECONDS)
         return self.process.exitcode
 
     def join(self, seconds: float) -> bool:
-        """Wait so long for its end; return whether it has ended."""
+        """Wait up to ``seconds`` for the worker to end; return whether it has ended."""
         if self._ended >= 0:
             return _readable(self._ended, seconds)
         self.process.join(seconds)
         return not self.is_alive()
 
     def close(self) -> None:
-        """Give back what belongs to a process that has ended."""
+        """Release the resources of a worker that has ended."""
         popen = self.process._popen  # type: ignore[attr-defined]
-        if popen.poll() is None:  # somebody else has taken its exit code
+        if popen.poll() is None:  # other code has taken the exit code
             popen.returncode = _UNKNOWN
         self.process.close()
         if self._ended >= 0:
@@ -326,22 +329,22 @@ class Worker:
             self._ended = -1
 
     def disown(self) -> None:
-        """Let a forked child not take it for a child of its own, which it would end at its exit."""
+        """Remove the worker from a forked child's list of children, which are ended at its exit."""
         multiprocessing.process._children.discard(self.process)  # type: ignore[attr-defined]
         if self._ended >= 0:
             os.close(self._ended)
             self._ended = -1
 
 
-# Starting a worker takes four to six descriptors for a moment, depending on the start method; and
-# some must be left to work with.
+# Starting a worker takes four to six file descriptors for a moment, depending on the start method.
+# Some must be left for other uses.
 START_DESCRIPTORS = 12
 
 
 def ensure_descriptors() -> None:
-    """Fail now if too few descriptors are left to start a worker.
+    """Fail now if too few file descriptors are left to start a worker.
 
-    ``Process.start`` never closes those it got before it ran out.
+    ``Process.start`` does not close the ones it has opened when it runs out of them.
 
     Raises:
         OSError: too few are left.
@@ -355,20 +358,20 @@ def ensure_descriptors() -> None:
             os.close(descriptor)
 
 
-# The fork server passes on how its children ended, a moment after the system has reported it.
+# The fork server passes an exit code on a moment after the system has reported the death.
 RELAY_SECONDS = 1.0
 _RELAYED: tuple[type, ...] = (
     (multiprocessing.context.ForkServerProcess,) if "forkserver" in _METHODS else ()
 )
 
-_UNKNOWN = 255  # stands for an exit code that nobody knows
+_UNKNOWN = 255  # stands for an unknown exit code
 
 
 def descendants(pids: list[int]) -> list[int]:
-    """Return the processes that some processes have started, and those in turn.
+    """Return the ids of all descendants of some processes.
 
     Args:
-        pids: numbers of the processes.
+        pids: ids of the processes.
 
     >>> descendants([])
     []
@@ -385,16 +388,16 @@ def descendants(pids: list[int]) -> list[int]:
 
 
 def _children_by_parent() -> dict[int, list[int]]:
-    """Return the processes of this machine by their parents; takes about 1 ms for 100 of them."""
+    """Return the processes of this machine by parent; takes about 1 ms for 100 processes."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc") if sys.platform == "linux" else ():
         if name.isdecimal():
             with contextlib.suppress(OSError):
-                # The name of the program, in parentheses, may hold anything.
+                # The program's name, in parentheses, may contain any character.
                 parent = int(read_file(f"/proc/{name}/stat").rpartition(b")")[2].split()[1])
                 children.setdefault(parent, []).append(int(name))
     if not children:
-        import psutil  # only where there is no /proc
+        import psutil  # only if there is no /proc
 
         for process in psutil.process_iter(["ppid"]):
             children.setdefault(process.info["ppid"], []).append(process.pid)
@@ -402,7 +405,7 @@ def _children_by_parent() -> dict[int, list[int]]:
 
 
 def kill(workers: list[Worker]) -> None:
-    """End workers and all their descendants at once, and wait for the workers."""
+    """Kill workers and all their descendants, and wait for the workers."""
     below = descendants([worker.pid for worker in workers if worker.is_alive()])
     for worker in workers:
         if worker.is_alive():
@@ -414,11 +417,11 @@ def kill(workers: list[Worker]) -> None:
         worker.join(KILL_SECONDS)
 
 
-# SIGKILL takes a moment, longer for a process with much memory.
+# SIGKILL takes a moment to act, longer for a process with much memory.
 KILL_SECONDS = 30.0
 
 
 def _readable(descriptor: int, seconds: float = 0.0) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(max(0.0, seconds) * 1000))  # less than none would be for ever
+    return bool(poll.poll(max(0.0, seconds) * 1000))  # a negative timeout waits for ever

@@ -1,8 +1,8 @@
-"""The books of a run: where each item is, what failed first, and where the results end.
+"""The ledger of a run: where each item is, what failed first, and where the results end.
 
-A ledger has no clock, no workers and no I/O. The engine reports what happens, one method for each
-kind of event, and does what the answer says. Every item is in exactly one place: not issued yet, in
-a chunk that is out, in a chunk that must run again, finished, or yielded; or it no longer counts,
+A ledger has no clock, no workers and no I/O. The engine reports each event to it, with one method
+for each kind, and acts on the answer. Every item is in exactly one place: not issued yet, in a
+chunk that is out, in a chunk that must run again, finished, or yielded. Or it no longer counts,
 because an earlier item failed or the results end before it.
 """
 
@@ -30,7 +30,7 @@ class Blame(NamedTuple):
 
     Attributes:
         chunk: the chunk.
-        item: index of the item that ended the worker; None where any of the chunk may have.
+        item: index of the item that ended the worker; None if it is unknown which item did.
     """
 
     chunk: Chunk
@@ -38,19 +38,19 @@ class Blame(NamedTuple):
 
 
 class Ledger:
-    """The books of one run.
+    """The state of all items of one run.
 
     Args:
         start: index of the first item.
         ordered: whether results are yielded in the order of the items.
-        retries: how often the items that a lost worker held run again.
+        retries: how often the items of a lost worker run again.
         return_exceptions: whether an exception is a result.
 
     Attributes:
         out: the chunks that workers have, by number.
-        pending: number of items that were issued or finished, and not yielded.
+        pending: number of items that are issued or finished, but not yielded.
         finished: number of items that have a result.
-        retried: number of items that were to run again after a worker was lost.
+        retried: number of items that had to run again after a worker was lost.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Ledger:
         self._results = Results(start, ordered=ordered)
         self._number = 0
 
-    # What is asked of it --------------------------------------------------------------------
+    # Queries --------------------------------------------------------------------------------
 
     @property
     def has_retries(self) -> bool:
@@ -85,31 +85,31 @@ class Ledger:
 
     @property
     def has_end(self) -> bool:
-        """Whether the results end before the input does."""
+        """Whether ``func`` has ended the results, by StopIteration."""
         return self._results.end is not None
 
     @property
     def unread(self) -> int:
-        """Number of finished chunks whose results are not yielded yet."""
+        """Number of blocks of results that are not yielded yet."""
         return len(self._results)
 
     def raise_failure(self, later: Exception | None) -> None:
-        """Raise what failed first.
+        """Raise the first failure, if there is any.
 
         Args:
-            later: what the input raised, after all items; None for nothing.
+            later: what the input raised after its last item; None for nothing.
         """
         self._results.raise_failure(later)
 
     # Handing out ----------------------------------------------------------------------------
 
     def issue(self, piece: Slice) -> Chunk:
-        """Enter items that were taken from the input as a chunk that is out."""
+        """Enter items taken from the input as a chunk that is out."""
         self.pending += piece.size
         return self._enter(piece)
 
     def reissue(self) -> Chunk | None:
-        """Move the first chunk that must run again out; None where there is none."""
+        """Return the first chunk that must run again, entered as out; None if there is none."""
         while self._again:
             chunk = heappop(self._again)[2]
             if self._results.counts(chunk.piece.start):
@@ -119,13 +119,13 @@ class Ledger:
         return None
 
     def recall(self) -> None:
-        """Have all chunks that are out run again: no worker has them any more."""
+        """Make all chunks that are out run again, because no worker has them any more."""
         for chunk in self.out.values():
             self._run_again(chunk)
         self.out = {}
 
     def retry(self) -> None:
-        """Have them run again after a worker was lost, which counts as a retry."""
+        """Like ``recall``, after a worker was lost; count the items as retried."""
         self.retried += sum(chunk.piece.size for chunk in self.out.values())
         self.recall()
 
@@ -133,11 +133,11 @@ class Ledger:
         """Take the first items off a chunk that no worker has begun; the others must run again.
 
         Args:
-            number: of the chunk.
-            size: how many items, at most.
+            number: the chunk's number.
+            size: most items to take.
 
         Returns:
-            The items, to be settled once they have run; None where the chunk no longer counts.
+            The items, to be settled once they have run; None if the chunk no longer counts.
         """
         chunk = self.out.pop(number, None)
         if chunk is None:
@@ -151,16 +151,16 @@ class Ledger:
     # Coming back ----------------------------------------------------------------------------
 
     def returned(self, number: int) -> Slice:
-        """Take a chunk that is out and has run; return its items, to be settled."""
+        """Remove a chunk that is out and has run; return its items, to be settled."""
         return self.out.pop(number).piece
 
     def settle(self, piece: Slice, results: list[Any], failed: Failed | None = None) -> None:
-        """Enter what became of items that are in no chunk any more.
+        """Record the outcome of items that are no longer in a chunk.
 
         Args:
             piece: the items.
-            results: of the first of them. Where these are not all and none failed, ``func`` raised
-                StopIteration, and the results end there.
+            results: the results of the first items. If some are missing and no item failed,
+                ``func`` raised StopIteration, and the results end there.
             failed: the item that failed, if one did.
         """
         self.pending -= piece.size - len(results)
@@ -173,12 +173,12 @@ class Ledger:
             self._forget_later()
 
     def ran(self, start: int, results: list[Any], failed: Failed | None = None) -> None:
-        """Enter what became of items that were never issued: the calling process ran them."""
+        """Record the outcome of items that were never issued, because the caller ran them."""
         self.pending += len(results)
         self.settle(Slice(start, len(results)), results, failed)
 
     def ripe(self) -> Iterator[tuple[int, list[Any]]]:
-        """Yield (index of the first item, results) of what is to be yielded now."""
+        """Yield (index of the first item, results) of all results that are due now."""
         for start, results, came in self._results.ripe():
             self.pending -= came
             if results:
@@ -187,17 +187,17 @@ class Ledger:
     # Losses ---------------------------------------------------------------------------------
 
     def lost(self, number: int, item: int | None) -> Blame | None:
-        """Book the loss of the worker that had a chunk.
+        """Record the loss of the worker that had a chunk.
 
-        Where no retry is left and the guilty item is not known, the halves of the chunk run apart,
-        to find it.
+        If no retry is left and the guilty item is unknown, the two halves of the chunk run
+        separately, to find it.
 
         Args:
-            number: of the chunk, which is out.
-            item: index of the item that ran; None where that is not known.
+            number: number of the chunk, which is out.
+            item: index of the item that ran; None if unknown.
 
         Returns:
-            What to give up; None where the items run again.
+            What to give up; None if the items run again.
         """
         chunk = self.out[number]
         piece, losses = chunk.piece, chunk.losses + 1
@@ -214,15 +214,15 @@ class Ledger:
         return None
 
     def give_up(self, blame: Blame, error: BaseException) -> None:
-        """Give up what was blamed.
+        """Give up a chunk, or only its guilty item if exceptions are results.
 
-        The items of the chunk before the guilty one are lost with it, so nothing of the chunk
-        counts. Without retries nothing of the other chunks that are out counts either: they were
+        The results of the items before the guilty one are lost, too, so no item of the chunk
+        counts. Without retries no item of any chunk that is out counts: all these chunks may have
         begun, and must not run twice.
 
         Args:
-            blame: what ``lost`` has returned.
-            error: what stands for the item, or is raised.
+            blame: what ``lost`` returned.
+            error: the item's result, or the exception to raise.
         """
         if self._return_exceptions and blame.item is not None and self._retries:
             self.leave_out(blame.chunk.number, blame.item, error)
@@ -231,12 +231,12 @@ class Ledger:
         self._fail(min(chunk.piece.start for chunk in lost), error)
 
     def leave_out(self, number: int, index: int, error: BaseException) -> None:
-        """Replace a chunk by what is before and after one of its items, which is given up.
+        """Give up one item of a chunk, and replace the chunk by the parts before and after it.
 
         Args:
-            number: of the chunk, which is out.
-            index: of the item.
-            error: what stands for it, or is raised.
+            number: number of the chunk, which is out.
+            index: index of the item.
+            error: the item's result, or the exception to raise.
         """
         chunk = self.out.pop(number)
         for piece in around(chunk.piece, index):
@@ -258,7 +258,7 @@ class Ledger:
         heappush(self._again, (chunk.piece.start, chunk.number, chunk))
 
     def _fail(self, index: int, error: BaseException) -> None:
-        """Enter a failure; the earliest index wins, so later chunks no longer count."""
+        """Record a failure. Items after the earliest failure no longer count."""
         if self._results.fail(index, error):
             self._forget_later()
 

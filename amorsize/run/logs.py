@@ -1,12 +1,13 @@
-"""Log records of workers: made under the caller's settings, handled by its handlers.
+"""Log records of workers: made under the caller's settings, handled by the caller's handlers.
 
-A fresh worker has no handlers, and the levels an interpreter begins with. It gets the caller's
-levels; and where a logger of the caller's has handlers, one that sends each record to the caller,
-who hands it to the logger of that name, as if it had been made there.
+A fresh worker has no handlers, and the default levels. It gets the caller's levels. If any logger
+of the caller has handlers, the worker also gets a handler that sends each record to the caller. The
+caller passes the record to the logger of the same name, as if the record had been made there.
 
-A forked worker has the caller's handlers. Those that write to a file or stream do so from there,
-too. Others keep records in memory, or hand them to a thread: copies of those would swallow them, so
-where there is any, records are sent to the caller as well.
+A forked worker has the caller's handlers. Handlers that write to a file or stream work in the
+worker too. Others keep records in memory, or pass them to a thread, so that copies of these
+handlers would lose the records. If there is any such handler, the worker sends its records to the
+caller instead.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Logger(NamedTuple):
     Attributes:
         level: its own level.
         propagates: whether its records also go to the loggers above it.
-        disabled: whether it is switched off.
+        disabled: whether the logger is disabled.
         handled: whether it has handlers.
     """
 
@@ -44,12 +45,13 @@ class Logger(NamedTuple):
 
 
 class Logs(NamedTuple):
-    """The settings of the module logging.
+    """The settings of the module ``logging``.
 
     Attributes:
-        loggers: by their names, "" for the root; those that are as a new one would be are left out.
-        disabled: the level up to which all logging is switched off.
-        levels: names of levels besides the usual ones.
+        loggers: settings by logger name, "" for the root; loggers with default settings are left
+            out.
+        disabled: the level up to which all logging is disabled.
+        levels: names of levels that differ from the default ones.
         captures: whether warnings are logged.
     """
 
@@ -67,7 +69,7 @@ FRESH = Logs({}, 0, {}, captures=False)
 
 
 def read() -> Logs:
-    """Return the present settings."""
+    """Return the current settings."""
     import logging
 
     loggers = {name: _settings(logger) for name, logger in _loggers().items()}
@@ -80,7 +82,7 @@ def read() -> Logs:
 
 
 def _loggers() -> dict[str, logging.Logger]:
-    """Return all loggers by their names, the root as ""."""
+    """Return all loggers by name, the root as ""."""
     import logging
 
     found = {"": logging.root, **logging.root.manager.loggerDict}
@@ -92,7 +94,7 @@ def _settings(logger: logging.Logger) -> Logger:
 
 
 def write(logs: Logs) -> None:
-    """Make the caller's settings those of this worker."""
+    """Apply the caller's settings in this worker."""
     import logging
 
     for name in read().loggers.keys() - logs.loggers.keys():
@@ -114,15 +116,15 @@ def _set(name: str, settings: Logger) -> None:
     logger = logging.getLogger(name or None)
     logger.setLevel(settings.level)
     logger.propagate, logger.disabled = settings.propagates, settings.disabled
-    # Handlers that a module of the user's makes as it is loaded are in the caller, too.
+    # Handlers that a user's module adds while it is loaded exist in the caller too.
     logger.handlers.clear()
 
 
-_handled: set[str] = set()  # in a worker: loggers of the caller's that have handlers
+_handled: set[str] = set()  # in a worker: names of the caller's loggers that have handlers
 
 
 def _relay_at_tops(handled: set[str]) -> None:
-    """Have records sent where they propagate to at last, so that each is sent once.
+    """Send records from the topmost logger they propagate to, so that each is sent once.
 
     Args:
         handled: names of the caller's loggers that have handlers.
@@ -137,7 +139,7 @@ def _relay_at_tops(handled: set[str]) -> None:
 
 
 def leave_to_caller() -> None:
-    """Have records of this forked worker sent to the caller, if its handlers cannot do without."""
+    """Send this forked worker's records to the caller, if a handler would lose them here."""
     if loaded("logging") is None:
         return
     loggers = _loggers()
@@ -146,28 +148,28 @@ def leave_to_caller() -> None:
     handled = {name for name, logger in loggers.items() if logger.handlers}
     for logger in loggers.values():
         logger.handlers.clear()
-        logger.filters.clear()  # the caller's act, once
+        logger.filters.clear()  # they run in the caller, and must run only once
     _relay_at_tops(handled)
 
 
 def _writes(handler: logging.Handler) -> bool:
-    """Return whether a handler writes straight to a file or stream that workers share."""
+    """Return whether a handler works in a forked worker: it writes to a shared file or nowhere."""
     import logging
 
     if type(handler) not in (logging.StreamHandler, logging.FileHandler):
         return type(handler) is logging.NullHandler
     try:
         return handler.stream is None or handler.stream.fileno() >= 0  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001 - a stream of the user's own may raise anything
+    except Exception:  # noqa: BLE001 - a user's stream may raise anything
         return False
 
 
-_send: list[Callable[[bytes], object]] = []  # how this worker sends to the caller
-_relays: list[logging.Handler] = []  # the one handler of this worker, once it is needed
+_send: list[Callable[[bytes], object]] = []  # the function that sends to the caller
+_relays: list[logging.Handler] = []  # this worker's only Relay, once one is needed
 
 
 def relay_to(send: Callable[[bytes], object]) -> None:
-    """Have records sent to the caller so.
+    """Set the function that sends records to the caller.
 
     Args:
         send: takes a pickled record.
@@ -176,7 +178,7 @@ def relay_to(send: Callable[[bytes], object]) -> None:
 
 
 def _way_up(name: str) -> Iterator[str]:
-    """Yield the names of the loggers that a record of one propagates to."""
+    """Yield the names of a logger and of the loggers that its records propagate to."""
     import logging
 
     logger: logging.Logger | None = logging.getLogger(name)
@@ -189,7 +191,7 @@ def _relay() -> logging.Handler:
     import logging
 
     class Relay(logging.Handler):
-        """Sends records to the caller, if any logger there has handlers for them."""
+        """Sends records to the caller, if a logger there has handlers for them."""
 
         def emit(self, record: logging.LogRecord) -> None:
             if _handled.isdisjoint(_way_up(record.name)):
@@ -199,7 +201,7 @@ def _relay() -> logging.Handler:
                 return
             try:
                 _send[0](_pickled(self, record))
-            except Exception:  # noqa: BLE001 - as all handlers do: logging must not end the program
+            except Exception:  # noqa: BLE001 - as in all handlers: logging must not end the program
                 self.handleError(record)
 
     if not _relays:
@@ -208,9 +210,9 @@ def _relay() -> logging.Handler:
 
 
 def _pickled(handler: logging.Handler, record: logging.LogRecord) -> bytes:
-    """Return a record pickled twice: as it is, where it can be, and as nothing but text.
+    """Return a record pickled twice: whole, if possible, and as plain numbers and text.
 
-    Of an exception there is the object, and the traceback as text.
+    An exception is sent as the object, with its traceback as text.
     """
     record = copy.copy(record)
     if record.exc_info and not record.exc_text:
@@ -225,7 +227,7 @@ def _pickled(handler: logging.Handler, record: logging.LogRecord) -> bytes:
     plain.update(msg=record.getMessage(), args=None, exc_info=None)
     try:
         whole = pickle.dumps(fields)
-    except Exception:  # noqa: BLE001 - what the user put into the record may refuse in any way
+    except Exception:  # noqa: BLE001 - pickling the user's objects may raise anything
         whole = b""
     return pickle.dumps((whole, plain))
 
@@ -235,11 +237,11 @@ def _plain(value: Any) -> Any:
 
 
 def handle(data: bytes) -> None:
-    """Hand a record of a worker's to the logger of its name, in the caller."""
+    """Pass a worker's record to the logger of the same name, in the caller."""
     import logging
 
     whole, fields = pickle.loads(data)
-    with suppress(Exception):  # what the user put into it may not open here; its text will do
+    with suppress(Exception):  # the user's objects may not unpickle here; use the text then
         fields = pickle.loads(whole)
     record = logging.makeLogRecord(fields)
     logging.getLogger(record.name).handle(record)

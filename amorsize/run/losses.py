@@ -1,4 +1,4 @@
-"""After a death, or a refusal: what to say of it."""
+"""Error messages for lost workers, and the text of exceptions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["explain_idle", "explain_stuck", "loss_error", "worded"]
 def loss_error(
     lost: Lost, piece: Slice, losses: int, item: int | None, feed: Feed
 ) -> WorkerLostError:
-    """Return the error of a chunk that cost a worker once too often.
+    """Return the error for a chunk whose retries are used up.
 
     Args:
         lost: the worker.
         piece: the chunk's items.
-        losses: how many workers it cost.
-        item: index of the guilty one, None where that is not known.
+        losses: how many workers died with the chunk.
+        item: index of the guilty item, None if unknown.
         feed: the input, to show the item.
     """
     index = piece.start if item is None else item
@@ -37,14 +37,14 @@ def loss_error(
 
 
 def explain_idle(lost: Lost) -> str:
-    """Return the message for a worker that died with nothing to do."""
+    """Return the message for a worker that died without a chunk."""
     if lost.ready:
         return f"a worker {_cause(lost.exitcode)} while it was idle"
     return f"a worker {_cause(lost.exitcode)} before it could start; its own output tells why"
 
 
 def explain_stuck() -> str:
-    """Return the message for a worker that waits for ever."""
+    """Return the message for a worker that waits forever."""
     return (
         "a forked worker waits for ever, for a thread of this process, which a fork does not copy, "
         "or for a lock that was held when it was forked and that nothing can release: say "
@@ -68,13 +68,13 @@ def _cause(exitcode: int | None) -> str:
 
 
 def worded(error: BaseException) -> str:
-    """Return what an exception says; the type of another's says more than its text, if any.
+    """Return the text of an exception, with its type unless it is one of amorsize's own.
 
     >>> worded(KeyError("k")), worded(NotImplementedError())
     ("KeyError: 'k'", 'NotImplementedError')
     """
     if isinstance(error, AmorsizeError):
         return str(error)
-    from traceback import format_exception_only  # 2 ms, and only a failure needs it
+    from traceback import format_exception_only  # takes 2 ms, and only a failure needs it
 
     return "".join(format_exception_only(error)).strip()

@@ -1,4 +1,4 @@
-"""What pickles of ours call when they are opened: what makes, finds and fills what is in them.
+"""Functions that a pickle calls as it is loaded: they make, find and fill the objects in it.
 
 ``pickler`` writes the names of these functions; nothing else calls them.
 """
@@ -44,16 +44,17 @@ __all__ = [
     "variable_of",
 ]
 
-# Context variables are never freed (``contextvars``' documentation), and take no weak references.
+# These tables only grow: context variables are never freed (documentation of ``contextvars``), and
+# they do not support weak references.
 VARIABLES: dict[str, contextvars.ContextVar[Any]] = {}
 VARIABLE_TOKENS: dict[contextvars.ContextVar[Any], str] = {}
 
-# What was made and waits for its state, by id: only that may be written to. Of this thread alone.
+# Objects that were made and wait for their state, by id; only these may be written to. Per thread.
 _unfinished = threading.local()
 
 
 def found(token: str, where: tuple[type, int, str] | None) -> Any:
-    """Return what the other side is sure to have sent, or inherited."""
+    """Return a class or function that the sender got from this process, or inherited from it."""
     value = known.find(token)
     if value is None and where is not None:
         value = known.find_inherited(*where)
@@ -66,9 +67,10 @@ def found(token: str, where: tuple[type, int, str] | None) -> Any:
 def found_or_made(
     token: str, where: tuple[type, int, str] | None, place: str, make: Any, args: Any
 ) -> Any:
-    """Return what stands under a token; it is made, or brought up to date, where that is due."""
+    """Return the class or function of a token; make it if it is unknown, renew it if stale."""
     value = known.find(token)
-    # What a worker has made and its caller has not lies at an address that says nothing there.
+    # Only a forked worker looks at the address: that of a class that a worker made says nothing in
+    # the caller.
     if value is None and where is not None and known.is_forked():
         value = known.find_inherited(*where)
         if value is not None:
@@ -84,7 +86,7 @@ def found_or_made(
 
 
 def shipped(token: str, place: str, make: Any, args: Any) -> Any:
-    """Return a class or function of the call: functions anew, classes as they are known."""
+    """Return a class or function of the call: a function is made anew, a known class is reused."""
     value = None if make is function_of else known.find(token)
     if value is None:
         value = make(*args)
@@ -95,20 +97,20 @@ def shipped(token: str, place: str, make: Any, args: Any) -> Any:
 
 
 def set_missing_state(value: Any, state: tuple[Any, Any]) -> None:
-    """Give a new class or function its state; one that was here keeps its own."""
+    """Set the state of a class or function that was just made; a known one keeps its own."""
     if vars(_unfinished).pop(str(id(value)), None) is not None:
         give, content = state
         give(value, content, counts=False)
 
 
 def set_state(value: Any, state: tuple[Any, Any]) -> None:
-    """Set the state of a class or function of the call; it counts."""
+    """Set the state of a class or function of the call, also of a known one."""
     give, content = state
     give(value, content, counts=True)
 
 
 def set_class(cls: Any, state: dict[str, Any], *, counts: bool) -> None:
-    """Set a class's attributes, and remove what it has no more."""
+    """Set a class's attributes, and remove those that are not in ``state``."""
     del counts
     members = vars(cls).get("_member_map_", {})  # of an enumeration
     for name, value in list(vars(cls).items()):
@@ -119,13 +121,13 @@ def set_class(cls: Any, state: dict[str, Any], *, counts: bool) -> None:
 
 
 def function_of(code: Any, names: Any, name: str, defaults: Any, cells: Any) -> Any:
-    """Return a function without its state; cells are filled later."""
+    """Return a function without its state; its cells are filled later."""
     names.setdefault("__builtins__", __builtins__)
     return types.FunctionType(code, names, name, defaults, cells)
 
 
 def set_function(function: Any, state: tuple[Any, ...], *, counts: bool) -> None:
-    """Give a function all that it is made of beside its code."""
+    """Set everything of a function except its code; ``counts`` overwrites globals."""
     attributes, described, names, contents, _ = state
     own = function.__globals__
     for name, value in names.items():
@@ -140,7 +142,7 @@ def set_function(function: Any, state: tuple[Any, ...], *, counts: bool) -> None
 
 
 def made_cache(function: Any, parameters: dict[str, Any], attributes: dict[str, Any]) -> Any:
-    """Return a function with a ``functools.lru_cache``, as it was made."""
+    """Return a function with an empty ``functools.lru_cache`` of the same parameters."""
     cached = functools.lru_cache(**parameters)(function)
     vars(cached).update({**attributes, "__wrapped__": function})
     return cached
@@ -155,7 +157,7 @@ def made_property(function: Any, name: str | None) -> Any:
 
 
 def made_dispatcher(function: Any, registry: dict[Any, Any], attributes: dict[str, Any]) -> Any:
-    """Return a ``functools.singledispatch`` function with all that was registered."""
+    """Return a ``functools.singledispatch`` function with all registered implementations."""
     made = functools.singledispatch(function)
     for kind, implementation in registry.items():
         made.register(kind, implementation)
@@ -164,7 +166,7 @@ def made_dispatcher(function: Any, registry: dict[Any, Any], attributes: dict[st
 
 
 def function_at(module: str, home: homes.Home | None, path: str) -> Any:
-    """Return the function in a static or class method of a module, or under a cache."""
+    """Return the function in a module's static method, class method or ``lru_cache``."""
     loaded = cloudpickle.subimport(module) if home is None else homes.module_at(home)
     return known.function_in(known.held(vars(loaded), path))
 
@@ -175,7 +177,7 @@ def variable_at(module: str, name: str) -> Any:
 
 
 def variable_of(token: str, name: str, default: tuple[Any, ...]) -> contextvars.ContextVar[Any]:
-    """Return the context variable of a token, made at the first time."""
+    """Return the context variable of a token, made the first time."""
     found = VARIABLES.get(token)
     if found is None:
         options = {"default": default[0]} if default else {}
@@ -186,7 +188,7 @@ def variable_of(token: str, name: str, default: tuple[Any, ...]) -> contextvars.
 
 
 def made_view(data: Any, form: str, shape: tuple[int, ...]) -> memoryview:
-    """Return a view with its format and shape."""
+    """Return a memoryview with its format and shape."""
     return memoryview(data).cast("B").cast(form, shape)  # type: ignore[call-overload, no-any-return]
 
 
@@ -198,24 +200,24 @@ def made_type_variable(kind: Any, names: Any, options: dict[str, Any], module: s
 
 
 def made_module(name: str, loaded: bool) -> types.ModuleType:
-    """Return a module that was made by hand, and is among the loaded ones or is not."""
+    """Return an empty module; with ``loaded``, the one of this name in ``sys.modules``."""
     module = types.ModuleType(name)
     return sys.modules.setdefault(name, module) if loaded else module
 
 
 def fill_module(module: types.ModuleType, content: dict[str, Any]) -> None:
-    """Give a module what it holds."""
+    """Set the contents of a module."""
     vars(module).update(content)
 
 
 class Empty(enum.Enum):
-    """What stands for the content of an empty cell: itself on both sides."""
+    """Stands for the content of an empty cell; the same object on both sides."""
 
     CELL = "cell"
 
 
 def names_of(module: str | None, home: homes.Home | None, base: dict[str, Any]) -> dict[str, Any]:
-    """Return the globals of a function: a module's own, or what stands for no module's."""
+    """Return the globals of a function: a module's own, or ``base`` for no module."""
     if module is None:
         return base
     if home is not None:
@@ -227,7 +229,7 @@ def names_of(module: str | None, home: homes.Home | None, base: dict[str, Any]) 
 
 
 def thread_values(values: dict[str, Any]) -> threading.local:
-    """Return what each thread has its own values of, with those of the sender's thread."""
+    """Return a ``threading.local`` with the values of the sender's thread."""
     made = threading.local()
     vars(made).update(values)
     return made

@@ -1,7 +1,7 @@
 """How much memory workers need for their items, beyond what they start with.
 
-The caller cannot see it: where it needed more before, its own peak does not grow. A forked worker's
-peak begins at what it inherits, so what it grows by is its own.
+The caller's own peak does not show this: the peak does not grow if the caller needed more memory
+before. A forked worker's peak begins at the memory it inherits, so the growth is the worker's own.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ __all__ = ["WorkerMemory"]
 
 
 class WorkerMemory:
-    """Reads the peaks of workers before they end.
+    """Reads the peak memory of workers before they end.
 
     Args:
-        method: how they are started.
+        method: start method.
 
     Attributes:
-        grown: by how many bytes the peak of a worker has grown at most; None where that is not
-            known.
+        grown: largest growth of the peak of a worker, in bytes; None if unknown.
     """
 
     def __init__(self, method: str) -> None:
@@ -32,7 +31,7 @@ class WorkerMemory:
         self._forked = method == "fork"
 
     def begin(self) -> None:
-        """Note what workers that are started from now on begin with."""
+        """Record the memory that workers started from now on begin with."""
         inherited = _figures("self").get("RssAnon", 0) if self._forked else 0
         self._there = self._own + inherited
 
@@ -40,19 +39,20 @@ class WorkerMemory:
         """Read the peaks of living workers.
 
         Args:
-            workers: their pids; the calling process does not count.
+            workers: their pids; the calling process is ignored.
         """
         for worker in {*workers} - {0, os.getpid()}:
             found = _figures(str(worker))
             if "VmHWM" not in found:
                 continue
-            # Pages of files are shared between processes. They are hardly ever given back.
+            # Pages of files are shared between processes. They are hardly ever given back, so
+            # their present size is taken for that at the peak.
             shared = found.get("RssFile", 0) + found.get("RssShmem", 0)
             self.grown = max(self.grown or 0, found["VmHWM"] - shared - self._there)
 
 
 def _figures(process: str) -> dict[str, int]:
-    """Return the sizes that the kernel tells of a process, in bytes by name; none if it ended."""
+    """Return what the kernel reports of a process's memory, in bytes by name; {} if it ended."""
     try:
         lines = read_file(f"/proc/{process}/status").decode("ascii", "replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether workers do what was expected: a new crew on trial, and all of them against the caller."""
+"""Checks of the workers: the trial of a new crew, and a comparison with the caller."""
 
 from __future__ import annotations
 
@@ -9,51 +9,52 @@ from ..measure.probe import Block, Tally
 
 __all__ = ["KeepUpMonitor", "Trial"]
 
-# What the first worker must have run before its timing decides about more of them: about what
-# starting one more costs.
+# A single worker must run items for this long before its timing decides about more workers.
+# Starting one more worker takes about as long.
 TRIAL_SECONDS = 0.002
-# And each worker of a crew that must show its gain: beside four busy programs, one item of 5 ms
-# each looked like no gain (November 2026, two-core machine).
+# In a larger crew, each worker must run items for this long. Beside four busy programs, one item of
+# 5 ms for each worker looked like no gain (November 2026, two-core machine).
 STEP_SECONDS = 0.02
 
-# Whether workers keep up with what the caller could do alone is judged over so many seconds: some
-# dozens of chunks, and little to lose.
+# Each comparison of the workers with the caller alone covers at least this time: long enough for
+# some dozens of chunks, short enough to lose little.
 JUDGE_SECONDS = 0.05
-# Below this share of what it could do alone, so many times in a row, the caller takes over. Once
-# may be a few items that take much longer than most and are not over yet.
+# The caller takes over after RETREAT_TIMES judgements in a row below this share of what it could do
+# alone. A single one may be due to a few items that take much longer than most and still run.
 RETREAT_SHARE = 0.7
 RETREAT_TIMES = 2
-# It works alone so many times as long as they had been too slow, and then tries them again: other
-# programs may have had the CPUs meanwhile. Trials that fail cost a tenth, then.
+# The caller works alone for this many times the period in which the workers were too slow. Then it
+# tries the workers again, because other programs may have used the CPUs in that period. A failed
+# attempt thus costs a tenth of the time.
 RETREAT_PAUSE = 10
 
 
 class KeepUpMonitor:
-    """Has the caller take over when workers do less than it would do alone.
+    """Makes the caller take over when the workers do less than the caller would do alone.
 
     A forecast can be wrong by any factor: results that took microseconds to compute may take
-    milliseconds to pickle. What a worker reports is the time of the items alone, which is what they
-    would take in the caller.
+    milliseconds to pickle. A worker reports the time of the items without pickling, which is the
+    time that they would take in the caller.
 
     Attributes:
         retreated: whether the caller is to work instead of the workers.
-        retreats: how often it was.
+        retreats: how often the caller took over.
     """
 
     def __init__(self) -> None:
         self.retreated = False
         self.retreats = 0
         self._last = (0.0, 0, 0.0)  # (time, items and their seconds) at the last judgement
-        self._good_at = 0.0  # when the workers were not known to be slow
-        self._slow_times = 0  # judgements against them, one after the other
+        self._good_at = 0.0  # when the workers were last not found slow
+        self._slow_times = 0  # judgements in a row that found them slow
         self._resume_at = 0.0
 
     def look(self, now: float, tally: Tally, *, ready: bool) -> None:
-        """KeepUpMonitor the workers, if it is time to.
+        """Judge the workers, if it is time to.
 
         Args:
-            now: on the monotonic clock, s.
-            tally: of all items that ran in workers.
+            now: present time, on the monotonic clock, s.
+            tally: times of all items that ran in workers.
             ready: whether all workers have started.
         """
         if self.retreated:
@@ -61,7 +62,7 @@ class KeepUpMonitor:
         since, items, seconds = self._last
         if not ready or since == 0.0:
             self._last, self._good_at = (now, tally.items, tally.seconds), now
-        # At least a chunk must have come back: one long item says nothing.
+        # A chunk must have come back meanwhile: one long item proves nothing.
         elif now - since >= JUDGE_SECONDS and tally.items > items:
             slow = tally.seconds - seconds < RETREAT_SHARE * (now - since)
             self._last = (now, tally.items, tally.seconds)
@@ -81,10 +82,10 @@ class KeepUpMonitor:
 
 
 class Trial:
-    """Has each worker of a crew run one chunk at a time, until it is clear how many go on.
+    """Rounds of one chunk for each worker, until the number of workers is settled.
 
     Args:
-        rethink: what decides, see ``Policy``; None where there is nothing to decide.
+        rethink: decides about the number, see ``Policy``; None to keep the first number.
 
     Attributes:
         over: whether the number of workers is settled.
@@ -98,12 +99,12 @@ class Trial:
         self._tally = Tally()
 
     def begin(self, workers: int) -> None:
-        """Try a new crew."""
+        """Begin a round with a new crew."""
         self._workers, self._given, self._tally = workers, 0, Tally()
 
     @property
     def seconds(self) -> float:
-        """What each worker must have run, s."""
+        """How long each worker must have run items, s."""
         return TRIAL_SECONDS if self._workers == 1 else STEP_SECONDS
 
     @property
@@ -112,19 +113,19 @@ class Trial:
         return max(0, self._workers - self._given)
 
     def hand_out(self) -> None:
-        """Note that a chunk was handed out."""
+        """Count a chunk that was handed out."""
         self._given += 1
 
     def note(self, block: Block) -> None:
-        """Note what a worker ran."""
+        """Add what a worker ran."""
         self._tally.add(block)
 
     def verdict(self, workers: int, left: int | None) -> Step | None:
-        """Return how to go on at the end of a round, None where another round must show it.
+        """Return how to go on at the end of a round, None if another round is needed.
 
         Args:
-            workers: how many there really are.
-            left: items that are left, None where that is not known.
+            workers: actual number of workers.
+            left: number of items left, None if unknown.
         """
         tally, self._given = self._tally, 0
         if self._rethink is None or tally.seconds < self.seconds * workers:

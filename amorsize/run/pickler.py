@@ -1,19 +1,20 @@
-"""A pickler that knows on which way a value goes: cloudpickle's, with other ideas of identity.
+"""A pickler on top of cloudpickle that keeps the identity of classes and functions.
 
 cloudpickle writes classes and functions of the main module and of function bodies by value, and
-where it reads them writes over what is there. Here each goes under a token (``known``): it is made
-where it is not known, and left alone where it is. Functions find their globals in the module of
-that name rather than in a copy. What cloudpickle would change on the way is kept or refused.
+overwrites existing ones when it loads them. Here each has a token (``known``): it is made where it
+is unknown, and left alone where it is known. Functions find their globals in the module of that
+name, not in a copy. Objects that cloudpickle would change are kept as they are, or refused.
 
-Three ways:
+The pickle depends on its way, that is, where it comes from and goes to:
 
-- ``Way.CALL``, from the caller to workers that import modules themselves: what is to be run. It
-  counts: classes that are known there get the caller's present attributes.
-- ``Way.ITEMS``, the same way later: what is to be run on. What is known there stays as it is.
-- ``Way.KIN``, between a worker and its caller where names of the main module mean the same on both
-  sides: forked workers both ways, and the results of all.
+- ``Way.CALL``: the function to run and what it uses, from the caller to workers that import modules
+  themselves. Classes that a worker already knows get the caller's present attributes.
+- ``Way.ITEMS``: items, from the caller to the same workers, later. Classes and functions that a
+  worker already knows stay as they are.
+- ``Way.KIN``: between a worker and its caller where names of the main module mean the same on both
+  sides. These are forked workers in both directions, and the results of all workers.
 
-This module is loaded where it is needed: cloudpickle takes 15 ms.
+This module is loaded only when needed: importing cloudpickle takes 15 ms.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ __all__ = ["NamingPickler", "Pickler", "Way", "pickled"]
 
 
 class Way(enum.Enum):
-    """From where to where a value goes, see above."""
+    """Where a value comes from and goes to, see above."""
 
     CALL = "call"
     ITEMS = "items"
@@ -52,11 +53,11 @@ class Way(enum.Enum):
 
 
 def pickled(value: Any, way: Way, buffer_callback: Any = None) -> tuple[bytes, set[type]]:
-    """Return a value pickled, and the kinds of all that is in it, classes in it among them.
+    """Return a value pickled, the types of all objects in it, and the classes in it.
 
     Args:
         value: what to pickle.
-        way: where it goes.
+        way: where it comes from and goes to.
         buffer_callback: as in ``pickle.dumps``.
 
     Raises:
@@ -74,13 +75,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     Args:
         file: where to write.
-        way: where it goes.
+        way: where the pickle comes from and goes to.
         buffer_callback: as in ``pickle.Pickler``.
-        fresh_locks: whether locks go as new ones: of modules' values, where a worker's own import
-            would have made them.
+        fresh_locks: whether locks are pickled as new locks. This is for the values of modules,
+            whose locks a worker's own import would have made.
 
     Attributes:
-        met: kinds of all that was pickled, and the classes in it, as ``reductions.dump`` has it.
+        met: types of all pickled objects, as ``reductions.dump`` returns them, and the classes
+            among the objects.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._way = way
         self._fresh_locks = fresh_locks
         self.met: set[type] = set()
-        # By id of what they stand for, which the pickle's subject keeps alive.
+        # By id of the globals and cells, which the pickled object keeps alive.
         self._namespaces: dict[int, _Namespace] = {}
         self._cells: dict[int, _Cell] = {}
 
@@ -110,7 +112,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return self._other(obj) if reduce is None else reduce(obj)
 
     def _other(self, obj: Any) -> Any:
-        """Return how to pickle what is told by its identity, or by what it is of."""
+        """Return how to pickle a standard stream, or with ``fresh_locks`` a lock."""
         if obj is sys.stdout or obj is sys.stderr:
             return getattr, (sys, "stdout" if obj is sys.stdout else "stderr")
         return _fresh(obj) if self._fresh_locks else NotImplemented
@@ -118,7 +120,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     # By name --------------------------------------------------------------------------------
 
     def _by_name(self, value: Any, path: str) -> Any:
-        """Return how to pickle what its module holds under its name, None if that does not."""
+        """Return how to pickle a value by its name, None if its module has no such value."""
         module = value.__module__
         if module == "__main__":
             kin = self._way is Way.KIN and known.held(known.main_names(), path) is value
@@ -169,7 +171,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return self._by_value(cls, make, args, _state_of(cls), making.set_class)
 
     def _static_class(self, cls: type) -> Any:
-        """Return how to pickle a class in C: by a name, as it cannot be made again."""
+        """Return how to pickle a C class: by a name, since it cannot be made again."""
         reduced = cloudpickle._class_reduce(cls)
         if reduced is NotImplemented or reduced[0] is not cloudpickle._make_skeleton_class:
             return reduced
@@ -191,7 +193,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         )
 
     def _reference(self, cls: type) -> Any:
-        """Return a mere reference to a class that the other side is sure to have, else None."""
+        """Return a reference to a class that the other side is sure to have, else None."""
         if known.is_lasting(cls):
             return making.found, (known.token_of(cls), None)
         if known.is_inherited(cls):
@@ -218,13 +220,13 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         )  # fmt: skip
 
     def _state(self, function: types.FunctionType) -> Any:
-        """Return what a function is made of beside its code."""
+        """Return everything of a function except its code."""
         described = {name: getattr(function, name) for name in _DESCRIPTION}
         described["__annotations__"] = _annotations(function)
         if self._namespace(function.__globals__).is_there(self._way):
             names = {}
         else:
-            # cloudpickle does not know of names that the body of a class asks for.
+            # cloudpickle misses global names that a class body uses.
             found = describe(function.__code__).globals
             wanted = {
                 **cloudpickle._extract_code_globals(function.__code__),
@@ -246,7 +248,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _cell(self, cell: types.CellType) -> Any:
         return self._cells.setdefault(id(cell), _Cell())
 
-    # What cloudpickle cannot do, or does otherwise ------------------------------------------
+    # What cloudpickle cannot do, or does differently ----------------------------------------
 
     def cached(self, cached: Any) -> Any:
         """Return how to pickle a function with a ``functools.lru_cache``."""
@@ -260,7 +262,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         )
 
     def type_variable(self, variable: Any) -> Any:
-        """Return how to pickle a TypeVar or its like: it is known by what it is, as a class."""
+        """Return how to pickle a TypeVar or the like: by name or token, as identity matters."""
         name, module = variable.__name__, variable.__module__
         if known.held(getattr(sys.modules.get(module), "__dict__", {}), name) is variable:
             if module != "__main__":
@@ -290,18 +292,18 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return making.variable_of, (_token_of_variable(variable), variable.name, _default(variable))
 
     def file(self, file: Any) -> Any:
-        """Return how to pickle a text file: not, but for the standard streams."""
+        """Return how to pickle a standard stream; refuse any other text file."""
         if file is sys.stdout or file is sys.stderr:
             return getattr, (sys, "stdout" if file is sys.stdout else "stderr")
         raise pickle.PicklingError(f"cannot pickle the open file {file!r}")
 
     def partial_method(self, method: functools.partialmethod[Any]) -> Any:
-        """Return how to pickle a partial method, which Python 3.14 makes with its function."""
+        """Return how to pickle a partial method: Python 3.14 makes it only with its function."""
         make = functools.partial(functools.partialmethod, method.func, **method.keywords)
         return make, method.args
 
     def code(self, code: types.CodeType) -> Any:
-        """Return how to pickle code, with its file: tracebacks and warnings name it."""
+        """Return how to pickle a code object with its file name, which tracebacks show."""
         make, args = cloudpickle._code_reduce(code)
         place = args.index("<dynamic-code>")
         return make, (*args[:place], code.co_filename, *args[place + 1 :])
@@ -317,19 +319,19 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 class NamingPickler(Pickler):
-    """Names what modules hold (``known.named``), so that it is one object in the worker, too."""
+    """Names objects that modules hold (``known.named``), so that a worker gets its module's own."""
 
     def __init__(self, file: Any, way: Way, buffer_callback: Any = None) -> None:
         super().__init__(file, way, buffer_callback)
         self._places = known.places()
 
     def persistent_id(self, obj: Any) -> Any:
-        """Return where a module holds an object, None for what is pickled as usual."""
+        """Return where a module holds an object, None for an object that is pickled as usual."""
         return self._places.get(id(obj))
 
 
 def _dispatched(function: Any) -> tuple[Any, ...]:
-    """Return what a ``functools.singledispatch`` function is made of."""
+    """Return the parts of a ``functools.singledispatch`` function."""
     registry = dict(function.registry)
     own = {"registry", "dispatch", "register", "_clear_cache", "__wrapped__"}
     return registry.pop(object), registry, {k: v for k, v in vars(function).items() if k not in own}
@@ -362,7 +364,7 @@ def _place_of_variable(variable: contextvars.ContextVar[Any]) -> tuple[str, str]
 
 
 def _default(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
-    """Return the default of a context variable, in a tuple; an empty one for none."""
+    """Return the default of a context variable in a tuple, an empty tuple for no default."""
     try:
         return (contextvars.Context().run(variable.get),)
     except LookupError:
@@ -373,7 +375,7 @@ def _default(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
 
 
 class _Cell:
-    """A closure's cell, made empty: its function fills it, which may lie in a circle with it."""
+    """A closure's cell, made empty. The function's state fills it: they may form a cycle."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return types.CellType, ()
@@ -384,7 +386,7 @@ class _Namespace:
 
     Args:
         names: the globals.
-        way: where they go.
+        way: where they come from and go to.
     """
 
     def __init__(self, names: dict[str, Any], way: Way) -> None:
@@ -397,7 +399,7 @@ class _Namespace:
         self._base = {} if self._module else {k: names[k] for k in _BASE if k in names}
 
     def is_there(self, way: Way) -> bool:
-        """Return whether the other side has the globals' values from elsewhere."""
+        """Return whether the other side gets the globals' values in another way."""
         return self._module is not None and (way is Way.KIN or self._module != "__main__")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -412,25 +414,25 @@ def _content(cell: types.CellType) -> Any:
 
 
 def _whereabouts(cls: type) -> tuple[type, int, str] | None:
-    """Return where a class lies for processes that were forked from one another."""
+    """Return what finds a class in a process related by a fork: base, address, qualified name."""
     base = cls.__base__
     return None if base is None else (base, id(cls), cls.__qualname__)
 
 
 def _making_of(cls: type) -> tuple[Any, Any]:
-    """Return what makes a class without its attributes, and the arguments for that."""
+    """Return the function that makes a class without its attributes, and its arguments."""
     if issubclass(cls, enum.Enum):
         return cloudpickle._make_skeleton_enum, cloudpickle._enum_getnewargs(cls)
     args = cloudpickle._class_getnewargs(cls)
     args[3]["__qualname__"] = cls.__qualname__
-    # A typed tuple has slots of its own, and will not be given any.
+    # ``typing.NamedTuple`` sets ``__slots__`` itself, and refuses to be given any.
     if "__slots__" in vars(cls) and typing.NamedTuple not in vars(cls).get("__orig_bases__", ()):
         args[3]["__slots__"] = vars(cls)["__slots__"]
     return cloudpickle._make_skeleton_class, args
 
 
 def _state_of(cls: type) -> dict[str, Any]:
-    """Return a class's attributes, without what Python makes of the others."""
+    """Return a class's attributes, without those that Python derives from the others."""
     state = {
         name: value
         for name, value in cloudpickle._extract_class_dict(cls).items()
@@ -447,10 +449,11 @@ def _state_of(cls: type) -> dict[str, Any]:
 
 
 def _annotations(value: Any) -> dict[str, Any]:
-    """Return the annotations of a function or class, as texts where they cannot be evaluated.
+    """Return the annotations of a function or class, as strings if they cannot be evaluated.
 
-    From Python 3.14 on they are evaluated when they are asked for; names that only type checkers
-    import are not there (PEP 649). A class would keep what came of that: it is called past it.
+    Python 3.14 and later evaluate annotations on access (PEP 649), and names that only type
+    checkers import are missing then. A class would cache the result of an access. So
+    ``__annotate__`` is called directly, which caches nothing.
     """
     found: dict[str, Any]
     try:
@@ -466,7 +469,7 @@ def _annotations(value: Any) -> dict[str, Any]:
 
 
 def _fresh(value: Any) -> Any:
-    """Return how to pickle a lock as a new one, NotImplemented for what is no lock."""
+    """Return how to pickle a lock as a new one or a ``threading.local``, else NotImplemented."""
     if type(value) is threading.local:
         return making.thread_values, (dict(vars(value)),)
     if is_held(value):
@@ -479,12 +482,13 @@ _LOCKS: dict[type, Any] = {
     type(threading.RLock()): threading.RLock,
 }
 
-# Where classes have their annotations from Python 3.14 on, and the format "as values" of
-# ``annotationlib``, which takes long to import.
+# Where classes have their annotations from Python 3.14 on, and ``annotationlib.Format.VALUE``
+# (that module is slow to import).
 _ANNOTATED = frozenset({"__annotate_func__", "__annotations_cache__"})
 _VALUE = 1
 
-# Made with a class, by Python, by copyreg as instances are pickled, or for an enumeration.
+# Attributes that Python makes for every class or for an enumeration, or that copyreg adds when
+# instances are pickled.
 _MADE_WITH_CLASS = frozenset(
     {
         *_ANNOTATED,

@@ -1,4 +1,4 @@
-"""What the engine is told: it decides nothing about workers or sizes itself."""
+"""Settings of the engine, which decides nothing about workers or chunk sizes itself."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ class Policy(NamedTuple):
 
     Attributes:
         workers: number of workers to start with.
-        rethink: called when each worker has run a chunk, with what the crew has shown; returns how
-            many workers to go on with, and whether to ask again. None keeps the number.
+        rethink: called with the measurements of a crew when each of its workers has run a chunk;
+            returns how many workers to go on with, and whether to ask again. None keeps the number.
         size: called with (items left or None, done=, workers=, item_seconds=, result_bytes=);
             returns the size of the next chunk.
         ordered: whether results are yielded in the order of the items.
         bounded: whether to stop handing out chunks while results wait to be consumed.
-        buffersize: items handed out but not consumed at most, None for no such limit.
-        retries: how often the items a lost worker held are tried again.
+        buffersize: most items that are handed out but not consumed, None for no such limit.
+        retries: how often the items of a lost worker run again.
         task_timeout: seconds for one item, None for no limit.
         deadline: when the call must end, on the monotonic clock, None for no limit.
-        timeout: the limit that made the deadline, for the message.
+        timeout: the limit that the deadline comes from, s, for the message.
         return_exceptions: whether an exception is a result.
-        ahead_seconds: work of so many seconds waits for each worker as they start, because the
-            caller is busy starting others.
-        help: whether the caller computes items while workers start.
-        withdraw: whether the caller runs what workers cannot: what cannot be sent to them, or not
-            be opened there.
-        retreat: whether the caller computes what is left when workers turn out slower than it.
+        ahead_seconds: seconds of work to queue for each worker at the start, because the caller
+            is then busy starting other workers.
+        help: whether the caller runs items while workers start.
+        withdraw: whether the caller runs the rest if something cannot be sent to workers, or not
+            be loaded there.
+        retreat: whether the caller takes over when workers turn out slower than the caller.
     """
 
     workers: int
@@ -55,11 +55,11 @@ class Policy(NamedTuple):
     rethink: Callable[[Stage], Step] | None = None
 
     def patience(self, now: float, longest: float) -> float:
-        """Return how long to wait for a reply before looking at deaths and limits again, s.
+        """Return how long to wait for a reply before checking for deaths and limits again, s.
 
         Args:
-            now: on the monotonic clock, s.
-            longest: where no limit is near, s.
+            now: present time, on the monotonic clock, s.
+            longest: how long to wait when no limit is near, s.
         """
         limits = [longest]
         if self.deadline is not None:

@@ -1,8 +1,9 @@
 """A crew of worker processes for one call, or for several calls one after the other.
 
-It has no threads: the caller writes tasks and reads replies itself, and waits for replies, room
-for tasks and deaths in one place. The engine looks after deaths (``lost``): after any of them the
-whole crew is abandoned, and its unfinished chunks run in a new one. docs/design.md tells why.
+The crew has no threads. The caller writes tasks and reads replies itself. It waits in one place:
+for replies, for room for tasks and for deaths. The engine checks for deaths (``lost``). After any
+death it abandons the whole crew, and runs the unfinished chunks in a new one. docs/design.md
+gives the reasons.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessCrew"]
 
-# How often deaths are looked for where the system does not report them.
+# Interval between checks for deaths, where the system does not report deaths.
 LOOK_SECONDS = 0.02
-# When no worker has said anything for so long, forked ones may be stuck: they are looked at, and
-# once more after the same time. A look takes 30 us for each worker.
+# If no worker has sent anything for this time, forked workers may be stuck: they are checked, and
+# checked again after the same time. A check takes 30 us for each worker.
 QUIET_SECONDS = 0.5
 
-# An idle worker ends within a few ms of being asked to; saving what it measured for coverage takes
-# it 50 ms. One that has not ended by then (an atexit hook of the user's, a thread that runs on) is
-# killed.
+# An idle worker ends within a few ms of the request, or within 50 ms if it saves coverage data.
+# A worker that has not ended after this time (an atexit hook of the user's, a thread that runs on)
+# is killed.
 GRACE_SECONDS = 2.0
 
 
@@ -51,14 +52,13 @@ class ProcessCrew:
 
     Args:
         context: the multiprocessing context to start them with.
-        workers: how many; where not all can be started, the crew goes on with those there are.
-        setup: what each starts with.
-        inherits: whether that includes the whole input.
-        first: gives the tasks to begin with; they are there when the first worker comes up. None
-            for none.
+        workers: how many; if not all can be started, the crew runs with fewer.
+        setup: what each worker is started with.
+        inherits: whether workers inherit the whole input.
+        first: yields the first tasks, which are queued before any worker starts; None for none.
 
     Raises:
-        OSError: no process, or no pipe, can be started.
+        OSError: no process can be started, or no pipe opened.
         SerializationError: the function cannot be sent to a fresh interpreter.
     """
 
@@ -75,14 +75,14 @@ class ProcessCrew:
         first: Iterator[Task] | None = None,
     ) -> None:
         self._owner = os.getpid()
-        self._ended = True  # there is nothing to end yet
+        self._ended = True  # nothing to end yet
         self._workers: list[Worker] = []
-        self._frames: dict[int, tuple[Worker, Frames]] = {}  # by the descriptor of the pipe
+        self._frames: dict[int, tuple[Worker, Frames]] = {}  # by the pipe's file descriptor
         self._sentinels: dict[int, Worker] = {}
         self._poll = select.poll()
-        self._writable = False  # whether room for tasks is waited for
+        self._writable = False  # whether to wait for room for tasks
         self._dead: list[Worker] = []
-        self._found: list[tuple[int, Any]] = []  # (chunk, reply or error), not asked for yet
+        self._found: list[tuple[int, Any]] = []  # (chunk, reply or error), not fetched yet
         self._running: dict[int, Running] = {}
         self._ready = 0
         self._looked = 0.0
@@ -93,26 +93,26 @@ class ProcessCrew:
         self._forked = method == "fork"
         self._pack = pack_forked if self._forked else pack_shipped
         self.inherited = inherits
-        self.idle = False  # whether it waits for a call
+        self.idle = False  # whether the crew waits for a call
         self.started_at = time.monotonic()
         self.ready_at: float | None = None
         self.start_seconds = self.end_seconds = 0.0
         self._oom_kills = oom_kills()
         self.prefix = make_prefix()
         ensure_server(method)
-        # The input is read here: it may block, and raise.
+        # Reading the input may block or raise, so it is read here, before signals are held.
         tasks = [*first] if first is not None else []
         try:
             with held_signals():
                 self._tasks = Tasks()
                 self._ended = False
                 _crews.add(self)
-                # Ends workers with the interpreter, kept ones and those of an unfinished call.
+                # Ends kept workers, and those of an unfinished call, when the interpreter exits.
                 self._finalizer = util.Finalize(None, _ender(self), exitpriority=15)
                 for task in tasks:
                     self.submit(task)
                 self._start(context, workers, setup.for_crew(self.prefix))
-        except BaseException:  # no worker at all, or a signal that was held back until now
+        except BaseException:  # no worker could be started, or the handler of a held signal raised
             self.abandon()
             self.sweep()
             raise
@@ -127,7 +127,7 @@ class ProcessCrew:
                 if not self._workers:
                     raise
                 break
-            self._tasks.flush()  # the first to come up may have made room
+            self._tasks.flush()  # workers that are up may have made room
         self.workers = len(self._workers)
 
     def _start_one(self, context: BaseContext, setup: Setup, number: int) -> None:
@@ -136,7 +136,7 @@ class ProcessCrew:
         try:
             args = (setup, self._tasks.reader, self._tasks.lifeline, writing)
             started = start_worker(context, f"amorsize-{number + 1}", worker.serve, args)
-        except BaseException:  # also Ctrl-C: nobody else knows of this end
+        except BaseException:  # also Ctrl-C: nothing else would close this end
             reading.close()
             raise
         finally:
@@ -148,7 +148,7 @@ class ProcessCrew:
         self._poll.register(started.sentinel, select.POLLIN)
 
     def __del__(self) -> None:
-        """End the workers of a crew that was lost on its way to whoever asked for it."""
+        """End the workers of a crew that was dropped before its caller received it."""
         if not self._ended:
             self.abandon()
             self.sweep()
@@ -163,52 +163,52 @@ class ProcessCrew:
 
     @property
     def ended(self) -> bool:
-        """Whether its workers are gone."""
+        """Whether the workers are gone."""
         return self._ended
 
     def begin(self, shipment: Shipment) -> None:
-        """Serve another call from now on; the crew is idle."""
+        """Serve another call from now on; the crew must be idle."""
         self._read(0.0)
-        self._running.clear()  # its numbers of chunks are another call's
+        self._running.clear()  # its chunk numbers belong to the call before
         self._found.clear()
         self._shipment = shipment
 
     def is_well(self) -> bool:
-        """Return whether its workers are there, all of them."""
+        """Return whether all workers are alive."""
         return not self._ended and all(one.is_alive() for one in self._workers)
 
     def submit(self, task: Task) -> int:
-        """Hand out a task; return the bytes its items took on the way.
+        """Hand out a task; return the number of bytes sent for its items.
 
-        Items that cannot be sent come back at once, as a reply that says so.
+        If the items cannot be sent, a reply with the error is queued at once.
         """
         columns: Parcel | None = None
         try:
             if task.columns is not None:
-                with held_signals():  # what a handler raises must not be taken for a refusal
+                with held_signals():  # a handler's exception must not look like a pickling error
                     columns = self._pack(task.columns, self.prefix, start=task.start)
             fields = (task.chunk, task.start, task.size, columns, task.track, self._shipment)
             self._tasks.put(pickle.dumps(fields, pickle.HIGHEST_PROTOCOL))
         except SerializationError as error:
             self._found.append((task.chunk, error))
-        except OSError as error:  # no folder for what is large
+        except OSError as error:  # no room for a shared segment, and too large for a message
             refusal = SerializationError(f"an item cannot be sent: {error}", index=task.start)
             self._found.append((task.chunk, refusal))
         return 0 if columns is None else columns.size
 
     def take_back(self) -> int | None:
-        """Return the number of a chunk that no worker has taken, and none will; None for none."""
+        """Take back a chunk that no worker has taken; return its number, None if there is none."""
         message = self._tasks.take_back()
         return None if message is None else int(pickle.loads(message)[0])
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
-        """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
+        """Wait up to ``timeout`` seconds for replies; return (chunk, reply) for each."""
         self._read(0.0 if self._found else timeout)
         found, self._found = self._found, []
         return [(chunk, _reply(fields)) for chunk, fields in found]
 
     def running(self) -> dict[int, Running]:
-        """Return what each worker said last, by its pid."""
+        """Return what each worker reported last, by its pid."""
         self._read(0.0)
         return self._running
 
@@ -221,14 +221,14 @@ class ProcessCrew:
             return self._stuck() if self._forked else None
         dead = self._dead[0]
         for one, frames in self._frames.values():
-            if one is dead:  # its last words may still be in the pipe
+            if one is dead:  # its last frames may still be in the pipe
                 self._hear(one, frames)
         code = dead.exitcode()
         starved = code == _KILLED and oom_kills() > self._oom_kills
         return Lost(dead.pid, code, self._ready > 0, starved)
 
     def close(self) -> None:
-        """End the workers, all of which are idle, and wait for them."""
+        """End the workers, which must all be idle, and wait for them."""
         if self._ended or self.is_inherited():
             return
         begun = time.monotonic()
@@ -245,7 +245,7 @@ class ProcessCrew:
         self.end_seconds = time.monotonic() - begun
 
     def abandon(self) -> list[tuple[int, Reply]]:
-        """End the workers at once, whatever they do; return replies that still came through."""
+        """Kill the workers, whatever they do; return the replies that had arrived."""
         if self._ended or self.is_inherited():
             return []
         with held_signals():
@@ -253,13 +253,13 @@ class ProcessCrew:
             for one, frames in self._frames.values():
                 self._hear(one, frames)
             self._dispose()
-        # An error here is only a task whose items could not be sent: it runs again.
+        # Drop errors: they are tasks whose items could not be sent, and those run again.
         found = [pair for pair in self._found if isinstance(pair[1], tuple)]
         self._found = []
         return [(chunk, _reply(fields)) for chunk, fields in found]
 
     def end(self) -> None:
-        """End the workers: kindly if all are well and known to wait, else at once."""
+        """Close the crew if all workers are alive, set up and idle, else abandon it."""
         if self._ended or self.is_inherited():
             return
         if self.idle and self.is_well() and self.ready == self.workers:
@@ -269,27 +269,27 @@ class ProcessCrew:
         self.sweep()
 
     def sweep(self) -> None:
-        """Free what replies that were never opened left behind; after the crew has ended."""
+        """Remove segments of replies that were never opened; only after the crew has ended."""
         if not self.is_inherited():
             sweep(self.prefix)
 
     def is_inherited(self) -> bool:
-        """Return whether this is a copy in a forked child, whose parent goes on with the crew."""
+        """Return whether this is a forked child's copy of its parent's crew."""
         return os.getpid() != self._owner
 
     # Inside --------------------------------------------------------------------------------
 
     def _read(self, timeout: float) -> None:
-        """Wait up to ``timeout`` seconds for anything, and take in all there is."""
-        if self._ended:  # the numbers of its descriptors may be somebody else's by now
-            time.sleep(timeout)  # at the exit of the interpreter, under a thread that ends with it
+        """Wait up to ``timeout`` seconds for any event, and take in all that has arrived."""
+        if self._ended:  # the numbers of its file descriptors may be in use again
+            time.sleep(timeout)  # at interpreter exit, in a daemon thread that still uses the crew
             return
         self._tasks.flush()
         self._await_room(bool(self._tasks.waiting))
         for descriptor, event in self._poll.poll(timeout * 1000):
             if descriptor in self._frames:
                 self._hear(*self._frames[descriptor])
-                if event & ~select.POLLIN:  # its end is closed: nothing more will come
+                if event & ~select.POLLIN:  # the worker's end is closed: nothing more will come
                     self._poll.unregister(descriptor)
             elif descriptor in self._sentinels:
                 self._dead.append(self._sentinels[descriptor])
@@ -305,7 +305,7 @@ class ProcessCrew:
             self._poll.unregister(self._tasks.fileno())
 
     def _hear(self, speaker: Worker, frames: Frames) -> None:
-        """Take in what a worker has said."""
+        """Take in the frames that a worker has sent."""
         for kind, body in frames.read():
             self._heard_at = time.monotonic()
             if kind == REPLY:
@@ -326,7 +326,7 @@ class ProcessCrew:
                 self._running[speaker.pid] = Running(chunk, subject, when)
 
     def _look(self) -> None:
-        """Look for deaths that the system does not report."""
+        """Check for deaths, including those that the system does not report."""
         self._read(0.0)
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
@@ -335,7 +335,7 @@ class ProcessCrew:
         self._dead += [one for one in self._workers if not one.reports and not one.is_alive()]
 
     def _stuck(self) -> Lost | None:
-        """Return a worker that waits for ever, None while there is none."""
+        """Return a worker that is deadlocked, None if there is none."""
         now = time.monotonic()
         if now - max(self._heard_at, self._suspected_at) < QUIET_SECONDS:
             return None
@@ -348,7 +348,7 @@ class ProcessCrew:
         return None
 
     def _dispose(self) -> None:
-        """Kill what is left, and close every descriptor, so that nothing waits for the garbage."""
+        """Kill the remaining workers, and close every file descriptor now, not when collected."""
         self._ended = True
         self._finalizer.cancel()
         kill([one for one in self._workers if one.is_alive()])
@@ -359,7 +359,7 @@ class ProcessCrew:
         self._tasks.close()
 
     def disown(self) -> None:
-        """Give up all of it in a forked child: these are its parent's workers."""
+        """Let go of the crew in a forked child: the workers are its parent's."""
         for one in self._workers:
             one.disown()
         if not self._ended:
@@ -368,16 +368,16 @@ class ProcessCrew:
             self._tasks.close_callers()
 
 
-# What workers have the caller do.
+# Frames that another module handles in the caller.
 _RELAYED: dict[bytes, Callable[[bytes], None]] = {RECORD: logs.handle, TRACKED: tracker.handle}
 
-_KILLED = -9  # the exit code after SIGKILL, which Windows has no name for
+_KILLED = -9  # the exit code after SIGKILL; Windows has no such name in ``signal``
 
 _crews: weakref.WeakSet[ProcessCrew] = weakref.WeakSet()
 
 
 def _ender(crew: ProcessCrew) -> Callable[[], None]:
-    """Return what ends a crew if it is still there."""
+    """Return a function that ends a crew if the crew still exists."""
     reference = weakref.ref(crew)
 
     def end() -> None:
@@ -389,7 +389,7 @@ def _ender(crew: ProcessCrew) -> Callable[[], None]:
 
 
 def _disown_all() -> None:
-    """Let a forked child not hold the parent's crews: neither their ends nor their workers."""
+    """Let go of the parent's crews in a forked child: their pipes and their workers."""
     for crew in list(_crews):
         crew.disown()
 

@@ -1,11 +1,11 @@
-"""How to pickle what pickle itself changes or loses: exceptions, and arrays mapped from files.
+"""How to pickle objects that pickle itself changes: exceptions, and arrays mapped from files.
 
-pickle makes an exception by calling its class with its ``args``. That fails where ``__init__``
-wants others, and what slots and the fields of builtin classes hold is lost where ``args`` do not
-say it. Here it is made without its ``__init__``, and gets back all that it held.
+pickle makes an exception by calling its class with its ``args``. That fails if ``__init__`` takes
+other arguments, and the values of slots and of builtin classes' fields are lost unless ``args``
+hold them. Here an exception is made without its ``__init__``, and all its values are restored.
 
-An array that is mapped from a file is copied by pickle: what is written into the copy never
-reaches the file. Here it is mapped again.
+pickle copies an array that is mapped from a file: a write to the copy never reaches the file. Here
+the array is mapped again.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ __all__ = [
     "reducer_of",
 ]
 
-PROTOCOL = 5  # the first with buffers outside the pickle
+PROTOCOL = 5  # the first with out-of-band buffers
 
-# Set in the flags of classes that are made while a program runs; those of C code are static.
+# Py_TPFLAGS_HEAPTYPE: set in the flags of classes made at run time; static types in C lack it.
 MADE_HERE = 1 << 9
 
 
 def dump(value: Any, buffer_callback: Any = None) -> tuple[bytes, set[type]]:
-    """Pickle a value as ``pickle.dumps`` does, but for what that changes.
+    """Pickle a value as ``pickle.dumps`` does, except objects that ``pickle.dumps`` changes.
 
     Args:
         value: what to pickle.
         buffer_callback: as in ``pickle.dumps``.
 
     Returns:
-        The pickle, and the kinds of all that is in it beside pickle's own atoms and containers.
+        The pickle, and the types of all objects in it except pickle's own atoms and containers.
 
     Raises:
         Exception: whatever pickling it raises.
@@ -68,12 +68,12 @@ def dump(value: Any, buffer_callback: Any = None) -> tuple[bytes, set[type]]:
 
 
 class _Reducers(dict):  # type: ignore[type-arg]
-    """How to pickle each kind that is met: pickle asks this in C, once a kind in Python."""
+    """How to pickle each type. pickle looks types up in C; Python code runs once per type."""
 
     def __missing__(self, kind: type) -> Any:
         reduce = copyreg.dispatch_table.get(kind) or reducer_of(kind)
         if reduce is None and issubclass(kind, type):
-            raise KeyError(kind)  # then it goes by its name
+            raise KeyError(kind)  # pickle then writes the class by its name
         self[kind] = reduce = reduce or _OWN_WAY
         return reduce
 
@@ -82,7 +82,7 @@ _OWN_WAY = methodcaller("__reduce_ex__", PROTOCOL)
 
 
 def reducer_of(kind: type) -> Callable[[Any], Any] | None:
-    """Return what reduces the instances of a kind, None where their own way is right."""
+    """Return the function that reduces a type's instances, None if their own reduction is right."""
     if issubclass(kind, BaseException):
         base: Any = _builtin_base(kind)
         inherited = (
@@ -103,8 +103,8 @@ class Parts(NamedTuple):
     """What an exception consists of.
 
     Attributes:
-        given: what its builtin base must be given to make it.
-        fields: values of slots and of the fields of builtin classes, ``args`` among them, by name.
+        given: arguments that its builtin base needs to make it.
+        fields: values of slots and of builtin classes' fields, with ``args``, by name.
         attributes: its ``__dict__``.
     """
 
@@ -114,7 +114,7 @@ class Parts(NamedTuple):
 
 
 def parts_of(error: BaseException) -> Parts:
-    """Return what an exception consists of, whatever its class makes of attributes."""
+    """Return what an exception consists of; attribute access that its class defines is bypassed."""
     given: tuple[Any, ...] = ()
     fields = {}
     for name, (owner, field) in _fields_of(type(error)).items():
@@ -130,13 +130,13 @@ def parts_of(error: BaseException) -> Parts:
 
 
 def attributes_of(error: BaseException) -> dict[str, Any]:
-    """Return the ``__dict__`` of an exception, whatever its class makes of attributes."""
+    """Return the ``__dict__`` of an exception; its class's attribute access is bypassed."""
     attributes: dict[str, Any] = BaseException.__dict__["__dict__"].__get__(error)
     return attributes
 
 
 def make(kind: type[BaseException], given: tuple[Any, ...]) -> BaseException:
-    """Return an exception that has nothing yet, made without what its own class does for that.
+    """Return an exception without its values; its class's own ``__new__`` is not called.
 
     Args:
         kind: its class.
@@ -147,7 +147,7 @@ def make(kind: type[BaseException], given: tuple[Any, ...]) -> BaseException:
 
 
 def fill(error: BaseException, content: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Give an exception its fields and attributes.
+    """Set the fields and attributes of an exception.
 
     Args:
         error: made by ``make``.
@@ -167,7 +167,7 @@ def _reduced_exception(error: BaseException) -> Any:
 
 
 def _builtin_base(kind: type) -> type:
-    """Return the class in C whose layout an exception class has."""
+    """Return the static C class that an exception class has its layout from."""
     while kind.__flags__ & MADE_HERE:
         assert kind.__base__ is not None
         kind = kind.__base__
@@ -175,14 +175,14 @@ def _builtin_base(kind: type) -> type:
 
 
 def _fields_of(kind: type) -> dict[str, tuple[type, Any]]:
-    """Return the fields in C of a class's instances, slots among them: {name: (class, field)}."""
+    """Return the C fields of a class's instances, with slots: {name: (class, field)}."""
     found: dict[str, tuple[type, Any]] = {}
     for owner in kind.__mro__:
         for name, value in vars(owner).items():
             if type(value) in _FIELDS and not name.startswith("__"):
                 found.setdefault(name, (owner, value))
     if issubclass(kind, AttributeError):
-        del found["obj"]  # that may be anything, and pickle leaves it out as well
+        del found["obj"]  # may be any object, and pickle leaves it out as well
     return found
 
 
@@ -198,7 +198,7 @@ def _reduced_map(array: Any) -> Any:
 
 
 def _place_of_map(array: Any) -> tuple[Any, ...] | None:
-    """Return where in a file an array mapped from it lies, None where it must be copied."""
+    """Return the file and the position of a mapped array, None if the array must be copied."""
     mapping = array._mmap
     if type(mapping) is not mmap.mmap or array.filename is None or array.mode == "c":
         return None
@@ -213,9 +213,10 @@ def _place_of_map(array: Any) -> tuple[Any, ...] | None:
 
 
 def _maps(mapping: mmap.mmap, address: int, file: Any) -> bool:
-    """Return whether what is mapped at an address is the file that has the name now.
+    """Return whether the file mapped at an address is the file that has the name now.
 
-    Another may have been put in its place since. Where the system does not tell, it is taken to be.
+    Another file may have replaced it since. Only Linux lists mappings; elsewhere the files are
+    assumed to be the same.
     """
     try:
         if mapping not in _inodes:
@@ -227,23 +228,23 @@ def _maps(mapping: mmap.mmap, address: int, file: Any) -> bool:
         return sys.platform != "linux"
 
 
-# Of the files that are mapped: rows of one array share the mapping, and looking it up takes long.
+# Inodes of mapped files, kept because the look-up is slow and rows of one array share the mapping.
 _inodes: weakref.WeakKeyDictionary[mmap.mmap, int] = weakref.WeakKeyDictionary()
 
 
 def _map_again(
     kind: Any, file: Any, mode: str, offset: int, dtype: Any, shape: Any, strides: Any
 ) -> Any:
-    from numpy.lib.stride_tricks import as_strided  # loaded already where there are such arrays
+    from numpy.lib.stride_tricks import as_strided  # NumPy is loaded if there are such arrays
 
     first = _whole(kind, file, mode)[offset : offset + dtype.itemsize].view(dtype)
     return as_strided(first, shape, strides, subok=True)
 
 
 def _whole(kind: Any, file: Any, mode: str) -> Any:
-    """Return the bytes of a file, mapped once for all arrays that lie in it.
+    """Return the bytes of a file, mapped once for all arrays in it.
 
-    A process may have 65,530 mappings, and an array may have more rows.
+    A process may have 65,530 mappings, and an array may have more rows than that.
     """
     status = os.stat(file)
     key = (str(file), mode, status.st_dev, status.st_ino, status.st_size)

@@ -1,10 +1,11 @@
-"""Large values through shared memory: written once by the sender, mapped by the receiver.
+"""Send large values through shared segments: the sender writes once, the receiver maps.
 
-A segment is a file in the system's memory file system, or in its folder for temporary files, named
-with its crew's prefix. The receiver maps it and removes the name at once; from then on the memory
-belongs to the mapping alone, and is freed when the last object that looks into it is dropped. A
-mapping is private, so that processes forked later do not write into each other's copies. What was
-not received (its receiver died) is swept by prefix when the crew ends.
+A segment is a file in the system's memory file system, or in its folder for temporary files. Its
+name begins with the prefix of its crew. The receiver maps the file and removes the name at once.
+From then on only the mapping holds the memory, which is freed when the last object that points into
+it is dropped. A mapping is private, so that processes forked later do not write into each other's
+copies. Segments that were not received (the receiver died) are removed by prefix when the crew
+ends.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ __all__ = [
     "write",
 ]
 
-# Where Linux keeps memory that looks like files.
+# The memory file system of Linux.
 _MEMORY_FOLDER = "/dev/shm"
 
 _NAME = "amorsize"
 
-# Arrays want their first item on a cache line.
+# Alignment of parts in bytes: arrays should begin at a cache line.
 ALIGNMENT = 64
 
 _numbers = itertools.count()
 
 
 def make_prefix() -> str:
-    """Return the beginning of the paths of one crew's segments; "" where there is no place for any.
+    """Return the path prefix of a new crew's segments; "" if there is no usable folder.
 
-    What callers left behind that were killed themselves is removed on the occasion.
+    Also remove segments that callers left behind when they were killed.
     """
     folder = shared_folder()
     if not folder:
@@ -53,18 +54,18 @@ def make_prefix() -> str:
     own = f"{_NAME}-{_namespace()}-"
     for name in _names(folder):
         if name.startswith(own) and not _is_alive(name[len(own) :].partition("-")[0]):
-            with suppress(OSError):  # another user's
+            with suppress(OSError):  # belongs to another user
                 _unlink(os.path.join(folder, name))
     return os.path.join(folder, f"{own}{os.getpid()}-{os.urandom(4).hex()}-")
 
 
 @functools.cache
 def shared_folder() -> str:
-    """Return the folder where segments lie, "" where there is none this process may use."""
-    import tempfile  # loaded already where workers are
+    """Return the folder for segments, "" if there is none that this process may use."""
+    import tempfile  # already loaded in processes that use workers
 
     candidates = [_MEMORY_FOLDER]
-    with suppress(OSError):  # there is none at all
+    with suppress(OSError):  # there is no folder for temporary files
         candidates.append(tempfile.gettempdir())
     usable = (
         f for f in candidates if os.path.isdir(f) and os.access(f, os.R_OK | os.W_OK | os.X_OK)
@@ -73,7 +74,7 @@ def shared_folder() -> str:
 
 
 def _names(folder: str) -> list[str]:
-    """Return the names in a folder; none where it cannot be read any more."""
+    """Return the names in a folder; none if the folder cannot be read."""
     try:
         return os.listdir(folder)
     except OSError:
@@ -81,7 +82,7 @@ def _names(folder: str) -> list[str]:
 
 
 def _namespace() -> int:
-    """Return which processes the numbers of this one are about; containers may share a folder."""
+    """Return the id of this process's pid namespace; containers may share the folder."""
     try:
         return os.stat("/proc/self/ns/pid").st_ino
     except OSError:
@@ -95,16 +96,16 @@ def _is_alive(pid: str) -> bool:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except OSError:  # belongs to another user
         return True
     return True
 
 
 def write(prefix: str, parts: list[Any]) -> str:
-    """Write the parts to a new segment; return its path, "" if there is no room or no place.
+    """Write the parts to a new segment; return its path, "" if the segment cannot be written.
 
     Args:
-        prefix: of the crew's segments.
+        prefix: path prefix of the crew's segments.
         parts: bytes-like objects.
     """
     path = f"{prefix}{os.getpid()}-{next(_numbers)}"
@@ -116,7 +117,7 @@ def write(prefix: str, parts: list[Any]) -> str:
         for part in parts:
             _write_all(descriptor, part)
             _write_all(descriptor, bytes(_aligned(len(part)) - len(part)))
-    except OSError:  # written, not mapped, so that a full file system is an error, not a signal
+    except OSError:  # a full file system is an error in write(), a signal in a mapping
         _unlink(path)
         return ""
     finally:
@@ -127,17 +128,17 @@ def write(prefix: str, parts: list[Any]) -> str:
 def receive(path: str, sizes: tuple[int, ...], *, others: bool = False) -> list[memoryview]:
     """Map a segment, remove its name, and return its parts, writable.
 
-    What is written into them is seen by this process alone. The memory is freed when the last of
-    them, and of what looks into them, is dropped.
+    Only this process sees what it writes into the parts. The memory is freed when the last part,
+    and the last object that points into a part, is dropped.
 
     Args:
-        path: of the segment.
+        path: path of the segment.
         sizes: bytes of each part.
-        others: whether other processes receive it as well: the name stays for its sender to
-            remove.
+        others: whether other processes receive the segment as well. Then the sender removes the
+            name.
 
     Raises:
-        OSError: there is no such segment, or it cannot be mapped.
+        OSError: the segment does not exist, or cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -150,14 +151,15 @@ def receive(path: str, sizes: tuple[int, ...], *, others: bool = False) -> list[
     return [view[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
-# A process may have so many mappings (65,530 on Linux), and before 3.13 each keeps a descriptor of
-# its file. Those alive are counted, and beyond a quarter of either limit, contents are copied.
+# The number of mappings of a process is limited (65,530 on Linux), and before Python 3.13 each
+# mapping keeps a file descriptor open. Mappings in use are counted here. Beyond a quarter of either
+# limit, contents are copied instead.
 _mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 _USUAL_MAPPINGS = 65_530
 
 
 def _mapped(descriptor: int) -> mmap.mmap | None:
-    """Return a private mapping of a file, None where there are too many already."""
+    """Return a private mapping of a file, None if there are too many mappings already."""
     if len(_mappings) >= _most_mappings():
         return None
     try:
@@ -165,7 +167,7 @@ def _mapped(descriptor: int) -> mmap.mmap | None:
             mapping = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY, trackfd=False)
         else:
             mapping = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
-    except OSError:  # the user has as many, or no descriptor is left
+    except OSError:  # the process has reached its limit of mappings or of file descriptors
         return None
     _mappings.add(mapping)
     return mapping
@@ -173,7 +175,7 @@ def _mapped(descriptor: int) -> mmap.mmap | None:
 
 @functools.cache
 def _most_mappings() -> int:
-    import resource  # not on Windows, where there are no segments either
+    import resource  # missing on Windows, which has no segments either
 
     try:
         most = int(read_file("/proc/sys/vm/max_map_count")) // 4
@@ -194,7 +196,7 @@ def _read_all(descriptor: int) -> bytearray:
 
 
 def sweep(prefix: str) -> None:
-    """Remove the segments of a crew that nobody received."""
+    """Remove the segments of a crew that were not received."""
     folder, begin = os.path.split(prefix)
     for name in _names(folder) if prefix else ():
         if name.startswith(begin):

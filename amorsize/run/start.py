@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["start_crew"]
 
-MOST_NAMES = 5  # of state that cannot be sent; a longer list is not read
+MOST_NAMES = 5  # most names in a message about state that cannot be sent
 
 
 def start_crew(
@@ -34,22 +34,23 @@ def start_crew(
     first: Callable[[bool], Iterator[Task]] | None,
     lenient: Callable[[str], None] | None = None,
 ) -> Crew:
-    """Start workers, or take those that wait since an earlier call.
+    """Start workers, or reuse kept workers.
 
     Args:
         method: start method, or "thread".
         workers: how many.
-        setup: what they are to run, and what they begin with.
-        context: the caller's choice: a start method's name or a context; None for ``method``.
-        inherits: whether workers reach the input without its being sent.
-        sample: an item: what it reaches is used, too.
-        first: gives the first chunks, which forked workers find as they start; None for none.
-        lenient: called with what is to be said of state that cannot be sent, where workers go on
-            with what their own imports give; None refuses to start them.
+        setup: what they run, and what they begin with.
+        context: the user's choice: a start method's name or a context; None for none. Only a
+            context takes the place of ``method``.
+        inherits: whether workers have the input without receiving it.
+        sample: an item; what it refers to counts as used, too.
+        first: returns the first tasks, which are queued before forked workers start; None for none.
+        lenient: called with a warning about state that cannot be sent; workers then use the state
+            that their own imports give. None raises SerializationError instead.
 
     Raises:
-        OSError, ImportError: workers cannot be had.
-        SerializationError: what they are to run, or what that uses, cannot be sent.
+        OSError, ImportError: workers cannot be started.
+        SerializationError: something that workers run or use cannot be sent.
     """
     if method == "thread":
         from .threads import ThreadCrew
@@ -57,7 +58,7 @@ def start_crew(
         return ThreadCrew(workers, setup)
     if not hasattr(socket, "AF_UNIX") or not hasattr(select, "poll"):
         raise OSError("worker processes need local sockets and poll(), which Windows lacks")
-    multiprocessing = load("multiprocessing")  # 25 ms: only when a crew really starts
+    multiprocessing = load("multiprocessing")  # takes 25 ms: only when a crew starts
     load("amorsize.run.processes")
     from .processes import ProcessCrew
 
@@ -81,8 +82,8 @@ def _start_fresh(
     sample: object,
     lenient: Callable[[str], None] | None,
 ) -> Crew:
-    """Start workers that inherit nothing, or take kept ones; see ``start_crew``."""
-    load("amorsize.run.kept")  # forked workers do without all of this
+    """Start workers that inherit nothing, or reuse kept workers; see ``start_crew``."""
+    load("amorsize.run.kept")  # forked workers need none of this
     from ..identity.uses import uses
     from . import kept
     from .current import current_values
@@ -90,9 +91,9 @@ def _start_fresh(
     from .processes import ProcessCrew
     from .surroundings import take
 
-    with held_signals():  # what a handler raises must not be taken for what an object refuses
+    with held_signals():  # a handler's exception must not be taken for an object's refusal
         used = uses((*setup.code, sample))
-        # Where nobody has asked for workers, those that import other code than this are no use.
+        # Unless the items must run in workers, workers that import other code must refuse to run.
         current = current_values(used, strict=lenient is None)
         state = take(used.texts, used.variables)
     _check(current.left_out + state.left_out, lenient)
@@ -106,7 +107,7 @@ def _start_fresh(
 
 
 def _check(left_out: tuple[str, ...], lenient: Callable[[str], None] | None) -> None:
-    """Say that workers lack some of the caller's state, or refuse to start them without it."""
+    """Warn that workers lack some of the caller's state, or raise an error instead."""
     if not left_out:
         return
     names = ", ".join(left_out[:MOST_NAMES]) + (", ..." if len(left_out) > MOST_NAMES else "")

@@ -1,12 +1,13 @@
-"""The state that a function runs in beside its own: the interpreter's and common libraries'.
+"""The state of the interpreter and of common libraries, which functions depend on.
 
-A forked worker has the caller's. A fresh one has what an interpreter begins with, so the caller's
-is taken before each call and put in place in the worker before the function is loaded. There is one
-carrier for each kind of state, a pair of functions that read and write it. Only what differs from
-a fresh interpreter travels, so that no worker loads a library for nothing; and a worker that serves
-several calls goes back to what it had before, where a call brings nothing.
+A forked worker has the caller's state. A fresh worker has the state of a new interpreter. So the
+caller's state is read before each call and written in the worker before the function is loaded.
+Each kind of state has one carrier: a pair of functions that read and write it. Only state that
+differs from a new interpreter's is sent, so that no worker imports a library needlessly. A kept
+worker resets the state that an earlier call brought and the present call does not.
 
-Threads share most of it with the caller. What each thread has of its own is carried to them, too.
+Worker threads share most of this state with the caller. State that each thread has separately is
+carried to them.
 """
 
 from __future__ import annotations
@@ -50,12 +51,13 @@ class Carrier(NamedTuple):
     """One kind of state.
 
     Attributes:
-        name: what it is called.
-        library: the module that has such a state, once it is loaded.
-        read: returns the state, or of a large one what differs from a fresh interpreter's.
-        write: makes a state that was read the present one.
-        fresh: returns what ``read`` returns in a fresh interpreter; None for what always travels.
-        per_thread: whether each thread has a state of its own.
+        name: its name.
+        library: the module that has the state; nothing is carried unless it is loaded.
+        read: returns the state; of a large one, only what differs from a fresh interpreter's.
+        write: sets the state that ``read`` returned.
+        fresh: returns what ``read`` returns in a fresh interpreter; None if the state is always
+            sent.
+        per_thread: whether each thread has its own state.
     """
 
     name: str
@@ -67,14 +69,14 @@ class Carrier(NamedTuple):
 
 
 class State(NamedTuple):
-    """The caller's state on its way.
+    """The caller's state, as it is sent.
 
     Attributes:
-        own: (name of the carrier, pickled value) of what is carried here; None for workers that
-            have all of it.
-        users: (put, value) of what the user carries; pickled where it leaves the process by a pipe.
-        kinds: which of the user's carriers had something to carry.
-        left_out: names of what cannot be sent.
+        own: (name of the carrier, pickled value) of each state that amorsize carries; None for
+            workers that inherit or share it.
+        users: (put, value) of each state that the user carries; pickled for fresh workers.
+        kinds: numbers of the user's carriers that had something to carry.
+        left_out: names of the state that cannot be sent.
     """
 
     own: tuple[tuple[str, bytes], ...] | None = None
@@ -89,19 +91,19 @@ _users: list[tuple[Callable[[], Any], Callable[[Any], object]]] = []
 
 
 def carry_state(take: Callable[[], Any], put: Callable[[Any], object]) -> None:
-    """Carry a state of the caller's to every worker, of all calls from now on.
+    """Carry some state of the caller to every worker, in all calls from now on.
 
-    amorsize carries the state of the interpreter and of common libraries itself. This is for what
-    it does not know: the configuration of another library, a connection's settings, a thread's own
+    amorsize carries the state of the interpreter and of common libraries itself. This function is
+    for other state: the configuration of another library, a connection's settings, a thread's own
     values.
 
     Args:
-        take: called in the caller before workers start to work for a call; returns the state, or
-            None where there is nothing to carry.
-        put: called with that in each worker before the call's first item.
+        take: called in the caller before workers start on a call; returns the state, or None if
+            there is nothing to carry.
+        put: called with that state in each worker before the call's first item.
 
     Raises:
-        TypeError: one of them cannot be called.
+        TypeError: ``take`` or ``put`` is not callable.
 
     >>> import fractions
     >>> carry_state(lambda: None, print)  # nothing to carry, ever
@@ -114,13 +116,13 @@ def carry_state(take: Callable[[], Any], put: Callable[[Any], object]) -> None:
 
 
 def take_own() -> State:
-    """Return what the user carries, for workers that have all else: by inheriting or sharing it."""
+    """Return the state that the user carries, for workers that inherit or share all other state."""
     taken = _taken()
     return State(users=tuple(taken.values()), kinds=frozenset(taken))
 
 
 def _taken() -> dict[int, tuple[Callable[[Any], object], Any]]:
-    """Return (put, value) of what the user carries now, by the carriers' numbers."""
+    """Return (put, value) of each state that the user carries now, by the carriers' numbers."""
     values = ((number, put, take()) for number, (take, put) in enumerate(_users))
     return {number: (put, value) for number, put, value in values if value is not None}
 
@@ -129,14 +131,14 @@ def _taken() -> dict[int, tuple[Callable[[Any], object], Any]]:
 
 
 def take(texts: frozenset[str], variables: frozenset[contextvars.ContextVar[Any]]) -> State:
-    """Return the caller's state for fresh workers; what cannot be pickled of it is left out.
+    """Return the caller's state for fresh workers, without what cannot be pickled.
 
     Args:
-        texts: that the code to be run holds: names of error handlers may be among them.
-        variables: context variables that it reaches. Of others none is missed.
+        texts: strings in the code to be run; some may be names of error handlers.
+        variables: context variables that the code reaches; others are not listed as left out.
 
     Raises:
-        SerializationError: what the user carries cannot be pickled.
+        SerializationError: state that the user carries cannot be pickled.
         Exception: whatever the user's ``take`` raises.
     """
     values = {carrier.name: _different(carrier) for carrier in _CARRIERS}
@@ -165,13 +167,13 @@ def _can_travel(value: object) -> bool:
 
 
 def _handlers(texts: frozenset[str]) -> dict[str, Any]:
-    """Return the error handlers of codecs that go by one of some names.
+    """Return the error handlers of codecs whose names are among ``texts``.
 
-    Python does not tell which there are, only what one of a given name is.
+    Python has no list of the registered handlers, only a lookup by name.
     """
     found = {}
     for text in texts - _USUAL_HANDLERS:
-        with suppress(LookupError, ValueError):  # no such handler, or no name at all
+        with suppress(LookupError, ValueError):  # no such handler, or not a valid name
             found[text] = codecs.lookup_error(text)
     return found
 
@@ -183,7 +185,7 @@ _USUAL_HANDLERS = frozenset(
 
 
 def _different(carrier: Carrier) -> Any:
-    """Return the state of a carrier, None where it is a fresh interpreter's."""
+    """Return the state of a carrier, None if it equals a fresh interpreter's."""
     if loaded(carrier.library) is None:
         return None
     value = carrier.read()
@@ -191,7 +193,7 @@ def _different(carrier: Carrier) -> Any:
 
 
 def put(state: State) -> None:
-    """Make the caller's state that of this process; what a former call brought goes.
+    """Set the caller's state in this process, and reset what only an earlier call brought.
 
     Raises:
         Exception: whatever a library raises.
@@ -211,10 +213,10 @@ def put(state: State) -> None:
 
 
 def put_last(state: State) -> None:
-    """Make it so once the function is loaded, and with it what the user carries.
+    """Set the state again once the function is loaded, and then the state that the user carries.
 
-    Modules change such state as they are loaded. They did in the caller, too, which may have
-    changed it back since.
+    Modules may change such state when they are imported. They did so in the caller too, but the
+    caller may have changed it back since.
 
     Raises:
         Exception: whatever a library or the user's ``put`` raises.
@@ -224,7 +226,7 @@ def put_last(state: State) -> None:
 
 
 def put_users(state: State) -> None:
-    """Put in place what the user carries.
+    """Set the state that the user carries.
 
     Raises:
         Exception: whatever the user's ``put`` raises.
@@ -235,11 +237,11 @@ def put_users(state: State) -> None:
 
 
 def put_in_thread(state: list[tuple[Carrier, Any]], users: State) -> None:
-    """Give a thread what the caller's thread has of its own.
+    """Set in this thread the per-thread state of the caller's thread.
 
     Args:
         state: what ``take_of_thread`` returned in the caller's thread.
-        users: what the user carries.
+        users: the state that the user carries.
     """
     for carrier, value in state:
         carrier.write(value)
@@ -247,7 +249,7 @@ def put_in_thread(state: list[tuple[Carrier, Any]], users: State) -> None:
 
 
 def take_of_thread() -> list[tuple[Carrier, Any]]:
-    """Return what the present thread has of its own, besides its context variables."""
+    """Return the per-thread state of the present thread, without its context variables."""
     return [
         (carrier, carrier.read())
         for carrier in _CARRIERS
@@ -300,7 +302,7 @@ def _write_decimal(value: tuple[Any, ...]) -> None:
 
     own, default = value
     decimal.setcontext(_described_context(own))
-    described = _described_context(default)  # named: its traps are read from its own memory
+    described = _described_context(default)  # kept alive: its traps are read from its own memory
     for name in ("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps"):
         setattr(decimal.DefaultContext, name, getattr(described, name))
 
@@ -318,7 +320,7 @@ _FRESH_DECIMAL = (28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0,
 
 
 def _read_context() -> tuple[bytes, ...]:
-    """Return the context variables that are set, each pickled with its value, where it can be."""
+    """Return each set context variable, pickled with its value, unless it cannot be pickled."""
     found = []
     for pair in contextvars.copy_context().items():
         with suppress(SerializationError):
@@ -326,11 +328,11 @@ def _read_context() -> tuple[bytes, ...]:
     return tuple(found)
 
 
-_tokens: list[tuple[contextvars.ContextVar[Any], Any]] = []  # in a worker: what the call has set
+_tokens: list[tuple[contextvars.ContextVar[Any], Any]] = []  # of what the call set in a worker
 
 
 def _write_context(blobs: tuple[bytes, ...]) -> None:
-    """Set the variables that can be opened here; a module may be the caller's alone."""
+    """Set the variables that can be unpickled here; a module may exist only in the caller."""
     while _tokens:
         variable, token = _tokens.pop()
         variable.reset(token)
@@ -378,7 +380,7 @@ def _write_socket(value: float | None) -> None:
 def _read_locale() -> str:
     import locale
 
-    return locale.setlocale(locale.LC_ALL)  # of all categories, those without a name here, too
+    return locale.setlocale(locale.LC_ALL)  # all categories, also those without a constant here
 
 
 def _write_locale(value: str) -> None:
@@ -388,7 +390,7 @@ def _write_locale(value: str) -> None:
 
 
 def _read_umask() -> int | None:
-    """Return the mask for new files, None where it cannot be read without being changed."""
+    """Return the umask, None where it cannot be read without changing it."""
     try:
         status = read_file("/proc/self/status")
     except OSError:
@@ -412,12 +414,12 @@ def _write_tempfile(value: str | None) -> None:
 def _read_warnings() -> tuple[Any, ...]:
     import warnings
 
-    find = getattr(warnings, "_get_filters", lambda: warnings.filters)  # 3.14 has a context's own
+    find = getattr(warnings, "_get_filters", lambda: warnings.filters)  # 3.14: per context
     return [entry for entry in find() if _is_known(entry[2])], warnings.defaultaction  # type: ignore[attr-defined]
 
 
 def _is_known(category: Any) -> bool:
-    """Return whether a fresh worker can have a category: from a module, or with the function."""
+    """Return whether a fresh worker can get a category: from its module, or by value."""
     home = loaded(category.__module__)
     return getattr(home, category.__qualname__, None) is category or _can_travel(category)
 
@@ -517,7 +519,7 @@ def _read_matplotlib() -> dict[str, Any]:
     matplotlib = import_module("matplotlib")
 
     fresh = matplotlib.rcParamsDefault
-    own = dict.items(matplotlib.rcParams)  # past the warnings of names that are going
+    own = dict.items(matplotlib.rcParams)  # avoids the warnings about deprecated names
     return {k: v for k, v in own if k != "backend" and v != dict.get(fresh, k)}
 
 

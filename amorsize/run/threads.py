@@ -1,4 +1,4 @@
-"""A crew of threads, for ``backend="thread"``: nothing travels, nothing is copied."""
+"""A crew of threads, for ``backend="thread"``: nothing is sent, nothing is copied."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadCrew", "inside_worker_thread"]
 
-# A thread cannot be ended. Most are between items soon; nobody should wait long for the others.
+# A thread cannot be ended. Most threads finish their item soon; the caller waits for the others no
+# longer than this.
 PARTING_SECONDS = 0.1
 
 _inside = threading.local()
@@ -36,12 +37,11 @@ def inside_worker_thread() -> bool:
 class ThreadCrew:
     """Worker threads for one call.
 
-    They are daemonic: Ctrl-C must not wait for the item a thread is in, and neither must the
-    interpreter's exit.
+    They are daemon threads: neither Ctrl-C nor the interpreter's exit must wait for a running item.
 
     Args:
         workers: how many.
-        setup: what they run, and what each runs first.
+        setup: what they run, and the initializer that each runs first.
     """
 
     reused = False
@@ -61,7 +61,7 @@ class ThreadCrew:
         self._stopped = False
         own, users = take_of_thread(), take_own()
         self._threads = [
-            # Each in a copy of the caller's context, as asyncio.to_thread has it.
+            # Each runs in a copy of the caller's context, as in asyncio.to_thread.
             threading.Thread(
                 target=contextvars.copy_context().run,
                 args=(self._work, partial(put_in_thread, own, users)),
@@ -86,27 +86,27 @@ class ThreadCrew:
         return self.workers
 
     def submit(self, task: Task) -> int:
-        """Hand out a task; nothing has to travel."""
+        """Hand out a task; nothing is sent."""
         self._tasks.put(task)
         return 0
 
     def take_back(self) -> int | None:
-        """Return the number of a chunk that no thread has taken, and none will; None for none."""
+        """Withdraw a chunk that no thread has taken; return its number, None if there is none."""
         with suppress(Empty):
             task = self._tasks.get_nowait()
             return None if task is None else task.chunk
         return None
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
-        """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all there are."""
+        """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all that came."""
         return take_all(self._replies, timeout)
 
     def running(self) -> dict[int, Running]:
-        """Return nothing: only a process can be ended for being late."""
+        """Return nothing: a thread cannot be ended because of a late item."""
         return {}
 
     def lost(self) -> Lost | None:
-        """Return None: a thread does not die alone."""
+        """Return None: a thread does not die without its process."""
         return None
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class ThreadCrew:
         self.end_seconds = time.monotonic() - begun
 
     def abandon(self) -> list[tuple[int, Reply]]:
-        """Let the workers end after the item each is in; wait for short items only."""
+        """Let each worker end after its present item; wait for short items only."""
         self._stopped = True
         for _ in self._threads:
             self._tasks.put(None)
@@ -129,7 +129,7 @@ class ThreadCrew:
         return []
 
     def sweep(self) -> None:
-        """Do nothing: what nobody fetched is garbage like any other."""
+        """Do nothing: the garbage collector frees replies that were not fetched."""
 
     def _work(self, surround: Callable[[], None]) -> None:
         _inside.worker = True
@@ -164,7 +164,7 @@ class ThreadCrew:
         return Reply(out, len(out), failure, me, begun, seconds, cpu)
 
     def _stoppable(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``func``, ending its chunk early once the crew is abandoned."""
+        """Return ``func``, wrapped to end its chunk early once the crew is abandoned."""
 
         def call(*args: Any) -> Any:
             if self._stopped:

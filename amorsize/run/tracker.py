@@ -1,9 +1,10 @@
-"""Shared memory and semaphores that a forked worker makes are tracked by the caller's tracker.
+"""Track shared memory and semaphores of forked workers in the caller's resource tracker.
 
-multiprocessing has a process that removes such things when the processes that use them have ended.
-A worker that was forked before the caller needed one would start its own, which ends with the
-worker, and would remove what the caller is still to use. So it tells the caller, which starts the
-tracker only when something is there to be tracked.
+The resource tracker of multiprocessing is a process that removes such resources when the processes
+that use them have ended. A worker that was forked before the caller had a tracker would start its
+own. That tracker would end with the worker, and remove resources that the caller still needs. So
+the worker sends its messages to the caller, which starts a tracker only when there is something to
+track.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _tracker: Any = resource_tracker._resource_tracker
 
 
 class _Relaying(resource_tracker.ResourceTracker):
-    """A tracker that starts a process of its own only for processes that are to be given one."""
+    """A tracker that relays to the caller; it starts a process only to hand to spawned children."""
 
     relay: Callable[[bytes], object]
 
@@ -31,10 +32,10 @@ class _Relaying(resource_tracker.ResourceTracker):
 
 
 def relay_to(send: Callable[[bytes], object]) -> None:
-    """Have what this forked worker makes tracked by the caller; not where that has a tracker.
+    """Have the caller track this forked worker's resources, unless it already had a tracker.
 
     Args:
-        send: sends a message to the caller.
+        send: function that sends a message to the caller.
     """
     if _tracker._fd is None:
         _tracker.__class__ = _Relaying
@@ -42,5 +43,5 @@ def relay_to(send: Callable[[bytes], object]) -> None:
 
 
 def handle(message: bytes) -> None:
-    """Track, in the caller, what a worker has made or removed."""
+    """Pass a worker's message on to the caller's tracker."""
     _tracker._send(*pickle.loads(message))

@@ -1,7 +1,7 @@
-"""Values on their way between processes.
+"""Pack values to send them between processes, and unpack them.
 
-Pickled by pickle where it can, else by cloudpickle; what is large goes through shared memory, and
-the rest through the pipe.
+pickle pickles a value if it can, else cloudpickle does. Large contents go through shared segments,
+the rest through the task queue or the pipe.
 """
 
 from __future__ import annotations
@@ -45,25 +45,26 @@ __all__ = [
     "unpack",
 ]
 
-# What goes with every task rather than once through a segment: 16 kB more take a task 10 us, 64 kB
-# 160, and a segment each worker 30 (two cores, November 2026).
+# A part of a call up to this size goes with every task, a larger one once through a shared segment.
+# 16 kB add 10 us to a task, 64 kB add 160 us; a segment takes 30 us in each worker (two cores,
+# November 2026).
 INLINE_BYTES = 1 << 14
 
-# Larger results are not opened to see whether that works: it would take their memory once more.
+# Larger results are not unpickled as a check: that would take their memory a second time.
 PROVEN_BYTES = 1 << 20
 
 loads = pickle.loads
 
 
 class Parcel(NamedTuple):
-    """A pickled value on its way.
+    """A pickled value, ready to be sent.
 
     Attributes:
-        head: the pickle; empty when it is the last part of the segment.
-        segment: name of the shared segment, "" when there is none.
+        head: the pickle; empty if it is the last part of the segment.
+        segment: path of the shared segment, "" if there is none.
         sizes: bytes of each part of the segment.
-        start: index of the first item, None for what are no items.
-        results: number of results, 0 for what are none.
+        start: index of the first item, None if the value is neither items nor results.
+        results: number of results, 0 if the value is not a list of results.
     """
 
     head: bytes
@@ -74,37 +75,38 @@ class Parcel(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of bytes in all."""
+        """Total number of bytes."""
         return len(self.head) + sum(self.sizes)
 
 
 def dumps(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
-    """Pickle a value for a forked worker, or what any worker sends its caller.
+    """Pickle a value for a forked worker, or a value that any worker sends to its caller.
 
-    By pickle where that can, else by our own pickler (see ``pickler``).
+    pickle does so if it can, else amorsize's own pickler (see ``pickler``).
 
     Args:
-        value: what to pickle.
-        buffers: takes the large buffers, which are then not in the pickle; None leaves all in.
+        value: the value.
+        buffers: list that receives the large buffers, which the pickle then lacks; None leaves all
+            in the pickle.
 
     Raises:
-        SerializationError: neither can.
+        SerializationError: neither can pickle the value.
     """
     return _dumped(value, buffers)[0]
 
 
 def dumps_result(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
-    """Pickle a result, or several, as ``dumps`` does, and see to it that the caller can open it.
+    """Pickle a result, or several, as ``dumps`` does, and check that the pickle can be unpickled.
 
-    What pickles need not open: classes want arguments that their instances do not keep. So where a
-    kind of object is met for the first time, in whatever depth, the pickle is opened here.
+    A value that pickles need not unpickle: a class may require arguments that its instances do not
+    keep. So if the value contains an object of a new kind, at any depth, it is unpickled here.
 
     Args:
-        value: what to pickle.
+        value: the value.
         buffers: as in ``dumps``.
 
     Raises:
-        SerializationError: it cannot be pickled, or not be opened.
+        SerializationError: the value cannot be pickled, or not be unpickled.
     """
     apart: list[pickle.PickleBuffer] = [] if buffers is None else buffers
     head, kinds = _dumped(value, buffers)
@@ -113,21 +115,22 @@ def dumps_result(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -
 
 
 def _dumped(value: Any, buffers: list[pickle.PickleBuffer] | None) -> tuple[bytes, set[type]]:
-    """Return a value pickled, and the kinds of all that is in it."""
+    """Return a pickled value, and the types of the objects in it."""
     try:
         return reductions.dump(value, _collector(buffers))
-    except Exception:  # noqa: BLE001 - whatever a reduction raises, our own pickler may know better
+    except Exception:  # noqa: BLE001 - whatever a reduction raises, our own pickler may succeed
         return _pickled_with_kinds(value, "KIN", buffers)
 
 
-# Kinds of which a value was opened where it was pickled.
+# Types of which a pickled object has been unpickled in this process.
 _proven: weakref.WeakSet[type] = weakref.WeakSet()
 
 
 def _prove(value: Any, head: bytes, buffers: list[pickle.PickleBuffer], kinds: set[type]) -> None:
-    """Open a pickle unless all kinds in it are known to open; a large one is let pass.
+    """Unpickle a pickle as a check, unless all types in it have been checked.
 
-    So is what has a finalizer: of a copy, it would end what the original still holds.
+    A large pickle is not checked. Nor is one with an object that has a finalizer: the copy's
+    finalizer would release what the original still uses.
     """
     new = [kind for kind in kinds if kind not in _proven]
     if not new or any("__del__" in vars(base) for kind in new for base in kind.__mro__):
@@ -136,7 +139,7 @@ def _prove(value: Any, head: bytes, buffers: list[pickle.PickleBuffer], kinds: s
         return
     try:
         _opened(head, [memoryview(bytearray(buffer.raw())) for buffer in buffers])
-    except Exception as error:  # a reduction is anybody's code, and may raise anything
+    except Exception as error:  # a reduction may be any code, and raise anything
         raise SerializationError(
             f"a value of type {type(value).__name__} cannot be sent to another process: it can be "
             f"pickled, but not be opened again: {type(error).__name__}: {error}"
@@ -151,22 +154,22 @@ def dumps_by_value(value: Any, buffers: list[pickle.PickleBuffer] | None = None)
     is not the caller's.
 
     Args:
-        value: what to pickle.
-        buffers: takes the large buffers, as in ``dumps``.
+        value: the value.
+        buffers: as in ``dumps``.
 
     Raises:
-        SerializationError: it cannot be pickled.
+        SerializationError: the value cannot be pickled.
     """
     return _pickled(value, "CALL", buffers)
 
 
 def dumps_state(value: Any) -> bytes:
-    """Pickle a value that a module of the caller's holds, for the same module in a worker.
+    """Pickle a value that a module of the caller holds, for the same module in a worker.
 
-    Locks in it go as new ones, such as the worker's own import has made.
+    Locks in the value are replaced by new ones, such as the worker's own import makes.
 
     Raises:
-        SerializationError: it cannot be pickled.
+        SerializationError: the value cannot be pickled.
     """
     load("amorsize.run.pickler")
     from .pickler import Pickler, Way
@@ -184,7 +187,7 @@ def _pickled(value: Any, way: str, buffers: list[pickle.PickleBuffer] | None) ->
 def _pickled_with_kinds(
     value: Any, way: str, buffers: list[pickle.PickleBuffer] | None
 ) -> tuple[bytes, set[type]]:
-    load("amorsize.run.pickler")  # and cloudpickle: only what pickle refuses needs it
+    load("amorsize.run.pickler")  # loads cloudpickle, so only when needed
     from .pickler import Way, pickled
 
     with refusing(value, way):
@@ -194,18 +197,18 @@ def _pickled_with_kinds(
 def dumps_inherited(value: Any) -> bytes:
     """Pickle a value for a process that is being started, by value as ``dumps_by_value`` does.
 
-    Locks, queues and pipes of multiprocessing may travel this way, and only this way: it must be
-    called from inside ``Process.start``.
+    Only this function can send locks, queues and pipes of multiprocessing. It must be called from
+    inside ``Process.start``.
 
     Raises:
-        SerializationError: it cannot be pickled.
+        SerializationError: the value cannot be pickled.
     """
-    from multiprocessing.reduction import ForkingPickler  # only workers that start need it
+    from multiprocessing.reduction import ForkingPickler  # only needed to start workers
 
     load("amorsize.run.pickler")
     from . import pickler
 
-    # Of methods and partials our pickler knows more: it need not find them by name.
+    # Our pickler handles methods and partials better: it need not find them by name.
     known: dict[type, Any] = dict(ForkingPickler._extra_reducers)  # type: ignore[attr-defined]
     for kind in (MethodType, MethodDescriptorType, WrapperDescriptorType, partial):
         known.pop(kind, None)
@@ -220,39 +223,40 @@ def dumps_inherited(value: Any) -> bytes:
 
 
 def pack_shipped(value: Any, prefix: str, *, start: int | None = None) -> Parcel:
-    """Make a parcel of what a worker must be able to load in a fresh interpreter.
+    """Make a parcel for a worker in a fresh interpreter.
 
     Args:
-        value: what to send.
-        prefix: of the crew's segments, "" for none.
-        start: index of the first item, where the value is the columns of a chunk.
+        value: the value to send.
+        prefix: path prefix of the crew's segments, "" for none.
+        start: index of the first item, if the value is the columns of a chunk.
 
     Raises:
-        SerializationError: it cannot be pickled; it names the item, if the value is items.
+        SerializationError: the value cannot be pickled. The error names the item, if the value is
+            columns.
     """
     return _packed_columns(value, prefix, start, partial(_pickled, way="ITEMS"))
 
 
 def is_smaller(value: Any, limit: int) -> bool:
-    """Return whether what would be sent of a value takes fewer bytes; looks at no more than that.
+    """Return whether a value takes at most ``limit`` bytes to send; stop pickling at the limit.
 
     Args:
-        value: what would be sent to a fresh interpreter.
+        value: the value that would be sent to a fresh interpreter.
         limit: bytes.
     """
-    load("amorsize.run.pickler")  # and cloudpickle: only large processes ask
+    load("amorsize.run.pickler")  # loads cloudpickle: only large processes call this
     from .pickler import Pickler, Way
 
     budget = _Budget(limit)
     try:
         Pickler(budget, Way.CALL, budget.take).dump(value)
-    except Exception:  # noqa: BLE001 - too large, or it cannot be sent at all
+    except Exception:  # noqa: BLE001 - too large, or cannot be sent at all
         return False
     return True
 
 
 class _Budget:
-    """A file that takes so many bytes and no more."""
+    """A file that takes ``left`` bytes, and then raises."""
 
     def __init__(self, left: int) -> None:
         self._left = left
@@ -265,7 +269,7 @@ class _Budget:
 
     def take(self, buffer: pickle.PickleBuffer) -> bool:
         self._left -= buffer.raw().nbytes
-        return self._left < 0  # then it goes in, and is too much there
+        return self._left < 0  # true puts the buffer into the pickle, where write() raises
 
 
 def pack_results(
@@ -276,19 +280,18 @@ def pack_results(
     Args:
         results: results of consecutive items.
         start: index of the first item.
-        prefix: of the crew's segments, "" for none.
+        prefix: path prefix of the crew's segments, "" for none.
 
     Returns:
-        The parcel of the list, and the error that names the first result left out, None if there
-        is none.
+        The parcel of the list, and the error that names the first result left out, None if none is.
     """
     try:
         return _packed_results(results, prefix, start), None
-    except BaseException:  # noqa: BLE001 - looked into below, result by result
+    except BaseException:  # noqa: BLE001 - examined below, result by result
         pass
     found = _first_refused(results, dumps_result)
     if found is None:
-        # Each alone can be pickled, only the list cannot (too deep, too large).
+        # Each result can be pickled alone, but not the list (too deep, too large).
         found = 0, SerializationError("the results of a chunk cannot be pickled together")
     offset, refusal = found
     refusal.index = start + offset
@@ -303,7 +306,7 @@ def _packed_results(results: list[Any], prefix: str, start: int) -> Parcel:
 def _first_refused(
     values: list[Any], pickled: Callable[[Any], bytes]
 ) -> tuple[int, SerializationError] | None:
-    """Return the place of the first value that cannot be pickled, and why; None for none."""
+    """Return the position of the first value that cannot be pickled, and why; None for none."""
     for place, value in enumerate(values):
         try:
             pickled(value)
@@ -315,16 +318,16 @@ def _first_refused(
 
 
 def pack_common(value: Any, prefix: str) -> Parcel | None:
-    """Make a parcel that several workers open; None when there is no room for it to lie.
+    """Make a parcel that several workers open; None if a segment is needed but cannot be written.
 
-    What is small goes with every task instead, which is quicker than a segment.
+    A small value goes with every task instead, which is quicker than a segment.
 
     Args:
-        value: what to send.
-        prefix: of the crew's segments, "" for none.
+        value: the value to send.
+        prefix: path prefix of the crew's segments, "" for none.
 
     Raises:
-        SerializationError: it cannot be pickled.
+        SerializationError: the value cannot be pickled.
     """
     buffers: list[pickle.PickleBuffer] | None = [] if prefix else None
     head = dumps_by_value(value, buffers)
@@ -338,17 +341,17 @@ def pack_common(value: Any, prefix: str) -> Parcel | None:
 
 
 def unpack(parcel: Parcel, *, common: bool = False) -> Any:
-    """Return the value of a parcel; large contents stay where they are, for as long as needed.
+    """Return the value of a parcel; large contents stay in the shared segment, and are not copied.
 
     Args:
-        parcel: what was packed.
-        common: whether it is one of ``pack_common``.
+        parcel: the parcel.
+        common: whether ``pack_common`` made the parcel.
 
     Raises:
-        SerializationError: it names what cannot be found in this process: a module that cannot be
-            imported here, or has no such name here. Its index is that of the first item of the
-            parcel, None for what are no items. Or results cannot be opened, whatever the reason.
-        Exception: whatever else unpickling it raises.
+        SerializationError: a module cannot be imported in this process, or lacks a name; the error
+            names the missing object. Or results cannot be unpickled, for any reason. The index is
+            that of the first item of the parcel, None if the value is neither items nor results.
+        Exception: whatever else unpickling the value raises.
     """
     head: bytes | memoryview = parcel.head
     parts = None
@@ -361,7 +364,7 @@ def unpack(parcel: Parcel, *, common: bool = False) -> Any:
         if error.index is None:
             error.index = parcel.start
         raise
-    except Exception as error:  # a reduction is anybody's code, and may raise anything
+    except Exception as error:  # a reduction may be any code, and raise anything
         if not parcel.results:
             raise
         raise _unopened_results(parcel, error) from error
@@ -381,10 +384,10 @@ def _unopened_results(parcel: Parcel, error: Exception) -> SerializationError:
 
 
 def open_call(blob: bytes) -> Any:
-    """Return what ``dumps_inherited`` has pickled, in the worker.
+    """Return the value that ``dumps_inherited`` has pickled, in the worker.
 
     Raises:
-        Exception: whatever unpickling it raises.
+        Exception: whatever unpickling the value raises.
     """
     return _opened(blob, None)
 
@@ -394,10 +397,10 @@ def _opened(head: bytes | memoryview, buffers: list[memoryview] | None) -> Any:
 
 
 class _Opener(pickle.Unpickler):
-    """Tells what is not to be found in this process from what goes wrong in the user's code."""
+    """An unpickler that raises ``SerializationError`` for names that this process lacks."""
 
     def persistent_load(self, place: tuple[str, str]) -> Any:
-        """Return what a module holds under a name (``known.named``)."""
+        """Return the value that a module holds under a name (``known.named``)."""
         return vars(import_module(place[0]))[place[1]]
 
     def find_class(self, module: str, name: str) -> Any:
@@ -414,15 +417,16 @@ class _Opener(pickle.Unpickler):
 def pack_forked(value: Any, prefix: str, *, start: int | None = None) -> Parcel:
     """Make a parcel for a process that was forked from this one, or that this one was forked from.
 
-    What is pickled by name is found under its name there.
+    A name that is pickled here is found there.
 
     Args:
-        value: what to send.
-        prefix: of the crew's segments, "" for none.
-        start: index of the first item, where the value is the columns of a chunk.
+        value: the value to send.
+        prefix: path prefix of the crew's segments, "" for none.
+        start: index of the first item, if the value is the columns of a chunk.
 
     Raises:
-        SerializationError: it cannot be pickled; it names the item, if the value is columns.
+        SerializationError: the value cannot be pickled. The error names the item, if the value is
+            columns.
     """
     return _packed_columns(value, prefix, start, dumps)
 
@@ -430,7 +434,7 @@ def pack_forked(value: Any, prefix: str, *, start: int | None = None) -> Parcel:
 def _packed_columns(
     value: Any, prefix: str, start: int | None, pickled: Callable[..., bytes]
 ) -> Parcel:
-    """Return a parcel; a chunk's columns that cannot be sent are looked into, item by item."""
+    """Return a parcel; if a chunk's columns cannot be sent, find the item that is to blame."""
     try:
         parcel = _packed(value, prefix, pickled)
     except SerializationError as error:
@@ -450,7 +454,7 @@ def _packed(value: Any, prefix: str, pickled: Callable[..., bytes]) -> Parcel:
 
 
 def _parcel(head: bytes, buffers: list[pickle.PickleBuffer] | None, prefix: str) -> Parcel | None:
-    """Return a parcel of a pickle and its buffers, None when there is no room for the buffers."""
+    """Return a parcel of a pickle and its buffers, None if there is no room for the buffers."""
     parts: list[Any] = [buffer.raw() for buffer in buffers or ()]
     inside = len(head) < SHARED_FROM_BYTES
     if prefix and not inside:
@@ -464,14 +468,14 @@ def _parcel(head: bytes, buffers: list[pickle.PickleBuffer] | None, prefix: str)
 
 
 def _collector(buffers: list[pickle.PickleBuffer] | None) -> Any:
-    """Return the callback that takes large buffers out of a pickle, from an empty list on."""
+    """Return the callback that moves large buffers out of a pickle into the emptied list."""
     if buffers is None:
         return None
     buffers.clear()  # a pickler that failed may have left some
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
         if buffer.raw().nbytes < SHARED_FROM_BYTES:
-            return True  # in the pickle
+            return True  # keeps the buffer in the pickle
         buffers.append(buffer)
         return False
 
@@ -483,17 +487,17 @@ def refusing(value: Any, way: str) -> Iterator[None]:
     """Turn whatever pickling the value raises into a ``SerializationError`` that explains it.
 
     Args:
-        value: what is pickled.
-        way: name of the ``pickler.Way`` it goes.
+        value: the value that is pickled.
+        way: name of the ``pickler.Way``.
     """
     try:
         yield
-    except Exception as error:  # a reduction is anybody's code, and may raise anything
+    except Exception as error:  # a reduction may be any code, and raise anything
         raise _refusal(value, error, way) from error
 
 
 def _refusal(value: Any, error: BaseException, way: str = "KIN") -> SerializationError:
     load("amorsize.run.blame")
-    from .blame import explained  # few values are refused
+    from .blame import explained  # rarely needed
 
     return SerializationError(explained(value, error, way))

@@ -1,4 +1,4 @@
-"""Forking without Python's warning of other threads, which the user could do nothing about."""
+"""Fork without Python's warning about other threads, which the user could do nothing about."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["fork_unwarned", "rewarn"]
 
-# What Python 3.12 and later say of a fork beside other threads. Whether that is safe is decided
-# before (``measure.forking``).
+# The warning of Python 3.12 and later about a fork in a process with other threads.
+# ``measure.forking`` has already decided whether the fork is safe.
 _WARNING = re.compile("This process .*is multi-threaded, use of fork")
 
 
 @contextlib.contextmanager
 def fork_unwarned() -> Iterator[None]:
-    """Keep Python from warning of other threads; a worker forked meanwhile calls ``rewarn``."""
+    """Suppress the warning about other threads; a worker that is forked here calls ``rewarn``."""
     if sys.version_info < (3, 12):
         yield
         return
@@ -34,6 +34,6 @@ def fork_unwarned() -> Iterator[None]:
 
 
 def rewarn() -> None:
-    """Take the filter for that warning away again."""
+    """Remove the filter for the warning about other threads."""
     filters: Any = warnings.filters
     filters[:] = [entry for entry in filters if entry[1] is not _WARNING]

@@ -1,7 +1,7 @@
-"""The worker's side: set up once, then run chunks until the caller says that there are no more.
+"""The worker's side: set up once, then run chunks until the caller sends no more.
 
-Whatever the user's code does (raise anything, return what cannot be pickled) is caught here and
-travels as data: only bytes and numbers cross the pipes.
+Whatever the user's code does (it raises, or returns a value that cannot be pickled) is caught here
+and sent as data. Only bytes and numbers cross the pipes.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ __all__ = [
 
 
 class Call(NamedTuple):
-    """What the workers of one call have in common.
+    """What all workers of one call share.
 
     Attributes:
-        func: what to call.
+        func: the function to call.
         star: whether each item is a tuple of arguments.
-        columns: the whole input where workers inherit it, else empty.
+        columns: the whole input if workers inherit it, else empty.
         return_exceptions: whether an exception is a result.
     """
 
@@ -83,13 +83,13 @@ class Call(NamedTuple):
 
 
 class Shipment(NamedTuple):
-    """A call that reaches workers which are there already.
+    """A call that is sent to workers that are running already.
 
     Attributes:
-        name: of the call, different for each.
+        name: a unique name for the call.
         state: the state that the caller runs in.
-        current: the caller's values of what the call uses. They are set before the call is opened:
-            what that names is looked up then.
+        current: the caller's values of the globals that the call uses. They are set before ``call``
+            is unpickled, because unpickling looks names up.
         call: the call.
     """
 
@@ -99,7 +99,7 @@ class Shipment(NamedTuple):
     call: Parcel
 
 
-# What numerical libraries read when they are loaded, to know how many threads to start.
+# Numerical libraries read these when they are loaded, to choose their number of threads.
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -111,11 +111,11 @@ _THREAD_VARIABLES = (
 
 
 class Threads(NamedTuple):
-    """How many threads of its own a numerical library may start in a worker.
+    """How many threads a numerical library may start in a worker.
 
     Attributes:
-        limit: that number, 0 where the user has said it.
-        variables: environment variables that say so to libraries not loaded yet.
+        limit: the number of threads, 0 if the user has set it.
+        variables: environment variables that set the number for libraries not loaded yet.
         busy: whether items are known to use more than one CPU each.
     """
 
@@ -125,52 +125,52 @@ class Threads(NamedTuple):
 
     @classmethod
     def shared(cls, share: int, *, busy: bool = False) -> Threads:
-        """Return the user's own settings, if there is any; else the same share for all."""
+        """Return the user's own settings if there are any, else the same share for all."""
         told = {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ}
         if told:
             return cls(0, told)
         return cls(share, dict.fromkeys(_THREAD_VARIABLES, str(share)), busy)
 
     def apply(self) -> None:
-        """Set them in this worker."""
+        """Apply the limits in this worker."""
         os.environ.update(self.variables)
         if self.busy:
             self.limit_loaded()
 
     def limit_loaded(self) -> None:
-        """Limit libraries that are loaded already, as forked workers inherit them.
+        """Limit libraries that are loaded already, as in a forked worker.
 
-        Only threadpoolctl, an optional extra, can tell those. It is not done without need: told a
-        number, OpenBLAS starts its threads in the forked worker, and they spin for 50 ms.
+        Only threadpoolctl, an optional extra, can do that. Call this only when needed: when
+        OpenBLAS gets a number in a forked worker, it starts its threads, and they spin for 50 ms.
         """
         if self.limit and "numpy" in sys.modules:
             try:
-                from threadpoolctl import threadpool_limits  # an extra, and 5 ms
+                from threadpoolctl import threadpool_limits  # optional, and takes 5 ms
             except ImportError:
                 return
             threadpool_limits(limits=self.limit)
 
 
-# Items that take more CPU time than this share of their wall time have threads inside.
+# An item whose CPU time exceeds this share of its wall time uses threads.
 BUSY_SHARE = 1.1
 
 
 class Setup:
-    """What a worker starts with.
+    """What a worker is started with.
 
-    It is pickled, if at all, while its process is started: only then may the initializer's
-    arguments be locks and queues. Function and initializer go together, so that those of the
-    main module share one set of globals in the worker as they do in the caller.
+    If a setup is pickled, it is pickled while the worker process is started. Locks and queues can
+    be arguments of the initializer only then. The function and the initializer go into one pickle,
+    so that functions of the main module share one set of globals in the worker too.
 
     Args:
         call: the call; None when it comes with the tasks.
         initializer: the user's, run once in each worker with ``initargs``; None for none.
-        initargs: its arguments.
-        prefix: of the names of shared segments, "" for none.
+        initargs: arguments of the initializer.
+        prefix: path prefix of the crew's shared segments, "" for none.
         current: the caller's globals, for workers that import its modules.
         environ: the caller's environment variables, for workers that do not inherit them.
-        threads: for numerical libraries in the worker; None leaves those alone.
-        state: the state that the caller runs in, as far as the worker has to be given it.
+        threads: limits for numerical libraries in the worker; None sets no limits.
+        state: the part of the caller's state that the worker does not inherit.
     """
 
     def __init__(
@@ -199,16 +199,16 @@ class Setup:
 
     @property
     def code(self) -> tuple[object, ...]:
-        """What a worker runs: the function, the initializer and its arguments."""
+        """The function, the initializer and the initializer's arguments."""
         return self.call.func, *self._content[1:]
 
     @property
     def is_plain(self) -> bool:
-        """Whether no initializer has to run."""
+        """Whether there is no initializer."""
         return self._content[1] is None
 
     def opened(self) -> Setup:
-        """Return the same setup, ready for use in a process that has the caller's state."""
+        """Return this setup, ready for use in a process that has the caller's state."""
         put_users(self.state)
         return self
 
@@ -224,7 +224,7 @@ class Setup:
         return Setup(*self._content, self.prefix, current, environ, self.threads, state)
 
     def for_crew(self, prefix: str) -> Setup:
-        """Return the same setup with a prefix for segments."""
+        """Return the same setup with a prefix for shared segments."""
         return Setup(*self._content, prefix, self._current, self.environ, self.threads, self.state)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -234,7 +234,7 @@ class Setup:
 
 
 class _Pickled(Setup):
-    """A setup that has travelled; it is unpickled where an error can be told."""
+    """A setup that was sent; ``opened`` unpickles it, so that an error can be reported."""
 
     def __init__(
         self,
@@ -252,9 +252,9 @@ class _Pickled(Setup):
         self._blobs = (current, blob)
 
     def opened(self) -> Setup:
-        """Return what was sent, in a process that is given the caller's state.
+        """Return the setup that was sent, and put the caller's state in place.
 
-        The caller's values come first: what the call names is looked up as it is unpickled.
+        The caller's values are set before the call is unpickled, because unpickling looks names up.
         """
         current, blob = self._blobs
         from .current import Current, adopted
@@ -267,19 +267,19 @@ class _Pickled(Setup):
 
 
 class Reply(NamedTuple):
-    """What became of a chunk.
+    """The outcome of a chunk.
 
     Attributes:
-        results: the results, or the parcel they come in from another process.
+        results: the results, or the parcel that holds them if they come from another process.
         done: number of results.
-        failure: why there are fewer than items, None if the last item was reached or ``func``
-            raised StopIteration (which ends a ``map``).
+        failure: why there are fewer results than items; None if all items ran or ``func`` raised
+            StopIteration (which ends a ``map``).
         pid: worker (a thread's identifier in a crew of threads).
-        begun: when it began, on the system-wide monotonic clock, s.
-        seconds: wall time the items took, without pickling.
-        cpu_seconds: CPU time of the same, taken or stood in line for.
-        size: bytes the results took on the way, 0 when they took none.
-        pack_seconds: wall time that pickling the results took.
+        begun: when the chunk began, on the system-wide monotonic clock, s.
+        seconds: wall time of the items, without pickling.
+        cpu_seconds: CPU time of the items, plus their time in run queues.
+        size: bytes sent for the results, 0 if none were sent.
+        pack_seconds: wall time of pickling the results.
     """
 
     results: list[Any] | Parcel
@@ -304,9 +304,10 @@ class Reply(NamedTuple):
         return self.results
 
 
-# What a worker says in frames: it is set up; it has taken a chunk, or begun an item, and when; what
-# became of a chunk; a record that was logged; what is to be tracked. A note is the subject (chunk
-# or item) and the monotonic time.
+# Kinds of frames that a worker sends. READY: the worker is set up. CHUNK: it has taken a chunk.
+# ITEM: it has begun an item. REPLY: the outcome of a chunk. RECORD: a log record. TRACKED: a
+# resource to track. READY, CHUNK and ITEM carry a note: the number of the chunk or the index of the
+# item (0 for READY), and the monotonic time.
 NOTE = Struct("<qd")
 READY, CHUNK, ITEM, REPLY = b"r", b"c", b"i", b"a"
 RECORD, TRACKED = b"l", b"t"
@@ -320,21 +321,21 @@ class _Worker:
     replies: Connection
     prefix: str
     broken: Failure | None = None
-    threads: Threads | None = None  # None once they are limited, or need not be
-    shipment: str = ""  # name of the call it was given last
-    undo: Undo  # what this call replaced in the modules
+    threads: Threads | None = None  # None once the limits are applied, or if there are none
+    shipment: str = ""  # name of the last shipment
+    undo: Undo  # what this call replaced in modules
 
     def __init__(self) -> None:
         self.undo = []
         self._outbox: deque[tuple[bytes, bytes]] = deque()
-        self._sending = threading.Lock()  # of this worker's threads alone
-        self._sender = 0  # which of them sends
+        self._sending = threading.Lock()  # not shared with other processes
+        self._sender = 0  # the thread that sends
 
     def tell(self, kind: bytes, body: bytes) -> None:
-        """Send a frame to the caller, whole; end this worker if the caller is gone.
+        """Send a whole frame to the caller; end this worker if the caller is gone.
 
-        Threads of the user's log, too. So does a signal's handler, even in the middle of a frame:
-        what it says follows that frame.
+        Threads of the user's code also send log records. A signal handler may do so while a frame
+        is being sent; its frame then follows that one.
         """
         self._outbox.append((kind, body))
         if self._sender == threading.get_ident():
@@ -350,15 +351,15 @@ class _Worker:
                 self._sender = 0
 
     def take(self, call: Call) -> None:
-        """Make this the call whose chunks it runs."""
+        """Run the chunks of this call from now on."""
         self.call = call
         self.func = guarded(call.func, survivor) if call.return_exceptions else call.func
 
     def open_setup(self, setup: Setup) -> None:
-        """Take what this worker was started with, and run the initializer."""
+        """Open the setup that this worker was started with, and run the initializer."""
         try:
             setup = setup.opened()
-        except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
+        except BaseException as error:  # noqa: BLE001 - any error is reported with the chunk
             self.broken = _unopened(error, None)
             return
         call = setup.prepare()
@@ -366,7 +367,7 @@ class _Worker:
             self.take(call)
 
     def open(self, shipment: Shipment) -> None:
-        """Take the call of a shipment; what goes wrong is told with each of its chunks."""
+        """Open the call of a shipment; an error is reported with each of its chunks."""
         from .current import adopted, restore
 
         self.shipment, self.broken = shipment.name, None
@@ -377,11 +378,11 @@ class _Worker:
                 current = unpack(shipment.current, common=True)
                 with adopted(current, self.undo):
                     self.take(unpack(shipment.call, common=True))
-        except BaseException as error:  # noqa: BLE001 - whatever loading raises goes with the chunk
+        except BaseException as error:  # noqa: BLE001 - any error is reported with the chunk
             self.broken = _unopened(error, None)
 
 
-# An instance: as attributes of a class, functions and other descriptors would be bound to it.
+# An instance, because functions and other descriptors that are class attributes would be bound.
 _worker = _Worker()
 
 
@@ -389,15 +390,15 @@ def serve(setup: Setup, tasks: Connection, lifeline: Connection, replies: Connec
     """Be a worker: prepare, and run chunks until there are no more or the caller is gone.
 
     Args:
-        setup: what it starts with.
-        tasks: where tasks come from; all workers of a crew share it.
-        lifeline: ends when the caller does.
-        replies: where frames go; its own.
+        setup: the worker's setup.
+        tasks: read end of the task queue, shared by all workers of the crew.
+        lifeline: read end of a pipe whose write end only the caller holds.
+        replies: write end of this worker's own pipe for frames.
     """
     end_with_caller(lifeline)
     _worker.replies = replies
     logs.relay_to(partial(_worker.tell, RECORD))
-    if type(setup) is Setup:  # it was not sent: this worker was forked
+    if type(setup) is Setup:  # not pickled, so this worker was forked
         logs.leave_to_caller()
         rewarn()
         known.inherit()
@@ -409,7 +410,7 @@ def serve(setup: Setup, tasks: Connection, lifeline: Connection, replies: Connec
     while True:
         message = take_task(tasks, buffer)
         if message is None:
-            # The end of the queue does not come while any process holds the caller's end open.
+            # The queue does not end while any other process holds the caller's end open.
             if os.getppid() != caller:
                 return
             continue
@@ -421,7 +422,7 @@ def serve(setup: Setup, tasks: Connection, lifeline: Connection, replies: Connec
 
 
 def _leave() -> None:
-    """End this worker, whose caller is gone, and what it has started."""
+    """End this worker, whose caller is gone, and the processes it has started."""
     from multiprocessing.util import _exit_function  # type: ignore[attr-defined]
 
     _exit_function()
@@ -429,7 +430,7 @@ def _leave() -> None:
 
 
 def _start(setup: Setup) -> None:
-    """Prepare this process; what goes wrong is told with the first chunk."""
+    """Prepare this process; an error is reported with each chunk."""
     _take_signals()
     try:
         _reseed()
@@ -440,14 +441,14 @@ def _start(setup: Setup) -> None:
         if setup.threads is not None:
             setup.threads.apply()
         _worker.open_setup(setup)
-    except BaseException as error:  # noqa: BLE001 - the user's initializer; goes with the chunk
+    except BaseException as error:  # noqa: BLE001 - the user's initializer; reported with the chunk
         _worker.broken = pack(error, None)
     _note(READY, 0)
 
 
 @contextmanager
 def _state_of_caller(state: State) -> Iterator[None]:
-    """Have the caller's state while a call is loaded, and again after what loading it changes."""
+    """Set the caller's state before a call is loaded, and again after, as loading may change it."""
     put(state)
     environ = dict(os.environ)
     yield
@@ -456,7 +457,7 @@ def _state_of_caller(state: State) -> Iterator[None]:
 
 
 def _set_environ(environ: dict[str, str]) -> None:
-    """Make these the environment variables; modules may have changed some as they were loaded."""
+    """Set the environment variables to these; modules may have changed some while loading."""
     if os.environ != environ:
         os.environ.clear()
         os.environ.update(environ)
@@ -465,35 +466,36 @@ def _set_environ(environ: dict[str, str]) -> None:
 
 
 def _take_signals() -> None:
-    """Have signals do in this worker what they do in a worker of a Pool.
+    """Make signals do in this worker what they do in a worker of a Pool.
 
-    A fork inherits the caller's handlers, and where the caller's event loop is told of signals.
+    A forked worker inherits the caller's handlers, and the file descriptor through which signals
+    wake the caller's event loop.
     """
     signal.set_wakeup_fd(-1)
-    # A Python handler that does nothing, not SIG_IGN: programs the user's code starts must still
-    # end on Ctrl-C, and exec keeps SIG_IGN. The caller decides what Ctrl-C means for workers.
+    # A Python handler that does nothing, not SIG_IGN: exec keeps SIG_IGN, and programs that the
+    # user's code starts must still end on Ctrl-C. The caller decides what Ctrl-C does to workers.
     own: dict[int, Any] = {signal.SIGINT: _ignore}
     if callable(signal.getsignal(signal.SIGTERM)):
-        own[signal.SIGTERM] = int(signal.SIG_DFL)  # past ``signal`` its own enumeration is none
+        own[signal.SIGTERM] = int(signal.SIG_DFL)  # _signal.signal() rejects the enumeration
     restore_signals(own)
 
 
 def _whole_lines() -> None:
-    """Have lines written one by one: those of several workers must not mix."""
+    """Write output line by line, so that the lines of several workers do not mix."""
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             with suppress(ValueError, OSError):  # closed
                 stream.reconfigure(line_buffering=True, write_through=False)
-        elif stream is not None:  # a notebook's, or one that a test captures
+        elif stream is not None:  # a stream of a notebook or of a test runner
             setattr(sys, name, _Lines(stream))
 
 
 class _Lines:
-    """A stream that gets whole lines, each in one piece.
+    """A stream that passes on whole lines only, each in one write.
 
     Args:
-        stream: the stream.
+        stream: where the lines go.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -501,14 +503,14 @@ class _Lines:
         self._begun = ""
 
     def write(self, text: str) -> int:
-        """Write the lines that are complete, and keep the rest."""
+        """Write the complete lines, and keep the rest."""
         whole, newline, self._begun = (self._begun + text).rpartition("\n")
         if newline:
             self._stream.write(whole + newline)
         return len(text)
 
     def flush(self) -> None:
-        """Write what there is."""
+        """Write the incomplete line too."""
         if self._begun:
             self._stream.write(self._begun)
             self._begun = ""
@@ -526,19 +528,19 @@ def run_chunk(
     track: bool,
     shipment: Shipment | None,
 ) -> tuple[Any, ...]:
-    """Run one chunk; the fields of a Reply come back as a plain tuple, results in a parcel.
+    """Run one chunk; return the fields of a Reply as a plain tuple, with the results in a parcel.
 
     Args:
         chunk: its number, for notes.
         begin: index of its first item.
         size: number of items.
-        columns: its items; None where the input is inherited.
-        track: whether to tell each item as it starts.
-        shipment: the call it belongs to; None when the worker was started with that.
+        columns: its items; None if the input is inherited.
+        track: whether to send a note for each item as it starts.
+        shipment: the call it belongs to; None if the worker was started with the call.
     """
     if shipment is not None and shipment.name != _worker.shipment:
         _worker.open(shipment)
-    _note(CHUNK, chunk)  # not before: a death of the opening is none of its items'
+    _note(CHUNK, chunk)  # not earlier: no item is to blame if opening the call kills the worker
     begun = time.monotonic()
     if _worker.broken is not None:
         return [], 0, _worker.broken, os.getpid(), begun, 0.0, 0.0
@@ -549,12 +551,12 @@ def run_chunk(
             pieces = unpack(columns)
         else:
             pieces = tuple(column[begin : begin + size] for column in call.columns)
-    except BaseException as error:  # noqa: BLE001 - an item's own unpickling may raise anything
+    except BaseException as error:  # noqa: BLE001 - unpickling an item may raise anything
         return [], 0, _unopened(error, begin), os.getpid(), begun, 0.0, 0.0
     func = _tracked(_worker.func, begin) if track else _worker.func
     failure, seconds, cpu_seconds = run_columns(func, pieces, call.star, begin, out)
     if track:
-        _note(CHUNK, chunk)  # no item runs any more: a death from here on is not the last one's
+        _note(CHUNK, chunk)  # the last item is not to blame for a death from here on
     _flush()
     if _worker.threads is not None and cpu_seconds > BUSY_SHARE * max(seconds, 0.001):
         _worker.threads.limit_loaded()
@@ -570,7 +572,7 @@ def run_chunk(
 
 
 def _unopened(error: BaseException, index: int | None) -> Failure:
-    """Carry what went wrong before any item of a chunk was run."""
+    """Pack an error that occurred before any item of a chunk ran."""
     return pack(error, index)._replace(unrun=True)
 
 
@@ -587,30 +589,31 @@ def run_columns(
     """Append the results of ``func`` over the columns to ``out``.
 
     Args:
-        func: what to call.
+        func: the function to call.
         columns: the items, one sequence for each argument.
         star: whether each item is a tuple of arguments.
         begin: index of the first item.
         out: list to append to.
         clock: CPU clock, that of the process or of the thread.
-        queue: how long it has stood in line for a CPU so far, s.
-        wrap: how to carry an exception.
+        queue: clock of the time spent in run queues, s.
+        wrap: makes a Failure of an exception.
 
     Returns:
-        The failure that ended it early, wall seconds, CPU seconds taken or stood in line for.
+        The failure that ended the run early, None if none did; wall time, s; CPU time plus time in
+        run queues, s.
     """
     failure = None
     queued, cpu, wall = queue(), clock(), time.perf_counter()
     try:
         out.extend(call_all(func, columns, star))
-    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are told, too
+    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt as well
         failure = wrap(error, begin + len(out))
     wall = time.perf_counter() - wall
     return failure, wall, with_queue(clock() - cpu, queue() - queued, wall)
 
 
 def _tracked(func: Callable[..., Any], begin: int) -> Callable[..., Any]:
-    """Return ``func`` telling the index of each item as it starts."""
+    """Return ``func``, sending a note with the index of each item as it starts."""
     indices = count(begin)
 
     def call(*args: Any) -> Any:
@@ -629,17 +632,17 @@ def _ignore(*_: object) -> None:
 
 
 def _flush() -> None:
-    """Let what was printed be seen: a worker may wait long for its next chunk, or be ended."""
+    """Flush the output: this worker may wait long for its next chunk, or be killed."""
     for stream in (sys.stdout, sys.stderr):
-        # None, closed, replaced by something odd, or nobody reads any more: no fault of an item.
+        # The stream may be None, closed, replaced, or no longer read. No item is to blame for that.
         with suppress(AttributeError, ValueError, OSError):
             stream.flush()
 
 
 def _reseed() -> None:
-    """Give this worker random numbers of its own: forks inherit the state of the caller's.
+    """Seed random generators anew: a forked worker inherits the caller's state of them.
 
-    Python does that itself for its own global generator.
+    Python reseeds its own global generator itself.
     """
     torch = loaded("torch")
     if torch is not None:

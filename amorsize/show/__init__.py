@@ -1,1 +1,1 @@
-"""Showing: what a run decided, how far it is, and what really happened."""
+"""Output for people: reports, hints and progress."""

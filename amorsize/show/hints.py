@@ -1,4 +1,4 @@
-"""What would make a call faster: findings of one run, in words a user can act on."""
+"""Hints to make a call faster: findings of one run, in words a user can act on."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from ..units import counted, duration, times
 
 __all__ = ["hints_for_effects", "hints_for_items", "hints_for_run"]
 
-# Below this an item costs less than Python's own call of it.
+# Below this time for an item, most of it is Python's function call.
 TINY_SECONDS = 1e-6
-# That many tiny items are worth a word.
+# This many tiny items are worth a hint.
 MANY = 10_000
-# A part of the whole this large is worth a word.
+# A larger share of the call than this, spent on starting and ending workers, is worth a hint.
 LARGE_SHARE = 0.25
-# And so is a run of this length at least.
+# A shorter time than this is not worth a hint.
 WORTH_SECONDS = 0.05
-# What is sent with a function beside its code.
+# This many bytes are worth a hint, in a function's captured values or in one argument. In one
+# result, a hundredth of them is.
 LARGE_CAPTURE = 1_000_000
-# Chunks so many times as long as their dispatch are not what slows a run down.
+# Chunks shorter than this many times their dispatch slow a run down.
 FEW_DISPATCHES = 5
-# Names in one line.
+# Most names in one line.
 MOST_NAMES = 5
 
 
 def hints_for_items(profile: Profile, items: int, costs: Costs) -> list[str]:
-    """Return what could be changed about the items, whoever runs them.
+    """Return hints on the items, wherever they run.
 
     Args:
-        profile: what an item costs.
-        items: how many there are.
-        costs: what the machine charges.
+        profile: cost of an item.
+        items: number of items.
+        costs: costs of the machine.
     """
     found = []
     moved = travel_seconds(profile, costs)
@@ -55,10 +56,10 @@ def hints_for_items(profile: Profile, items: int, costs: Costs) -> list[str]:
 
 
 def hints_for_effects(effects: Effects) -> list[str]:
-    """Return what a function does that had no effect, or an odd one, where workers ran it.
+    """Return hints on side effects of a function that are lost or repeated in workers.
 
     Args:
-        effects: what its code does.
+        effects: side effects in its code.
 
     >>> hints_for_effects(Effects(stored=("count",)))[0].partition(":")[0]
     'the function assigns count, which in a worker is a copy of its own'
@@ -98,21 +99,20 @@ def hints_for_run(
     busy: str = "",
     allowed: int | None = None,
 ) -> list[str]:
-    """Return what could be changed about a call.
+    """Return hints on a call.
 
     Args:
-        profile: what an item costs.
-        items: how many there were.
-        costs: what the machine charges.
-        plan: what was carried out, None when all ran in the calling process.
-        jobs: workers the caller asked for, None where something else decided.
+        profile: cost of an item.
+        items: number of items.
+        costs: costs of the machine.
+        plan: the plan that was carried out, None when all ran in the calling process.
+        jobs: workers the caller asked for, None where amorsize or the environment decided.
         chunksize: chunk size the caller asked for.
         cpus: usable CPUs.
-        seconds: what the call took.
-        start_seconds: of that, starting and ending workers.
-        shipped_bytes: size of the function and what it captures, as it was sent; 0 where it was
-            inherited.
-        busy: what other programs did with the CPUs, "" for nothing.
+        seconds: duration of the call.
+        start_seconds: time of the call spent on starting and ending workers.
+        shipped_bytes: size of the function and its captured values, as sent; 0 where inherited.
+        busy: note on the load by other programs, "" for none.
         allowed: the most workers the environment allows, None for any number.
     """
     found = hints_for_items(profile, items, costs)
@@ -154,7 +154,7 @@ def hints_for_run(
 
 
 def _pays(profile: Profile, items: int, costs: Costs, plan: Plan, cpus: int) -> bool:
-    """Return whether workers started so are forecast to be faster, other programs aside."""
+    """Return whether workers of this start method are forecast to pay without other programs."""
     best = make_plan(profile, PlanInput(items, cpus, costs, (StartOption(plan.method),)))
     return best.executor != "serial"
 

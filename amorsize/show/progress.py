@@ -1,4 +1,4 @@
-"""Progress: tqdm's bar where tqdm is installed, a plain line where it is not, or a callable."""
+"""Progress: a tqdm bar if tqdm is installed, else a plain line; or the user's callable."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Progress:
 def make_progress(
     wanted: bool | str | Callable[[int, int | None], object], total: int | None, name: str
 ) -> Progress | None:
-    """Return what shows progress, None when none was asked for.
+    """Return the progress display, None when none was asked for.
 
     Args:
         wanted: the ``progress`` option.
         total: number of items, None when unknown.
-        name: name of the function, the description unless one was given.
+        name: name of the function, which is the description unless one was given.
     """
     if wanted is False:
         return None
@@ -68,7 +68,7 @@ def make_progress(
         return Progress(line.show, total, line.end)
 
     class Bar(tqdm):  # type: ignore[misc]
-        monitor_interval = 0  # its monitor is a thread, beside which a fork would not be safe
+        monitor_interval = 0  # no monitor thread, with which a fork would not be safe
 
     bar: Any = Bar(total=total, desc=description, miniters=1)
 

@@ -1,4 +1,4 @@
-"""What a run decided and what really happened, as one value and as one screen of text."""
+"""The report of a run: what it decided and what happened, as a value and as text."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ __all__ = ["RunReport", "describe", "describe_candidates"]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RunReport:
-    """What one call decided and what happened. Printed, it is what ``explain`` returns.
+    """What one call decided and what happened; printing it prints the text of ``explain``.
 
     Attributes:
         function: name of the function.
         items: results given to the caller.
         backend: "serial", "thread" or "process": where the items after the first ones ran.
         n_jobs: workers used; 1 when everything ran in the calling process.
-        chunksize: items in the first chunk, 0 when there was none.
+        chunksize: items in the first chunk of a worker, 0 when there was none.
         chunks: number of chunks that came back.
         start_method: how workers were started, "" when there were none.
-        start_reason: why that way.
+        start_reason: why that start method.
         reason: why this backend and number of workers.
-        cache_hit: whether a remembered profile was used.
-        plan: the plan that was carried out (the last one made, where it said serial), None when the
-            call was over before one was needed, or nothing was left to decide.
-        profile: what was measured of the items, None when nothing was.
-        forecast_seconds: what the whole call was forecast to take, None without a forecast.
-        actual_seconds: what it took.
-        decided_seconds: how long after its start the call knew what to do.
-        serial_seconds: what the items took by themselves, one after the other, wherever they ran;
-            None when none was timed, or the call ended early.
+        cache_hit: whether a record was used.
+        plan: the plan that was carried out, or the plan that said serial; None when the call ended
+            before it needed a plan, or there was nothing to decide.
+        profile: the measurements of the items, None without any.
+        forecast_seconds: forecast duration of the whole call, None without a forecast.
+        actual_seconds: actual duration of the call.
+        decided_seconds: time from the start of the call to its decision.
+        serial_seconds: sum of the items' own times, wherever they ran; None when none was timed, or
+            the call ended early.
         caller_items: items that ran in the calling process.
         worker_items: items that ran in workers.
-        workers: pids of the workers that ran any.
+        workers: pids of the workers that ran items.
         retried: items handed out again after a worker was lost.
         warnings: what the caller should know.
-        timeline: every chunk, where and when it ran.
+        timeline: where and when each chunk ran, for the first chunks if there are very many.
         machine: what the process may use, as it was when the call ended.
-        hints: what would make it faster, and what the function does that has no effect in workers.
-        busy: what other programs did with the CPUs when the call ended, "" where they left some.
-        ended_early: whether it ended before there was a result for each item: one raised, time was
-            up, or nobody asked for more.
+        hints: how to make the call faster, and which side effects of the function workers lose.
+        busy: note on the load by other programs when the call ended, "" where they left a CPU idle.
+        ended_early: whether the call ended before it gave a result for each item: an item raised, a
+            time limit passed, or the consumer stopped.
     """
 
     function: str
@@ -101,7 +101,7 @@ class RunReport:
             lines.append(f"  machine   {self.machine}")
         if self.busy:
             lines.append(f"  busy      {self.busy}: these times are theirs as well")
-        # Without a forecast the plan rests on what was assumed of the items.
+        # Without a forecast, the plan rests on assumptions about the items.
         if self.plan is not None and self.forecast_seconds is not None:
             lines += describe_candidates(self.plan, self._mark())
         lines += [f"  warning   {text}" for text in self.warnings]
@@ -109,7 +109,7 @@ class RunReport:
         return "\n".join(lines)
 
     def _source(self) -> str:
-        """Return what it was decided from; "" where it had to be before anything was known."""
+        """Return what the decision was based on, "" if it was made before any measurement."""
         if self.cache_hit:
             return ", from what was remembered"
         return "" if self.forecast_seconds is None else ", from what was measured"
@@ -123,13 +123,13 @@ class RunReport:
         return f"{self.function}: {counted(self.items, 'item')} in {took}"
 
     def _mark(self) -> str:
-        """Return how to mark the candidate that the plan named: it may have come otherwise."""
+        """Return the mark of the planned candidate; the run may have deviated from the plan."""
         done = self.plan is not None and self.backend == self.plan.executor
         as_planned = done and self.start_method in ("", self.plan.method if self.plan else "")
         return "<- chosen" if as_planned else "<- planned"
 
     def _figures(self) -> list[str]:
-        """Return lines for what items cost, what was forecast, and what it came to."""
+        """Return lines for the cost of an item, the forecast and the actual times."""
         lines = []
         if self.profile is not None:
             cpus = None if self.machine is None else self.machine.cpus
@@ -171,21 +171,21 @@ class RunReport:
 
 
 def _started(method: str, reason: str) -> str:
-    """Return how workers were started, and why so: also why not by fork, where it was not."""
+    """Return how workers were started and why, which includes why fork was not used."""
     how = "as threads" if method == "thread" else f"by {method}"
     return f"{how}: {reason}" if reason else how
 
 
-# One screen: the best of what was considered.
+# The most candidates to show, so that a report fits one screen.
 MOST_SHOWN = 6
 
 
 def describe_candidates(plan: Plan, mark: str = "<- chosen") -> list[str]:
-    """Return a line for each of the best candidates of a plan, the one that it named marked.
+    """Return a line for each of the best candidates of a plan, and mark the chosen one.
 
     Args:
         plan: the plan.
-        mark: how.
+        mark: the text of the mark.
     """
     serial = [candidate for candidate in plan.candidates if candidate.method == "serial"]
     others = [candidate for candidate in plan.candidates if candidate.method != "serial"]
@@ -199,11 +199,11 @@ def describe_candidates(plan: Plan, mark: str = "<- chosen") -> list[str]:
 
 
 def describe(profile: Profile, cpus: int | None = None) -> str:
-    """Return what an item costs in a few words; what was not measured is left out.
+    """Return the cost of an item in a few words; figures that were not measured are left out.
 
     Args:
-        profile: what was measured.
-        cpus: usable CPUs, None where that is not known.
+        profile: the measurements.
+        cpus: usable CPUs, None when unknown.
 
     >>> describe(Profile(0.01, spread=0.002, cpu_share=0.5))
     '10 ms +- 2 ms, 50% CPU'
@@ -211,7 +211,7 @@ def describe(profile: Profile, cpus: int | None = None) -> str:
     '10 ms'
     """
     parts = [duration(profile.item_seconds)]
-    # One block of items has no spread, but for what rounding makes of it.
+    # A single block of items has no spread except for rounding errors.
     if profile.spread > LEAST_SPREAD * profile.item_seconds:
         parts[0] += f" +- {duration(profile.spread)}"
     if _is_share(profile, cpus):
@@ -221,17 +221,18 @@ def describe(profile: Profile, cpus: int | None = None) -> str:
     return ", ".join(parts)
 
 
-# A smaller part of an item's time is no spread.
+# A spread below this share of an item's time is a rounding error.
 LEAST_SPREAD = 1e-4
-# The CPU clocks take 2 us, and some of them tick a hundred times a second.
+# A CPU share needs at least this much time: reading the CPU clocks takes 2 us, and some of them
+# tick a hundred times a second.
 LEAST_CPU_SECONDS = 0.001
 MOST_SHARE = 1.5
 
 
 def _is_share(profile: Profile, cpus: int | None) -> bool:
-    """Return whether the CPU share was measured, and not only the clocks.
+    """Return whether the CPU share was really measured.
 
-    Exactly 1 is what planning assumes of items whose share is not known.
+    A share of exactly 1 is what a plan assumes when the share is unknown.
     """
     measured = profile.cpu_share != 1.0
     long = profile.items * profile.item_seconds >= LEAST_CPU_SECONDS
