@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .api import smart_imap, smart_imap_unordered, smart_map, smart_starmap
     from .decorator import ParallelFunction, parallelize
     from .errors import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
-    from .memory.cache import (
+    from .memory.manage import (
         CacheStats,
         cache_stats,
         check_cache,
@@ -58,23 +58,23 @@ __all__ = [
 # The module of each name. It is loaded when the name is first used, so that an import is cheap.
 _HOMES = {
     "AmorsizeError": "errors",
-    "CacheStats": "memory.cache",
+    "CacheStats": "memory.manage",
     "OptimizationResult": "optimizer",
     "ParallelFunction": "decorator",
     "RunReport": "show.report",
     "SerializationError": "errors",
     "TaskTimeoutError": "errors",
     "WorkerLostError": "errors",
-    "cache_stats": "memory.cache",
+    "cache_stats": "memory.manage",
     "carry_state": "run.surroundings",
-    "check_cache": "memory.cache",
-    "clear_cache": "memory.cache",
-    "export_cache": "memory.cache",
-    "get_cache_dir": "memory.cache",
-    "import_cache": "memory.cache",
+    "check_cache": "memory.manage",
+    "clear_cache": "memory.manage",
+    "export_cache": "memory.manage",
+    "get_cache_dir": "memory.manage",
+    "import_cache": "memory.manage",
     "optimize": "optimizer",
     "parallelize": "decorator",
-    "prune_expired_cache": "memory.cache",
+    "prune_expired_cache": "memory.manage",
     "smart_imap": "api",
     "smart_imap_unordered": "api",
     "smart_map": "api",

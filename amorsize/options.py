@@ -116,19 +116,13 @@ def _listed(*, lazy: bool) -> str:
         name, colon, text = line.strip().partition(": ")
         if colon and name in _NAMES:
             meaning = found[name] = [
-                f"        {name}: {_kind(name)} = {getattr(DEFAULTS, name)!r}."
+                f"        {name}: {Options.__annotations__[name]} = {getattr(DEFAULTS, name)!r}."
             ]
             meaning.append(f"            {text[:1].upper()}{text[1:]}")
         elif line.strip():  # a continuation line, or text before the first option
             meaning.append(f"            {line.strip()}")
     lines = (line for name, part in found.items() if name not in left_out for line in part)
     return "\n".join(["", "    Options, by keyword only:", *lines, "    "])
-
-
-def _kind(name: str) -> str:
-    """Return the type of an option as it is written in ``Options``."""
-    kind = Options.__annotations__[name]
-    return str(getattr(kind, "__forward_arg__", kind))
 
 
 def make_options(given: dict[str, Any], *, base: Options = DEFAULTS, lazy: bool = False) -> Options:

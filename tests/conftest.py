@@ -6,8 +6,10 @@ import threading
 import psutil
 import pytest
 
+from amorsize import get_cache_dir
 from amorsize.call import adviser
-from amorsize.memory import cache, naming, remote
+from amorsize.memory import naming, remote
+from amorsize.memory.cache import CACHE
 from amorsize.run import kept
 
 # A shell's background jobs ignore Ctrl-C, and so would every program the tests start from one.
@@ -42,20 +44,14 @@ def nothing_left_behind():
 
 def record_files():
     """Return the files of records; what was learned of the machine lies beside them."""
-    folder = cache.get_cache_dir()
+    folder = get_cache_dir()
     found = folder.iterdir() if folder.exists() else ()
     return sorted(path for path in found if path.name.startswith("func-"))
 
 
 def forget():
     """Drop the in-memory layer, as a new process would have none."""
-    cache._memory.clear()
-    cache._pending.clear()
-    cache._written.clear()
-    cache._warned.clear()
-    cache._counts.clear()
-    cache._places.clear()
-    cache._ttls.clear()
+    CACHE.forget()
     adviser.forget_costs()
     naming.forget_names()
     remote._circuits.clear()

@@ -18,7 +18,8 @@ from amorsize import (
     smart_map,
 )
 from amorsize.measure.machine import this_machine
-from amorsize.memory import cache, records
+from amorsize.memory import records
+from amorsize.memory.cache import RULES
 from tests import programs
 from tests.conftest import forget, record_files
 from tests.functions import busy_ms, double
@@ -170,7 +171,7 @@ def test_no_temporary_file_stays():
     """After a write there is nothing but the record."""
     path = learn()
     assert record_files() == [path]
-    assert all(cache._is_ours(p.name) for p in path.parent.iterdir())
+    assert all(RULES.is_ours(p.name) for p in path.parent.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["file in its place", "folder in a file"])
@@ -279,6 +280,6 @@ def test_a_fingerprint_that_is_not_stable_stays_in_memory(tmp_path):
 
 def test_memory_tolerance():
     """Memory may differ by 20 %."""
-    here = cache.environment_of(this_machine(), "fork")
+    here = records.environment_of(this_machine(), "fork")
     assert here.accepts(here._replace(memory_bytes=int(here.memory_bytes * 1.15)))
     assert not here.accepts(here._replace(memory_bytes=int(here.memory_bytes * 0.7)))

@@ -23,7 +23,8 @@ from amorsize import (
 from amorsize.call import adviser
 from amorsize.decide.learning import Seen
 from amorsize.decide.model import FIRST_COSTS
-from amorsize.memory import cache, records, store
+from amorsize.memory import records, store
+from amorsize.memory.cache import CACHE
 from tests import programs
 from tests.conftest import forget, record_files
 from tests.functions import busy_ms
@@ -32,7 +33,7 @@ from tests.functions import busy_ms
 def learn(func=busy_ms, items=50, **options):
     """Run once so that a record is written; return its file."""
     smart_map(func, range(items), **options)
-    cache._flush()
+    CACHE.flush()
     return record_files()[0]
 
 
@@ -62,7 +63,7 @@ class TestStats:
     def test_a_contradicted_record_is_a_miss(self):
         """A record the first items contradict is counted as such."""
         path = learn()
-        known = next(iter(cache._memory.values()))
+        known = next(iter(CACHE._known.values()))
         slow = {"least_seconds": 5.0, "most_seconds": 9.0}
         known.records = {
             bucket: record._replace(profile=record.profile._replace(**slow))
@@ -112,7 +113,7 @@ class TestCheck:
         (folder / "folder").mkdir()
         monkeypatch.setattr(store, "MOST_FILES", 0)
         os.utime(path, (0, 0))
-        cache._tidy(str(folder))
+        CACHE.tidy(str(folder))
         check_cache(fix=True)
         prune_expired_cache(0)
         clear_cache()
@@ -234,7 +235,7 @@ class TestOthers:
         """A record from the future has an unknown age."""
         learn()
         real = time.time
-        monkeypatch.setattr(cache.time, "time", lambda: real() - 10_000)
+        monkeypatch.setattr(time, "time", lambda: real() - 10_000)
         assert not is_hit()
 
 

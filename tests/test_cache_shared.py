@@ -10,7 +10,8 @@ import time
 import pytest
 
 from amorsize import optimize, smart_map
-from amorsize.memory import cache, remote
+from amorsize.memory import remote
+from amorsize.memory.cache import CACHE
 from tests import programs
 from tests.conftest import forget, record_files
 from tests.functions import busy_ms
@@ -79,7 +80,7 @@ def test_what_one_learned_another_knows(url, monkeypatch, tmp_path):
     assert not run()
     on_another_machine(monkeypatch, tmp_path)
     assert run()
-    cache._flush()
+    CACHE.flush()
     assert len(record_files()) == 1
 
 
@@ -164,7 +165,7 @@ def test_a_hit_never_asks(deaf, monkeypatch):
     run()
     monkeypatch.setenv("AMORSIZE_CACHE_URL", deaf.url)
     assert optimize(busy_ms, range(50)).cache_hit
-    cache._memory.clear()
+    CACHE.forget_records(pending=False, written=False)
     assert optimize(busy_ms, range(50)).cache_hit
     assert not deaf.asked()
 
@@ -184,7 +185,7 @@ def test_junk_in_the_shared_place_is_a_miss(junk, folder_url, monkeypatch, tmp_p
     """Whatever somebody put there; the call goes on."""
     monkeypatch.setenv("AMORSIZE_CACHE_URL", folder_url)
     run()
-    cache._flush()
+    CACHE.flush()
     for path in (tmp_path / "shared folder").iterdir():
         path.write_bytes(junk)
     on_another_machine(monkeypatch, tmp_path)
@@ -195,7 +196,7 @@ def test_a_client_that_decodes_answers_is_served(redis_url, monkeypatch, tmp_pat
     """A URL may ask for text instead of bytes."""
     monkeypatch.setenv("AMORSIZE_CACHE_URL", f"{redis_url}?decode_responses=True")
     run()
-    cache._flush()
+    CACHE.flush()
     on_another_machine(monkeypatch, tmp_path)
     assert run()
 

@@ -168,7 +168,7 @@ def test_many_calls_write_one_record(kind):
 COUNTER = """
 import sys
 from amorsize import get_cache_dir, smart_map
-from amorsize.memory import cache
+from amorsize.memory.cache import CACHE
 n = 0
 seen = []
 def light(x):
@@ -187,7 +187,7 @@ sums = Sum()
 for _ in range(50):
     for func in (light, lists, sums.add):
         smart_map(func, range(int(sys.argv[1])))
-cache._flush()
+CACHE.flush()
 print(len(list(get_cache_dir().glob("func-*"))))
 """
 

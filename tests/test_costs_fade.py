@@ -7,13 +7,14 @@ import time
 
 import pytest
 
-from amorsize import get_cache_dir, smart_map
+from amorsize import export_cache, get_cache_dir, import_cache, smart_map
 from amorsize.call import adviser
 from amorsize.decide.learning import Seen, costs_drifted, faded_costs, has_drifted, learned_costs
 from amorsize.decide.model import FIRST_COSTS, Profile
 from amorsize.measure.machine import this_machine
 from amorsize.measure.probe import pickling
-from amorsize.memory import cache, records, store
+from amorsize.memory import records, store
+from amorsize.memory.cache import CACHE, DRIFT
 from tests import programs
 from tests.conftest import forget, record_files
 from tests.functions import busy_ms
@@ -134,16 +135,16 @@ def test_fading_goes_both_ways_and_ends_at_the_first_costs():
 def test_a_record_is_written_when_any_figure_moved_that_plans(field, before, after, drifted):
     """Small figures only when it would show in a forecast."""
     old = ITEM._replace(**{field: before})
-    assert has_drifted(old, old._replace(**{field: after}), cache.DRIFT) is drifted
+    assert has_drifted(old, old._replace(**{field: after}), DRIFT) is drifted
 
 
 def test_a_record_whose_results_grew_is_written_again():
     """Not only the time of an item plans."""
-    environment = cache.environment_of(this_machine(), "fork")
-    record = cache.Record("0" * 16, "small", 30, ITEM, "serial", 1, 0, environment, time.time())
-    cache.remember(record, run_seconds=1.0, stable=True)
+    environment = records.environment_of(this_machine(), "fork")
+    record = records.Record("0" * 16, "small", 30, ITEM, "serial", 1, 0, environment, time.time())
+    CACHE.remember(record, run_seconds=1.0, stable=True)
     grown = record._replace(profile=ITEM._replace(result_bytes=8e6, pickle_seconds=0.003))
-    cache.remember(grown, run_seconds=1.0, stable=True)
+    CACHE.remember(grown, run_seconds=1.0, stable=True)
     (path,) = record_files()
     assert records.from_bytes(path.read_bytes()).profile.result_bytes == 8e6
 
@@ -187,10 +188,10 @@ class TestClockAhead:
         """What counts for nothing is no reason to leave out what does."""
         smart_map(busy_ms, range(50))
         (path,) = record_files()
-        cache.export_cache(tmp_path / "exported.json")
+        export_cache(tmp_path / "exported.json")
         self.ahead(path)
-        assert cache.import_cache(tmp_path / "exported.json") == 1
-        assert cache.import_cache(tmp_path / "exported.json") == 0
+        assert import_cache(tmp_path / "exported.json") == 1
+        assert import_cache(tmp_path / "exported.json") == 0
 
     def test_costs_from_the_future_are_of_unknown_age(self):
         """They fade as what is as old as they are ahead, and are replaced."""

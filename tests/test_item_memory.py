@@ -15,7 +15,6 @@ MB = 1_000_000
 NEEDY = """
 import sys
 from amorsize import smart_map
-from amorsize.memory import cache
 
 def touch(size):
     data = bytearray(size)

@@ -13,7 +13,7 @@ from amorsize import TaskTimeoutError, smart_imap, smart_map
 from amorsize.call import adviser
 from amorsize.decide.learning import bounded_costs
 from amorsize.decide.model import FIRST_COSTS, Costs, StartCost
-from amorsize.memory import cache
+from amorsize.memory.cache import CACHE
 from amorsize.run import worker
 from tests import functions as f
 
@@ -218,7 +218,7 @@ def test_what_only_workers_can_measure_is_forgotten_when_there_are_none():
     smart_map(f.busy_ms, range(60))
     record = advised_of(f.busy_ms, 60).record
     disturbed = record._replace(profile=record.profile._replace(contention=1.0))
-    cache.remember(disturbed, run_seconds=1.0, stable=True)
+    CACHE.remember(disturbed, run_seconds=1.0, stable=True)
     assert advised_of(f.busy_ms, 60).remembered().contention == 1.0
     for _ in range(12):
         smart_map(f.busy_ms, range(60))

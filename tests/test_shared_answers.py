@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from amorsize import clear_cache, smart_map
-from amorsize.memory import cache, remote, store
+from amorsize.measure.machine import this_machine
+from amorsize.memory import remote, store
+from amorsize.memory.cache import CACHE
+from amorsize.memory.records import environment_of
 from tests import programs
 from tests.conftest import forget
 from tests.functions import busy_ms
@@ -123,7 +126,7 @@ def test_whatever_a_server_answers_is_a_miss(kind, monkeypatch, caplog):
         monkeypatch.setenv("AMORSIZE_CACHE_URL", url)
         for items in (50, 60):
             assert smart_map(busy_ms, range(items), n_jobs=1) == [2 * x for x in range(items)]
-            cache.look_up("0" * 16, items, cache.environment_of(cache.this_machine(), "fork"))
+            CACHE.look_up("0" * 16, items, environment_of(this_machine(), "fork"))
     assert len(caplog.records) == 1
     assert "hunter2" not in caplog.text
 
@@ -218,7 +221,7 @@ def test_no_secret_of_the_url_is_logged(url, monkeypatch, caplog):
     monkeypatch.setenv("AMORSIZE_CACHE_URL", url)
     with caplog.at_level(logging.DEBUG):
         smart_map(busy_ms, range(50))
-        cache._shared(["x"])
+        list(CACHE.shared(["x"]))
         for ask in (lambda: remote.fetch([NAME]), lambda: remote.publish(NAME, b"x", 60)):
             remote._circuits.clear()
             try:
@@ -288,8 +291,8 @@ class TestFolder:
         for number in range(50):
             (shared / NAME.replace("00112233445566aa", f"{number:016x}")).write_text("x")
         smart_map(busy_ms, range(50))
-        cache._flush()
-        cache._at_exit()
+        CACHE.flush()
+        CACHE.close()
         left = sorted(path.name for path in shared.iterdir())
         assert len(left) == 21
         assert "notes.txt" in left

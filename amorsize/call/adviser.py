@@ -51,8 +51,10 @@ from ..measure.machine import (
     resident_bytes,
     this_machine,
 )
-from ..memory import cache
+from ..memory import store
+from ..memory.cache import CACHE, enabled
 from ..memory.naming import Name, is_settled, name_of, name_of_code
+from ..memory.records import Record, environment_of
 from ..options import count_jobs, environment_cap
 from ..units import duration, memory
 
@@ -116,17 +118,17 @@ def machine_costs(*, use_cache: bool = True) -> Costs:
     """
     if not use_cache:
         return FIRST_COSTS
-    told = cache.told_folder()
-    costs = _costs.get(told)
+    configured = store.configured_dir()
+    costs = _costs.get(configured)
     if costs is None:
-        if not cache.enabled():
+        if not enabled():
             return FIRST_COSTS
         costs = FIRST_COSTS
-        found = cache.load_costs()
+        found = CACHE.load_costs()
         if found is not None:
             learned, age = found
             costs = faded_costs(bounded_costs(learned), 1 - 0.5 ** (age / COSTS_HALF_LIFE_SECONDS))
-        _costs[told] = _saved[told] = costs
+        _costs[configured] = _saved[configured] = costs
     return costs
 
 
@@ -137,19 +139,19 @@ def learn_costs(seen: Seen) -> None:
 
 def doubt_costs() -> None:
     """Move the learned costs back a little, because they alone made a call serial."""
-    told = cache.told_folder()
-    _keep_costs(faded_costs(machine_costs(), DOUBT), always=told not in _doubted)
-    _doubted.add(told)
+    configured = store.configured_dir()
+    _keep_costs(faded_costs(machine_costs(), DOUBT), always=configured not in _doubted)
+    _doubted.add(configured)
 
 
 def _keep_costs(costs: Costs, *, always: bool = False) -> None:
     """Make these the current costs, and write them if they have moved (or ``always``)."""
-    told = cache.told_folder()
-    _costs[told] = costs
-    moved = always or costs_drifted(_saved.get(told, FIRST_COSTS), costs, COSTS_DRIFT)
-    if moved and cache.enabled():
-        _saved[told] = costs
-        cache.save_costs(costs)
+    configured = store.configured_dir()
+    _costs[configured] = costs
+    moved = always or costs_drifted(_saved.get(configured, FIRST_COSTS), costs, COSTS_DRIFT)
+    if moved and enabled():
+        _saved[configured] = costs
+        CACHE.save_costs(costs)
 
 
 def forget_costs() -> None:
@@ -264,11 +266,11 @@ class Adviser:
         self.jobs = jobs
         self.method = method
         self.method_reason = method_reason
-        self.record: cache.Record | None = None
+        self.record: Record | None = None
         self.machine = this_machine()
         self._remembered_under = method  # even if another method is used this time
         self.use_cache = use_cache
-        self._cached = use_cache and items is not None and cache.enabled()
+        self._cached = use_cache and items is not None and enabled()
         self._name: Name | None = None
         self._late = False  # whether the items had run before the look-up
         self._costs: Costs | None = None
@@ -356,10 +358,10 @@ class Adviser:
         name = self._name = self._name or name_of(self.func)
         self._late = late
         by_code = not (name.coarse or only_memory)
-        self.record = cache.look_up(
+        self.record = CACHE.look_up(
             name.digest,
             self.items,
-            cache.environment_of(self.machine, self._remembered_under),
+            environment_of(self.machine, self._remembered_under),
             only_memory=only_memory,
             otherwise=partial(coarse_digest, self.func) if by_code else None,
         )
@@ -394,7 +396,7 @@ class Adviser:
             high = known.most_seconds * NEIGHBOURHOOD
             if item_seconds < low or (item_seconds > high and not first):
                 self.record = None
-                cache.note_contradiction()
+                CACHE.note_contradiction()
         return None if self.record is None else self.record.profile
 
     def plan(
@@ -548,8 +550,8 @@ class Adviser:
             profile = merged_profile(old.profile, profile)
         if by_pickle is None:
             by_pickle = old is None or old.by_pickle
-        cache.remember(
-            cache.Record(
+        CACHE.remember(
+            Record(
                 func=name.digest,
                 size=size_bucket(self.items),
                 items=self.items,
@@ -557,7 +559,7 @@ class Adviser:
                 executor=executor,
                 n_jobs=n_jobs,
                 chunksize=chunksize,
-                environment=cache.environment_of(self.machine, self._remembered_under),
+                environment=environment_of(self.machine, self._remembered_under),
                 updated=time.time(),
                 by_pickle=by_pickle,
             ),

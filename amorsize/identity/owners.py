@@ -21,7 +21,6 @@ __all__ = [
     "LIBRARY",
     "PYTHON",
     "USER",
-    "is_pythons",
     "is_users",
     "owner",
     "owner_of_file",
@@ -60,11 +59,6 @@ def owner_of_file(module: str, file: str) -> str:
 def is_users(module: object) -> bool:
     """Return whether a module is the user's own: neither Python's nor an installed package's."""
     return owner(module) == USER
-
-
-def is_pythons(module: object) -> bool:
-    """Return whether a module comes with Python."""
-    return owner(module) == PYTHON
 
 
 def _text(value: object) -> str:

@@ -6,6 +6,7 @@ into a miss and a warning.
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import time
@@ -19,14 +20,14 @@ __all__ = [
     "Entry",
     "Rules",
     "age",
+    "cache_dir",
+    "configured_dir",
     "entries",
     "exists",
-    "folder",
     "limit",
     "read",
     "remove",
-    "spare_folder",
-    "told_folder",
+    "spare_dir",
     "write",
 ]
 
@@ -75,30 +76,29 @@ def age(when: float, now: float) -> float:
     return abs(now - when)
 
 
-def told_folder() -> str:
+def configured_dir() -> str:
     """Return the folder that ``AMORSIZE_CACHE_DIR`` configures, "" for none."""
     return os.environ.get("AMORSIZE_CACHE_DIR", "")
 
 
-def folder(told: str | None = None) -> str:
-    """Return the folder that ``told`` (by default the environment) names; it may not exist.
+def cache_dir(configured: str) -> str:
+    """Return the path of a configured folder, which may not exist.
 
     Args:
-        told: the configured folder, "" for the user's own cache folder.
+        configured: the folder, "" for the user's own cache folder.
 
     Raises:
         OSError: the folder cannot be determined: the user has no home, or the path is relative and
             the working directory does not exist.
     """
-    told = told_folder() if told is None else told
-    if told:
-        return os.path.abspath(os.path.expanduser(told))
-    if not _default_folder:
-        _default_folder.append(os.path.join(_users_folder(), "optimization_cache"))
-    return _default_folder[0]
+    if configured:
+        return os.path.abspath(os.path.expanduser(configured))
+    return _default_dir()
 
 
-_default_folder: list[str] = []
+@functools.cache
+def _default_dir() -> str:
+    return os.path.join(_users_folder(), "optimization_cache")
 
 
 def _users_folder() -> str:
@@ -113,11 +113,11 @@ def _users_folder() -> str:
     return found
 
 
-def spare_folder() -> str:
+def spare_dir() -> str:
     """Return the folder to use if none can be determined: the user's, among temporary files."""
-    told = (os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP"))
+    configured = (os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP"))
     temporary = next(
-        (folder for folder in told if os.path.isabs(folder)),
+        (folder for folder in configured if os.path.isabs(folder)),
         os.path.join(os.path.abspath(os.sep), "tmp"),
     )
     user = os.geteuid() if hasattr(os, "geteuid") else "user"
@@ -133,20 +133,20 @@ def exists(path: str) -> bool:
     return True
 
 
-def read(place: str, name: str, *, shared: bool = False) -> bytes | None:
+def read(folder: str, name: str, *, shared: bool = False) -> bytes | None:
     """Return the content of a file and note its use; None when there is no such file.
 
-    Links are not followed, and a pipe in the file's place does not block.
+    Links are not followed, and a pipe in place of the file does not block.
 
     Args:
-        place: the folder.
+        folder: the folder.
         name: the file.
         shared: whether the folder is shared with other users.
 
     Raises:
         OSError: the file cannot be read, or the folder must not be trusted.
     """
-    path = f"{place}{os.sep}{name}"
+    path = f"{folder}{os.sep}{name}"
     if not os.access(path, os.F_OK):
         return None  # most files do not exist, and an exception takes three times as long
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -156,18 +156,18 @@ def read(place: str, name: str, *, shared: bool = False) -> bytes | None:
         return None
     try:
         if not shared:
-            _check(place)
+            _check(folder)
         _note_use(descriptor)
         return os.read(descriptor, LARGEST_BYTES)
     finally:
         os.close(descriptor)
 
 
-def write(place: str, name: str, data: bytes, *, shared: bool = False) -> None:
+def write(folder: str, name: str, data: bytes, *, shared: bool = False) -> None:
     """Write a file under a unique name and rename it: readers see all of it or nothing.
 
     Args:
-        place: the folder.
+        folder: the folder.
         name: the file.
         data: its content.
         shared: whether the folder is shared with other users; then it must exist.
@@ -176,33 +176,33 @@ def write(place: str, name: str, data: bytes, *, shared: bool = False) -> None:
         OSError: the file cannot be written, or the folder must not be trusted.
     """
     if shared:
-        _write_new(os.path.join(place, name), data, like=os.stat(place))
+        _write_new(os.path.join(folder, name), data, like=os.stat(folder))
     else:
-        _ensure(place)
-        _write_new(os.path.join(place, name), data)
+        _ensure(folder)
+        _write_new(os.path.join(folder, name), data)
 
 
-def remove(place: str, name: str) -> bool:
+def remove(folder: str, name: str) -> bool:
     """Remove a file; return whether it existed.
 
     Raises:
         OSError: the file cannot be removed.
     """
     try:
-        os.unlink(os.path.join(place, name))
+        os.unlink(os.path.join(folder, name))
     except FileNotFoundError:
         return False
     return True
 
 
-def entries(place: str) -> Iterator[Entry]:
+def entries(folder: str) -> Iterator[Entry]:
     """Yield the files of the folder; none when there is no folder.
 
     Raises:
         OSError: the folder cannot be listed.
     """
     try:
-        found = os.scandir(place)
+        found = os.scandir(folder)
     except FileNotFoundError:
         return
     with found:
@@ -215,14 +215,14 @@ def entries(place: str) -> Iterator[Entry]:
             yield Entry(item.name, status.st_size, status.st_mtime, regular)
 
 
-def limit(place: str, ttl: float, rules: Rules) -> int:
+def limit(folder: str, ttl: float, rules: Rules) -> int:
     """Remove files that are too old or too many, least recently used first, and leftovers.
 
     Leftovers are temporary files of killed writers. Files that are not the library's are neither
     counted nor touched. If one file cannot be removed, the others still are.
 
     Args:
-        place: the folder.
+        folder: the folder.
         ttl: age in seconds from which a file is removed.
         rules: which files are the library's.
 
@@ -233,9 +233,9 @@ def limit(place: str, ttl: float, rules: Rules) -> int:
         OSError: the folder cannot be listed, or a file cannot be removed.
     """
     removed, trouble = 0, None
-    for name in list(_too_much(place, ttl, rules)):
+    for name in list(_too_much(folder, ttl, rules)):
         try:
-            removed += remove(place, name)
+            removed += remove(folder, name)
         except OSError as error:
             trouble = error
     if trouble is not None:
@@ -243,10 +243,10 @@ def limit(place: str, ttl: float, rules: Rules) -> int:
     return removed
 
 
-def _too_much(place: str, ttl: float, rules: Rules) -> Iterator[str]:
+def _too_much(folder: str, ttl: float, rules: Rules) -> Iterator[str]:
     """Yield the names of the files to remove."""
     now = time.time()
-    files = [entry for entry in entries(place) if entry.regular]
+    files = [entry for entry in entries(folder) if entry.regular]
     files.sort(key=lambda entry: age(entry.used, now))
     count = size = 0
     for entry in files:
@@ -260,32 +260,32 @@ def _too_much(place: str, ttl: float, rules: Rules) -> Iterator[str]:
                 yield entry.name
 
 
-def _ensure(place: str) -> None:
+def _ensure(folder: str) -> None:
     """Create the folder if there is none."""
-    if not os.path.lexists(place):
-        os.makedirs(os.path.dirname(place), exist_ok=True)
+    if not os.path.lexists(folder):
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
         with suppress(FileExistsError):  # another process has created it
-            os.mkdir(place, 0o700)
-    _check(place)
+            os.mkdir(folder, 0o700)
+    _check(folder)
 
 
-def _check(place: str) -> None:
+def _check(folder: str) -> None:
     """Refuse a folder that others could have put records into.
 
     Raises:
         PermissionError: it is a link, it belongs to another user, or others may write to it.
         NotADirectoryError: it is not a folder.
     """
-    status = os.lstat(place)
+    status = os.lstat(folder)
     if stat.S_ISLNK(status.st_mode):
-        raise PermissionError(f"{place} is a symbolic link")
+        raise PermissionError(f"{folder} is a symbolic link")
     if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(f"{place} is not a folder")
+        raise NotADirectoryError(f"{folder} is not a folder")
     if hasattr(os, "getuid"):
         if status.st_uid != os.geteuid():
-            raise PermissionError(f"{place} belongs to another user")
+            raise PermissionError(f"{folder} belongs to another user")
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise PermissionError(f"others may write to {place}")
+            raise PermissionError(f"others may write to {folder}")
 
 
 def _write_new(path: str, data: bytes, *, like: os.stat_result | None = None) -> None:

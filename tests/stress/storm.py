@@ -12,9 +12,19 @@ import sys
 import threading
 import time
 
-from amorsize.decide.model import Profile
+from amorsize import (
+    cache_stats,
+    check_cache,
+    clear_cache,
+    export_cache,
+    get_cache_dir,
+    import_cache,
+    prune_expired_cache,
+)
+from amorsize.decide.model import Profile, size_bucket
 from amorsize.measure.machine import this_machine
-from amorsize.memory import cache
+from amorsize.memory.cache import CACHE
+from amorsize.memory.records import Record, environment_of
 
 FUNCTIONS = [f"{number:016x}" for number in range(40)]
 
@@ -22,42 +32,42 @@ FUNCTIONS = [f"{number:016x}" for number in range(40)]
 def record(rng):
     seconds = rng.choice((3e-5, 3e-4, 3e-3, 3e-2, 3.0))
     items = rng.choice((5, 50, 500, 5_000, 50_000))
-    return cache.Record(
+    return Record(
         func=rng.choice(FUNCTIONS),
-        size=cache.size_bucket(items),
+        size=size_bucket(items),
         items=items,
         profile=Profile(seconds, least_seconds=seconds / 2, most_seconds=seconds * 2),
         executor="process",
         n_jobs=2,
         chunksize=7,
-        environment=cache.environment_of(this_machine(), "fork"),
+        environment=environment_of(this_machine(), "fork"),
         updated=time.time(),
     )
 
 
 def one_operation(rng, folder, name):
-    here = cache.environment_of(this_machine(), "fork")
+    here = environment_of(this_machine(), "fork")
     draw = rng.random()
     if draw < 0.45:
-        cache.remember(record(rng), run_seconds=1.0, stable=True)
+        CACHE.remember(record(rng), run_seconds=1.0, stable=True)
     elif draw < 0.9:
         items = rng.choice((5, 50, 500, 5_000, 50_000))
-        found = cache.look_up(rng.choice(FUNCTIONS), items, here)
-        assert found is None or found.size == cache.size_bucket(items)
+        found = CACHE.look_up(rng.choice(FUNCTIONS), items, here)
+        assert found is None or found.size == size_bucket(items)
     elif draw < 0.93:
-        cache._memory.clear()
+        CACHE.forget_records(pending=False, written=False)
     elif draw < 0.95:
-        cache.clear_cache()
+        clear_cache()
     elif draw < 0.96:
-        cache.prune_expired_cache()
+        prune_expired_cache()
     elif draw < 0.97:
-        cache.cache_stats()
+        cache_stats()
     elif draw < 0.98:
-        cache._tidy(str(cache.get_cache_dir()))
+        CACHE.tidy(str(get_cache_dir()))
     else:
         path = os.path.join(folder, name)
-        cache.export_cache(path)
-        cache.import_cache(path, overwrite=rng.random() < 0.5)
+        export_cache(path)
+        import_cache(path, overwrite=rng.random() < 0.5)
 
 
 def work(seed, threads, operations, folder):
@@ -98,7 +108,7 @@ def main(seed, processes, threads, operations):
     for process in running:
         process.join()
     codes = [process.exitcode for process in running]
-    wrong = cache.check_cache()
+    wrong = check_cache()
     print(f"seed {seed}: codes {codes}, {killed} killed, wrong: {wrong}")
     return 1 if wrong or any(code not in (0, -signal.SIGKILL) for code in codes) else 0
 
