@@ -84,8 +84,8 @@ def test_the_first_block_alone_can_only_be_too_short():
         load_once, 1_000, jobs=None, backend=None, mp_context=None, use_cache=True
     )
     found.look_up()
-    assert found.remembered(10.0, first=True) is not None
-    assert found.remembered(1e-9, first=True) is None
+    assert found.confirm(10.0, first=True) is not None
+    assert found.confirm(1e-9, first=True) is None
 
 
 def test_a_slow_first_block_is_no_surprise():

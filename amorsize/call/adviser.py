@@ -379,25 +379,27 @@ class Adviser:
             return name._replace(stable=name.stable and is_settled(self.func))
         return name if name_of(self.func).digest == name.digest else name_of_code(self.func)
 
-    def remembered(
-        self, item_seconds: float | None = None, *, first: bool = False
-    ) -> Profile | None:
-        """Return the recorded profile, None when there is none.
+    def remembered(self) -> Profile | None:
+        """Return the recorded profile, None when there is none."""
+        return None if self.record is None else self.record.profile
+
+    def confirm(self, item_seconds: float, *, first: bool) -> Profile | None:
+        """Drop the record if this call contradicts it; return the recorded profile that is left.
 
         Args:
-            item_seconds: mean time of the first items of this call. The record is dropped if that
+            item_seconds: mean time of the first items of this call. It contradicts the record if it
                 is outside its range by more than ``NEIGHBOURHOOD``.
             first: whether only the first block has run. It may include imports, so a time that is
                 too long does not contradict the record.
         """
-        if self.record is not None and item_seconds is not None:
+        if self.record is not None:
             known = self.record.profile
             low = known.least_seconds / NEIGHBOURHOOD
             high = known.most_seconds * NEIGHBOURHOOD
             if item_seconds < low or (item_seconds > high and not first):
                 self.record = None
                 CACHE.note_contradiction()
-        return None if self.record is None else self.record.profile
+        return self.remembered()
 
     def plan(
         self,

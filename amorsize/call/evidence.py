@@ -13,7 +13,7 @@ from ..measure.probe import (
     pickling,
     profile_of,
 )
-from ..run.failure import MISSING
+from ..run.failure import NO_ITEM
 from ..run.transport import PROVEN_BYTES, dumps, dumps_result
 from .adviser import NEIGHBOURHOOD
 
@@ -71,7 +71,7 @@ class Evidence:
         """
         return "the function has processes of its own that work for it" if self.probe.helped else ""
 
-    def grown(self) -> int:
+    def measure_growth(self) -> int:
         """Return the memory that an item needed at its peak beyond what it left, in bytes.
 
         It is measured once, after the first items; later it would include all results. Memory that
@@ -91,7 +91,7 @@ class Evidence:
         Args:
             travel: gives the size of a result.
         """
-        return self.grown() + (int(travel.result_bytes) if travel is not None else 0)
+        return self.measure_growth() + (int(travel.result_bytes) if travel is not None else 0)
 
     def profile(self, remembered: Profile | None) -> Profile:
         """Return the profile of an item: the recorded one, unless this run contradicts it."""
@@ -139,7 +139,7 @@ class Evidence:
 
         Args:
             out: results so far.
-            item: a sample item, ``MISSING`` where items need not be sent.
+            item: a sample item, ``NO_ITEM`` where items need not be sent.
             remembered: the recorded profile, which is more precise than a few values of today.
 
         Raises:
@@ -158,7 +158,7 @@ class Evidence:
             sent, sending = remembered.arg_bytes, remembered.send_seconds
         if seconds < LIGHT_RESULT_SECONDS:
             self.by_pickle = _can_pickle(out[-1:])
-        if item is not MISSING:
+        if item is not NO_ITEM:
             sent, sending = pickling([item], dumps)
             if sending < LIGHT_PICKLE_SECONDS:  # most of it is the start of pickling
                 sending = max(sending - pickling([None], dumps)[1], LEAST_PICKLE_SECONDS)

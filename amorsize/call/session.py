@@ -21,7 +21,7 @@ from ..measure.machine import usable_cpus
 from ..measure.probe import LONGEST_BLOCK_SECONDS
 from ..memory.naming import meet
 from ..options import Options
-from ..run.failure import MISSING
+from ..run.failure import NO_ITEM
 from ..run.feed import Feed
 from ..run.transport import is_smaller
 from ..signals import held_signals
@@ -168,7 +168,7 @@ class Session:
         options = self.options
         if self.feed.remaining == 0:
             return None
-        if not options.workers_only(self.jobs) or self._stays_alone():
+        if not options.workers_only(self.jobs) or self._give_up_if_hindered():
             if options.initializer is not None:
                 options.initializer(*options.initargs)
             if self._alone and not self.warnings:
@@ -183,8 +183,8 @@ class Session:
         self._commit(plan, known=profile is not None)
         return plan
 
-    def _stays_alone(self) -> bool:
-        """Return whether workers cannot be started although they were asked for."""
+    def _give_up_if_hindered(self) -> bool:
+        """Give up on workers if none can be started from here; return whether that is so."""
         reason = hindrance()
         if reason:
             self._give_up_workers(reason)
@@ -322,9 +322,9 @@ class Session:
     def _consider(self, out: list[Any]) -> Plan | None:
         """Return a plan for workers if they pay, as far as known by now, else None."""
         feed, probe, adviser, evidence = self.feed, self.probe, self._advised(), self.evidence
-        evidence.grown()  # measured now: later it would include results
+        evidence.measure_growth()  # measured now: later it would include results
         reason = self._confined or evidence.confines or hindrance()
-        remembered = adviser.remembered(probe.mean, first=not probe.rest.items)
+        remembered = adviser.confirm(probe.mean, first=not probe.rest.items)
         if remembered is None and not evidence.suffices:
             return None
         if evidence.in_doubt(remembered):
@@ -374,7 +374,7 @@ class Session:
 
     def _measure_travel(self, out: list[Any], remembered: Profile | None) -> str:
         """Measure the cost of sending items and results; return why they cannot be sent, or ""."""
-        item = MISSING if self._inherits() else self.feed.sample
+        item = NO_ITEM if self._inherits() else self.feed.sample
         try:
             with held_signals():  # a handler's exception must not count as a refusal
                 self.evidence.measure_travel(out, item, remembered)
@@ -389,7 +389,7 @@ class Session:
     def _is_light(self) -> bool:
         """Return whether function and items are small enough to be sent rather than inherited."""
         item = self.feed.sample
-        sent = self.shipped if item is MISSING else (self.shipped, item)
+        sent = self.shipped if item is NO_ITEM else (self.shipped, item)
         return is_smaller(sent, LIGHT_BYTES)
 
     # Workers --------------------------------------------------------------------------------
@@ -520,7 +520,7 @@ class Session:
                 return
             adviser = self._call_adviser()
             adviser.look_up(only_memory=True, late=True)
-            if adviser.remembered(self.probe.mean, first=not self.probe.rest.items):
+            if adviser.confirm(self.probe.mean, first=not self.probe.rest.items):
                 return
         engine = self.engine
         if engine is None and elapsed < WORTH_LEARNING_SECONDS and self._went_as_remembered():

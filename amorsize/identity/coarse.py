@@ -14,7 +14,7 @@ import types
 from .atoms import framed
 from .codes import describe, digest_of
 from .imports import places_of, source_of
-from .looking import MISSING, bases, cells_of, module_of, namespace, namespace_of, qualname
+from .looking import ABSENT, bases, cells_of, module_of, namespace, namespace_of, qualname
 from .owners import is_users, version
 
 TYPE_CHECKING = False
@@ -127,11 +127,11 @@ class _CodeWalk:
                 # Whether the module is loaded yet must leave no trace.
                 self.parts.append(framed(b"I", source_of(place)))
         for name in described.globals:
-            value = function.__globals__.get(name, MISSING)
+            value = function.__globals__.get(name, ABSENT)
             self.meet(value)
             if type(value) is types.ModuleType and is_users(namespace_of(value).get("__name__")):
                 for attribute in described.names:
-                    self.meet(namespace_of(value).get(attribute, MISSING))
+                    self.meet(namespace_of(value).get(attribute, ABSENT))
 
     def _class(self, cls: type) -> None:
         if not is_users(module_of(cls)):

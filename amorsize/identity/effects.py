@@ -27,7 +27,7 @@ from functools import partial
 
 from ..tuples import NamedTuple
 from .owners import is_users
-from .walk import MISSING, content_of
+from .walk import ABSENT, content_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -250,21 +250,21 @@ class _Reached:
         self.called: list[Any] = []
 
     def load(self, line: _Line) -> Any:
-        """Return the value an instruction loads if it outlives the call, else ``MISSING``."""
+        """Return the value an instruction loads if it outlives the call, else ``ABSENT``."""
         if line.kind in ("LOAD_GLOBAL", "LOAD_NAME"):
-            inbuilt = vars(builtins).get(line.name, MISSING)
+            inbuilt = vars(builtins).get(line.name, ABSENT)
             return self._note(self.globals.get(line.name, inbuilt))
         if line.kind == "LOAD_DEREF":
-            return self._note(self._cells.get(line.name, MISSING))
-        return MISSING
+            return self._note(self._cells.get(line.name, ABSENT))
+        return ABSENT
 
     def attribute(self, value: Any, name: str) -> Any:
-        """Return the value of an attribute; ``MISSING`` where code might have to run for it."""
+        """Return the value of an attribute; ``ABSENT`` where code might have to run for it."""
         if name == "__class__":
             return type(value)
-        found = _state(value).get(name, MISSING)
+        found = _state(value).get(name, ABSENT)
         method = vars(type(value)).get(name)
-        if found is MISSING and type(method) is types.FunctionType:
+        if found is ABSENT and type(method) is types.FunctionType:
             found = types.MethodType(method, value)
         return self._note(found)
 
@@ -339,7 +339,7 @@ class _Scan:
         if (kind.__module__, kind.__name__, method) == ("numpy", "ufunc", "at"):
             self._change(self._first_argument(place))
         elif not issubclass(kind, (types.ModuleType, types.FunctionType, type)):
-            if name and value is not MISSING and _changes(kind, method):
+            if name and value is not ABSENT and _changes(kind, method):
                 self._found.changed[name] = None
             elif type(self._origin(place)[1]) not in _METHODS:  # else the owner is already noted
                 self._meet(place)
@@ -360,7 +360,7 @@ class _Scan:
     def _change(self, end: int) -> None:
         """Note a change of the object that the expression ending at a place stands for."""
         name, value = self._origin(end)
-        if name and value is not MISSING:
+        if name and value is not ABSENT:
             self._found.changed[name] = None
 
     def _first_argument(self, place: int) -> int:
@@ -402,24 +402,24 @@ class _Scan:
     def _origin(self, place: int) -> tuple[str, Any]:
         """Return (name, value) of the expression that ends at a place.
 
-        The name is "" for a value that does not outlive the call. The value is ``MISSING`` where
+        The name is "" for a value that does not outlive the call. The value is ``ABSENT`` where
         the code would have to run to give it.
         """
         if place < 0:
-            return "", MISSING
+            return "", ABSENT
         line = self._lines[place]
         if line.kind in ("LOAD_ATTR", "LOAD_METHOD"):
             name, value = self._origin(place - 1)
-            found = self._reached.attribute(value, line.name) if name else MISSING
+            found = self._reached.attribute(value, line.name) if name else ABSENT
             return (f"{name}.{line.name}" if name else ""), found
         if self._is_index(line):
             return self._item(place)
         if line.kind == "CALL":
             return self._given_back(place)
         if line.kind.startswith("LOAD_FAST"):
-            return self._locals.get(line.name, ("", MISSING))
+            return self._locals.get(line.name, ("", ABSENT))
         value = self._reached.load(line)
-        return ("", MISSING) if value is MISSING else (str(line.name), value)
+        return ("", ABSENT) if value is ABSENT else (str(line.name), value)
 
     def _item(self, place: int) -> tuple[str, Any]:
         """Return (name, value) of an item; the name is that of its container."""
@@ -438,10 +438,10 @@ class _Scan:
         if asked is globals:
             return "globals()", self._reached.globals
         if asked is not type and asked is not vars:
-            return "", MISSING
+            return "", ABSENT
         name, value = self._origin(self._first_argument(first))
-        if not name or value is MISSING:
-            return "", MISSING
+        if not name or value is ABSENT:
+            return "", ABSENT
         if asked is type:
             return f"type({name})", type(value)
         return f"vars({name})", _state(value)

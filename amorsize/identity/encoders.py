@@ -18,7 +18,7 @@ from .codes import Code, describe
 from .contents import CONTAINERS, mapping, sequence, state, subclass
 from .imports import places_of, source_of
 from .looking import (
-    MISSING,
+    ABSENT,
     bases,
     cells_of,
     fetch,
@@ -74,7 +74,7 @@ def function(walk: Walk, function: types.FunctionType) -> None:
     _keyword_defaults(walk, function.__kwdefaults__)
     for cell, content in cells_of(function):
         walk.cells.append((cell, content))
-        if content is MISSING:
+        if content is ABSENT:
             walk.parts.append(b"?")
         else:
             walk.refer(content)
@@ -118,9 +118,9 @@ def _globals(walk: Walk, values: dict[str, Any], described: Code) -> None:
     if not walk.spend(STEPS_OF_SLOT * len(loaded)):
         return
     for name in loaded:
-        value = values.get(name, MISSING)
+        value = values.get(name, ABSENT)
         walk.slots.append((values, name, value))
-        if value is MISSING:  # a builtin, or not defined yet: its name is in the code
+        if value is ABSENT:  # a builtin, or not defined yet: its name is in the code
             continue
         walk.tag(b"g", name)
         _refer_by_name(walk, value, names)
@@ -133,12 +133,12 @@ def _imported(walk: Walk, places: list[str], names: tuple[str, ...]) -> None:
     if not walk.spend(STEPS_OF_SLOT * len(places)):
         return
     for place in places:
-        module = sys.modules.get(place, MISSING)
+        module = sys.modules.get(place, ABSENT)
         walk.slots.append((sys.modules, place, module))
         if _is_users_module(module):
             walk.tag(b"i", place)
             _refer_by_name(walk, module, names)
-        elif module is MISSING:
+        elif module is ABSENT:
             source = source_of(place)
             if source and walk.spend(STEPS_OF_SOURCE):
                 walk.mutable = True
@@ -169,9 +169,9 @@ def named_attributes(walk: Walk, view: tuple[types.ModuleType, tuple[str, ...]])
         return
     walk.tag(b"m", str(values.get("__name__")))
     for name in names:
-        value = values.get(name, MISSING)
+        value = values.get(name, ABSENT)
         walk.slots.append((values, name, value))
-        if value is not MISSING:
+        if value is not ABSENT:
             walk.tag(b"a", name)
             _refer_by_name(walk, value, names)
 

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from ..tuples import NamedTuple
 from .codes import digest_of, make_room
 from .looking import bases
-from .walk import MISSING, Walk, content_of
+from .walk import ABSENT, Walk, content_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class _Memo:
             ):
                 return False
         for namespace, name, value in self.slots:
-            if namespace.get(name, MISSING) is not value:
+            if namespace.get(name, ABSENT) is not value:
                 return False
         for cell, value in self.cells:
             if content_of(cell) is not value:

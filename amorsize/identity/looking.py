@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
-    "MISSING",
+    "ABSENT",
     "attributes",
     "bases",
     "cells_of",
@@ -43,7 +43,7 @@ _FETCHERS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 _POINTER = object.__basicsize__ // 2  # a plain object is a reference count and a type
 _NOTHING: dict[str, Any] = {}
 
-MISSING: Any = object()  # stands for a value that is not there
+ABSENT: Any = object()  # stands for a value that is not there
 
 
 def namespace_of(module: object) -> dict[str, Any]:
@@ -139,11 +139,11 @@ def hides_state(kind: type) -> bool:
 
 
 def content_of(cell: types.CellType) -> object:
-    """Return what a closure cell holds, ``MISSING`` while it is empty."""
+    """Return what a closure cell holds, ``ABSENT`` while it is empty."""
     try:
         return cell.cell_contents
     except ValueError:
-        return MISSING
+        return ABSENT
 
 
 def cells_of(function: types.FunctionType) -> Iterator[tuple[types.CellType, object]]:

@@ -34,7 +34,7 @@ from ..tuples import NamedTuple
 from .atoms import ATOMS, atom_of
 from .codes import describe
 from .looking import (
-    MISSING,
+    ABSENT,
     bases,
     cells_of,
     fetch,
@@ -89,7 +89,7 @@ class Uses(NamedTuple):
     """What a function uses of modules, classes and functions.
 
     Attributes:
-        values: (owner, attribute, value) of everything reached by name; the value is ``MISSING``
+        values: (owner, attribute, value) of everything reached by name; the value is ``ABSENT``
             where the owner has no such attribute.
         codes: digests of the code of each function of a module, by (module, qualified name).
         caches: (module, qualified name) of functions that keep results (``functools.lru_cache``).
@@ -181,12 +181,12 @@ class _Reach:
         (self._code if is_code else self._data).append(value)
 
     def _record(self, namespace: Any, owner: Any, name: str, value: Any) -> None:
-        if owner is not None and (value is not MISSING or name not in vars(builtins)):
+        if owner is not None and (value is not ABSENT or name not in vars(builtins)):
             self.values[id(namespace), name] = (owner, name, value)
 
     def _of_builtins(self, name: str) -> None:
         """Take a name that was added to the builtins, as gettext adds ``_``."""
-        value = vars(builtins).get(name, MISSING)
+        value = vars(builtins).get(name, ABSENT)
         if type(value) in (types.FunctionType, types.MethodType) or is_simple(value):
             self._record(vars(builtins), "builtins", name, value)
             self._meet(value)
@@ -213,8 +213,8 @@ class _Reach:
         described, names = describe(function.__code__), function.__globals__
         owner = _module_of(names)
         for name in described.globals:
-            value = names.get(name, MISSING)
-            if value is MISSING:
+            value = names.get(name, ABSENT)
+            if value is ABSENT:
                 self._of_builtins(name)
             if owner != "__main__":  # its globals travel with the function
                 self._record(names, owner, name, value)
@@ -251,18 +251,18 @@ class _Reach:
         self._library_names.update(described.names)
         near = function.__name__ in self._names
         for name in described.globals:
-            value = names.get(name, MISSING)
+            value = names.get(name, ABSENT)
             self._of_package(names, owner, name, value, near=near)
             if type(value) is types.ModuleType and whose(_name_of(value)) != PYTHON:
                 for inner in described.names:
-                    held = vars(value).get(inner, MISSING)
+                    held = vars(value).get(inner, ABSENT)
                     self._of_package(vars(value), _module_of(vars(value)), inner, held)
 
     def _of_package(
         self, names: Any, owner: Owner | None, name: str, value: Any, *, near: bool = False
     ) -> None:
         """Take a named value of an installed package if a worker may lack it."""
-        if value is MISSING:
+        if value is ABSENT:
             return
         other = type(value) is types.BuiltinFunctionType and value.__name__ != name
         asked = (near or name in self._names) and is_data(value, name)
@@ -357,8 +357,8 @@ class _Reach:
         return not (_COMPUTED | _ANYWHERE).isdisjoint(self._names)
 
     def _attribute(self, names: Any, owner: str | None, name: str, *, of_user: bool) -> None:
-        value = names.get(name, MISSING)
-        if of_user or value is MISSING:
+        value = names.get(name, ABSENT)
+        if of_user or value is ABSENT:
             self._record(names, owner, name, value)
             self._meet(value)
         else:
@@ -448,7 +448,7 @@ def _has_identity(value: Any) -> bool:
     kind = type(value)
     by_name = kind in (types.FunctionType, types.ModuleType) or issubclass(kind, type)
     shared = kind in (tuple, frozenset) and not value
-    return value is not MISSING and not (by_name or shared or atom_of(kind) is not None)
+    return value is not ABSENT and not (by_name or shared or atom_of(kind) is not None)
 
 
 def _texts(code: types.CodeType) -> Iterator[str]:

@@ -28,13 +28,13 @@ from .atoms import SAMPLE_BYTES, atom_of, framed
 from .codes import describe, hash_of
 from .encoders import named_attributes
 from .kinds import encoder_of
-from .looking import MISSING, content_of, module_of, namespace_of, qualname
+from .looking import ABSENT, content_of, module_of, namespace_of, qualname
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["MISSING", "Walk", "content_of"]
+__all__ = ["ABSENT", "Walk", "content_of"]
 
 # Objects to look at; the longest walk takes 6 ms (November 2026, two-core machine).
 MOST_NODES = 2_000

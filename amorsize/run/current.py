@@ -28,7 +28,7 @@ from ..identity.atoms import ATOMS
 from ..identity.codes import describe, hash_of
 from ..identity.looking import content_of
 from ..identity.uses import Owner, Uses
-from ..identity.walk import MISSING
+from ..identity.walk import ABSENT
 from ..lookup import load
 from ..tuples import NamedTuple
 from . import homes
@@ -118,7 +118,7 @@ def current_values(uses: Uses, *, strict: bool = False) -> Current:
     for owner, name, value in uses.values:
         if not _may_differ(owner, name, value):
             continue
-        if value is MISSING:
+        if value is ABSENT:
             absent.append((owner, name))
         elif type(value) in ATOMS:
             atoms.append((owner, name, value))
@@ -167,9 +167,9 @@ def adopt(current: Current, undo: Undo) -> None:
     for owner, name in filter(_is_here_at, current.absent):
         own = _get(owner, name)
         # Any import of a submodule makes it an attribute of its package.
-        if own is not MISSING and type(own) is not types.ModuleType:
+        if own is not ABSENT and type(own) is not types.ModuleType:
             undo.append(partial(_set, owner, name, own))
-            _set(owner, name, MISSING)
+            _set(owner, name, ABSENT)
     _adopt_graphs(current.graphs, undo)
     forget_results(current.caches)
 
@@ -181,7 +181,7 @@ class _Own(NamedTuple):
         graph: the graph.
         places: for each value, its places whose owner is here.
         found: for each value, the objects at these places.
-        values: one object for each value, ``MISSING`` for none.
+        values: one object for each value, ``ABSENT`` for none.
         equal: whether nothing has to be set, as the objects pickle to the caller's bytes.
         inside: ids of all objects inside the values, without the values themselves.
     """
@@ -211,7 +211,7 @@ def _adopt_graphs(graphs: tuple[Graph, ...], undo: Undo) -> None:
     for own in here:
         if own.equal and joined.isdisjoint(map(id, own.values)):
             continue
-        usable = [MISSING if id(value) in joined else value for value in own.values]
+        usable = [ABSENT if id(value) in joined else value for value in own.values]
         values, filled = mechanism.load(own.graph.blob, usable)
         undo += [partial(mechanism.fill, *one) for one in filled]
         for value, places, objects in zip(values, own.places, own.found, strict=True):
@@ -226,7 +226,7 @@ def _own_of(graph: Graph, claimed: dict[int, object]) -> _Own:
     found = [[_get(*place) for place in there] for there in places]
     values: list[Any] = []
     for objects in found:
-        one = objects[0] if objects and id(objects[0]) not in claimed else MISSING
+        one = objects[0] if objects and id(objects[0]) not in claimed else ABSENT
         claimed[id(one)] = one
         values.append(one)
     if not any(found):  # none of the owners is here: nothing can be set
@@ -450,10 +450,10 @@ def _is_importable(value: type | types.FunctionType) -> bool:
 
 
 def _named(module: str, path: str) -> Any:
-    """Return the object under a qualified name in a loaded module, ``MISSING`` for none."""
-    value: Any = sys.modules.get(module, MISSING)
+    """Return the object under a qualified name in a loaded module, ``ABSENT`` for none."""
+    value: Any = sys.modules.get(module, ABSENT)
     for part in path.split("."):
-        value = vars(value).get(part, MISSING) if hasattr(value, "__dict__") else MISSING
+        value = vars(value).get(part, ABSENT) if hasattr(value, "__dict__") else ABSENT
     return value
 
 
@@ -463,22 +463,22 @@ def _named(module: str, path: str) -> Any:
 def _get(owner: Owner, name: str) -> Any:
     if isinstance(owner, types.FunctionType) and name in ("__defaults__", "__kwdefaults__"):
         return getattr(owner, name)
-    return _namespace(owner).get(name, MISSING)
+    return _namespace(owner).get(name, ABSENT)
 
 
 def _set(owner: Owner, name: str, value: object) -> None:
     if isinstance(owner, str):
         namespace = _namespace(owner)
-        if value is MISSING:
+        if value is ABSENT:
             namespace.pop(name, None)
         else:
             namespace[name] = value
     elif isinstance(owner, types.FunctionType):
-        if value is MISSING:
+        if value is ABSENT:
             vars(owner).pop(name, None)
         else:
             setattr(owner, name, value)
-    elif value is MISSING:
+    elif value is ABSENT:
         if name in vars(owner):
             type.__delattr__(owner, name)
     else:

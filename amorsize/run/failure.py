@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ITEM_ERRORS",
-    "MISSING",
+    "NO_ITEM",
     "Failure",
     "RemoteTraceback",
     "add_item_note",
@@ -28,7 +28,7 @@ __all__ = [
     "unpack",
 ]
 
-MISSING: Any = object()  # stands for an item that is no longer available
+NO_ITEM: Any = object()  # stands for an item that is no longer available
 
 # In the calling process, these belong to the item that raised them. KeyboardInterrupt and the like
 # are the caller's own there, and end the call at once.
@@ -219,7 +219,7 @@ def _instance(kind: type[BaseException], likeness: Likeness, *, own: bool) -> Ba
 
 def add_item_note(error: BaseException, index: int, item: Any) -> None:
     """Add a note that names the item an exception belongs to."""
-    shown = "" if item is MISSING else f": {short_repr(item)}"
+    shown = "" if item is NO_ITEM else f": {short_repr(item)}"
     add_note(error, f"raised for item {index}{shown}")
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import compress, count, islice, starmap, tee
 
-from .failure import ITEM_ERRORS, MISSING, add_item_note
+from .failure import ITEM_ERRORS, NO_ITEM, add_item_note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Feed:
         self.deadline: float | None = None
         self._late = False
         self._marked = 0
-        self._latest: Any = MISSING  # an item of a stream that ran here recently
+        self._latest: Any = NO_ITEM  # an item of a stream that ran here recently
         self.error: Exception | None = None
         self.columns: tuple[Any, ...] = ()
         self.hint = _hint(iterables)
@@ -142,7 +142,7 @@ class Feed:
 
     @property
     def sample(self) -> Any:
-        """A recently used item, or the first; MISSING when none is known yet."""
+        """A recently used item, or the first; NO_ITEM when none is known yet."""
         return self.item(max(0, self.position - 1)) if self.sliceable else self._latest
 
     def run(self, wanted: int, out: list[Any]) -> int:
@@ -241,14 +241,14 @@ class Feed:
         return tuple(column[piece.start : end] for column in self.columns)
 
     def item(self, index: int, piece: Slice | None = None) -> Any:
-        """Return the item at ``index`` for a message, MISSING when it is no longer available."""
+        """Return the item at ``index`` for a message, NO_ITEM when it is no longer available."""
         columns, offset = self.columns, index
         if not self.sliceable:
             if piece is None or piece.columns is None:
-                return MISSING
+                return NO_ITEM
             columns, offset = piece.columns, index - piece.start
         if not all(0 <= offset < len(column) for column in columns):
-            return MISSING
+            return NO_ITEM
         values = tuple(column[offset] for column in columns)
         return values[0] if len(values) == 1 else values
 
@@ -294,7 +294,7 @@ class Feed:
         """Return how many items may run before a new mark is set: the mark keeps them in memory."""
         if self.sliceable:
             return sys.maxsize
-        if self._latest is MISSING:
+        if self._latest is NO_ITEM:
             return 1
         return max(1, min(_KEPT_ITEMS, _KEPT_BYTES // max(1, sys.getsizeof(self._latest, 64))))
 

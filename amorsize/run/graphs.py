@@ -23,7 +23,7 @@ from pickle import Unpickler
 from typing import Any
 
 from ..identity.atoms import ATOMS
-from ..identity.looking import MISSING
+from ..identity.looking import ABSENT
 from ..tuples import NamedTuple
 from .known import held
 from .pickler import Pickler, Way
@@ -157,8 +157,8 @@ def load(blob: bytes, own: list[Any]) -> tuple[list[Any], list[Filled]]:
 
     Args:
         blob: from ``dump`` with ``compared=False``.
-        own: the object of this process in place of each value, ``MISSING`` for none. Only
-            ``MISSING`` may occur twice.
+        own: the object of this process in place of each value, ``ABSENT`` for none. Only
+            ``ABSENT`` may occur twice.
 
     Returns:
         The values, and the objects whose contents were replaced.
@@ -336,7 +336,7 @@ def _shell_of(value: Any) -> Shell | None:
 
 def _fits(shell: Shell, value: Any) -> bool:
     """Return whether a value may take the contents of the object that the shell was made from."""
-    return value is not MISSING and _shell_of(value) == shell
+    return value is not ABSENT and _shell_of(value) == shell
 
 
 def _contents_of(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import AmorsizeError, WorkerLostError
 from .crew import Lost
-from .failure import MISSING, short_repr
+from .failure import NO_ITEM, short_repr
 from .feed import Feed, Slice
 
 __all__ = ["explain_idle", "explain_stuck", "loss_error", "worded"]
@@ -27,7 +27,7 @@ def loss_error(
         what = f"one of the items {piece.start} to {piece.start + piece.size - 1}"
     else:
         shown = feed.item(index, piece)
-        what = f"item {index}" if shown is MISSING else f"item {index} ({short_repr(shown)})"
+        what = f"item {index}" if shown is NO_ITEM else f"item {index} ({short_repr(shown)})"
     times = "" if losses < 2 else f", {losses} times"
     return WorkerLostError(
         f"a worker {_cause(lost.exitcode)} while it ran {what}{times}",
