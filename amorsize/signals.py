@@ -5,6 +5,7 @@ from __future__ import annotations
 # Not ``signal``: its wrappers make enumeration members, 60 us for all signals, and 1 ms once.
 import _signal  # type: ignore[import-not-found]
 import contextlib
+from _thread import _local
 from collections.abc import Iterator
 
 TYPE_CHECKING = False
@@ -19,15 +20,26 @@ _MASKS = hasattr(_signal, "pthread_sigmask")
 
 
 class _Held:
-    """What is held back at the moment, in the main thread.
+    """What is held back at the moment.
 
     Attributes:
-        handlers: the handlers that are replaced at the moment, by signal number.
-        mask: the signals that this thread had blocked before.
+        handlers: the handlers that the main thread has replaced, by signal number.
     """
 
     handlers: dict[int, Any] = {}  # noqa: RUF012 - replaced, never written to
-    mask: frozenset[int] = frozenset()
+
+
+class _Thread(_local):
+    """What a thread holds back; in a forked child, that of the thread that forked.
+
+    Attributes:
+        mask: the signals that the thread had blocked before, None where it holds back none.
+    """
+
+    mask: frozenset[int] | None = None
+
+
+_thread = _Thread()
 
 
 @contextlib.contextmanager
@@ -45,20 +57,23 @@ def held_signals() -> Iterator[None]:
     ready.
     """
     kept: list[tuple[int, FrameType | None]] = []
-    outer = _Held.handlers, _Held.mask
+    outer, outer_mask = _Held.handlers, _thread.mask
     present = zip(_SIGNALS, map(_signal.getsignal, _SIGNALS), strict=True)
     handlers = {number: handler for number, handler in present if callable(handler)}
-    mask = frozenset(_signal.pthread_sigmask(_signal.SIG_BLOCK, handlers)) if _MASKS else outer[1]
+    mask = frozenset(_signal.pthread_sigmask(_signal.SIG_BLOCK, handlers) if _MASKS else ())
     try:
-        _Held.handlers, _Held.mask = {**outer[0], **handlers}, mask
+        _thread.mask = mask if outer_mask is None else outer_mask
         replaced = _replace(handlers, lambda number, frame: kept.append((number, frame)))
+        if replaced:  # inside another such block, those of the outermost are the real ones
+            _Held.handlers = {**handlers, **outer}
         try:
             yield
         finally:
             if replaced:
+                _Held.handlers = outer
                 _set(handlers)
-            _Held.handlers, _Held.mask = outer
     finally:
+        _thread.mask = outer_mask
         if _MASKS:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         _deliver(kept, handlers)
@@ -74,8 +89,8 @@ def restore_signals(own: dict[int, Any]) -> None:
     """
     _set({**_Held.handlers, **own})
     if _MASKS:
-        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _SIGNALS - _Held.mask)
-    _Held.handlers = {}
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _SIGNALS - (_thread.mask or frozenset()))
+    _Held.handlers, _thread.mask = {}, None
 
 
 def _replace(handlers: dict[int, Any], note: Any) -> bool:

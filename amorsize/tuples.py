@@ -27,8 +27,15 @@ class _Fields(tuple):  # type: ignore[type-arg]
 
     @classmethod
     def _make(cls, values: Iterable[Any]) -> _Fields:
-        """Return a tuple with these values, in the order of the fields."""
-        return cls(*values)
+        """Return a tuple with these values, in the order of the fields.
+
+        Raises:
+            TypeError: there are more or fewer values than fields.
+        """
+        made = tuple.__new__(cls, values)
+        if len(made) != len(cls._fields):
+            raise TypeError(f"{cls.__name__} has {len(cls._fields)} fields, not {len(made)}")
+        return made
 
     def _asdict(self) -> dict[str, Any]:
         """Return {field: value}."""
@@ -44,6 +51,8 @@ class _Fields(tuple):  # type: ignore[type-arg]
         if changed:
             raise TypeError(f"{type(self).__name__} has no field {', '.join(changed)}")
         return self._make(values)
+
+    __replace__ = _replace  # what copy.replace calls, from Python 3.13 on
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         return tuple(self)
@@ -61,10 +70,12 @@ class _Maker(type):
             return super().__new__(cls, name, bases, body)
         types: dict[str, Any] = body.get("__annotations__", {})
         defaults = {field: body[field] for field in types if field in body}
+        assert list(types)[len(types) - len(defaults) :] == list(defaults), "a default is missing"
         names = "".join(f"{field}, " for field in types)
         new = eval(f"lambda _cls, {names}: _make(_cls, ({names}))", {"_make": tuple.__new__})
         new.__defaults__ = tuple(defaults.values())
         new.__name__, new.__annotations__ = "__new__", types
+        new.__qualname__, new.__module__ = f"{name}.__new__", body["__module__"]
         body |= {
             **{field: _tuplegetter(at, f"Field {at}") for at, field in enumerate(types)},
             "__slots__": (),

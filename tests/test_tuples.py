@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import pickle
 import typing
@@ -79,3 +80,25 @@ def test_no_field_can_be_set_and_none_added():
     for name in ("first", "other"):
         with pytest.raises(AttributeError):
             setattr(Quick(1), name, 2)
+
+
+@pytest.mark.skipif(not hasattr(copy, "replace"), reason="from Python 3.13 on")
+def test_copy_replace_makes_another():
+    assert copy.replace(Quick(1), first=2) == Quick(2)
+
+
+def test_wrong_arguments_are_told_with_the_name_of_the_class():
+    with pytest.raises(TypeError, match=r"Quick\.__new__\(\) missing 1 required"):
+        Quick()
+
+
+class Own(Quick):
+    """A class below one that is made of something else."""
+
+    def __new__(cls, text):
+        return super().__new__(cls, len(text))
+
+
+def test_a_class_below_one_may_be_made_in_a_way_of_its_own():
+    assert Own("abc")._replace(make="x") == (3, "x", ())
+    assert type(Own._make([1, 2, 3])) is Own

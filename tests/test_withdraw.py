@@ -190,3 +190,21 @@ def test_where_no_worker_can_start_the_caller_runs_the_items(tmp_path, method, b
     ended = programs.run_source(NO_START.format(method=method, break_it=break_it), tmp_path)
     assert ended.code == 0, ended.err
     assert ended.out.startswith("True"), ended.out
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_retries_what_other_workers_have_begun_is_waited_for(method, tmp_path):
+    """An item that does not open sends the rest to the caller; no item runs twice."""
+    log = tmp_path / "runs"
+
+    def noted(x):
+        with open(log, "a") as file:
+            file.write(f"{x if isinstance(x, int) else 60}\n")
+        time.sleep(0.02)
+        return x if isinstance(x, int) else 7
+
+    options = {"mp_context": method, "retries": 0, "use_cache": False}
+    got = smart_map(noted, items(OnlyHere()), **options)
+    assert got == [*range(60), 7, *range(60)]
+    runs = sorted(map(int, log.read_text().split()))
+    assert runs == sorted([*range(60), 60, *range(60)])

@@ -76,9 +76,10 @@ class Launcher:
             first: gives the first chunks, see ``start_crew``.
 
         Raises:
-            OSError: this many workers cannot be started, but fewer might.
+            CannotStart: this many workers cannot be started, but fewer might.
             SerializationError: the function cannot be sent, but must run in workers.
         """
+        from ..run.crew import CannotStart
         from ..run.worker import BUSY_SHARE, Setup, Threads
 
         method, options, call = self._adviser.method, self._options, self._call()
@@ -100,10 +101,10 @@ class Launcher:
                 first=first,
                 lenient=self._warn if self._must_run else None,
             )
-        except (OSError, ImportError) as error:
-            if isinstance(error, OSError) and workers > 1:
+        except CannotStart as error:
+            if workers > 1:
                 raise  # the engine tries again with fewer
-            self.gave_up = f"no worker could be started ({type(error).__name__}: {error})"
+            self.gave_up = f"no worker could be started ({error})"
         except SerializationError as error:
             if self._must_run:
                 raise

@@ -429,7 +429,8 @@ class Cache:
     def flush(self) -> None:
         """Write the records of short runs."""
         with self._lock:
-            pending, self._pending = self._pending, {}
+            pending = dict(self._pending)
+            self._pending.clear()
         for (configured, _), record in pending.items():
             self.write(configured, record)
 

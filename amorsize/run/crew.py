@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
+from ..signals import held_signals
 from ..tuples import NamedTuple
 from .worker import Reply
 
-__all__ = ["Crew", "Lost", "Running", "Starter", "Task", "take_all"]
+__all__ = ["CannotStart", "Crew", "Lost", "Running", "Starter", "Task", "starting", "take_all"]
+
+
+class CannotStart(Exception):  # noqa: N818 - says what is so; the engine acts on it
+    """Workers cannot be started; the text has the reason.
+
+    It is no OSError, because the usual time limit, a signal handler that raises TimeoutError, is
+    one, and must end the call.
+    """
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Hold signals back while workers start, and raise CannotStart where the system refuses."""
+    with held_signals():
+        try:
+            yield
+        except (OSError, ImportError) as error:
+            raise CannotStart(f"{type(error).__name__}: {error}") from error
 
 
 class Task(NamedTuple):
@@ -150,7 +169,7 @@ class Starter(Protocol):
                 Its argument is whether workers inherit the whole input.
 
         Raises:
-            OSError: so many cannot be started, but fewer might.
+            CannotStart: so many cannot be started, but fewer might.
         """
         ...
 

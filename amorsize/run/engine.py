@@ -17,7 +17,7 @@ from ..signals import held_signals
 from ..units import counted
 from .chunks import Chunk
 from .course import Course
-from .crew import Crew, Lost, Starter, Task
+from .crew import CannotStart, Crew, Lost, Starter, Task
 from .failure import ITEM_ERRORS, Failure, add_item_note, add_note, unpack
 from .feed import Feed, Slice, call_all
 from .ledger import Blame, Failed, Ledger
@@ -93,6 +93,7 @@ class Engine:
         self._futile = 0  # crews lost since the last finished chunk
         self.monitor = KeepUpMonitor()
         self.withdrawn = ""
+        self._unbegun: set[int] = set()  # chunks that are out, and that no worker will begin
         self.stuck = 0
         self._alone = False  # whether the rest runs without workers
         self._holding = False  # whether to wait for running items before a late one is ended
@@ -146,7 +147,7 @@ class Engine:
             self.crew.sweep()
 
     def _start(self, workers: int) -> None:
-        """Start a crew; after an OSError, try again with half as many workers."""
+        """Start a crew; if so many workers cannot be started, try half as many."""
         # A start that fails halfway may already have begun items. Without retries these must not
         # run again.
         first = self._first_tasks if self.policy.retries else None
@@ -156,7 +157,7 @@ class Engine:
             self.feed.mark()
             try:
                 self.crew = self.launcher.start(workers, first)
-            except OSError:
+            except CannotStart:
                 if workers <= 1:
                     raise
                 self._recall()
@@ -287,6 +288,7 @@ class Engine:
         if out:
             self.course.ran(start, begun, watch.block(len(out)))
         self.ledger.ran(start, out, failed)
+        self._show_progress()
         self._collect(0.0)
         return bool(out)
 
@@ -315,6 +317,7 @@ class Engine:
         if out:
             self.course.ran(piece.start, begun, watch.block(len(out)))
         self.ledger.settle(piece, out, failed)
+        self._show_progress()
 
     def _all_ready(self) -> bool:
         assert self.crew is not None
@@ -346,6 +349,7 @@ class Engine:
             return
         if reply.failure is not None and reply.failure.unrun and self.policy.withdraw:
             self.withdrawn = self.withdrawn or worded(unpack(reply.failure))
+            self._unbegun.add(number)
             return
         piece = self.ledger.returned(number)
         self._futile = 0
@@ -355,18 +359,21 @@ class Engine:
         if failed is None and reply.failure is not None:
             failed = self._failed(piece, reply.failure)
         self.ledger.settle(piece, results, failed)
+        self._show_progress()
 
     def _opened(self, piece: Slice, reply: Reply) -> tuple[list[Any], Failed | None]:
         """Return the results of a reply, and the failure if they cannot be loaded."""
-        try:
-            with held_signals():  # a handler's exception must not be taken for a failed load
-                return reply.open() if reply.done else [], None
-        except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
-            last = piece.start + reply.done - 1
-            add_note(
-                error, f"raised while the results of items {piece.start} to {last} were loaded"
-            )
-            return [], (piece.start, error)
+        if not reply.done:
+            return [], None
+        with held_signals():  # around the try: a handler's exception is no failed load
+            try:
+                return reply.open(), None
+            except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
+                last = piece.start + reply.done - 1
+                add_note(
+                    error, f"raised while the results of items {piece.start} to {last} were loaded"
+                )
+                return [], (piece.start, error)
 
     def _failed(self, piece: Slice, failure: Failure) -> Failed:
         """Return the index of the item that a worker's failure belongs to, and the exception."""
@@ -389,11 +396,23 @@ class Engine:
 
     def _check_withdrawn(self) -> None:
         """Go on in the caller alone if a worker could not run what the caller can."""
-        if self.withdrawn and not self._alone:
-            self._alone = self._trial.over = True
-            self._salvage()
-            self._recall()
-            self._start(0)
+        if not self.withdrawn or self._alone:
+            return
+        if not self.policy.retries and self._begun():
+            self._holding = True  # until they are back: what was begun must not run again
+            return
+        self._holding = False
+        self._alone = self._trial.over = True
+        self._salvage()
+        self._recall()
+        self._start(0)
+
+    def _begun(self) -> set[int]:
+        """Return the chunks that workers have begun; take back those that none has taken."""
+        assert self.crew is not None
+        while (number := self.crew.take_back()) is not None:
+            self._unbegun.add(number)  # still out in the ledger, and recalled with the others
+        return self.ledger.out.keys() - self._unbegun
 
     def _check_deaths(self) -> None:
         """Go on in a new crew when a worker has died or is stuck."""
@@ -494,7 +513,7 @@ class Engine:
 
     def _restart(self) -> None:
         """Retry the chunks that were out, in a new crew."""
-        if not self.ledger.out and self.ledger.has_failed:
+        if self.ledger.has_failed and not self.ledger.out and not self.ledger.has_retries:
             return  # nothing is left to run: the loop ends
         self.ledger.retry()
         self._start(self.workers)

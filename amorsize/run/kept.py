@@ -133,7 +133,7 @@ def lease(
         worker is started, there is no room for it in shared memory, or it uses too much to search.
 
     Raises:
-        OSError: a process, pipe or socket cannot be created.
+        CannotStart: a process, pipe or socket cannot be created.
     """
     if not used.whole:
         return None

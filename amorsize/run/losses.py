@@ -73,8 +73,12 @@ def worded(error: BaseException) -> str:
     >>> worded(KeyError("k")), worded(NotImplementedError())
     ("KeyError: 'k'", 'NotImplementedError')
     """
+    kind = type(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a user's __str__ may raise anything
+        text = ""
     if isinstance(error, AmorsizeError):
-        return str(error)
-    from traceback import format_exception_only  # takes 2 ms, and only a failure needs it
-
-    return "".join(format_exception_only(error)).strip()
+        return text
+    home = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
+    return f"{home}{kind.__qualname__}" + (f": {text}" if text else "")

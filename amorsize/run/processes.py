@@ -22,7 +22,7 @@ from ..measure.machine import oom_kills
 from ..signals import held_signals
 from . import logs, tracker, worker
 from .channel import END, Frames, Tasks, reply_pipe
-from .crew import Lost, Running, Task
+from .crew import Lost, Running, Task, starting
 from .failure import keep
 from .launch import Worker, ensure_descriptors, ensure_server, kill, start_worker
 from .shared import make_prefix, sweep
@@ -58,7 +58,7 @@ class ProcessCrew:
         first: yields the first tasks, which are queued before any worker starts; None for none.
 
     Raises:
-        OSError: no process can be started, or no pipe opened.
+        CannotStart: no process can be started, or no pipe opened.
         SerializationError: the function cannot be sent to a fresh interpreter.
     """
 
@@ -99,11 +99,12 @@ class ProcessCrew:
         self.start_seconds = self.end_seconds = 0.0
         self._oom_kills = oom_kills()
         self.prefix = make_prefix()
-        ensure_server(method)
+        with starting():
+            ensure_server(method)
         # Reading the input may block or raise, so it is read here, before signals are held.
         tasks = [*first] if first is not None else []
         try:
-            with held_signals():
+            with starting():
                 self._tasks = Tasks()
                 self._ended = False
                 _crews.add(self)
@@ -182,19 +183,25 @@ class ProcessCrew:
 
         If the items cannot be sent, a reply with the error is queued at once.
         """
-        columns: Parcel | None = None
-        try:
-            if task.columns is not None:
-                with held_signals():  # a handler's exception must not look like a pickling error
-                    columns = self._pack(task.columns, self.prefix, start=task.start)
-            fields = (task.chunk, task.start, task.size, columns, task.track, self._shipment)
-            self._tasks.put(pickle.dumps(fields, pickle.HIGHEST_PROTOCOL))
-        except SerializationError as error:
-            self._found.append((task.chunk, error))
-        except OSError as error:  # no room for a shared segment, and too large for a message
-            refusal = SerializationError(f"an item cannot be sent: {error}", index=task.start)
-            self._found.append((task.chunk, refusal))
-        return 0 if columns is None else columns.size
+        if task.columns is None:
+            self._put(task, None)
+            return 0
+        with held_signals():  # around the try: a handler's exception is no refusal
+            try:
+                columns = self._pack(task.columns, self.prefix, start=task.start)
+                self._put(task, columns)
+            except SerializationError as error:
+                self._found.append((task.chunk, error))
+            except OSError as error:  # no room for a shared segment, and too large for a message
+                refusal = SerializationError(f"an item cannot be sent: {error}", index=task.start)
+                self._found.append((task.chunk, refusal))
+            else:
+                return columns.size
+        return 0
+
+    def _put(self, task: Task, columns: Parcel | None) -> None:
+        fields = (task.chunk, task.start, task.size, columns, task.track, self._shipment)
+        self._tasks.put(pickle.dumps(fields, pickle.HIGHEST_PROTOCOL))
 
     def take_back(self) -> int | None:
         """Take back a chunk that no worker has taken; return its number, None if there is none."""

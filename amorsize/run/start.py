@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from ..errors import SerializationError
 from ..lookup import load
 from ..signals import held_signals
+from .crew import CannotStart, starting
 from .surroundings import take_own
 from .worker import Setup
 
@@ -49,18 +50,19 @@ def start_crew(
             that their own imports give. None raises SerializationError instead.
 
     Raises:
-        OSError, ImportError: workers cannot be started.
+        CannotStart: the system refuses.
         SerializationError: something that workers run or use cannot be sent.
     """
     if method == "thread":
-        from .threads import ThreadCrew
-
+        with starting():
+            from .threads import ThreadCrew
         return ThreadCrew(workers, setup)
     if not hasattr(socket, "AF_UNIX") or not hasattr(select, "poll"):
-        raise OSError("worker processes need local sockets and poll(), which Windows lacks")
-    multiprocessing = load("multiprocessing")  # takes 25 ms: only when a crew starts
-    load("amorsize.run.processes")
-    from .processes import ProcessCrew
+        raise CannotStart("worker processes need local sockets and poll(), which Windows lacks")
+    with starting():
+        import multiprocessing  # takes 25 ms: only when a crew starts
+
+        from .processes import ProcessCrew
 
     chosen: BaseContext = (
         multiprocessing.get_context(method)

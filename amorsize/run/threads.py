@@ -11,7 +11,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from .crew import Lost, Running, Task, take_all
+from .crew import CannotStart, Lost, Running, Task, take_all
 from .failure import Failure, keep
 from .feed import guarded
 from .surroundings import put_in_thread, take_of_thread, take_own
@@ -76,7 +76,7 @@ class ThreadCrew:
         except RuntimeError as error:  # can't start new thread
             self._threads = [thread for thread in self._threads if thread.ident is not None]
             self.close()
-            raise OSError(str(error)) from error
+            raise CannotStart(str(error)) from error
         self.start_seconds = time.monotonic() - self.started_at
         self.ready_at = time.monotonic()
 

@@ -439,3 +439,61 @@ print(len(found))
 """
     ended = programs.run_source(source, tmp_path)
     assert ended.out == "300\n", ended.err
+
+
+LIMITED = """
+import os, signal, sys
+from amorsize import smart_map
+def over(number, frame):
+    raise TimeoutError("time is up")  # an OSError, as it is of Python's own
+signal.signal(signal.SIGALRM, over)
+def alarm():
+    os.kill(os.getpid(), signal.SIGALRM)
+class Loud:
+    def __init__(self, n):
+        self.n = n
+    def __reduce__(self):
+        if os.getpid() == CALLER:
+            alarm()
+        return Loud, (self.n,)
+class Late:
+    def __setstate__(self, state):
+        if os.getpid() == CALLER:
+            alarm()
+CALLER = os.getpid()
+"""
+
+LIMITS = {
+    "as workers start": """
+from amorsize.run import processes
+start = processes.start_worker
+def started(*args):
+    alarm()
+    return start(*args)
+processes.start_worker = started
+call = lambda: smart_map(abs, range(8), n_jobs=2)
+""",
+    "as an item is sent": """
+call = lambda: smart_map(lambda item: item.n, (Loud(n) for n in range(8)), n_jobs=2)
+""",
+    "as results are loaded": """
+def late(x):
+    made = Late()
+    made.x = x
+    return made
+call = lambda: smart_map(late, range(8), n_jobs=2)
+""",
+}
+
+
+@pytest.mark.parametrize("when", LIMITS)
+def test_a_time_limit_that_is_an_os_error_ends_the_call_at_any_moment(tmp_path, when):
+    """TimeoutError is an OSError, and yet no sign that workers cannot be started."""
+    source = f"""{LIMITED}{LIMITS[when]}
+try:
+    print(call())
+except TimeoutError as error:
+    print(error, getattr(error, "__notes__", []))
+"""
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out == "time is up []\n", ended.err
