@@ -404,12 +404,12 @@ def test_help_lists_the_options(name):
     """With type, default and meaning, each; buffersize where it counts."""
     form, lazy = FORMS[name]
     text = pydoc.plain(pydoc.render_doc(form))
-    assert "can be forked safely, on every version" in " ".join(text.split())
+    assert "takes fork on Linux if this process can be forked safely" in " ".join(text.split())
     for option, default in Options._field_defaults.items():
         line = re.search(rf"^ +{option}: .+ = {re.escape(repr(default))}\.$", text, re.MULTILINE)
         assert bool(line) is (lazy or option != "buffersize"), option
     assert "n_jobs: int | None = None." in text
-    assert "Seconds for one item" in text
+    assert "Time limit of one item" in text
     assert max(map(len, text.partition("Options")[2].splitlines())) <= 100
 
 
