@@ -487,7 +487,7 @@ class Engine:
             self._give_up_on(late)
 
     def _give_up_on(self, late: dict[int, int]) -> None:
-        """End the crew because of late items, {chunk: index}, and go on without these items."""
+        """Give up late items, {chunk: index}: end the crew, and run the others in a new one."""
         self._salvage()
         for number, index in late.items():
             chunk = self.ledger.out.get(number)

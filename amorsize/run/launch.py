@@ -27,7 +27,6 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from ..measure.system import read_file
-from ..signals import held_signals
 from .unwarned import fork_unwarned
 
 TYPE_CHECKING = False
@@ -190,7 +189,10 @@ if "forkserver" in _METHODS:
 
 
 def ensure_server(method: str) -> None:
-    """Start the helper processes that a start method needs.
+    """Start the helper processes that a start method needs; call it while signals are held.
+
+    The fork server inherits the signal mask, so that Ctrl-C does not interrupt its preloading. Its
+    workers lift the mask.
 
     Args:
         method: start method.
@@ -204,10 +206,7 @@ def ensure_server(method: str) -> None:
 
         resource_tracker.ensure_running()
     if method == "forkserver":
-        # The server inherits the signal mask, so that Ctrl-C does not interrupt its preloading.
-        # Workers lift the mask.
-        with held_signals():
-            _server.ensure_running()
+        _server.ensure_running()
 
 
 def _check_interpreter(method: str) -> None:
