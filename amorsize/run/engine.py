@@ -179,28 +179,30 @@ class Engine:
                 return
             ahead += chunk.piece.size * self.course.item_seconds
             self._trial.hand_out()
-            yield self._task(chunk)
+            yield self._task(chunk, inherited=inherited)
             if time.monotonic() - begun > WAKE_SECONDS:
                 return
 
     def _hand_out(self) -> None:
         """Submit chunks until the window is full."""
         assert self.crew is not None
-        begun = time.monotonic()
+        begun, inherited = time.monotonic(), self.crew.inherited
         while len(self.ledger.out) < self._window():
-            chunk = self._next_chunk(inherited=self.crew.inherited)
+            chunk = self._next_chunk(inherited=inherited)
             if chunk is None:
                 return
             self._trial.hand_out()
-            sent = self.crew.submit(self._task(chunk))
+            sent = self.crew.submit(self._task(chunk, inherited=inherited))
             self.course.sent(sent, chunk.piece.size)
             if time.monotonic() - begun > WAKE_SECONDS:
                 return  # the input is slow: collect results and check time limits meanwhile
 
-    def _task(self, chunk: Chunk) -> Task:
+    def _task(self, chunk: Chunk, *, inherited: bool) -> Task:
+        """Return the task for a chunk; one from a crew that inherited the input lacks its items."""
         track = chunk.losses > 0 or self.policy.task_timeout is not None
         piece = chunk.piece
-        return Task(chunk.number, piece.start, piece.size, piece.columns, track)
+        columns = piece.columns if inherited else self.feed.items(piece)
+        return Task(chunk.number, piece.start, piece.size, columns, track)
 
     def _window(self) -> int:
         """Return how many chunks may be out: one running and one waiting for each worker.

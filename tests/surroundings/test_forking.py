@@ -417,6 +417,50 @@ def test_a_forked_worker_that_waits_for_ever_is_replaced(tmp_path):
     assert ended.out == "True True False\nTrue False False\nTrue\n", ended.out + ended.err
 
 
+NOT_TWICE = """
+import os, threading, time
+from amorsize import smart_map
+import holding
+def work(x):
+    if os.getpid() != main:
+        holding.wait()
+    time.sleep(0.01)
+    return x
+main = os.getpid()
+if __name__ == "__main__":
+    threading.Thread(target=holding.hold, daemon=True).start()
+    holding.held.wait()
+    reports = []
+    print(smart_map(work, range(100), report=reports.append) == [*range(100)])
+    (report,) = reports
+    print("nothing could release" in str(report.warnings), report.start_method, report.retried > 0)
+"""
+HOLDING = """
+import threading, time
+class Holder:
+    def __init__(self):
+        self.lock = threading.Lock()
+    def __reduce__(self):
+        return Holder, ()  # with a lock of its own
+data = {**dict.fromkeys(range(2000)), "holder": Holder()}  # nobody looks for locks in it
+held = threading.Event()
+def hold():
+    getattr(data["holder"].lock, "acq" + "uire")()
+    held.set()
+    time.sleep(3600)
+def wait():
+    with data["holder"].lock:
+        pass
+"""
+
+
+def test_fresh_workers_run_the_chunks_of_forked_workers_that_were_stuck(tmp_path):
+    """The forked ones inherited the input; fresh ones get the items of these chunks sent."""
+    (tmp_path / "holding.py").write_text(HOLDING)
+    ended = programs.run_source(NOT_TWICE, tmp_path, deadline=60)
+    assert ended.out == "True\nTrue forkserver True\n", ended.out + ended.err
+
+
 WAITING = """
 import os, socket, time
 from amorsize import smart_map
