@@ -70,7 +70,6 @@ __all__ = [
     "cut_by",
     "doubt_costs",
     "forget_costs",
-    "hindrance",
     "inherits",
     "learn_costs",
     "machine_costs",
@@ -193,17 +192,6 @@ def cut_by(n_jobs: int | None) -> str:
     if n_jobs is None or count_workers(n_jobs) == count_jobs(n_jobs, this_machine().cpus):
         return ""
     return f"AMORSIZE_N_JOBS={os.environ.get('AMORSIZE_N_JOBS')}"
-
-
-def hindrance() -> str:
-    """Return why no worker can be started from here, "" when one can."""
-    threads = loaded("amorsize.run.threads")
-    if threads is not None and threads.inside_worker_thread():
-        return "this is a worker thread of another call already"
-    multiprocessing = loaded("multiprocessing")
-    if multiprocessing is not None and multiprocessing.current_process().daemon:
-        return "this is a daemonic worker process, which may not start processes"
-    return ""
 
 
 def _kept_workers(method: str) -> tuple[int, ...]:
@@ -409,6 +397,7 @@ class Adviser:
         sliceable: bool,
         must_run: bool = False,
         jobs: int | None = None,
+        shares: bool = False,
         is_light: Callable[[], bool] | None = None,
     ) -> Plan:
         """Return the plan for the items left.
@@ -419,6 +408,7 @@ class Adviser:
             sliceable: whether workers that inherit the input need no items sent.
             must_run: whether the items must run in workers.
             jobs: workers to plan for; by default the number the caller asked for.
+            shares: whether the calling process may run items like a worker.
             is_light: returns whether function and items are small enough to be sent instead of
                 inherited; called only if the process is so large that a fork is costly. None
                 stands for no.
@@ -432,6 +422,7 @@ class Adviser:
             options=(self._option(self.method, sliceable=sliceable),),
             n_jobs=None if n_jobs is None else min(n_jobs, left),
             must_run=must_run,
+            shares=shares and not must_run and n_jobs is None,
         )
         if profile is not None:
             plan = plan_for_little(profile, given)

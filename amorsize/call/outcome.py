@@ -126,8 +126,11 @@ class Outcome(NamedTuple):
             waiting_workers=self._waiting(engine, known),
         )
         costs = machine_costs(use_cache=self.options.use_cache)
-        slow = slowdown(known, costs, engine.workers, adviser.machine.cpus)
-        alone = tally.seconds - engine.course.tally.seconds * (1 - 1 / slow)
+        slow = slowdown(known, costs, engine.jobs, adviser.machine.cpus)
+        beside = engine.course.tally.seconds
+        if engine.policy.shares:
+            beside += engine.course.own.seconds
+        alone = tally.seconds - beside * (1 - 1 / slow)
         profile = known._replace(item_seconds=max(1e-9, alone / tally.items))
         if engine.memory.grown is not None and not (engine.crew and engine.crew.reused):
             profile = profile._replace(memory_bytes=engine.memory.grown)
@@ -162,7 +165,7 @@ class Outcome(NamedTuple):
             engine.course.tally,
             self.evidence.probe.mean,
         )
-        if engine.workers <= cpus and self.steps is None:
+        if engine.jobs <= cpus and self.steps is None:
             return known.waiting_workers
         from ..decide.steps import Stage, Steps  # few runs have more workers than CPUs
 
@@ -199,7 +202,7 @@ class Outcome(NamedTuple):
             return None
         mean = tally.seconds / tally.items
         share = min(1.0, tally.cpu_seconds / tally.seconds)
-        busy = min(engine.workers * share, adviser.machine.cpus)
+        busy = min(engine.jobs * share, adviser.machine.cpus)
         if tally.spread > COMPARABLE_SPREAD * mean or busy < 2:
             return None
         found = (mean / probe.mean - 1) * (adviser.machine.cpus - 1) / (busy - 1)
@@ -266,7 +269,7 @@ class Outcome(NamedTuple):
             function=getattr(self.func, "__qualname__", type(self.func).__qualname__),
             items=self.produced,
             backend=plan.executor if plan is not None and used else "serial",
-            n_jobs=engine.workers if engine is not None else 1,
+            n_jobs=engine.jobs if engine is not None else 1,
             chunksize=next((span.items for span in spans if span.worker), 0),
             chunks=engine.course.chunks if engine is not None else 0,
             start_method=adviser.method if used and adviser is not None else "",

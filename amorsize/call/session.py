@@ -20,13 +20,14 @@ from ..identity.fingerprint import walk_seconds
 from ..measure.machine import usable_cpus
 from ..measure.probe import LONGEST_BLOCK_SECONDS
 from ..memory.naming import meet
+from ..nesting import inside_worker
 from ..options import Options
 from ..run.failure import NO_ITEM
 from ..run.feed import Feed
 from ..run.transport import is_smaller
 from ..signals import held_signals
 from ..units import counted
-from .adviser import Adviser, assumed_items, count_workers, hindrance, inherits, learn_costs
+from .adviser import Adviser, assumed_items, count_workers, inherits, learn_costs
 from .evidence import Evidence
 from .outcome import Outcome
 
@@ -185,7 +186,7 @@ class Session:
 
     def _give_up_if_hindered(self) -> bool:
         """Give up on workers if none can be started from here; return whether that is so."""
-        reason = hindrance()
+        reason = inside_worker()
         if reason:
             self._give_up_workers(reason)
         return bool(reason)
@@ -323,7 +324,7 @@ class Session:
         """Return a plan for workers if they pay, as far as known by now, else None."""
         feed, probe, adviser, evidence = self.feed, self.probe, self._advised(), self.evidence
         evidence.measure_growth()  # measured now: later it would include results
-        reason = self._confined or evidence.confines or hindrance()
+        reason = self._confined or evidence.confines or inside_worker()
         remembered = adviser.confirm(probe.mean, first=not probe.rest.items)
         if remembered is None and not evidence.suffices:
             return None
@@ -340,10 +341,10 @@ class Session:
             reason = self._measure_travel(out, remembered)
             profile = evidence.profile(remembered)
         if not reason:
-            plan = adviser.plan(profile, left, sliceable=feed.sliceable, is_light=self._is_light)
+            plans = partial(adviser.plan, profile, left, sliceable=feed.sliceable, shares=True)
+            plan = plans(is_light=self._is_light)
             if plan.executor != "serial" and adviser.look_again(self.options.mp_context):
-                # Another start method has other costs.
-                plan = adviser.plan(profile, left, sliceable=feed.sliceable)
+                plan = plans()  # another start method has other costs
             if plan.executor != "serial":
                 adviser.adopt(plan)
                 self._commit(plan, known=known)
@@ -428,7 +429,8 @@ class Session:
         self.engine = Engine(
             self.feed,
             Policy(
-                workers=plan.n_jobs,
+                workers=plan.n_jobs - plan.shared,
+                shares=plan.shared,
                 size=self._sizes(plan.chunking, lazy=lazy),
                 ahead_seconds=plan.chunking.ramp_seconds,
                 ordered=ordered,
@@ -539,7 +541,7 @@ class Session:
             adviser.remember(
                 profile,
                 executor="serial" if plan is None else plan.executor,
-                n_jobs=1 if plan is None or engine is None else engine.workers,
+                n_jobs=1 if plan is None or engine is None else engine.jobs,
                 chunksize=first.items if first is not None else 0,
                 run_seconds=elapsed,
                 by_pickle=self.evidence.by_pickle,

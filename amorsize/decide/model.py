@@ -210,19 +210,26 @@ class Workforce(NamedTuple):
 
     Attributes:
         method: start method, or "thread".
-        workers: number of workers, 1 or more.
+        jobs: number of processes or threads that run items, 1 or more.
         cpus: usable CPUs.
         resident_bytes: the caller's resident memory, which a fork must map.
         inherited: whether workers inherit the arguments, which are then not sent.
         kept: whether the workers are kept workers, which are neither started nor ended.
+        shared: whether the caller is one of the jobs, and runs items like a worker.
     """
 
     method: str
-    workers: int
+    jobs: int
     cpus: int
     resident_bytes: int = 0
     inherited: bool = True
     kept: bool = False
+    shared: bool = False
+
+    @property
+    def workers(self) -> int:
+        """Number of workers to start."""
+        return self.jobs - self.shared
 
 
 class Chunking(NamedTuple):
@@ -280,9 +287,9 @@ def chunking(profile: Profile, costs: Costs, items: int, workforce: Workforce) -
     found = _forecast(profile, costs, items, workforce)
     left = max(0.0, 1 - found.ramp_seconds / found.seconds)
     left *= max(0.0, 1 - found.results_seconds / found.seconds)
-    part = items * profile.item_seconds / workforce.workers
+    part = items * profile.item_seconds / workforce.jobs
     left *= 1 - (1 - evenness(profile)) * min(1.0, profile.most_seconds / part)
-    share = max(LEAST_SHARE, chunk_share(profile, items, workforce.workers) * left)
+    share = max(LEAST_SHARE, chunk_share(profile, items, workforce.jobs) * left)
     least = found.least_seconds * profile.item_seconds / found.item_seconds
     fewest = max(1, round(least / profile.item_seconds))
     return Chunking(share, least, fewest, found.ramp_seconds)
@@ -339,17 +346,19 @@ class _Forecast(NamedTuple):
 
 
 def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) -> _Forecast:
-    workers, method = workforce.workers, workforce.method
+    jobs, workers, method = workforce.jobs, workforce.workers, workforce.method
     cost = NO_START if workforce.kept else costs.of(method)
     start = start_seconds(cost, workers, workforce.resident_bytes)
     each = (start - cost.base) / workers
     latency = cost.latency
     if not workforce.kept and method in FRESH_METHODS:
         latency += profile.import_seconds
-    begun = cost.base + each + latency  # the first worker; the others follow
+    # The first job begins, and the others follow. A caller that shares begins without latency, once
+    # it has started the workers.
+    begun = cost.base + each + latency * workers / jobs
     ramp = each * (workers - 1)
     alone, share = profile.item_seconds, profile.cpu_share
-    slow = 1 + (slowdown(profile, costs, workers, workforce.cpus) - 1) * min(share, 1.0)
+    slow = 1 + (slowdown(profile, costs, jobs, workforce.cpus) - 1) * min(share, 1.0)
     out = back = sent = 0.0
     if method != "thread":
         out = travel_seconds(profile, costs)
@@ -360,7 +369,9 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
             sent = profile.send_seconds + _moved(profile.arg_bytes, costs)
     if alone > 0 and method in FRESH_METHODS:
         items -= int(min(items, latency / alone))  # the caller runs items during the latency
-    t = alone * slow + out + sent
+    # The results of items that the caller runs do not travel.
+    part = workers / jobs
+    t = alone * slow + (out + sent) * part
     dispatch = costs.chunk_seconds / 2  # the caller's part, and a worker's
     # The size of the larger of result and argument; inherited arguments are not sent.
     size = (
@@ -371,18 +382,22 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
     work = items * t
     # Items with threads inside use more CPU time than wall time.
     computing = (work - items * alone * slow * (1 - min(share, 1.0))) * max(share, 1.0)
-    moving = items * (back + sent)
-    least = _least_seconds(costs, work, workers, work / workers + ramp / 2)
+    moving = items * (back + sent) * part
+    least = _least_seconds(costs, work, jobs, work / jobs + ramp / 2)
     for last in (False, True):
-        chunks = _chunk_count(profile, items, t, workers, least, size)
+        chunks = _chunk_count(profile, items, t, jobs, least, size)
         busy_caller = moving + chunks * dispatch
-        span = _span(profile, t, items, workers, ramp, least, chunks * dispatch / workers)
+        span = _span(profile, t, items, jobs, ramp, least, chunks * dispatch / jobs)
         span = max(span, (computing + busy_caller) / workforce.cpus)
         available = max(span - ramp - moving, LEAST_AVAILABLE * span)
         if last or CALLER_ROOM * work * dispatch <= SAME_CHUNK * least * available:
             break
-        least = max(least, _least_seconds(costs, work, workers, available))
-    seconds = _both(begun + span, start + busy_caller) + cost.end + cost.end_each * workers
+        least = max(least, _least_seconds(costs, work, jobs, available))
+    if workforce.shared:  # the caller's work with chunks delays its items
+        ended = begun + max(span, (work + busy_caller) / jobs)
+    else:
+        ended = _both(begun + span, start + busy_caller)
+    seconds = ended + cost.end + cost.end_each * workers
     return _Forecast(seconds, each * workers, moving, t, least)
 
 

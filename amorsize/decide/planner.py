@@ -91,6 +91,7 @@ class PlanInput(NamedTuple):
         resident_bytes: the caller's resident memory.
         free_bytes: free memory of the machine, None if memory does not limit the workers.
         must_run: whether the items must run in workers at any cost.
+        shares: whether the caller may run items like a worker.
     """
 
     items: int
@@ -102,6 +103,7 @@ class PlanInput(NamedTuple):
     resident_bytes: int = 0
     free_bytes: int | None = None
     must_run: bool = False
+    shares: bool = False
 
 
 class Candidate(NamedTuple):
@@ -109,23 +111,29 @@ class Candidate(NamedTuple):
 
     Attributes:
         method: start method, "thread" or "serial".
-        workers: number of workers, 1 for serial.
+        jobs: number of processes or threads that run items, 1 for serial.
         kept: whether the workers are kept workers.
         seconds: forecast, s.
+        shared: whether the calling process is one of the jobs.
     """
 
     method: str
-    workers: int
+    jobs: int
     kept: bool
     seconds: float
+    shared: bool = False
 
     def __str__(self) -> str:
         if self.method == "serial":
             return "serial"
         kept = "kept " if self.kept else ""
+        if self.shared:
+            return (
+                f"{counted(self.jobs, 'process', 'processes')}, this one included ({self.method})"
+            )
         if self.method == "thread":
-            return counted(self.workers, f"{kept}thread")
-        shown = counted(self.workers, f"{kept}process", f"{kept}processes")
+            return counted(self.jobs, f"{kept}thread")
+        shown = counted(self.jobs, f"{kept}process", f"{kept}processes")
         return f"{shown} ({self.method})"
 
 
@@ -135,7 +143,8 @@ class Plan(NamedTuple):
     Attributes:
         executor: "serial", "thread" or "process".
         method: start method, "thread", or "" for serial.
-        n_jobs: workers; 1 for serial.
+        n_jobs: processes or threads that run items; 1 for serial.
+        shared: whether the calling process is one of them.
         seconds: forecast of the time from now on, s.
         low, high: the range in which the time is expected to be, s.
         serial_seconds: forecast for the same items in the calling process, s.
@@ -154,6 +163,7 @@ class Plan(NamedTuple):
     reason: str
     candidates: tuple[Candidate, ...] = ()
     chunking: Chunking = DEFAULT_CHUNKING
+    shared: bool = False
 
 
 def make_plan(profile: Profile, given: PlanInput) -> Plan:
@@ -183,17 +193,17 @@ def make_plan(profile: Profile, given: PlanInput) -> Plan:
     if given.must_run:
         reason = "workers were asked for"
     elif best.seconds * (1 + wrong) <= serial:
-        verb = "is" if best.workers == 1 else "are"
+        verb = "is" if best.jobs == 1 else "are"
         reason = f"{best} {verb} forecast to take {best.seconds / serial:.0%} of the serial time"
     else:
         why = _why_serial(profile, given.costs, serial, best, wrong)
         return _serial_plan(serial, wrong, why, considered)
     option = next(option for option in given.options if option.method == best.method)
-    workforce = _workforce(given, option, best.workers)
+    workforce = _workforce(given, option, best.jobs)
     return Plan(
         executor="thread" if best.method == "thread" else "process",
         method=best.method,
-        n_jobs=best.workers,
+        n_jobs=best.jobs,
         seconds=best.seconds,
         low=best.seconds * (1 - wrong),
         high=best.seconds * (1 + wrong),
@@ -201,17 +211,21 @@ def make_plan(profile: Profile, given: PlanInput) -> Plan:
         reason=reason,
         candidates=considered,
         chunking=chunking(profile, given.costs, given.items, workforce),
+        shared=workforce.shared,
     )
 
 
-def _workforce(given: PlanInput, option: StartOption, workers: int) -> Workforce:
+def _workforce(given: PlanInput, option: StartOption, jobs: int) -> Workforce:
+    # Beyond the CPUs items wait, and the caller is needed elsewhere.
+    shared = given.shares and option.method == "fork" and 1 < jobs <= given.cpus
     return Workforce(
         option.method,
-        workers,
+        jobs,
         given.cpus,
         given.resident_bytes,
         option.inherited,
-        workers in option.kept,
+        jobs in option.kept,
+        shared,
     )
 
 
@@ -281,12 +295,12 @@ def _search(profile: Profile, given: PlanInput, option: StartOption) -> list[Can
     """
     known: dict[int, Candidate] = {}
 
-    def seconds(workers: int) -> float:
-        if workers not in known:
-            workforce = _workforce(given, option, workers)
+    def seconds(jobs: int) -> float:
+        if jobs not in known:
+            workforce = _workforce(given, option, jobs)
             forecast = parallel_seconds(profile, given.costs, given.items, workforce)
-            known[workers] = Candidate(option.method, workers, workforce.kept, forecast)
-        return known[workers].seconds
+            known[jobs] = Candidate(option.method, jobs, workforce.kept, forecast, workforce.shared)
+        return known[jobs].seconds
 
     if given.n_jobs is not None:
         seconds(given.n_jobs)
@@ -304,7 +318,7 @@ def _search(profile: Profile, given: PlanInput, option: StartOption) -> list[Can
     for workers in option.kept:
         if workers <= most:
             seconds(workers)
-    return sorted(known.values(), key=lambda candidate: candidate.workers)
+    return sorted(known.values(), key=lambda candidate: candidate.jobs)
 
 
 def _lowest(tried: list[int], guess: float, seconds: Callable[[int], float]) -> int:

@@ -16,22 +16,32 @@ of an item.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # ``signal`` takes 1 ms to load
+import _socket  # ``socket`` takes 5 ms to load
 import errno
 import mmap
 import os
-import select
-import signal
-import socket
+import pickle
 import struct
 import sys
 from collections import deque
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
+
+from .descriptors import readable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
+    "CLAIM",
+    "CLAIM_MARK",
+    "END",
+    "End",
     "Frames",
     "Tasks",
     "end_with_caller",
+    "opened_task",
     "reply_pipe",
     "send_frame",
     "take_task",
@@ -40,7 +50,7 @@ __all__ = [
 
 # Sequenced-packet sockets preserve message boundaries on Linux. Elsewhere datagrams do; local
 # sockets neither lose nor reorder them.
-_KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+_KIND = _socket.SOCK_SEQPACKET if sys.platform == "linux" else _socket.SOCK_DGRAM
 
 # Requested size of the socket buffer. Without administrator rights the system grants less (Linux:
 # 213 kB), enough for some hundred small tasks: each message takes about 0.8 kB besides its bytes.
@@ -55,9 +65,43 @@ LOOK_SECONDS = 2.0
 MOST_BYTES = 1 << 20
 
 END = b"e"
+# A task for workers that hold the items: a mark, the number of the chunk, the index of its first
+# item, the number of items, whether to report each item. The others are pickles.
+CLAIM = struct.Struct("=cqqq?")
+CLAIM_MARK = b"c"
 
 _HEADER = struct.Struct("<cI")
 _TIME = struct.Struct("@ll")  # a C timeval
+
+
+class End:
+    """One end of a pipe or a socket. It can be sent to a process that is being started.
+
+    Args:
+        descriptor: its file descriptor, which belongs to this object from now on.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Close this end."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __reduce__(self) -> tuple[object, ...]:
+        from multiprocessing.reduction import DupFd
+
+        return _opened_end, (DupFd(self._descriptor),)
+
+
+def _opened_end(sent: Any) -> End:
+    return End(sent.detach())
 
 
 class Tasks:
@@ -70,18 +114,19 @@ class Tasks:
     """
 
     def __init__(self) -> None:
-        self._writer, self._end = socket.socketpair(socket.AF_UNIX, _KIND)
-        self.reader = Connection(os.dup(self._end.fileno()), writable=False)
+        self._writer, self._end = _socket.socketpair(_socket.AF_UNIX, _KIND)
+        self.reader = End(os.dup(self._end.fileno()))
         self._writer.setblocking(False)
-        self._writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
-        if _KIND == socket.SOCK_DGRAM:
-            self._end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
+        self._writer.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _ROOM)
+        if _KIND == _socket.SOCK_DGRAM:
+            self._end.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, _ROOM)
         # Not settimeout(), which would make the shared end non-blocking for all workers.
         wait = _TIME.pack(int(LOOK_SECONDS), 0)
-        self._end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
+        self._end.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, wait)
         reading, self._life = os.pipe()
-        self.lifeline = Connection(reading, writable=False)
+        self.lifeline = End(reading)
         self.waiting: deque[bytes] = deque()
+        self._buffer: mmap.mmap | bytearray | None = None
 
     def put(self, message: bytes) -> None:
         """Send a message, or keep it until there is room.
@@ -109,13 +154,13 @@ class Tasks:
         return self._writer.fileno()
 
     def take_back(self) -> bytes | None:
-        """Take back a message that no worker has taken, newest kept one first; None for none."""
-        if self.waiting:
-            return self.waiting.pop()
+        """Take back the first message that no worker has taken; None if there is none."""
+        buffer = self._buffer = self._buffer or task_buffer()
         try:
-            return self._end.recv(MOST_BYTES, socket.MSG_DONTWAIT) or None
+            size = self._end.recv_into(buffer, 0, _socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return None
+            return self.waiting.popleft() if self.waiting else None
+        return bytes(memoryview(buffer)[:size])
 
     def close(self) -> None:
         """Close both ends; workers that wait then see the end of the queue."""
@@ -132,7 +177,7 @@ class Tasks:
             self._life = -1
 
 
-def end_with_caller(lifeline: Connection) -> None:
+def end_with_caller(lifeline: End) -> None:
     """Have the system kill this worker as soon as its caller is gone (Linux only).
 
     On other systems, or without ``/proc``, a worker notices between two chunks.
@@ -146,13 +191,11 @@ def end_with_caller(lifeline: Connection) -> None:
         # Opened anew: a file description that processes share has one owner, which gets the signal.
         end = os.open(f"/proc/self/fd/{lifeline.fileno()}", os.O_RDONLY | os.O_NONBLOCK)
         fcntl.fcntl(end, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(end, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(end, fcntl.F_SETSIG, _signal.SIGKILL)
         fcntl.fcntl(end, fcntl.F_SETFL, os.O_RDONLY | os.O_NONBLOCK | os.O_ASYNC)
     except (ImportError, AttributeError, OSError):
         return
-    poll = select.poll()
-    poll.register(end, select.POLLIN)
-    if poll.poll(0):  # the caller was gone before
+    if readable(end):  # the caller was gone before
         os._exit(1)
 
 
@@ -168,7 +211,7 @@ def task_buffer() -> mmap.mmap | bytearray:
         return bytearray(MOST_BYTES)
 
 
-def take_task(reader: Connection, buffer: mmap.mmap | bytearray) -> memoryview | None:
+def take_task(reader: End, buffer: mmap.mmap | bytearray) -> memoryview | None:
     """Wait for a task, in a worker.
 
     Args:
@@ -187,7 +230,16 @@ def take_task(reader: Connection, buffer: mmap.mmap | bytearray) -> memoryview |
     return memoryview(buffer)[:size]
 
 
-def reply_pipe() -> tuple[Connection, Connection]:
+def opened_task(message: bytes | memoryview) -> tuple[Any, ...]:
+    """Return (chunk, first index, size, columns or None, track, shipment or None) of a task."""
+    if message[:1] == CLAIM_MARK:
+        _, chunk, start, size, track = CLAIM.unpack(message)
+        return chunk, start, size, None, track, None
+    fields: tuple[Any, ...] = pickle.loads(message)
+    return fields
+
+
+def reply_pipe() -> tuple[End, End]:
     """Return (read end, write end) of a pipe from a worker to the caller; reads do not block."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
@@ -197,7 +249,7 @@ def reply_pipe() -> tuple[Connection, Connection]:
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _REPLY_ROOM)
     except (ImportError, AttributeError, OSError):  # not Linux, or over the user's limit
         pass
-    return Connection(reading, writable=False), Connection(writing, readable=False)
+    return End(reading), End(writing)
 
 
 def send_frame(descriptor: int, kind: bytes, body: bytes) -> None:
@@ -223,7 +275,7 @@ class Frames:
         reader: the pipe's read end.
     """
 
-    def __init__(self, reader: Connection) -> None:
+    def __init__(self, reader: End) -> None:
         self.reader = reader
         self._buffer = bytearray()
 

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from contextlib import contextmanager
 
 from ..signals import held_signals
 from ..tuples import NamedTuple
 from .worker import Reply
 
-__all__ = ["CannotStart", "Crew", "Lost", "Running", "Starter", "Task", "starting", "take_all"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    Protocol = object  # ``typing`` takes 3 ms to load
+
+__all__ = [
+    "CannotStart",
+    "Crew",
+    "Lost",
+    "Process",
+    "Running",
+    "Starter",
+    "Starts",
+    "Task",
+    "starting",
+]
 
 
 class CannotStart(Exception):  # noqa: N818 - says what is so; the engine acts on it
@@ -95,6 +109,7 @@ class Crew(Protocol):
         shipped_bytes: size of the function and all it captures, as sent to kept workers; 0 for
             other crews.
         has_first: whether the crew took the first tasks as it was created.
+        claims: whether workers take tasks from a queue; if not, ``submit`` runs them.
     """
 
     workers: int
@@ -103,22 +118,20 @@ class Crew(Protocol):
     end_seconds: float
     reused: bool
     has_first: bool
+    claims: bool
     shipped_bytes: int
 
     @property
     def ready_at(self) -> float | None:
         """When the first worker was set up, on the monotonic clock, s; None before."""
-        ...
 
     @property
     def ready(self) -> int:
         """Number of workers that have been set up."""
-        ...
 
     @property
     def inherited(self) -> bool:
         """Whether workers hold the whole input, so that tasks need no columns."""
-        ...
 
     def submit(self, task: Task) -> int:
         """Hand out a task; the first free worker runs it.
@@ -126,35 +139,86 @@ class Crew(Protocol):
         Returns:
             The size of its items as sent, in bytes; 0 when nothing was sent.
         """
-        ...
 
     def take_back(self) -> int | None:
         """Withdraw a chunk that no worker has taken; return its number, None if there is none."""
-        ...
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all that came."""
-        ...
 
     def running(self) -> dict[int, Running]:
         """Return the last report of each worker, by its pid."""
-        ...
 
     def lost(self) -> Lost | None:
         """Return a worker that died or is stuck, None while all are well."""
-        ...
 
     def close(self) -> None:
         """End the workers, all of which are idle, and wait for them."""
-        ...
 
     def abandon(self) -> list[tuple[int, Reply]]:
         """End the workers at once, whatever they do; return the replies that still arrived."""
-        ...
 
     def sweep(self) -> None:
         """Free the shared segments of replies that were never opened; only after the crew's end."""
-        ...
+
+
+class Process(Protocol):
+    """A worker process, as a crew sees it."""
+
+    pid: int
+
+    @property
+    def reports(self) -> bool:
+        """Whether the system reports the worker's death, even if other code takes the exit code."""
+
+    @property
+    def sentinel(self) -> int:
+        """The file descriptor that becomes readable when the worker ends, -1 if there is none."""
+
+    def is_alive(self) -> bool:
+        """Return whether the worker is running."""
+
+    def exitcode(self) -> int | None:
+        """Return the exit code of a worker that has ended; None if other code has taken it."""
+
+    def join(self, seconds: float) -> bool:
+        """Wait up to ``seconds`` for the worker to end; return whether it has ended."""
+
+    def kill(self) -> None:
+        """Kill the worker."""
+
+    def close(self) -> None:
+        """Release the resources of a worker that has ended."""
+
+    def disown(self) -> None:
+        """Let go of the worker in a forked child: it is its parent's."""
+
+
+class Starts(Protocol):
+    """A way to start worker processes.
+
+    Attributes:
+        method: start method.
+    """
+
+    method: str
+
+    def ensure(self) -> None:
+        """Start the helper processes that this way needs; call it while signals are held.
+
+        Raises:
+            OSError: this interpreter cannot start workers in this way.
+        """
+
+    def start(self, name: str, target: Callable[..., object], args: tuple[Any, ...]) -> Process:
+        """Start a worker that calls ``target(*args)``.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+
+    def at_exit(self, end: Callable[[], object]) -> Callable[[], object]:
+        """Have ``end`` called when the interpreter exits; return a function that cancels that."""
 
 
 class Starter(Protocol):
@@ -171,21 +235,6 @@ class Starter(Protocol):
         Raises:
             CannotStart: so many cannot be started, but fewer might.
         """
-        ...
 
     def leave_fork(self) -> None:
         """Use another start method from now on, because forked workers got stuck."""
-        ...
-
-
-def take_all(queue: SimpleQueue[Any], timeout: float) -> list[Any]:
-    """Wait up to ``timeout`` seconds for something in a queue; return all that is in it."""
-    found = []
-    with suppress(Empty):
-        if timeout > 0:
-            # At least a millisecond: a first get() that wakes up just after its timeout takes the
-            # negative remaining time as "wait forever" (seen with the SimpleQueue of 3.11).
-            found.append(queue.get(timeout=max(timeout, 0.001)))
-        while True:
-            found.append(queue.get_nowait())
-    return found

@@ -7,19 +7,21 @@ decides the number of workers and the chunk sizes. The ledger records where each
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from math import ceil
 
 from ..errors import SerializationError, TaskTimeoutError, WorkerLostError
-from ..measure.probe import Stopwatch
+from ..measure.probe import Tally
 from ..signals import held_signals
 from ..units import counted
+from .caller import Caller
 from .chunks import Chunk
 from .course import Course
 from .crew import CannotStart, Crew, Lost, Starter, Task
-from .failure import ITEM_ERRORS, Failure, add_item_note, add_note, unpack
-from .feed import Feed, Slice, call_all
+from .failure import Failure, add_item_note, add_note, unpack
+from .feed import Feed, Slice
 from .ledger import Blame, Failed, Ledger
 from .losses import explain_idle, explain_stuck, loss_error, worded
 from .memory import WorkerMemory
@@ -38,9 +40,10 @@ WAKE_SECONDS = 0.02
 # The call gives up after more than this many lost crews in a row that finished no chunk, or after
 # more than this many stuck crews.
 MOST_FUTILE = 3
-# Length of the blocks that the caller runs itself while workers start: short, so that it soon sees
-# that they are ready.
-HELP_SECONDS = 0.01
+# Most chunks in the queue that workers take inherited items from. The system holds some 250.
+MOST_QUEUED = 200
+# The chunks in the queue are cut anew if items take this many times what they were cut for.
+DEARER = 2.0
 
 
 class Engine:
@@ -57,7 +60,7 @@ class Engine:
     Attributes:
         crew: the workers, None before they are started.
         ledger: where each item is.
-        workers: current number of workers.
+        workers: current number of workers, without the caller.
         withdrawn: why the calling process has taken over for good, "" while it has not.
         stuck: number of workers that waited for a lock that nothing can release.
         memory: the peak memory of the workers.
@@ -95,8 +98,16 @@ class Engine:
         self.withdrawn = ""
         self._unbegun: set[int] = set()  # chunks that are out, and that no worker will begin
         self.stuck = 0
+        self._caller = Caller(feed, policy, self.ledger, course)
+        self._cut_for = 0.0  # the time of an item that the chunks in the queue were cut for, s
+        self._forgotten = 0  # number of forgotten chunks that were taken back from the queue
         self._alone = False  # whether the rest runs without workers
         self._holding = False  # whether to wait for running items before a late one is ended
+
+    @property
+    def jobs(self) -> int:
+        """Number of processes or threads that run items, the caller included if it shares."""
+        return self.workers + (self.policy.shares and (self.crew is None or self.crew.claims))
 
     # The loop -------------------------------------------------------------------------------
 
@@ -109,20 +120,17 @@ class Engine:
                 self._hand_out()
                 helped = False
                 if self.ledger.out:
-                    if not self._help():
+                    if not self._work_here():
                         self._collect(self.policy.patience(time.monotonic(), WAKE_SECONDS))
                     self._check_withdrawn()
                     self._check_deaths()
                     self._check_time()
                     self._rethink()
-                    if self.policy.retreat and self._trial.over:
-                        self.monitor.look(
-                            time.monotonic(), self.course.tally, ready=self._all_ready()
-                        )
+                    self._judge()
                 elif self.monitor.retreated:
-                    helped = self._help()
+                    helped = self._work_here()
                     self._check_time()
-                    self.monitor.resume(time.monotonic())
+                    self._judge()
                 self._show_progress()
                 idle = not self.ledger.out and not helped
                 for pair in self.ledger.ripe():
@@ -169,7 +177,7 @@ class Engine:
                 return
 
     def _first_tasks(self, inherited: bool) -> Iterator[Task]:
-        """Yield the tasks that a new crew begins with."""
+        """Yield the tasks that a new crew begins with; the others follow while it starts."""
         window, ahead = self._window(), 0.0
         plenty = self.policy.ahead_seconds * self.workers
         begun = time.monotonic()
@@ -187,7 +195,9 @@ class Engine:
         """Submit chunks until the window is full."""
         assert self.crew is not None
         begun, inherited = time.monotonic(), self.crew.inherited
-        while len(self.ledger.out) < self._window():
+        claimed = inherited and self.crew.claims
+        self._cut_anew(claimed=claimed)
+        while len(self.ledger.out) < self._window(claimed=claimed):
             chunk = self._next_chunk(inherited=inherited)
             if chunk is None:
                 return
@@ -197,6 +207,16 @@ class Engine:
             if time.monotonic() - begun > WAKE_SECONDS:
                 return  # the input is slow: collect results and check time limits meanwhile
 
+    def _cut_anew(self, *, claimed: bool) -> None:
+        """Take back chunks that are too long for what items take by now, or no longer count."""
+        each = self.course.item_seconds
+        dearer = claimed and each > DEARER * self._cut_for
+        if (dearer and self._cut_for) or self.ledger.forgotten != self._forgotten:
+            self._take_back()
+            self._forgotten = self.ledger.forgotten
+        if dearer:
+            self._cut_for = each
+
     def _task(self, chunk: Chunk, *, inherited: bool) -> Task:
         """Return the task for a chunk; one from a crew that inherited the input lacks its items."""
         track = chunk.losses > 0 or self.policy.task_timeout is not None
@@ -204,12 +224,16 @@ class Engine:
         columns = piece.columns if inherited else self.feed.items(piece)
         return Task(chunk.number, piece.start, piece.size, columns, track)
 
-    def _window(self) -> int:
-        """Return how many chunks may be out: one running and one waiting for each worker.
+    def _window(self, *, claimed: bool = False) -> int:
+        """Return how many chunks may be out.
 
-        With ``task_timeout`` no chunk may wait: an item's clock must start when the item does. No
-        chunk waits either while the item time is unknown. During a trial each worker gets one
-        chunk, and the next one when all chunks are back.
+        Two for each worker, of which one runs and one waits; many, if workers hold the items
+        already. With ``task_timeout`` no chunk may wait: an item's clock must start when the item
+        does. No chunk waits either while the item time is unknown. During a trial each worker gets
+        one chunk, and the next one when all chunks are back.
+
+        Args:
+            claimed: whether tasks only name items that the workers of a queue hold.
         """
         if self._holding or (self.ledger.has_failed and not self.ledger.has_retries):
             return 0
@@ -217,13 +241,18 @@ class Engine:
             return len(self.ledger.out) + self._trial.room
         if self.policy.task_timeout is not None or self.course.item_seconds <= 0:
             return self.workers
-        return 2 * self.workers
+        if claimed and not self.policy.bounded and self.policy.buffersize is None:
+            return max(MOST_QUEUED, 2 * self.jobs)
+        return 2 * self.jobs
 
     def _next_chunk(self, *, inherited: bool) -> Chunk | None:
         """Return the next chunk, entered as out; None when there is none or no room for it."""
-        chunk = self.ledger.reissue()
-        if chunk is not None or self.ledger.is_cut or self.monitor.retreated:
-            return chunk
+        if self.monitor.retreated and not self.ledger.has_suspects:
+            return None
+        if self.ledger.has_retries:
+            return self.ledger.reissue(self._wanted() if inherited else None)
+        if self.ledger.is_cut or self.monitor.retreated:
+            return None
         return self._fresh_chunk(inherited=inherited)
 
     def _fresh_chunk(self, *, inherited: bool) -> Chunk | None:
@@ -236,10 +265,11 @@ class Engine:
 
     def _wanted(self) -> int:
         """Return the chunk size that the policy asks for."""
+        left = self.feed.likely_remaining
         size = self.policy.size(
-            self.feed.likely_remaining,
+            None if left is None else max(1, left + self.ledger.waiting),
             done=self.feed.position,
-            workers=self.workers,
+            workers=self.jobs,
             item_seconds=self.course.item_seconds + self.course.pack_seconds,
             # The larger of the two, items or results, limits the chunk.
             result_bytes=max(self.course.result_bytes, self.course.arg_bytes),
@@ -252,74 +282,51 @@ class Engine:
     def _room(self, size: int) -> int:
         """Return ``size``, reduced to what the limits on unconsumed items and results allow."""
         policy, ledger = self.policy, self.ledger
-        if policy.bounded and len(ledger.out) + ledger.unread >= 4 * self.workers:
+        if policy.bounded and len(ledger.out) + ledger.unread >= 4 * self.jobs:
             return 0
         if policy.buffersize is None:
             return size
-        fair = max(1, policy.buffersize // (2 * self.workers))
+        fair = max(1, policy.buffersize // (2 * self.jobs))
         return min(size, fair, policy.buffersize - ledger.pending)
 
-    def _help(self) -> bool:
-        """Run a few items in the caller while workers start or lag; return whether any ran.
-
-        A worker that takes half a second to start must not make the call slower than serial.
-        """
-        starting = self.policy.help and not self._all_ready()
-        if not starting and not self.monitor.retreated:
-            return False
-        size = int(HELP_SECONDS / self.course.item_seconds) if self.course.item_seconds > 0 else 1
-        # At most as many as the caller has run so far, so that a sudden rise in cost loses a
-        # bounded amount.
-        size = min(size, max(1, self.course.own.items))
-        left = self.feed.likely_remaining
-        if left is not None:
-            size = min(size, max(1, left // (2 * self.workers)))
-        if starting and self.feed.ended:
-            return self._help_with_chunk(max(1, size))
-        size = self._room(max(1, size))
-        if size < 1 or self.ledger.is_cut:
-            return False
-        start = self.feed.position
-        out: list[Any] = []
-        failed = None
-        begun, watch = time.monotonic(), Stopwatch(size * self.course.item_seconds or None)
-        try:
-            self.feed.run(size, out)
-        except ITEM_ERRORS as error:  # raised later: an earlier item may still fail
-            failed = start + len(out), error
-        if out:
-            self.course.ran(start, begun, watch.block(len(out)))
-        self.ledger.ran(start, out, failed)
-        self._show_progress()
-        self._collect(0.0)
-        return bool(out)
-
-    def _help_with_chunk(self, size: int) -> bool:
-        """Take back a chunk that no worker has begun, and run its first items in the caller."""
+    def _work_here(self) -> bool:
+        """Run a few items in the caller if that is its part; return whether anything changed."""
         assert self.crew is not None
-        number = self.crew.take_back()
-        piece = None if number is None else self.ledger.share(number, size)
-        if piece is None:
-            return False
-        self._run_piece(piece)
-        self._collect(0.0)
-        return True
+        if self.monitor.retreated:
+            ran = self._caller.take_over()
+        elif self.policy.shares:
+            ran = self._caller.share(self.crew, self.workers)
+        elif self.policy.help and not self._all_ready():
+            ran = self._caller.help(self.crew, self.workers, self._room(sys.maxsize))
+        else:
+            return self._caller.put_back()
+        if ran:
+            self._show_progress()
+            self._collect(0.0)
+        return ran
 
-    def _run_piece(self, piece: Slice) -> None:
-        """Run items in the caller that were already taken from the feed."""
-        out: list[Any] = []
-        failed = None
-        begun, watch = time.monotonic(), Stopwatch(piece.size * self.course.item_seconds or None)
-        try:
-            out.extend(call_all(self.feed.func, self.feed.items(piece), self.feed.star))
-        except ITEM_ERRORS as error:  # the function's error, raised in the order of items
-            index = piece.start + len(out)
-            add_item_note(error, index, self.feed.item(index, piece))
-            failed = index, error
-        if out:
-            self.course.ran(piece.start, begun, watch.block(len(out)))
-        self.ledger.settle(piece, out, failed)
-        self._show_progress()
+    def _judge(self) -> None:
+        """Have the caller take over if the workers do not keep up."""
+        if not self.policy.retreat or not self._trial.over:
+            return
+        if self.monitor.retreated:
+            self.monitor.resume(time.monotonic())
+            return
+        done = self.course.tally
+        if self.policy.shares:  # the caller would work in any case
+            done = Tally()
+            done.merge(self.course.tally)
+            done.merge(self.course.own)
+        self.monitor.look(time.monotonic(), done, ready=self._all_ready())
+        if self.monitor.retreated:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """Take back the chunks that no worker has taken; those that still count wait."""
+        assert self.crew is not None
+        self._caller.put_back()
+        while (number := self.crew.take_back()) is not None:
+            self.ledger.put_back(number)
 
     def _all_ready(self) -> bool:
         assert self.crew is not None
@@ -412,6 +419,7 @@ class Engine:
     def _begun(self) -> set[int]:
         """Return the chunks that workers have begun; take back those that none has taken."""
         assert self.crew is not None
+        self._caller.put_back()
         while (number := self.crew.take_back()) is not None:
             self._unbegun.add(number)  # still out in the ledger, and recalled with the others
         return self.ledger.out.keys() - self._unbegun
@@ -509,6 +517,7 @@ class Engine:
     def _salvage(self) -> None:
         """End the crew and keep every finished result."""
         assert self.crew is not None
+        self._take_back()
         for number, reply in self.crew.abandon():
             self._take_in(number, reply)
         self.crew.sweep()

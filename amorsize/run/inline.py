@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
 
 from .failure import keep
 from .feed import guarded
 from .worker import Reply, Setup, run_columns
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .crew import Lost, Running, Task
 
 __all__ = ["InlineCrew"]
@@ -27,6 +29,7 @@ class InlineCrew:
     """
 
     reused = False
+    claims = False
     has_first = False
     shipped_bytes = 0
 

@@ -24,6 +24,7 @@ from ..lookup import loaded
 from ..measure.forking import IDLE_THREAD
 from .crew import Lost, Running, Task
 from .current import Current
+from .launch import Starts
 from .processes import ProcessCrew
 from .shared import make_prefix, sweep
 from .surroundings import State
@@ -148,7 +149,7 @@ def lease(
         reused = kept is not None
         if kept is None:
             blank = Setup(None, None, (), environ=current_environ(context), threads=threads)
-            crew = ProcessCrew(context, workers, blank, inherits=False)
+            crew = ProcessCrew(Starts(context), workers, blank, inherits=False)
             kept = _Kept(crew, context, surroundings)
     except BaseException:  # no process could be started, or Ctrl-C
         sweep(prefix)
@@ -216,6 +217,7 @@ class Lease:
 
     inherited = False
     has_first = False
+    claims = True
 
     def __init__(self, kept: _Kept, shipment: Shipment, prefix: str, *, reused: bool) -> None:
         crew = kept.crew

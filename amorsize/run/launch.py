@@ -1,6 +1,6 @@
-"""Start worker processes, and look after them.
+"""Start worker processes by multiprocessing, and look after them.
 
-Workers are processes of ``multiprocessing``, with four differences:
+Workers are processes of multiprocessing, with four differences:
 
 - They never import the caller's main module. Nothing in the caller is changed to achieve that.
 - Workers of a fork server have amorsize's own fork server.
@@ -18,29 +18,24 @@ import multiprocessing
 import multiprocessing.context
 import multiprocessing.process
 import os
-import select
-import signal
 import sys
 import types
-from multiprocessing import spawn
+from multiprocessing import spawn, util
 from multiprocessing.connection import wait
 from typing import Any
 
-from ..measure.system import read_file
+from .descriptors import ensure_descriptors, readable
 from .unwarned import fork_unwarned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.context import BaseContext
     from multiprocessing.process import BaseProcess
 
 __all__ = [
+    "Starts",
     "Worker",
-    "descendants",
-    "ensure_descriptors",
-    "ensure_server",
-    "kill",
-    "start_worker",
 ]
 
 
@@ -221,29 +216,60 @@ def _check_interpreter(method: str) -> None:
         raise OSError("where Python's program lies is not known (sys.executable)")
 
 
-def start_worker(context: BaseContext, name: str, target: Any, args: tuple[Any, ...]) -> Worker:
-    """Start a worker process.
+class Starts:
+    """Starts worker processes by multiprocessing.
 
     Args:
         context: the multiprocessing context; a user's own context keeps its own process class.
-        name: name of the process.
-        target: the function to run in the process.
-        args: its arguments.
 
-    Raises:
-        OSError: the process cannot be started.
+    Attributes:
+        method: start method.
     """
-    kind = context.Process  # type: ignore[attr-defined,unused-ignore]
-    own = globals().get(_OWN.get(f"{kind.__module__}.{kind.__name__}", ""), kind)
-    process = own(target=target, args=args, name=name)
-    if own is kind:
-        process.daemon = True
-    try:
-        process.start()
-    except (RuntimeError, EOFError) as error:
-        # A sub-interpreter, an interpreter that is shutting down, or a fork server that is gone.
-        raise OSError(str(error)) from error
-    return Worker(process)
+
+    def __init__(self, context: BaseContext) -> None:
+        self.method = context.get_start_method()
+        self._context = context
+
+    def ensure(self) -> None:
+        """Start the helper processes that the start method needs.
+
+        Raises:
+            OSError: this interpreter cannot start workers by this method.
+        """
+        ensure_server(self.method)
+
+    def start(self, name: str, target: Any, args: tuple[Any, ...]) -> Worker:
+        """Start a worker process.
+
+        Args:
+            name: name of the process.
+            target: the function to run in the process.
+            args: its arguments.
+
+        Raises:
+            OSError: the process cannot be started.
+        """
+        ensure_descriptors(START_DESCRIPTORS)
+        kind = self._context.Process  # type: ignore[attr-defined,unused-ignore]
+        own = globals().get(_OWN.get(f"{kind.__module__}.{kind.__name__}", ""), kind)
+        process = own(target=target, args=args, name=name)
+        if own is kind:
+            process.daemon = True
+        try:
+            process.start()
+        except (RuntimeError, EOFError) as error:
+            # A sub-interpreter, an interpreter that is shutting down, or a fork server that is
+            # gone.
+            raise OSError(str(error)) from error
+        return Worker(process)
+
+    @staticmethod
+    def at_exit(end: Callable[[], object]) -> Callable[[], object]:
+        """Have a function called when the interpreter exits; return one that cancels that.
+
+        It is called before multiprocessing ends daemonic processes.
+        """
+        return util.Finalize(None, end, exitpriority=15).cancel
 
 
 @functools.cache
@@ -298,10 +324,14 @@ class Worker:
         """
         return self._ended if self._ended >= 0 else self.process.sentinel
 
+    def kill(self) -> None:
+        """Kill the worker."""
+        self.process.kill()
+
     def is_alive(self) -> bool:
         """Return whether the worker is running."""
         if self._ended >= 0:
-            return not _readable(self._ended)
+            return not readable(self._ended)
         return self.process.exitcode is None and not wait([self.process.sentinel], 0)
 
     def exitcode(self) -> int | None:
@@ -313,7 +343,7 @@ class Worker:
     def join(self, seconds: float) -> bool:
         """Wait up to ``seconds`` for the worker to end; return whether it has ended."""
         if self._ended >= 0:
-            return _readable(self._ended, seconds)
+            return readable(self._ended, seconds)
         self.process.join(seconds)
         return not self.is_alive()
 
@@ -336,26 +366,9 @@ class Worker:
 
 
 # Starting a worker takes four to six file descriptors for a moment, depending on the start method.
-# Some must be left for other uses.
+# ``Process.start`` does not close the ones it has opened when it runs out of them. Some must be
+# left for other uses.
 START_DESCRIPTORS = 12
-
-
-def ensure_descriptors() -> None:
-    """Fail now if too few file descriptors are left to start a worker.
-
-    ``Process.start`` does not close the ones it has opened when it runs out of them.
-
-    Raises:
-        OSError: too few are left.
-    """
-    got = [os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))]
-    try:
-        while len(got) < START_DESCRIPTORS:
-            got.append(os.dup(got[0]))
-    finally:
-        for descriptor in got:
-            os.close(descriptor)
-
 
 # The fork server passes an exit code on a moment after the system has reported the death.
 RELAY_SECONDS = 1.0
@@ -364,63 +377,3 @@ _RELAYED: tuple[type, ...] = (
 )
 
 _UNKNOWN = 255  # stands for an unknown exit code
-
-
-def descendants(pids: list[int]) -> list[int]:
-    """Return the ids of all descendants of some processes.
-
-    Args:
-        pids: ids of the processes.
-
-    >>> descendants([])
-    []
-    """
-    found: list[int] = []
-    if not pids:
-        return found
-    children = _children_by_parent()
-    level = list(pids)
-    while level:
-        level = [child for pid in level for child in children.get(pid, ())]
-        found += level
-    return found
-
-
-def _children_by_parent() -> dict[int, list[int]]:
-    """Return the processes of this machine by parent; takes about 1 ms for 100 processes."""
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc") if sys.platform == "linux" else ():
-        if name.isdecimal():
-            with contextlib.suppress(OSError):
-                # The program's name, in parentheses, may contain any character.
-                parent = int(read_file(f"/proc/{name}/stat").rpartition(b")")[2].split()[1])
-                children.setdefault(parent, []).append(int(name))
-    if not children:
-        import psutil  # only if there is no /proc
-
-        for process in psutil.process_iter(["ppid"]):
-            children.setdefault(process.info["ppid"], []).append(process.pid)
-    return children
-
-
-def kill(workers: list[Worker]) -> None:
-    """Kill workers and all their descendants, and wait for the workers."""
-    below = descendants([worker.pid for worker in workers if worker.is_alive()])
-    for worker in workers:
-        if worker.is_alive():
-            worker.process.kill()
-    for pid in below:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-    for worker in workers:
-        worker.join(KILL_SECONDS)
-
-
-# SIGKILL takes a moment to act, longer for a process with much memory.
-KILL_SECONDS = 30.0
-
-
-def _readable(descriptor: int, seconds: float = 0.0) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(max(0.0, seconds) * 1000))  # a negative timeout waits for ever

@@ -2,8 +2,8 @@
 
 A ledger has no clock, no workers and no I/O. The engine reports each event to it, with one method
 for each kind, and acts on the answer. Every item is in exactly one place: not issued yet, in a
-chunk that is out, in a chunk that must run again, finished, or yielded. Or it no longer counts,
-because an earlier item failed or the results end before it.
+chunk that is out, in a chunk that waits to be handed out again, finished, or yielded. Or it no
+longer counts, because an earlier item failed or the results end before it.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Ledger:
         pending: number of items that are issued or finished, but not yielded.
         finished: number of items that have a result.
         retried: number of items that had to run again after a worker was lost.
+        waiting: number of items in chunks that wait to be handed out again.
+        forgotten: number of chunks that were out when an earlier item failed or ended the results.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Ledger:
         self.pending = 0
         self.finished = 0
         self.retried = 0
+        self.waiting = 0
+        self.forgotten = 0
         self._retries = retries
         self._return_exceptions = return_exceptions
         self._again: list[tuple[int, int, Chunk]] = []  # a heap, by index of the first item
@@ -70,8 +74,14 @@ class Ledger:
 
     @property
     def has_retries(self) -> bool:
-        """Whether any chunk must run again."""
+        """Whether any chunk waits to be handed out again."""
         return bool(self._again)
+
+    @property
+    def has_suspects(self) -> bool:
+        """Whether any chunk has ended a worker, and must not run in the caller."""
+        again = (chunk for _, _, chunk in self._again)
+        return any(chunk.losses for chunk in self.out.values()) or any(c.losses for c in again)
 
     @property
     def has_failed(self) -> bool:
@@ -108,20 +118,37 @@ class Ledger:
         self.pending += piece.size
         return self._enter(piece)
 
-    def reissue(self) -> Chunk | None:
-        """Return the first chunk that must run again, entered as out; None if there is none."""
+    def reissue(self, most: int | None = None) -> Chunk | None:
+        """Return the first chunk that waits, entered as out; None if there is none.
+
+        Args:
+            most: most items of the chunk; the others go on waiting. None for all of it.
+        """
         while self._again:
             chunk = heappop(self._again)[2]
-            if self._results.counts(chunk.piece.start):
-                self.out[chunk.number] = chunk
-                return chunk
-            self.pending -= chunk.piece.size
+            size = chunk.piece.size
+            self.waiting -= size
+            if not self._results.counts(chunk.piece.start):
+                self.pending -= size
+                continue
+            if most is not None and most < size:
+                piece, rest = halves(chunk.piece, chunk.piece.start + most)
+                self._wait(Chunk(chunk.number, rest, chunk.losses))
+                return self._enter(piece, chunk.losses)
+            self.out[chunk.number] = chunk
+            return chunk
         return None
+
+    def put_back(self, number: int) -> None:
+        """Make a chunk that no worker has begun wait, to be handed out again."""
+        chunk = self.out.pop(number, None)
+        if chunk is not None:
+            self._wait(chunk)
 
     def recall(self) -> None:
         """Make all chunks that are out run again, because no worker has them any more."""
         for chunk in self.out.values():
-            self._run_again(chunk)
+            self._wait(chunk)
         self.out = {}
 
     def retry(self) -> None:
@@ -130,22 +157,22 @@ class Ledger:
         self.recall()
 
     def share(self, number: int, size: int) -> Slice | None:
-        """Take the first items off a chunk that no worker has begun; the others must run again.
+        """Take the first items off a chunk that no worker has begun; the others stay in it.
 
         Args:
             number: the chunk's number.
             size: most items to take.
 
         Returns:
-            The items, to be settled once they have run; None if the chunk no longer counts.
+            The items, to be settled once they have run; None if the chunk has ended, or no longer
+            counts.
         """
         chunk = self.out.pop(number, None)
         if chunk is None:
             return None
         piece, rest = halves(chunk.piece, chunk.piece.start + min(size, chunk.piece.size))
         if rest.size:
-            self._number += 1
-            self._run_again(Chunk(self._number, rest, chunk.losses))
+            self.out[number] = Chunk(number, rest, chunk.losses)
         return piece
 
     # Coming back ----------------------------------------------------------------------------
@@ -254,7 +281,8 @@ class Ledger:
         chunk = self.out[self._number] = Chunk(self._number, piece, losses)
         return chunk
 
-    def _run_again(self, chunk: Chunk) -> None:
+    def _wait(self, chunk: Chunk) -> None:
+        self.waiting += chunk.piece.size
         heappush(self._again, (chunk.piece.start, chunk.number, chunk))
 
     def _fail(self, index: int, error: BaseException) -> None:
@@ -267,4 +295,5 @@ class Ledger:
         for number, chunk in list(self.out.items()):
             if not self._results.counts(chunk.piece.start):
                 del self.out[number]
+                self.forgotten += 1
                 self.pending -= chunk.piece.size

@@ -17,7 +17,8 @@ class Policy(NamedTuple):
     """How the engine is to run the items.
 
     Attributes:
-        workers: number of workers to start with.
+        workers: number of workers to start with, without the caller.
+        shares: whether the caller runs items like a worker.
         rethink: called with the measurements of a crew when each of its workers has run a chunk;
             returns how many workers to go on with, and whether to ask again. None keeps the number.
         size: called with (items left or None, done=, workers=, item_seconds=, result_bytes=);
@@ -53,6 +54,7 @@ class Policy(NamedTuple):
     withdraw: bool = False
     retreat: bool = False
     rethink: Callable[[Stage], Step] | None = None
+    shares: bool = False
 
     def patience(self, now: float, longest: float) -> float:
         """Return how long to wait for a reply before checking for deaths and limits again, s.

@@ -14,24 +14,23 @@ import select
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from multiprocessing import util
-from typing import TYPE_CHECKING, Any
 
 from ..errors import SerializationError
 from ..measure.machine import oom_kills
 from ..signals import held_signals
 from . import logs, tracker, worker
-from .channel import END, Frames, Tasks, reply_pipe
-from .crew import Lost, Running, Task, starting
+from .channel import CLAIM, CLAIM_MARK, END, Frames, Tasks, opened_task, reply_pipe
+from .children import kill
+from .crew import Lost, Process, Running, Starts, Task, starting
 from .failure import keep
-from .launch import Worker, ensure_descriptors, ensure_server, kill, start_worker
 from .shared import make_prefix, sweep
 from .stuck import deadlock
-from .transport import Parcel, pack_forked, pack_shipped
+from .transport import pack_forked, pack_shipped
 from .worker import CHUNK, ITEM, NOTE, READY, RECORD, REPLY, TRACKED, Reply, Setup, Shipment
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from multiprocessing.context import BaseContext
+    from typing import Any
 
 __all__ = ["ProcessCrew"]
 
@@ -51,7 +50,7 @@ class ProcessCrew:
     """Worker processes.
 
     Args:
-        context: the multiprocessing context to start them with.
+        starts: the way to start them.
         workers: how many; if not all can be started, the crew runs with fewer.
         setup: what each worker is started with.
         inherits: whether workers inherit the whole input.
@@ -63,11 +62,12 @@ class ProcessCrew:
     """
 
     reused = False
+    claims = True
     shipped_bytes = 0
 
     def __init__(
         self,
-        context: BaseContext,
+        starts: Starts,
         workers: int,
         setup: Setup,
         *,
@@ -76,12 +76,12 @@ class ProcessCrew:
     ) -> None:
         self._owner = os.getpid()
         self._ended = True  # nothing to end yet
-        self._workers: list[Worker] = []
-        self._frames: dict[int, tuple[Worker, Frames]] = {}  # by the pipe's file descriptor
-        self._sentinels: dict[int, Worker] = {}
+        self._workers: list[Process] = []
+        self._frames: dict[int, tuple[Process, Frames]] = {}  # by the pipe's file descriptor
+        self._sentinels: dict[int, Process] = {}
         self._poll = select.poll()
         self._writable = False  # whether to wait for room for tasks
-        self._dead: list[Worker] = []
+        self._dead: list[Process] = []
         self._found: list[tuple[int, Any]] = []  # (chunk, reply or error), not fetched yet
         self._running: dict[int, Running] = {}
         self._ready = 0
@@ -89,8 +89,7 @@ class ProcessCrew:
         self._heard_at = self._suspected_at = time.monotonic()
         self._suspects: dict[int, tuple[str, ...]] = {}
         self._shipment: Shipment | None = None
-        method = context.get_start_method()
-        self._forked = method == "fork"
+        self._forked = starts.method == "fork"
         self._pack = pack_forked if self._forked else pack_shipped
         self.inherited = inherits
         self.idle = False  # whether the crew waits for a call
@@ -100,7 +99,7 @@ class ProcessCrew:
         self._oom_kills = oom_kills()
         self.prefix = make_prefix()
         with starting():
-            ensure_server(method)
+            starts.ensure()
         # Reading the input may block or raise, so it is read here, before signals are held.
         tasks = [*first] if first is not None else []
         try:
@@ -109,10 +108,10 @@ class ProcessCrew:
                 self._ended = False
                 _crews.add(self)
                 # Ends kept workers, and those of an unfinished call, when the interpreter exits.
-                self._finalizer = util.Finalize(None, _ender(self), exitpriority=15)
+                self._cancel_exit = starts.at_exit(_ender(self))
                 for task in tasks:
                     self.submit(task)
-                self._start(context, workers, setup.for_crew(self.prefix))
+                self._start(starts, workers, setup.for_crew(self.prefix))
         except BaseException:  # no worker could be started, or the handler of a held signal raised
             self.abandon()
             self.sweep()
@@ -120,10 +119,10 @@ class ProcessCrew:
         self.has_first = first is not None
         self.start_seconds = time.monotonic() - self.started_at
 
-    def _start(self, context: BaseContext, workers: int, setup: Setup) -> None:
+    def _start(self, starts: Starts, workers: int, setup: Setup) -> None:
         for number in range(workers):
             try:
-                self._start_one(context, setup, number)
+                self._start_one(starts, setup, number)
             except OSError:
                 if not self._workers:
                     raise
@@ -131,12 +130,11 @@ class ProcessCrew:
             self._tasks.flush()  # workers that are up may have made room
         self.workers = len(self._workers)
 
-    def _start_one(self, context: BaseContext, setup: Setup, number: int) -> None:
-        ensure_descriptors()
+    def _start_one(self, starts: Starts, setup: Setup, number: int) -> None:
         reading, writing = reply_pipe()
         try:
             args = (setup, self._tasks.reader, self._tasks.lifeline, writing)
-            started = start_worker(context, f"amorsize-{number + 1}", worker.serve, args)
+            started = starts.start(f"amorsize-{number + 1}", worker.serve, args)
         except BaseException:  # also Ctrl-C: nothing else would close this end
             reading.close()
             raise
@@ -144,9 +142,10 @@ class ProcessCrew:
             writing.close()
         self._workers.append(started)
         self._frames[reading.fileno()] = (started, Frames(reading))
-        self._sentinels[started.sentinel] = started
         self._poll.register(reading.fileno(), select.POLLIN)
-        self._poll.register(started.sentinel, select.POLLIN)
+        if started.sentinel >= 0:
+            self._sentinels[started.sentinel] = started
+            self._poll.register(started.sentinel, select.POLLIN)
 
     def __del__(self) -> None:
         """End the workers of a crew that was dropped before its caller received it."""
@@ -184,12 +183,13 @@ class ProcessCrew:
         If the items cannot be sent, a reply with the error is queued at once.
         """
         if task.columns is None:
-            self._put(task, None)
+            self._tasks.put(CLAIM.pack(CLAIM_MARK, task.chunk, task.start, task.size, task.track))
             return 0
         with held_signals():  # around the try: a handler's exception is no refusal
             try:
                 columns = self._pack(task.columns, self.prefix, start=task.start)
-                self._put(task, columns)
+                fields = (task.chunk, task.start, task.size, columns, task.track, self._shipment)
+                self._tasks.put(pickle.dumps(fields, pickle.HIGHEST_PROTOCOL))
             except SerializationError as error:
                 self._found.append((task.chunk, error))
             except OSError as error:  # no room for a shared segment, and too large for a message
@@ -199,14 +199,10 @@ class ProcessCrew:
                 return columns.size
         return 0
 
-    def _put(self, task: Task, columns: Parcel | None) -> None:
-        fields = (task.chunk, task.start, task.size, columns, task.track, self._shipment)
-        self._tasks.put(pickle.dumps(fields, pickle.HIGHEST_PROTOCOL))
-
     def take_back(self) -> int | None:
         """Take back a chunk that no worker has taken; return its number, None if there is none."""
         message = self._tasks.take_back()
-        return None if message is None else int(pickle.loads(message)[0])
+        return None if message is None else int(opened_task(message)[0])
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) for each."""
@@ -311,7 +307,7 @@ class ProcessCrew:
         else:
             self._poll.unregister(self._tasks.fileno())
 
-    def _hear(self, speaker: Worker, frames: Frames) -> None:
+    def _hear(self, speaker: Process, frames: Frames) -> None:
         """Take in the frames that a worker has sent."""
         for kind, body in frames.read():
             self._heard_at = time.monotonic()
@@ -357,7 +353,7 @@ class ProcessCrew:
     def _dispose(self) -> None:
         """Kill the remaining workers, and close every file descriptor now, not when collected."""
         self._ended = True
-        self._finalizer.cancel()
+        self._cancel_exit()
         kill([one for one in self._workers if one.is_alive()])
         for one in self._workers:
             one.close()

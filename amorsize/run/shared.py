@@ -62,15 +62,18 @@ def make_prefix() -> str:
 @functools.cache
 def shared_folder() -> str:
     """Return the folder for segments, "" if there is none that this process may use."""
-    import tempfile  # already loaded in processes that use workers
+    if _is_usable(_MEMORY_FOLDER):
+        return _MEMORY_FOLDER
+    import tempfile  # takes 5 ms to load
 
-    candidates = [_MEMORY_FOLDER]
     with suppress(OSError):  # there is no folder for temporary files
-        candidates.append(tempfile.gettempdir())
-    usable = (
-        f for f in candidates if os.path.isdir(f) and os.access(f, os.R_OK | os.W_OK | os.X_OK)
-    )
-    return next(usable, "")
+        found = tempfile.gettempdir()
+        return found if _is_usable(found) else ""
+    return ""
+
+
+def _is_usable(folder: str) -> bool:
+    return os.path.isdir(folder) and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
 
 
 def _names(folder: str) -> list[str]:

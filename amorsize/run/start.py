@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import _socket  # ``socket`` takes 5 ms to load
 import select
-import socket
 from collections.abc import Callable, Iterator
 
 from ..errors import SerializationError
-from ..lookup import load
+from ..lookup import load, loaded
 from ..signals import held_signals
 from .crew import CannotStart, starting
 from .surroundings import take_own
@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
-    from .crew import Crew, Task
+    from .crew import Crew, Starts, Task
 
 __all__ = ["start_crew"]
 
@@ -57,23 +57,39 @@ def start_crew(
         with starting():
             from .threads import ThreadCrew
         return ThreadCrew(workers, setup)
-    if not hasattr(socket, "AF_UNIX") or not hasattr(select, "poll"):
+    if not hasattr(_socket, "AF_UNIX") or not hasattr(select, "poll"):
         raise CannotStart("worker processes need local sockets and poll(), which Windows lacks")
-    with starting():
-        import multiprocessing  # takes 25 ms: only when a crew starts
+    own = None if context is None or isinstance(context, str) else context
+    if method != "fork":
+        with starting():
+            import multiprocessing  # takes 15 ms
 
+        chosen = own or multiprocessing.get_context(method)
+        return _start_fresh(chosen, workers, setup, inherits, sample, lenient)
+    with starting():
         from .processes import ProcessCrew
 
-    chosen: BaseContext = (
-        multiprocessing.get_context(method)
-        if context is None or isinstance(context, str)
-        else context
-    )
-    if method == "fork":
-        setup.state = take_own()
-        tasks = first(inherits) if first is not None else None
-        return ProcessCrew(chosen, workers, setup, inherits=inherits, first=tasks)
-    return _start_fresh(chosen, workers, setup, inherits, sample, lenient)
+        starts = _forks(own)
+    setup.state = take_own()
+    tasks = first(inherits) if first is not None else None
+    return ProcessCrew(starts, workers, setup, inherits=inherits, first=tasks)
+
+
+def _forks(context: BaseContext | None) -> Starts:
+    """Return the way to fork workers: by multiprocessing if that is in use already.
+
+    Args:
+        context: the user's own multiprocessing context, None for none.
+    """
+    if context is None and loaded("multiprocessing.util") is None:
+        from .forks import ForkStarts
+
+        return ForkStarts()
+    import multiprocessing
+
+    from .launch import Starts as MultiprocessingStarts
+
+    return MultiprocessingStarts(context or multiprocessing.get_context("fork"))
 
 
 def _start_fresh(
@@ -90,6 +106,7 @@ def _start_fresh(
     from . import kept
     from .current import current_values
     from .known import named
+    from .launch import Starts as MultiprocessingStarts
     from .processes import ProcessCrew
     from .surroundings import take
 
@@ -105,7 +122,7 @@ def _start_fresh(
             if crew is not None:
                 return crew
         setup = setup.of_caller(current, kept.current_environ(context), state)
-        return ProcessCrew(context, workers, setup, inherits=inherits)
+        return ProcessCrew(MultiprocessingStarts(context), workers, setup, inherits=inherits)
 
 
 def _check(left_out: tuple[str, ...], lenient: Callable[[str], None] | None) -> None:

@@ -11,7 +11,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from .crew import CannotStart, Lost, Running, Task, take_all
+from ..nesting import enter_worker_thread
+from .crew import CannotStart, Lost, Running, Task
 from .failure import Failure, keep
 from .feed import guarded
 from .surroundings import put_in_thread, take_of_thread, take_own
@@ -20,18 +21,11 @@ from .worker import Reply, Setup, run_columns
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ThreadCrew", "inside_worker_thread"]
+__all__ = ["ThreadCrew"]
 
 # A thread cannot be ended. Most threads finish their item soon; the caller waits for the others no
 # longer than this.
 PARTING_SECONDS = 0.1
-
-_inside = threading.local()
-
-
-def inside_worker_thread() -> bool:
-    """Return whether the current thread is a worker of a crew: nested calls run serially."""
-    return getattr(_inside, "worker", False)
 
 
 class ThreadCrew:
@@ -45,6 +39,7 @@ class ThreadCrew:
     """
 
     reused = False
+    claims = True
     has_first = False
     shipped_bytes = 0
 
@@ -99,7 +94,7 @@ class ThreadCrew:
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all that came."""
-        return take_all(self._replies, timeout)
+        return _take_all(self._replies, timeout)
 
     def running(self) -> dict[int, Running]:
         """Return nothing: a thread cannot be ended because of a late item."""
@@ -132,7 +127,7 @@ class ThreadCrew:
         """Do nothing: the garbage collector frees replies that were not fetched."""
 
     def _work(self, surround: Callable[[], None]) -> None:
-        _inside.worker = True
+        enter_worker_thread()
         call = self._call
         broken: Failure | None = None
         func = self._stoppable(guarded(call.func) if call.return_exceptions else call.func)
@@ -172,3 +167,16 @@ class ThreadCrew:
             return func(*args)
 
         return call
+
+
+def _take_all(queue: SimpleQueue[Any], timeout: float) -> list[Any]:
+    """Wait up to ``timeout`` seconds for something in a queue; return all that is in it."""
+    found = []
+    with suppress(Empty):
+        if timeout > 0:
+            # At least a millisecond: a first get() that wakes up just after its timeout takes the
+            # negative remaining time as "wait forever" (seen with the SimpleQueue of 3.11).
+            found.append(queue.get(timeout=max(timeout, 0.001)))
+        while True:
+            found.append(queue.get_nowait())
+    return found

@@ -11,24 +11,14 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from multiprocessing import resource_tracker
+
+from .afterload import after_load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["handle", "relay_to"]
-
-_tracker: Any = resource_tracker._resource_tracker
-
-
-class _Relaying(resource_tracker.ResourceTracker):
-    """A tracker that relays to the caller; it starts a process only to hand to spawned children."""
-
-    relay: Callable[[bytes], object]
-
-    def _send(self, cmd: str, name: str, rtype: str) -> None:
-        self.relay(pickle.dumps((cmd, name, rtype)))
 
 
 def relay_to(send: Callable[[bytes], object]) -> None:
@@ -37,11 +27,31 @@ def relay_to(send: Callable[[bytes], object]) -> None:
     Args:
         send: function that sends a message to the caller.
     """
-    if _tracker._fd is None:
-        _tracker.__class__ = _Relaying
-        _tracker.relay = send
+    after_load("multiprocessing.resource_tracker", lambda module: _relay(module, send))
+
+
+def _relay(module: Any, send: Callable[[bytes], object]) -> None:
+    tracker = module._resource_tracker
+    if tracker._fd is None:
+        tracker.__class__ = _relaying(module.ResourceTracker)
+        tracker.relay = send
+
+
+def _relaying(base: Any) -> Any:
+    class Relaying(base):  # type: ignore[misc]
+        """Relays to the caller; it starts a process only to hand to spawned children."""
+
+        relay: Callable[[bytes], object]
+
+        def _send(self, cmd: str, name: str, rtype: str) -> None:
+            self.relay(pickle.dumps((cmd, name, rtype)))
+
+    return Relaying
 
 
 def handle(message: bytes) -> None:
     """Pass a worker's message on to the caller's tracker."""
-    _tracker._send(*pickle.loads(message))
+    from multiprocessing import resource_tracker  # only when there is something to track
+
+    tracker: Any = resource_tracker._resource_tracker
+    tracker._send(*pickle.loads(message))

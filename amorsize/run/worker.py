@@ -6,9 +6,9 @@ and sent as data. Only bytes and numbers cross the pipes.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # ``signal`` takes 1 ms to load
 import os
 import pickle
-import signal
 import sys
 import threading
 import time
@@ -24,7 +24,7 @@ from ..measure.probe import cpu_seconds, queued_seconds, with_queue
 from ..signals import restore_signals
 from ..tuples import NamedTuple
 from . import known, logs, tracker
-from .channel import END, end_with_caller, send_frame, take_task, task_buffer
+from .channel import END, end_with_caller, opened_task, send_frame, take_task, task_buffer
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
 from .surroundings import State, put, put_last, put_users
@@ -41,9 +41,9 @@ from .unwarned import rewarn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
     from typing import Any
 
+    from .channel import End
     from .current import Current, Undo
 
 __all__ = [
@@ -318,7 +318,7 @@ class _Worker:
 
     call: Call
     func: Callable[..., Any]
-    replies: Connection
+    replies: End
     prefix: str
     broken: Failure | None = None
     threads: Threads | None = None  # None once the limits are applied, or if there are none
@@ -386,7 +386,7 @@ class _Worker:
 _worker = _Worker()
 
 
-def serve(setup: Setup, tasks: Connection, lifeline: Connection, replies: Connection) -> None:
+def serve(setup: Setup, tasks: End, lifeline: End, replies: End) -> None:
     """Be a worker: prepare, and run chunks until there are no more or the caller is gone.
 
     Args:
@@ -416,16 +416,16 @@ def serve(setup: Setup, tasks: Connection, lifeline: Connection, replies: Connec
             continue
         if not message or message == END:
             return
-        fields = loads(message)
+        fields = opened_task(message)
         reply = (fields[0], *run_chunk(*fields))
         _worker.tell(REPLY, pickle.dumps(reply, pickle.HIGHEST_PROTOCOL))
 
 
 def _leave() -> None:
     """End this worker, whose caller is gone, and the processes it has started."""
-    from multiprocessing.util import _exit_function  # type: ignore[attr-defined]
-
-    _exit_function()
+    util = loaded("multiprocessing.util")
+    if util is not None:
+        util._exit_function()
     os._exit(1)
 
 
@@ -471,12 +471,12 @@ def _take_signals() -> None:
     A forked worker inherits the caller's handlers, and the file descriptor through which signals
     wake the caller's event loop.
     """
-    signal.set_wakeup_fd(-1)
+    _signal.set_wakeup_fd(-1)
     # A Python handler that does nothing, not SIG_IGN: exec keeps SIG_IGN, and programs that the
     # user's code starts must still end on Ctrl-C. The caller decides what Ctrl-C does to workers.
-    own: dict[int, Any] = {signal.SIGINT: _ignore}
-    if callable(signal.getsignal(signal.SIGTERM)):
-        own[signal.SIGTERM] = int(signal.SIG_DFL)  # _signal.signal() rejects the enumeration
+    own: dict[int, Any] = {_signal.SIGINT: _ignore}
+    if callable(_signal.getsignal(_signal.SIGTERM)):
+        own[_signal.SIGTERM] = _signal.SIG_DFL
     restore_signals(own)
 
 

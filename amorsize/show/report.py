@@ -161,7 +161,8 @@ class RunReport:
         if self.backend == "thread":
             workers = counted(self.n_jobs, "thread")
         else:
-            workers = f"{counted(self.n_jobs, 'process', 'processes')} ({self.start_method})"
+            number = self.n_jobs - (self.plan is not None and self.plan.shared)
+            workers = f"{counted(number, 'process', 'processes')} ({self.start_method})"
         where = (
             f"{counted(self.worker_items, 'item')} in {workers}, {counted(self.chunks, 'chunk')}"
         )
@@ -193,7 +194,7 @@ def describe_candidates(plan: Plan, mark: str = "<- chosen") -> list[str]:
     named = (plan.method or "serial", plan.n_jobs)
     lines = []
     for candidate in sorted([*serial, *best], key=lambda candidate: candidate.seconds):
-        end = mark if (candidate.method, candidate.workers) == named else ""
+        end = mark if (candidate.method, candidate.jobs) == named else ""
         lines.append(f"  forecast  {duration(candidate.seconds):>8}  {candidate}  {end}".rstrip())
     return lines
 

@@ -69,12 +69,23 @@ class Books(RuleBasedStateMachine):
         assert self.ledger.out[chunk.number] is chunk
         self.next += size
 
-    @rule()
-    def reissue(self):
-        """A chunk that must run again is handed out, the first one."""
+    @rule(most=st.none() | st.integers(1, 9))
+    def reissue(self, most):
+        """A chunk that waits is handed out, the first one, or the first items of it."""
         waiting = self.ledger.has_retries
-        chunk = self.ledger.reissue()
+        chunk = self.ledger.reissue(most)
         assert chunk is None or (waiting and self.ledger.out[chunk.number] is chunk)
+        assert chunk is None or most is None or chunk.piece.size <= most
+
+    @precondition(lambda self: self.ledger.out)
+    @rule(share=shares)
+    def put_back(self, share):
+        """A chunk that no worker has begun is taken back, and waits."""
+        number = self.pick(share)
+        size, waiting = self.ledger.out[number].piece.size, self.ledger.waiting
+        self.ledger.put_back(number)
+        assert number not in self.ledger.out
+        assert self.ledger.waiting == waiting + size
 
     @precondition(lambda self: self.ledger.out)
     @rule(share=shares)
@@ -106,10 +117,14 @@ class Books(RuleBasedStateMachine):
     @precondition(lambda self: self.ledger.out)
     @rule(share=shares, size=st.integers(1, 9))
     def caller_shares(self, share, size):
-        """The caller takes back a chunk that no worker has begun, and runs some of it."""
-        piece = self.ledger.share(self.pick(share), size)
+        """The caller takes a chunk that no worker has begun, and runs some of it."""
+        number = self.pick(share)
+        before = self.ledger.out[number].piece.size
+        piece = self.ledger.share(number, size)
         assert piece is not None
         assert 0 < piece.size <= size
+        left = self.ledger.out[number].piece.size if number in self.ledger.out else 0
+        assert left == before - piece.size
         self.ledger.settle(piece, *self.outcome(piece))
 
     @precondition(lambda self: self.ledger.out)
@@ -174,6 +189,10 @@ class Books(RuleBasedStateMachine):
     def ordered_results_are_yielded_without_a_gap(self):
         if self.ordered:
             assert list(self.yielded) == list(range(self.start, self.start + len(self.yielded)))
+
+    @invariant()
+    def items_wait_only_where_a_chunk_waits(self):
+        assert bool(self.ledger.waiting) == self.ledger.has_retries
 
     @invariant()
     def chunks_do_not_overlap(self):

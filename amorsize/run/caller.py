@@ -1,0 +1,201 @@
+"""The calling process as a worker: which items it runs itself, and when.
+
+It runs a few items at a time, so that between them the engine sees deaths, limits and results:
+
+- As one of the workers (``Policy.shares``), it takes chunks from their queue.
+- While fresh interpreters start, it runs the next items of the input.
+- If the workers turn out slower than the caller (``KeepUpMonitor``), it takes over their work.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ..measure.probe import Stopwatch
+from .course import Course
+from .failure import ITEM_ERRORS, add_item_note
+from .feed import Feed, Slice, call_all
+from .ledger import Ledger
+from .policy import Policy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .crew import Crew
+
+__all__ = ["Caller"]
+
+# Length of the blocks of items that the caller runs. Short, because the engine waits meanwhile.
+BLOCK_SECONDS = 0.01
+# A block has at most this many times the items that the caller has run so far, so that a sudden
+# rise in cost loses a bounded amount.
+GROWTH = 4
+# With a time limit, a block ends before this share of the time left.
+LIMIT_SHARE = 0.25
+# The consumer of a lazy run would wait for longer items.
+LONGEST_LAZY_SECONDS = 2 * BLOCK_SECONDS
+# The rest of the caller's chunk goes back to the queue only if it takes longer than this: about
+# what a worker needs to take a chunk and to send its results.
+WORTH_SECONDS = 0.0002
+
+
+class Caller:
+    """Runs items in the calling process.
+
+    Args:
+        feed: the items.
+        policy: how to run them.
+        ledger: where each item is.
+        course: records what the items take.
+    """
+
+    def __init__(self, feed: Feed, policy: Policy, ledger: Ledger, course: Course) -> None:
+        self._feed = feed
+        self._policy = policy
+        self._ledger = ledger
+        self._course = course
+        self._before = feed.position  # items that ran before the engine began
+        self._chunk: int | None = None  # the chunk that the caller has taken from the queue
+
+    @property
+    def holds(self) -> bool:
+        """Whether the caller has taken a chunk from the queue, and not finished it."""
+        return self._chunk is not None and self._chunk in self._ledger.out
+
+    def put_back(self) -> bool:
+        """Have the caller's chunk handed out again; return whether there was one."""
+        number, self._chunk = self._chunk, None
+        if number is None or number not in self._ledger.out:
+            return False
+        self._ledger.put_back(number)
+        return True
+
+    def share(self, crew: Crew, workers: int) -> bool:
+        """Run items of the workers' queue; return whether any ran.
+
+        Args:
+            crew: the workers.
+            workers: how many they are.
+        """
+        seconds = self._share_seconds(workers)
+        if seconds <= 0 or self._ledger.has_suspects:
+            return False
+        self._take(crew)
+        return self._run_own(self._size(seconds), workers)
+
+    def take_over(self) -> bool:
+        """Run items in place of the workers; return whether any ran."""
+        if self._ledger.has_suspects:
+            return False
+        size = self._size(BLOCK_SECONDS)
+        if not self.holds:
+            chunk = self._ledger.reissue()
+            self._chunk = None if chunk is None else chunk.number
+        return self._run_own(size, 0) or (not self._ledger.is_cut and self._run_next(size))
+
+    def help(self, crew: Crew, workers: int, room: int) -> bool:
+        """Run items while workers start; return whether any ran.
+
+        A worker that takes half a second to start must not make the call slower than serial.
+
+        Args:
+            crew: the workers.
+            workers: how many they are.
+            room: most items that may run now.
+        """
+        size = self._size(BLOCK_SECONDS)
+        left = self._feed.likely_remaining
+        if left is not None:
+            size = min(size, max(1, left // (2 * workers)))
+        if self._feed.ended:
+            self._take(crew)
+            return self._run_own(size, workers)
+        size = min(size, room)
+        return size > 0 and not self._ledger.is_cut and self._run_next(size)
+
+    # Inside ---------------------------------------------------------------------------------
+
+    def _take(self, crew: Crew) -> None:
+        """Take the first chunk that still counts from the queue, unless the caller has one."""
+        while not self.holds:
+            self._chunk = crew.take_back()
+            if self._chunk is None:
+                return
+
+    def _share_seconds(self, workers: int) -> float:
+        """Return how long the next block may take, s; 0 if the caller must not run any now."""
+        policy, ledger, each = self._policy, self._ledger, self._course.item_seconds
+        seconds = BLOCK_SECONDS
+        if policy.bounded and each > LONGEST_LAZY_SECONDS:
+            return 0.0
+        if not self._feed.ended:
+            # The workers must find enough in the queue until the caller fills it again.
+            others = len(ledger.out) - self.holds
+            items = sum(chunk.piece.size for chunk in ledger.out.values())
+            ahead = items * max(0, others - workers) / max(1, len(ledger.out)) * each
+            seconds = min(seconds, ahead / (2 * workers))
+            if seconds < each:
+                return 0.0
+        if policy.deadline is not None:
+            left = LIMIT_SHARE * (policy.deadline - time.monotonic())
+            return min(seconds, left) if each < left else 0.0
+        return seconds
+
+    def _size(self, seconds: float) -> int:
+        """Return how many items the caller may run in this time."""
+        each = self._course.item_seconds
+        size = int(seconds / each) if each > 0 else 1
+        return max(1, min(size, GROWTH * (self._before + self._course.own.items)))
+
+    def _run_own(self, size: int, workers: int) -> bool:
+        """Run the next items of the caller's chunk; return whether there were any.
+
+        If workers find nothing in the queue, the rest of the chunk goes back to it.
+        """
+        if self._chunk is None:
+            return False
+        piece = self._ledger.share(self._chunk, size)
+        if piece is None:
+            self._chunk = None
+            return False
+        self._run_piece(piece)
+        if not self.holds:
+            self._chunk = None
+        elif len(self._ledger.out) <= workers:
+            rest = self._ledger.out[self._chunk].piece.size
+            if rest * self._course.item_seconds > WORTH_SECONDS:
+                self.put_back()
+        return True
+
+    def _run_piece(self, piece: Slice) -> None:
+        """Run items that were already taken from the feed."""
+        feed = self._feed
+        out: list[Any] = []
+        failed = None
+        begun, watch = time.monotonic(), Stopwatch(piece.size * self._course.item_seconds or None)
+        try:
+            out.extend(call_all(feed.func, feed.items(piece), feed.star))
+        except ITEM_ERRORS as error:  # the function's error, raised in the order of items
+            index = piece.start + len(out)
+            add_item_note(error, index, feed.item(index, piece))
+            failed = index, error
+        if out:
+            self._course.ran(piece.start, begun, watch.block(len(out)))
+        self._ledger.settle(piece, out, failed)
+
+    def _run_next(self, size: int) -> bool:
+        """Run the next items of the feed; return whether there were any."""
+        feed = self._feed
+        start = feed.position
+        out: list[Any] = []
+        failed = None
+        begun, watch = time.monotonic(), Stopwatch(size * self._course.item_seconds or None)
+        try:
+            feed.run(size, out)
+        except ITEM_ERRORS as error:  # raised later: an earlier item may still fail
+            failed = start + len(out), error
+        if out:
+            self._course.ran(start, begun, watch.block(len(out)))
+        self._ledger.ran(start, out, failed)
+        return bool(out)

@@ -1,0 +1,30 @@
+"""File descriptors: whether enough are left, and whether one can be read."""
+
+from __future__ import annotations
+
+import os
+import select
+
+__all__ = ["ensure_descriptors", "readable"]
+
+
+def ensure_descriptors(number: int) -> None:
+    """Fail now if fewer file descriptors than this are left.
+
+    Raises:
+        OSError: too few are left.
+    """
+    got = [os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))]
+    try:
+        while len(got) < number:
+            got.append(os.dup(got[0]))
+    finally:
+        for descriptor in got:
+            os.close(descriptor)
+
+
+def readable(descriptor: int, seconds: float = 0.0) -> bool:
+    """Return whether a file descriptor can be read; wait up to ``seconds`` for it."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(max(0.0, seconds) * 1000))  # a negative timeout waits for ever

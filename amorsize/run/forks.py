@@ -1,0 +1,268 @@
+"""Fork worker processes without multiprocessing, which takes some 15 ms to load.
+
+A worker is then what a worker of a Pool is: its standard input is closed, ``current_process`` says
+that it is a daemonic child as soon as multiprocessing is loaded, log records have its name, and at
+its end the same finalizers run. If multiprocessing is in use already, ``launch`` starts the workers
+instead, because other code may have hooks in it (coverage.py has).
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import atexit
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from ..lookup import loaded
+from ..nesting import enter_worker_process
+from .afterload import after_load
+from .descriptors import ensure_descriptors, readable
+from .unwarned import fork_unwarned
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["ForkStarts", "ForkedWorker"]
+
+# Since Python 3.13 a process of multiprocessing runs the functions that its code has registered
+# with atexit.
+_RUNS_ATEXIT = sys.version_info >= (3, 13)
+
+_numbers = itertools.count(1)
+
+
+class ForkedWorker:
+    """A worker process that was forked here; it has the attributes of ``launch.Worker``.
+
+    Args:
+        pid: its process id.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._exitcode: int | None = None
+        self._has_ended = False
+        self._ended = -1
+        if hasattr(os, "pidfd_open"):
+            with suppress(OSError):  # an old kernel
+                self._ended = os.pidfd_open(pid)
+
+    @property
+    def reports(self) -> bool:
+        """Whether the system reports the worker's death, even if other code takes the exit code."""
+        return self._ended >= 0
+
+    @property
+    def sentinel(self) -> int:
+        """The file descriptor that becomes readable when the worker ends, -1 if there is none."""
+        return self._ended
+
+    def is_alive(self) -> bool:
+        """Return whether the worker is running."""
+        if self._ended >= 0:
+            return not readable(self._ended)
+        return not self._reap()
+
+    def exitcode(self) -> int | None:
+        """Return the exit code of a worker that has ended; None if other code has taken it."""
+        self._reap()
+        return self._exitcode
+
+    def join(self, seconds: float) -> bool:
+        """Wait up to ``seconds`` for the worker to end; return whether it has ended."""
+        if self._ended >= 0:
+            return readable(self._ended, seconds)
+        waiting = threading.Event()
+        while not self._reap() and seconds > 0:
+            waiting.wait(POLL_SECONDS)
+            seconds -= POLL_SECONDS
+        return self._has_ended
+
+    def kill(self) -> None:
+        """Kill the worker."""
+        if not self._reap():
+            os.kill(self.pid, _signal.SIGKILL)
+
+    def close(self) -> None:
+        """Release the resources of a worker that has ended."""
+        self._reap()
+        self.disown()
+
+    def disown(self) -> None:
+        """Release the resources of a worker of another process, in a forked child."""
+        if self._ended >= 0:
+            os.close(self._ended)
+            self._ended = -1
+
+    def _reap(self) -> bool:
+        """Take the exit code if there is one; return whether the worker has ended."""
+        if not self._has_ended:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # other code has taken it
+                self._has_ended = True
+            else:
+                if pid:
+                    self._has_ended = True
+                    self._exitcode = os.waitstatus_to_exitcode(status)
+        return self._has_ended
+
+
+# Where the system reports no deaths, a worker that ends is asked this often, s.
+POLL_SECONDS = 0.005
+
+
+# A worker needs some file descriptors of its own besides those it inherits.
+START_DESCRIPTORS = 6
+
+
+class ForkStarts:
+    """Starts workers by ``os.fork``."""
+
+    method = "fork"
+
+    def ensure(self) -> None:
+        """Do nothing: a fork needs no helper process."""
+
+    def start(
+        self, name: str, target: Callable[..., object], args: tuple[Any, ...]
+    ) -> ForkedWorker:
+        """Fork a worker.
+
+        Args:
+            name: name of the process.
+            target: the function to run in it.
+            args: its arguments.
+
+        Raises:
+            OSError: the process cannot be started.
+        """
+        ensure_descriptors(START_DESCRIPTORS)
+        _flush()
+        number = next(_numbers)
+        try:
+            with fork_unwarned():
+                pid = os.fork()
+        except RuntimeError as error:  # a sub-interpreter, or one that is shutting down
+            raise OSError(str(error)) from error
+        if pid:
+            return ForkedWorker(pid)
+        _be_worker(name, number, partial(target, *args))
+        raise AssertionError("a worker has no code to return to")
+
+    @staticmethod
+    def at_exit(end: Callable[[], object]) -> Callable[[], object]:
+        """Have a function called when the interpreter exits; return one that cancels that."""
+        atexit.register(end)
+        return partial(atexit.unregister, end)
+
+
+def _be_worker(name: str, number: int, run: Callable[[], object]) -> None:
+    """Run a function in the process that was just forked, and end the process."""
+    code = 1
+    try:
+        if _RUNS_ATEXIT:
+            atexit._clear()
+        _enter(name, number)
+        try:
+            run()
+            code = 0
+        finally:
+            _finalize()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:  # noqa: BLE001 - there is nobody to pass it on to
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with suppress(BaseException):
+            threading._shutdown()  # type: ignore[attr-defined]  # waits for the user's threads
+            if _RUNS_ATEXIT:
+                atexit._run_exitfuncs()
+            _flush()
+        os._exit(code)
+
+
+def _finalize() -> None:
+    """Run the finalizers of multiprocessing, which the user's code may have loaded."""
+    util = loaded("multiprocessing.util")
+    if util is not None:
+        util._exit_function()
+
+
+def _flush() -> None:
+    """Flush the standard streams: a child would write what they hold a second time."""
+    for stream in (sys.stdout, sys.stderr):
+        # The stream may be None, closed or replaced.
+        with suppress(AttributeError, ValueError, OSError):
+            stream.flush()
+
+
+def _enter(name: str, number: int) -> None:
+    """Make this process a worker of its parent."""
+    enter_worker_process()
+    _close_input()
+    main = threading.main_thread()
+    if hasattr(main, "_set_native_id"):
+        main._set_native_id()
+    parent = os.getppid()
+    after_load("multiprocessing.process", lambda module: _become(module, name, number, parent))
+    after_load("logging", lambda module: _name_records(module, name))
+
+
+def _close_input() -> None:
+    """Read nothing from the caller's standard input."""
+    if sys.stdin is None:
+        return
+    with suppress(OSError, ValueError):
+        sys.stdin.close()
+    with suppress(OSError, ValueError):
+        sys.stdin = open(  # noqa: SIM115 - stays open as long as the process
+            os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False
+        )
+
+
+def _become(process: Any, name: str, number: int, parent: int) -> None:
+    """Tell ``multiprocessing.process`` which process this is."""
+
+    class Worker(process.BaseProcess):  # type: ignore[misc]
+        """The process that ``current_process`` returns in a forked worker."""
+
+        @property
+        def daemon(self) -> bool:
+            """Whether the process ends with its parent; always true."""
+            return True
+
+    before = process._current_process
+    this = Worker.__new__(Worker)
+    this._identity = (*before._identity, number)
+    this._config = before._config.copy()
+    this._parent_pid = parent
+    this._parent_name = before.name
+    this._name = name
+    this._popen = None
+    this._closed = False
+    this._target, this._args, this._kwargs = None, (), {}
+    process._current_process = this
+    end = os.pidfd_open(parent) if hasattr(os, "pidfd_open") else None
+    process._parent_process = process._ParentProcess(before.name, parent, end)
+    process._process_counter = itertools.count(1)
+    process._children = set()
+
+
+def _name_records(logging: Any, name: str) -> None:
+    """Have log records show this process's name, as multiprocessing does where it is loaded."""
+    make = logging.getLogRecordFactory()
+
+    def named(*args: Any, **options: Any) -> Any:
+        record = make(*args, **options)
+        if record.processName == "MainProcess":
+            record.processName = name
+        return record
+
+    logging.setLogRecordFactory(named)
