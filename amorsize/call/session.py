@@ -19,7 +19,6 @@ from ..errors import SerializationError, TaskTimeoutError
 from ..identity.fingerprint import walk_seconds
 from ..measure.machine import usable_cpus
 from ..measure.probe import LONGEST_BLOCK_SECONDS
-from ..memory.naming import meet
 from ..nesting import inside_worker
 from ..options import Options
 from ..run.failure import NO_ITEM
@@ -27,9 +26,10 @@ from ..run.feed import Feed
 from ..run.transport import is_smaller
 from ..signals import held_signals
 from ..units import counted
-from .adviser import Adviser, assumed_items, count_workers, inherits, learn_costs
+from .adviser import Adviser, assumed_items, count_workers, inherits
 from .evidence import Evidence
 from .outcome import Outcome
+from .recording import LOOK_UP_SECONDS, learn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-# The folder is not read for less work than this: about the time of two look-ups on disk.
-LOOK_UP_SECONDS = 0.0002
 # Records in memory are looked up (20 us) after RECALL_SECONDS of work, if WORTH_RECALLING_SECONDS
 # of work is left. By then even the timing of an item of 30 ns is right.
 RECALL_SECONDS = 0.00005
@@ -52,10 +50,6 @@ WORTH_RECALLING_SECONDS = 0.001
 WALK_SHARE = 0.02
 # Less work than this is over in the serial loop before workers could start.
 WORTH_SECONDS = 0.0025
-# Learning (30 us) does not pay after a run that was shorter than this and whose items took the
-# recorded time, up to a share of AS_EXPECTED.
-WORTH_LEARNING_SECONDS = 0.01
-AS_EXPECTED = 0.1
 # If function and item are larger than this together, workers must inherit them, whatever a fork
 # costs.
 LIGHT_BYTES = 100_000
@@ -501,57 +495,18 @@ class Session:
                 self.warnings.append(f"the items left ran in the calling process: {why}")
         if self._progress is not None:
             self._progress.close()
-        if done and self.produced:
-            self._learn(elapsed)
+        known = self.total is not None and self.options.use_cache
+        # A call that needed no adviser is recorded only if it took longer than recording does.
+        if done and self.produced and known and (self._adviser or elapsed >= LOOK_UP_SECONDS):
+            learn(
+                self._outcome(elapsed),
+                worth_walking=self._looked_up or self._pays_to_walk(elapsed),
+                make_adviser=self._call_adviser,
+            )
         if self.options.report is not None:
             # An error in the report must not replace the call's own exception.
             with nullcontext() if done else suppress(Exception):
                 self.options.report(self._outcome(elapsed).report())
-
-    def _learn(self, elapsed: float) -> None:
-        """Correct the record and the machine's costs by what happened."""
-        if self.total is None or not self.options.use_cache:
-            return
-        adviser, pays = self._adviser, self._looked_up or self._pays_to_walk(elapsed)
-        if adviser is None:
-            # The call ended before any look-up. It is recorded the first time, since the caller may
-            # ask for advice later, but not if recording would take longer than all of the work.
-            if elapsed < LOOK_UP_SECONDS or not pays:
-                return
-            if meet(self.func) and self.options.report is None:
-                return
-            adviser = self._call_adviser()
-            adviser.look_up(only_memory=True, late=True)
-            if adviser.confirm(self.probe.mean, first=not self.probe.rest.items):
-                return
-        engine = self.engine
-        if engine is None and elapsed < WORTH_LEARNING_SECONDS and self._went_as_remembered():
-            return
-        with held_signals():  # a handler must not interrupt the writing of files
-            self._remember(adviser, elapsed, worth_walking=pays)
-
-    def _remember(self, adviser: Adviser, elapsed: float, *, worth_walking: bool) -> None:
-        """Record the machine's costs and, where that pays, the profile of the function."""
-        engine, outcome, plan = self.engine, self._outcome(elapsed), self.plan
-        first = engine.course.spans[0] if engine is not None and engine.course.spans else None
-        if engine is not None and not engine.ledger.retried and not self._gave_up:
-            learn_costs(outcome.seen())
-        profile = outcome.profile()
-        if profile is not None and worth_walking:
-            adviser.remember(
-                profile,
-                executor="serial" if plan is None else plan.executor,
-                n_jobs=1 if plan is None or engine is None else engine.jobs,
-                chunksize=first.items if first is not None else 0,
-                run_seconds=elapsed,
-                by_pickle=self.evidence.by_pickle,
-            )
-
-    def _went_as_remembered(self) -> bool:
-        """Return whether the items that ran here took about the recorded time."""
-        known = None if self._adviser is None else self._adviser.remembered()
-        usual = known.item_seconds if known is not None else 0.0
-        return abs(self.probe.mean - usual) < AS_EXPECTED * usual
 
     def _outcome(self, elapsed: float) -> Outcome:
         return Outcome(

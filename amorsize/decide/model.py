@@ -136,11 +136,11 @@ class Costs(NamedTuple):
 # Measured in November 2026 on a quiet two-core x86-64 machine, Linux 6, Python 3.11. Every real run
 # corrects them (learned_costs), so they matter on the first day only.
 FIRST_COSTS = Costs(
-    fork=StartCost(0.0015, 0.0010, 0.025, 0.0005, 0.0010, 0.0004),
+    fork=StartCost(0.0008, 0.0010, 0.025, 0.0015, 0.0005, 0.0010),
     spawn=StartCost(0.0010, 0.0030, 0.0, 0.0900, 0.0020, 0.0030),
     forkserver=StartCost(0.0200, 0.0020, 0.0, 0.0900, 0.0010, 0.0020),
     thread=StartCost(0.0002, 0.0001, 0.0, 0.0, 0.0001, 0.0000),
-    chunk_seconds=0.000_25,
+    chunk_seconds=0.000_10,
     byte_seconds=1.5e-9,
     shared_seconds=0.5e-9,
     contention=0.05,
@@ -210,16 +210,16 @@ class Workforce(NamedTuple):
 
     Attributes:
         method: start method, or "thread".
-        jobs: number of processes or threads that run items, 1 or more.
+        workers: number of processes or threads that run items, 1 or more.
         cpus: usable CPUs.
         resident_bytes: the caller's resident memory, which a fork must map.
         inherited: whether workers inherit the arguments, which are then not sent.
         kept: whether the workers are kept workers, which are neither started nor ended.
-        shared: whether the caller is one of the jobs, and runs items like a worker.
+        shared: whether the caller is one of them.
     """
 
     method: str
-    jobs: int
+    workers: int
     cpus: int
     resident_bytes: int = 0
     inherited: bool = True
@@ -227,9 +227,9 @@ class Workforce(NamedTuple):
     shared: bool = False
 
     @property
-    def workers(self) -> int:
-        """Number of workers to start."""
-        return self.jobs - self.shared
+    def started(self) -> int:
+        """Number of processes or threads to start."""
+        return self.workers - self.shared
 
 
 class Chunking(NamedTuple):
@@ -287,9 +287,9 @@ def chunking(profile: Profile, costs: Costs, items: int, workforce: Workforce) -
     found = _forecast(profile, costs, items, workforce)
     left = max(0.0, 1 - found.ramp_seconds / found.seconds)
     left *= max(0.0, 1 - found.results_seconds / found.seconds)
-    part = items * profile.item_seconds / workforce.jobs
+    part = items * profile.item_seconds / workforce.workers
     left *= 1 - (1 - evenness(profile)) * min(1.0, profile.most_seconds / part)
-    share = max(LEAST_SHARE, chunk_share(profile, items, workforce.jobs) * left)
+    share = max(LEAST_SHARE, chunk_share(profile, items, workforce.workers) * left)
     least = found.least_seconds * profile.item_seconds / found.item_seconds
     fewest = max(1, round(least / profile.item_seconds))
     return Chunking(share, least, fewest, found.ramp_seconds)
@@ -346,19 +346,19 @@ class _Forecast(NamedTuple):
 
 
 def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) -> _Forecast:
-    jobs, workers, method = workforce.jobs, workforce.workers, workforce.method
+    workers, started, method = workforce.workers, workforce.started, workforce.method
     cost = NO_START if workforce.kept else costs.of(method)
-    start = start_seconds(cost, workers, workforce.resident_bytes)
-    each = (start - cost.base) / workers
+    start = start_seconds(cost, started, workforce.resident_bytes)
+    each = (start - cost.base) / started
     latency = cost.latency
     if not workforce.kept and method in FRESH_METHODS:
         latency += profile.import_seconds
-    # The first job begins, and the others follow. A caller that shares begins without latency, once
-    # it has started the workers.
-    begun = cost.base + each + latency * workers / jobs
-    ramp = each * (workers - 1)
+    # The first worker begins, and the others follow. A caller that shares begins without latency,
+    # once it has started the workers.
+    begun = cost.base + each + latency * started / workers
+    ramp = each * (started - 1)
     alone, share = profile.item_seconds, profile.cpu_share
-    slow = 1 + (slowdown(profile, costs, jobs, workforce.cpus) - 1) * min(share, 1.0)
+    slow = 1 + (slowdown(profile, costs, workers, workforce.cpus) - 1) * min(share, 1.0)
     out = back = sent = 0.0
     if method != "thread":
         out = travel_seconds(profile, costs)
@@ -370,7 +370,7 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
     if alone > 0 and method in FRESH_METHODS:
         items -= int(min(items, latency / alone))  # the caller runs items during the latency
     # The results of items that the caller runs do not travel.
-    part = workers / jobs
+    part = started / workers
     t = alone * slow + (out + sent) * part
     dispatch = costs.chunk_seconds / 2  # the caller's part, and a worker's
     # The size of the larger of result and argument; inherited arguments are not sent.
@@ -383,22 +383,22 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
     # Items with threads inside use more CPU time than wall time.
     computing = (work - items * alone * slow * (1 - min(share, 1.0))) * max(share, 1.0)
     moving = items * (back + sent) * part
-    least = _least_seconds(costs, work, jobs, work / jobs + ramp / 2)
+    least = _least_seconds(costs, work, workers, work / workers + ramp / 2)
     for last in (False, True):
-        chunks = _chunk_count(profile, items, t, jobs, least, size)
+        chunks = _chunk_count(profile, items, t, workers, least, size)
         busy_caller = moving + chunks * dispatch
-        span = _span(profile, t, items, jobs, ramp, least, chunks * dispatch / jobs)
+        span = _span(profile, t, items, workers, ramp, least, chunks * dispatch / workers)
         span = max(span, (computing + busy_caller) / workforce.cpus)
         available = max(span - ramp - moving, LEAST_AVAILABLE * span)
         if last or CALLER_ROOM * work * dispatch <= SAME_CHUNK * least * available:
             break
-        least = max(least, _least_seconds(costs, work, jobs, available))
+        least = max(least, _least_seconds(costs, work, workers, available))
     if workforce.shared:  # the caller's work with chunks delays its items
-        ended = begun + max(span, (work + busy_caller) / jobs)
+        ended = begun + max(span, (work + busy_caller) / workers)
     else:
         ended = _both(begun + span, start + busy_caller)
-    seconds = ended + cost.end + cost.end_each * workers
-    return _Forecast(seconds, each * workers, moving, t, least)
+    seconds = ended + cost.end + cost.end_each * started
+    return _Forecast(seconds, each * started, moving, t, least)
 
 
 def _span(

@@ -111,14 +111,14 @@ class Candidate(NamedTuple):
 
     Attributes:
         method: start method, "thread" or "serial".
-        jobs: number of processes or threads that run items, 1 for serial.
+        workers: number of processes or threads that run items, 1 for serial.
         kept: whether the workers are kept workers.
         seconds: forecast, s.
-        shared: whether the calling process is one of the jobs.
+        shared: whether the calling process is one of them.
     """
 
     method: str
-    jobs: int
+    workers: int
     kept: bool
     seconds: float
     shared: bool = False
@@ -127,13 +127,10 @@ class Candidate(NamedTuple):
         if self.method == "serial":
             return "serial"
         kept = "kept " if self.kept else ""
-        if self.shared:
-            return (
-                f"{counted(self.jobs, 'process', 'processes')}, this one included ({self.method})"
-            )
         if self.method == "thread":
-            return counted(self.jobs, f"{kept}thread")
-        shown = counted(self.jobs, f"{kept}process", f"{kept}processes")
+            return counted(self.workers, f"{kept}thread")
+        shown = counted(self.workers, f"{kept}process", f"{kept}processes")
+        shown += ", this one included" if self.shared else ""
         return f"{shown} ({self.method})"
 
 
@@ -193,17 +190,17 @@ def make_plan(profile: Profile, given: PlanInput) -> Plan:
     if given.must_run:
         reason = "workers were asked for"
     elif best.seconds * (1 + wrong) <= serial:
-        verb = "is" if best.jobs == 1 else "are"
+        verb = "is" if best.workers == 1 else "are"
         reason = f"{best} {verb} forecast to take {best.seconds / serial:.0%} of the serial time"
     else:
         why = _why_serial(profile, given.costs, serial, best, wrong)
         return _serial_plan(serial, wrong, why, considered)
     option = next(option for option in given.options if option.method == best.method)
-    workforce = _workforce(given, option, best.jobs)
+    workforce = _workforce(given, option, best.workers)
     return Plan(
         executor="thread" if best.method == "thread" else "process",
         method=best.method,
-        n_jobs=best.jobs,
+        n_jobs=best.workers,
         seconds=best.seconds,
         low=best.seconds * (1 - wrong),
         high=best.seconds * (1 + wrong),
@@ -215,16 +212,16 @@ def make_plan(profile: Profile, given: PlanInput) -> Plan:
     )
 
 
-def _workforce(given: PlanInput, option: StartOption, jobs: int) -> Workforce:
+def _workforce(given: PlanInput, option: StartOption, workers: int) -> Workforce:
     # Beyond the CPUs items wait, and the caller is needed elsewhere.
-    shared = given.shares and option.method == "fork" and 1 < jobs <= given.cpus
+    shared = given.shares and option.method == "fork" and 1 < workers <= given.cpus
     return Workforce(
         option.method,
-        jobs,
+        workers,
         given.cpus,
         given.resident_bytes,
         option.inherited,
-        jobs in option.kept,
+        workers in option.kept,
         shared,
     )
 
@@ -295,12 +292,14 @@ def _search(profile: Profile, given: PlanInput, option: StartOption) -> list[Can
     """
     known: dict[int, Candidate] = {}
 
-    def seconds(jobs: int) -> float:
-        if jobs not in known:
-            workforce = _workforce(given, option, jobs)
+    def seconds(workers: int) -> float:
+        if workers not in known:
+            workforce = _workforce(given, option, workers)
             forecast = parallel_seconds(profile, given.costs, given.items, workforce)
-            known[jobs] = Candidate(option.method, jobs, workforce.kept, forecast, workforce.shared)
-        return known[jobs].seconds
+            known[workers] = Candidate(
+                option.method, workers, workforce.kept, forecast, workforce.shared
+            )
+        return known[workers].seconds
 
     if given.n_jobs is not None:
         seconds(given.n_jobs)
@@ -318,7 +317,7 @@ def _search(profile: Profile, given: PlanInput, option: StartOption) -> list[Can
     for workers in option.kept:
         if workers <= most:
             seconds(workers)
-    return sorted(known.values(), key=lambda candidate: candidate.jobs)
+    return sorted(known.values(), key=lambda candidate: candidate.workers)
 
 
 def _lowest(tried: list[int], guess: float, seconds: Callable[[int], float]) -> int:

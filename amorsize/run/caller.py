@@ -14,7 +14,7 @@ import time
 from ..measure.probe import Stopwatch
 from .course import Course
 from .failure import ITEM_ERRORS, add_item_note
-from .feed import Feed, Slice, call_all
+from .feed import Feed, call_all
 from .ledger import Ledger
 from .policy import Policy
 
@@ -27,14 +27,19 @@ if TYPE_CHECKING:
 __all__ = ["Caller"]
 
 # Length of the blocks of items that the caller runs. Short, because the engine waits meanwhile.
-BLOCK_SECONDS = 0.01
+BLOCK_SECONDS = 0.02
+# The same while workers start, so that the engine soon sees that they are ready.
+HELP_SECONDS = 0.01
 # A block has at most this many times the items that the caller has run so far, so that a sudden
-# rise in cost loses a bounded amount.
+# rise in cost loses a bounded amount. A block that is expected to be this short is always allowed.
 GROWTH = 4
+SHORT_SECONDS = 0.001
 # With a time limit, a block ends before this share of the time left.
 LIMIT_SHARE = 0.25
+# The engine is asked at least this often, even if there is no news: a worker may be stuck.
+LONGEST_SECONDS = 0.2
 # The consumer of a lazy run would wait for longer items.
-LONGEST_LAZY_SECONDS = 2 * BLOCK_SECONDS
+LONGEST_LAZY_SECONDS = BLOCK_SECONDS
 # The rest of the caller's chunk goes back to the queue only if it takes longer than this: about
 # what a worker needs to take a chunk and to send its results.
 WORTH_SECONDS = 0.0002
@@ -71,18 +76,27 @@ class Caller:
         self._ledger.put_back(number)
         return True
 
-    def share(self, crew: Crew, workers: int) -> bool:
+    def share(self, crew: Crew, workers: int, *, last: bool) -> bool:
         """Run items of the workers' queue; return whether any ran.
 
         Args:
             crew: the workers.
             workers: how many they are.
+            last: whether no further chunk will be handed out. As the caller begins its last block,
+                it then has the workers end when they find nothing more in the queue.
         """
         seconds = self._share_seconds(workers)
         if seconds <= 0 or self._ledger.has_suspects:
             return False
         self._take(crew)
-        return self._run_own(self._size(seconds), workers)
+        size = self._size(seconds)
+        if last and self.holds and len(self._ledger.out) <= workers + 1:
+            assert self._chunk is not None
+            if self._ledger.out[self._chunk].piece.size <= size:
+                crew.dismiss()
+        policy = self._policy
+        alone = policy.bounded or policy.deadline is not None or not self._feed.ended
+        return self._run_own(size, workers, None if alone else crew, last=last)
 
     def take_over(self) -> bool:
         """Run items in place of the workers; return whether any ran."""
@@ -104,7 +118,7 @@ class Caller:
             workers: how many they are.
             room: most items that may run now.
         """
-        size = self._size(BLOCK_SECONDS)
+        size = self._size(HELP_SECONDS)
         left = self._feed.likely_remaining
         if left is not None:
             size = min(size, max(1, left // (2 * workers)))
@@ -145,21 +159,28 @@ class Caller:
     def _size(self, seconds: float) -> int:
         """Return how many items the caller may run in this time."""
         each = self._course.item_seconds
-        size = int(seconds / each) if each > 0 else 1
-        return max(1, min(size, GROWTH * (self._before + self._course.own.items)))
+        if each <= 0:
+            return 1
+        allowed = GROWTH * (self._before + self._course.own.items)
+        return max(1, min(int(seconds / each), max(allowed, int(SHORT_SECONDS / each))))
 
-    def _run_own(self, size: int, workers: int) -> bool:
+    def _run_own(
+        self, size: int, workers: int, crew: Crew | None = None, *, last: bool = False
+    ) -> bool:
         """Run the next items of the caller's chunk; return whether there were any.
 
         If workers find nothing in the queue, the rest of the chunk goes back to it.
+
+        Args:
+            size: number of items to run before the crew is asked whether there is news.
+            workers: number of workers that may want the rest of the chunk; 0 for none.
+            crew: the workers; None to run no more than ``size`` items.
+            last: whether to return before the last block.
         """
-        if self._chunk is None:
-            return False
-        piece = self._ledger.share(self._chunk, size)
-        if piece is None:
+        if self._chunk is None or not self.holds:
             self._chunk = None
             return False
-        self._run_piece(piece)
+        self._run_chunk(size, crew, last=last)
         if not self.holds:
             self._chunk = None
         elif len(self._ledger.out) <= workers:
@@ -168,21 +189,36 @@ class Caller:
                 self.put_back()
         return True
 
-    def _run_piece(self, piece: Slice) -> None:
-        """Run items that were already taken from the feed."""
-        feed = self._feed
+    def _run_chunk(self, size: int, crew: Crew | None, *, last: bool) -> None:
+        """Run the first items of the caller's chunk, see ``_run_own``."""
+        assert self._chunk is not None
+        feed, each = self._feed, self._course.item_seconds
+        piece = self._ledger.out[self._chunk].piece
+        columns = feed.items(piece)
         out: list[Any] = []
         failed = None
-        begun, watch = time.monotonic(), Stopwatch(piece.size * self._course.item_seconds or None)
+        expected = (piece.size if crew is not None else size) * each
+        begun, watch = time.monotonic(), Stopwatch(expected or None)
+        done, until = 0, begun + LONGEST_SECONDS
         try:
-            out.extend(call_all(feed.func, feed.items(piece), feed.star))
+            while len(out) == done < piece.size:
+                part = tuple(column[done : done + size] for column in columns)
+                done = min(done + size, piece.size)
+                out.extend(call_all(feed.func, part, feed.star))
+                if crew is None or (last and piece.size - done <= size):
+                    break
+                if crew.has_news() or time.monotonic() > until:
+                    break
         except ITEM_ERRORS as error:  # the function's error, raised in the order of items
             index = piece.start + len(out)
             add_item_note(error, index, feed.item(index, piece))
             failed = index, error
         if out:
             self._course.ran(piece.start, begun, watch.block(len(out)))
-        self._ledger.settle(piece, out, failed)
+        ended_here = failed is not None or len(out) < done
+        ran = self._ledger.share(self._chunk, len(out) + ended_here)
+        assert ran is not None
+        self._ledger.settle(ran, out, failed)
 
     def _run_next(self, size: int) -> bool:
         """Run the next items of the feed; return whether there were any."""

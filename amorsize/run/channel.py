@@ -39,13 +39,12 @@ __all__ = [
     "END",
     "End",
     "Frames",
+    "TaskReader",
     "Tasks",
     "end_with_caller",
     "opened_task",
     "reply_pipe",
     "send_frame",
-    "take_task",
-    "task_buffer",
 ]
 
 # Sequenced-packet sockets preserve message boundaries on Linux. Elsewhere datagrams do; local
@@ -66,8 +65,9 @@ MOST_BYTES = 1 << 20
 
 END = b"e"
 # A task for workers that hold the items: a mark, the number of the chunk, the index of its first
-# item, the number of items, whether to report each item. The others are pickles.
-CLAIM = struct.Struct("=cqqq?")
+# item, the number of items, whether to report each item, whether to send its results at once. The
+# others are pickles.
+CLAIM = struct.Struct("=cqqq??")
 CLAIM_MARK = b"c"
 
 _HEADER = struct.Struct("<cI")
@@ -117,6 +117,7 @@ class Tasks:
         self._writer, self._end = _socket.socketpair(_socket.AF_UNIX, _KIND)
         self.reader = End(os.dup(self._end.fileno()))
         self._writer.setblocking(False)
+        self._end.setblocking(True)  # whatever the user's socket.setdefaulttimeout() says
         self._writer.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _ROOM)
         if _KIND == _socket.SOCK_DGRAM:
             self._end.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, _ROOM)
@@ -211,30 +212,46 @@ def task_buffer() -> mmap.mmap | bytearray:
         return bytearray(MOST_BYTES)
 
 
-def take_task(reader: End, buffer: mmap.mmap | bytearray) -> memoryview | None:
-    """Wait for a task, in a worker.
+class TaskReader:
+    """The worker's side of the task queue.
 
     Args:
-        reader: the read end of the task queue.
-        buffer: where the message is stored (``task_buffer``).
-
-    Returns:
-        The message; an empty one at the end of the queue; None after ``LOOK_SECONDS`` without one.
+        reader: the read end of the queue.
     """
-    try:
-        size = os.readv(reader.fileno(), [buffer])
-    except BlockingIOError:
-        return None
-    except ConnectionResetError:  # datagram sockets report a closed peer in this way
-        size = 0
-    return memoryview(buffer)[:size]
+
+    def __init__(self, reader: End) -> None:
+        default = _socket.getdefaulttimeout()
+        # A new socket object with a time limit would make the shared end non-blocking for all.
+        _socket.setdefaulttimeout(None)
+        try:
+            self._socket = _socket.socket(fileno=reader.fileno())
+        finally:
+            _socket.setdefaulttimeout(default)
+        self._buffer = task_buffer()
+
+    def take(self, *, wait: bool) -> memoryview | None:
+        """Take the next task.
+
+        Args:
+            wait: whether to wait for one, for ``LOOK_SECONDS``.
+
+        Returns:
+            The message; an empty one at the end of the queue; None if there is none.
+        """
+        try:
+            size = self._socket.recv_into(self._buffer, 0, 0 if wait else _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:  # datagram sockets report a closed peer in this way
+            size = 0
+        return memoryview(self._buffer)[:size]
 
 
 def opened_task(message: bytes | memoryview) -> tuple[Any, ...]:
-    """Return (chunk, first index, size, columns or None, track, shipment or None) of a task."""
+    """Return (chunk, first index, size, columns or None, track, shipment or None, prompt)."""
     if message[:1] == CLAIM_MARK:
-        _, chunk, start, size, track = CLAIM.unpack(message)
-        return chunk, start, size, None, track, None
+        _, chunk, start, size, track, prompt = CLAIM.unpack(message)
+        return chunk, start, size, None, track, None, prompt
     fields: tuple[Any, ...] = pickle.loads(message)
     return fields
 

@@ -55,6 +55,7 @@ class Task(NamedTuple):
         size: number of items.
         columns: the items, None where workers have inherited them.
         track: whether the worker reports each item as it starts.
+        prompt: whether the worker sends the results at once.
     """
 
     chunk: int
@@ -62,6 +63,7 @@ class Task(NamedTuple):
     size: int
     columns: tuple[Any, ...] | None
     track: bool = False
+    prompt: bool = True
 
 
 class Running(NamedTuple):
@@ -143,11 +145,17 @@ class Crew(Protocol):
     def take_back(self) -> int | None:
         """Withdraw a chunk that no worker has taken; return its number, None if there is none."""
 
+    def has_news(self) -> bool:
+        """Return whether anything has arrived from workers, or one has ended."""
+
+    def dismiss(self) -> None:
+        """Have the workers end after the last task, which was handed out; ``close`` waits."""
+
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all that came."""
 
     def running(self) -> dict[int, Running]:
-        """Return the last report of each worker, by its pid."""
+        """Return the last report of each worker, by its pid, as of the last ``replies``."""
 
     def lost(self) -> Lost | None:
         """Return a worker that died or is stuck, None while all are well."""

@@ -42,6 +42,8 @@ WAKE_SECONDS = 0.02
 MOST_FUTILE = 3
 # Most chunks in the queue that workers take inherited items from. The system holds some 250.
 MOST_QUEUED = 200
+# Most of them that are there before the workers start.
+FIRST_QUEUED = 20
 # The chunks in the queue are cut anew if items take this many times what they were cut for.
 DEARER = 2.0
 
@@ -101,6 +103,9 @@ class Engine:
         self._caller = Caller(feed, policy, self.ledger, course)
         self._cut_for = 0.0  # the time of an item that the chunks in the queue were cut for, s
         self._forgotten = 0  # number of forgotten chunks that were taken back from the queue
+        # Whether somebody waits for results. Without retries, what a lost worker did not send has
+        # failed.
+        self._prompt = policy.bounded or progress is not None or not policy.retries
         self._alone = False  # whether the rest runs without workers
         self._holding = False  # whether to wait for running items before a late one is ended
 
@@ -178,7 +183,9 @@ class Engine:
 
     def _first_tasks(self, inherited: bool) -> Iterator[Task]:
         """Yield the tasks that a new crew begins with; the others follow while it starts."""
-        window, ahead = self._window(), 0.0
+        # Many if tasks only name items: after a fork, each page that is written to is copied.
+        window, ahead = self._window(claimed=inherited), 0.0
+        window = min(window, max(FIRST_QUEUED, 2 * self.jobs))
         plenty = self.policy.ahead_seconds * self.workers
         begun = time.monotonic()
         while len(self.ledger.out) < window or (window > self.workers and ahead < plenty):
@@ -222,7 +229,7 @@ class Engine:
         track = chunk.losses > 0 or self.policy.task_timeout is not None
         piece = chunk.piece
         columns = piece.columns if inherited else self.feed.items(piece)
-        return Task(chunk.number, piece.start, piece.size, columns, track)
+        return Task(chunk.number, piece.start, piece.size, columns, track, self._prompt)
 
     def _window(self, *, claimed: bool = False) -> int:
         """Return how many chunks may be out.
@@ -295,7 +302,7 @@ class Engine:
         if self.monitor.retreated:
             ran = self._caller.take_over()
         elif self.policy.shares:
-            ran = self._caller.share(self.crew, self.workers)
+            ran = self._caller.share(self.crew, self.workers, last=self._has_dealt_all)
         elif self.policy.help and not self._all_ready():
             ran = self._caller.help(self.crew, self.workers, self._room(sys.maxsize))
         else:
@@ -304,6 +311,11 @@ class Engine:
             self._show_progress()
             self._collect(0.0)
         return ran
+
+    @property
+    def _has_dealt_all(self) -> bool:
+        """Whether no further chunk will be handed out, unless a worker is lost."""
+        return self.feed.ended and not self.ledger.has_retries and not self.ledger.is_cut
 
     def _judge(self) -> None:
         """Have the caller take over if the workers do not keep up."""

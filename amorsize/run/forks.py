@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import atexit
+import functools
 import itertools
 import os
 import sys
@@ -145,6 +146,7 @@ class ForkStarts:
         """
         ensure_descriptors(START_DESCRIPTORS)
         _flush()
+        _no_input()
         number = next(_numbers)
         try:
             with fork_unwarned():
@@ -215,16 +217,19 @@ def _enter(name: str, number: int) -> None:
     after_load("logging", lambda module: _name_records(module, name))
 
 
+@functools.cache
+def _no_input() -> Any:
+    """Return a stream to read nothing from; made before the fork, for all workers."""
+    return open(os.devnull, encoding="utf-8")
+
+
 def _close_input() -> None:
-    """Read nothing from the caller's standard input."""
-    if sys.stdin is None:
-        return
-    with suppress(OSError, ValueError):
-        sys.stdin.close()
-    with suppress(OSError, ValueError):
-        sys.stdin = open(  # noqa: SIM115 - stays open as long as the process
-            os.open(os.devnull, os.O_RDONLY), encoding="utf-8", closefd=False
-        )
+    """Read nothing from the caller's standard input, nor have processes of items read it."""
+    with suppress(AttributeError, OSError, ValueError):  # none, closed, or no file
+        if sys.stdin.fileno() == 0:
+            os.dup2(_no_input().fileno(), 0)
+    if sys.stdin is not None:
+        sys.stdin = _no_input()
 
 
 def _become(process: Any, name: str, number: int, parent: int) -> None:

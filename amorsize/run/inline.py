@@ -67,6 +67,13 @@ class InlineCrew:
         """Return None: a task is over when ``submit`` returns."""
         return None
 
+    def has_news(self) -> bool:
+        """Return whether any reply was not fetched."""
+        return bool(self._done)
+
+    def dismiss(self) -> None:
+        """Do nothing: only processes take time to end."""
+
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Return (chunk, reply) of all chunks that ran; do not wait."""
         done, self._done = self._done, []

@@ -250,6 +250,13 @@ class Lease:
         """Withdraw a chunk that no worker has taken; return its number, None if there is none."""
         return self._crew.take_back()
 
+    def has_news(self) -> bool:
+        """Return whether anything has arrived from workers, or one has ended."""
+        return self._crew.has_news()
+
+    def dismiss(self) -> None:
+        """Do nothing: the workers are kept."""
+
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all that came."""
         return self._crew.replies(timeout)

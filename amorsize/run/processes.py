@@ -8,6 +8,7 @@ gives the reasons.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import select
@@ -23,10 +24,22 @@ from .channel import CLAIM, CLAIM_MARK, END, Frames, Tasks, opened_task, reply_p
 from .children import kill
 from .crew import Lost, Process, Running, Starts, Task, starting
 from .failure import keep
-from .shared import make_prefix, sweep
+from .shared import make_prefix, sweep, sweep_orphans
 from .stuck import deadlock
 from .transport import pack_forked, pack_shipped
-from .worker import CHUNK, ITEM, NOTE, READY, RECORD, REPLY, TRACKED, Reply, Setup, Shipment
+from .worker import (
+    CHUNK,
+    ITEM,
+    LEAVING,
+    NOTE,
+    READY,
+    RECORD,
+    REPLY,
+    TRACKED,
+    Reply,
+    Setup,
+    Shipment,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +49,9 @@ __all__ = ["ProcessCrew"]
 
 # Interval between checks for deaths, where the system does not report deaths.
 LOOK_SECONDS = 0.02
+# One crew in so many looks for segments that killed callers have left, the first one included.
+SWEEP_EVERY = 50
+_started = itertools.count()
 # If no worker has sent anything for this time, forked workers may be stuck: they are checked, and
 # checked again after the same time. A check takes 30 us for each worker.
 QUIET_SECONDS = 0.5
@@ -82,10 +98,13 @@ class ProcessCrew:
         self._poll = select.poll()
         self._writable = False  # whether to wait for room for tasks
         self._dead: list[Process] = []
+        self._leaving: set[int] = set()  # pids of workers that have said that they leave
+        self._dismissed = False  # whether each worker was asked to end
         self._found: list[tuple[int, Any]] = []  # (chunk, reply or error), not fetched yet
         self._running: dict[int, Running] = {}
         self._ready = 0
-        self._looked = 0.0
+        self._looked = time.monotonic()
+        self._oom_kills: int | None = None  # read once the crew has run for a while
         self._heard_at = self._suspected_at = time.monotonic()
         self._suspects: dict[int, tuple[str, ...]] = {}
         self._shipment: Shipment | None = None
@@ -96,7 +115,6 @@ class ProcessCrew:
         self.started_at = time.monotonic()
         self.ready_at: float | None = None
         self.start_seconds = self.end_seconds = 0.0
-        self._oom_kills = oom_kills()
         self.prefix = make_prefix()
         with starting():
             starts.ensure()
@@ -118,6 +136,8 @@ class ProcessCrew:
             raise
         self.has_first = first is not None
         self.start_seconds = time.monotonic() - self.started_at
+        if next(_started) % SWEEP_EVERY == 0:
+            sweep_orphans()
 
     def _start(self, starts: Starts, workers: int, setup: Setup) -> None:
         for number in range(workers):
@@ -157,8 +177,7 @@ class ProcessCrew:
 
     @property
     def ready(self) -> int:
-        """Number of workers that have been set up."""
-        self._read(0.0)
+        """Number of workers that have been set up, as far as read."""
         return self._ready
 
     @property
@@ -183,12 +202,14 @@ class ProcessCrew:
         If the items cannot be sent, a reply with the error is queued at once.
         """
         if task.columns is None:
-            self._tasks.put(CLAIM.pack(CLAIM_MARK, task.chunk, task.start, task.size, task.track))
+            numbers = task.chunk, task.start, task.size
+            self._tasks.put(CLAIM.pack(CLAIM_MARK, *numbers, task.track, task.prompt))
             return 0
         with held_signals():  # around the try: a handler's exception is no refusal
             try:
                 columns = self._pack(task.columns, self.prefix, start=task.start)
-                fields = (task.chunk, task.start, task.size, columns, task.track, self._shipment)
+                call = self._shipment
+                fields = (task.chunk, task.start, task.size, columns, task.track, call, task.prompt)
                 self._tasks.put(pickle.dumps(fields, pickle.HIGHEST_PROTOCOL))
             except SerializationError as error:
                 self._found.append((task.chunk, error))
@@ -201,8 +222,24 @@ class ProcessCrew:
 
     def take_back(self) -> int | None:
         """Take back a chunk that no worker has taken; return its number, None if there is none."""
+        if self._ended:  # with every task that was in the queue
+            return None
         message = self._tasks.take_back()
+        if message == END:  # behind the last task
+            self._tasks.put(END)
+            return None
         return None if message is None else int(opened_task(message)[0])
+
+    def has_news(self) -> bool:
+        """Return whether there is anything to read, or a worker has ended."""
+        return bool(self._poll.poll(0))
+
+    def dismiss(self) -> None:
+        """Ask the workers to end after the last task that was handed out."""
+        if not self._dismissed:
+            self._dismissed = True
+            for _ in self._workers:
+                self._tasks.put(END)
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) for each."""
@@ -211,8 +248,7 @@ class ProcessCrew:
         return [(chunk, _reply(fields)) for chunk, fields in found]
 
     def running(self) -> dict[int, Running]:
-        """Return what each worker reported last, by its pid."""
-        self._read(0.0)
+        """Return what each worker reported last, by its pid, as far as read."""
         return self._running
 
     def lost(self) -> Lost | None:
@@ -220,14 +256,12 @@ class ProcessCrew:
         if self._ended:
             return None
         self._look()
-        if not self._dead:
+        dead = next((one for one in self._dead if not self._has_left(one)), None)
+        if dead is None:
             return self._stuck() if self._forked else None
-        dead = self._dead[0]
-        for one, frames in self._frames.values():
-            if one is dead:  # its last frames may still be in the pipe
-                self._hear(one, frames)
         code = dead.exitcode()
-        starved = code == _KILLED and oom_kills() > self._oom_kills
+        before = self._oom_kills
+        starved = code == _KILLED and before is not None and oom_kills() > before
         return Lost(dead.pid, code, self._ready > 0, starved)
 
     def close(self) -> None:
@@ -236,8 +270,7 @@ class ProcessCrew:
             return
         begun = time.monotonic()
         with held_signals():
-            for _ in self._workers:
-                self._tasks.put(END)
+            self.dismiss()
             deadline = begun + GRACE_SECONDS
             for one in self._workers:
                 while not one.join(0.0 if self._tasks.waiting else deadline - time.monotonic()):
@@ -265,6 +298,7 @@ class ProcessCrew:
         """Close the crew if all workers are alive, set up and idle, else abandon it."""
         if self._ended or self.is_inherited():
             return
+        self._read(0.0)
         if self.idle and self.is_well() and self.ready == self.workers:
             self.close()
         else:
@@ -318,6 +352,9 @@ class ProcessCrew:
             if kind in _RELAYED:
                 _RELAYED[kind](body)
                 continue
+            if kind == LEAVING:
+                self._leaving.add(speaker.pid)
+                continue
             subject, when = NOTE.unpack(body)
             if kind == READY:
                 self._ready += 1
@@ -335,7 +372,16 @@ class ProcessCrew:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
+        if self._oom_kills is None:
+            self._oom_kills = oom_kills()
         self._dead += [one for one in self._workers if not one.reports and not one.is_alive()]
+
+    def _has_left(self, dead: Process) -> bool:
+        """Return whether a worker that has ended was asked to, and had sent everything."""
+        for one, frames in self._frames.values():
+            if one is dead:  # its last frames may still be in the pipe
+                self._hear(one, frames)
+        return dead.pid in self._leaving
 
     def _stuck(self) -> Lost | None:
         """Return a worker that is deadlocked, None if there is none."""

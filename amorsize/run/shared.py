@@ -29,6 +29,7 @@ __all__ = [
     "receive",
     "shared_folder",
     "sweep",
+    "sweep_orphans",
     "write",
 ]
 
@@ -44,19 +45,25 @@ _numbers = itertools.count()
 
 
 def make_prefix() -> str:
-    """Return the path prefix of a new crew's segments; "" if there is no usable folder.
-
-    Also remove segments that callers left behind when they were killed.
-    """
+    """Return the path prefix of a new crew's segments; "" if there is no usable folder."""
     folder = shared_folder()
     if not folder:
         return ""
-    own = f"{_NAME}-{_namespace()}-"
-    for name in _names(folder):
+    return os.path.join(folder, f"{_own()}{os.getpid()}-{os.urandom(4).hex()}-")
+
+
+def sweep_orphans() -> None:
+    """Remove segments that callers left behind when they were killed."""
+    folder, own = shared_folder(), _own()
+    for name in _names(folder) if folder else ():
         if name.startswith(own) and not _is_alive(name[len(own) :].partition("-")[0]):
             with suppress(OSError):  # belongs to another user
                 _unlink(os.path.join(folder, name))
-    return os.path.join(folder, f"{own}{os.getpid()}-{os.urandom(4).hex()}-")
+
+
+def _own() -> str:
+    """Return how the names of all segments of this pid namespace begin."""
+    return f"{_NAME}-{_namespace()}-"
 
 
 @functools.cache

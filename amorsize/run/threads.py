@@ -92,6 +92,13 @@ class ThreadCrew:
             return None if task is None else task.chunk
         return None
 
+    def has_news(self) -> bool:
+        """Return whether there is a reply."""
+        return not self._replies.empty()
+
+    def dismiss(self) -> None:
+        """Do nothing: only processes take time to end."""
+
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all that came."""
         return _take_all(self._replies, timeout)

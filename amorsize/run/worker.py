@@ -24,7 +24,7 @@ from ..measure.probe import cpu_seconds, queued_seconds, with_queue
 from ..signals import restore_signals
 from ..tuples import NamedTuple
 from . import known, logs, tracker
-from .channel import END, end_with_caller, opened_task, send_frame, take_task, task_buffer
+from .channel import END, TaskReader, end_with_caller, opened_task, send_frame
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
 from .surroundings import State, put, put_last, put_users
@@ -50,6 +50,7 @@ __all__ = [
     "BUSY_SHARE",
     "CHUNK",
     "ITEM",
+    "LEAVING",
     "NOTE",
     "READY",
     "RECORD",
@@ -150,6 +151,11 @@ class Threads(NamedTuple):
                 return
             threadpool_limits(limits=self.limit)
 
+
+# Chunks that have run are sent together, unless they have taken this long, or their results are
+# this large together.
+MOST_UNSENT_SECONDS = 0.1
+MOST_UNSENT_BYTES = 1 << 16
 
 # An item whose CPU time exceeds this share of its wall time uses threads.
 BUSY_SHARE = 1.1
@@ -306,10 +312,11 @@ class Reply(NamedTuple):
 
 # Kinds of frames that a worker sends. READY: the worker is set up. CHUNK: it has taken a chunk.
 # ITEM: it has begun an item. REPLY: the outcome of a chunk. RECORD: a log record. TRACKED: a
-# resource to track. READY, CHUNK and ITEM carry a note: the number of the chunk or the index of the
-# item (0 for READY), and the monotonic time.
+# resource to track. LEAVING: it was asked to end, and has nothing more to send. READY, CHUNK and
+# ITEM carry a note: the number of the chunk or the index of the item (0 for READY), and the
+# monotonic time.
 NOTE = Struct("<qd")
-READY, CHUNK, ITEM, REPLY = b"r", b"c", b"i", b"a"
+READY, CHUNK, ITEM, REPLY, LEAVING = b"r", b"c", b"i", b"a", b"e"
 RECORD, TRACKED = b"l", b"t"
 
 
@@ -324,9 +331,12 @@ class _Worker:
     threads: Threads | None = None  # None once the limits are applied, or if there are none
     shipment: str = ""  # name of the last shipment
     undo: Undo  # what this call replaced in modules
+    unsent: list[Ran]  # chunks whose results were not sent yet
 
     def __init__(self) -> None:
         self.undo = []
+        self.unsent = []
+        self._result_bytes = float("inf")  # of the last results sent, each
         self._outbox: deque[tuple[bytes, bytes]] = deque()
         self._sending = threading.Lock()  # not shared with other processes
         self._sender = 0  # the thread that sends
@@ -349,6 +359,34 @@ class _Worker:
                 _leave()
             finally:
                 self._sender = 0
+
+    def keep(self, ran: Ran) -> None:
+        """Keep a chunk that has run, to be sent."""
+        self.unsent.append(ran)
+
+    @property
+    def must_send(self) -> bool:
+        """Whether chunks that have run must be sent before another is taken.
+
+        Packing and sending takes less time for several chunks in a row: their code and data are
+        in the CPU's cache then. But a worker that dies loses what it has not sent.
+        """
+        last = self.unsent[-1]
+        results = sum(len(ran.results) for ran in self.unsent)
+        return (
+            last.failure is not None
+            or results * self._result_bytes > MOST_UNSENT_BYTES
+            or time.monotonic() - self.unsent[0].begun > MOST_UNSENT_SECONDS
+        )
+
+    def send_all(self) -> None:
+        """Send the results of all chunks that have run."""
+        for ran in self.unsent:
+            reply = ran.packed(self.prefix)
+            if ran.results:
+                self._result_bytes = reply[-2] / len(ran.results)
+            self.tell(REPLY, pickle.dumps(reply, pickle.HIGHEST_PROTOCOL))
+        self.unsent.clear()
 
     def take(self, call: Call) -> None:
         """Run the chunks of this call from now on."""
@@ -405,20 +443,27 @@ def serve(setup: Setup, tasks: End, lifeline: End, replies: End) -> None:
         tracker.relay_to(partial(_worker.tell, TRACKED))
     _worker.prefix = setup.prefix
     _start(setup)
-    buffer = task_buffer()
+    queue = TaskReader(tasks)
     caller = os.getppid()
     while True:
-        message = take_task(tasks, buffer)
+        message = queue.take(wait=not _worker.unsent)
         if message is None:
+            _worker.send_all()
             # The queue does not end while any other process holds the caller's end open.
             if os.getppid() != caller:
                 return
             continue
         if not message or message == END:
+            _worker.send_all()
+            _worker.tell(LEAVING, b"")
             return
-        fields = opened_task(message)
-        reply = (fields[0], *run_chunk(*fields))
-        _worker.tell(REPLY, pickle.dumps(reply, pickle.HIGHEST_PROTOCOL))
+        chunk, begin, size, columns, track, shipment, prompt = opened_task(message)
+        if track or prompt:
+            _worker.send_all()
+        ran = run_chunk(chunk, begin, size, columns, track, shipment)
+        _worker.keep(ran)
+        if track or prompt or _worker.must_send:
+            _worker.send_all()
 
 
 def _leave() -> None:
@@ -520,6 +565,46 @@ class _Lines:
         return getattr(self._stream, name)
 
 
+class Ran(NamedTuple):
+    """A chunk that has run, and whose results are still here.
+
+    Attributes:
+        chunk: its number.
+        begin: index of its first item.
+        results: the results.
+        failure: see ``Reply``.
+        begun: when it began, on the system-wide monotonic clock, s.
+        seconds: wall time of its items.
+        cpu_seconds: their CPU time, plus their time in run queues.
+    """
+
+    chunk: int
+    begin: int
+    results: list[Any]
+    failure: Failure | None
+    begun: float
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def packed(self, prefix: str) -> tuple[Any, ...]:
+        """Return the number and the fields of a Reply, with the results in a parcel.
+
+        Args:
+            prefix: path prefix of the crew's shared segments.
+        """
+        results, failure = self.results, self.failure
+        packed = time.perf_counter()
+        parcel, left_out = pack_results(results, self.begin, prefix) if results else ([], None)
+        packed = time.perf_counter() - packed
+        if left_out is not None:
+            assert left_out.index is not None
+            failure = pack(left_out, left_out.index)
+            results = results[: left_out.index - self.begin]
+        size = parcel.size if isinstance(parcel, Parcel) else 0
+        times = self.begun, self.seconds, self.cpu_seconds
+        return self.chunk, parcel, len(results), failure, os.getpid(), *times, size, packed
+
+
 def run_chunk(
     chunk: int,
     begin: int,
@@ -527,8 +612,8 @@ def run_chunk(
     columns: Parcel | None,
     track: bool,
     shipment: Shipment | None,
-) -> tuple[Any, ...]:
-    """Run one chunk; return the fields of a Reply as a plain tuple, with the results in a parcel.
+) -> Ran:
+    """Run one chunk.
 
     Args:
         chunk: its number, for notes.
@@ -543,7 +628,7 @@ def run_chunk(
     _note(CHUNK, chunk)  # not earlier: no item is to blame if opening the call kills the worker
     begun = time.monotonic()
     if _worker.broken is not None:
-        return [], 0, _worker.broken, os.getpid(), begun, 0.0, 0.0
+        return Ran(chunk, begin, [], _worker.broken, begun)
     call = _worker.call
     out: list[Any] = []
     try:
@@ -552,7 +637,7 @@ def run_chunk(
         else:
             pieces = tuple(column[begin : begin + size] for column in call.columns)
     except BaseException as error:  # noqa: BLE001 - unpickling an item may raise anything
-        return [], 0, _unopened(error, begin), os.getpid(), begun, 0.0, 0.0
+        return Ran(chunk, begin, [], _unopened(error, begin), begun)
     func = _tracked(_worker.func, begin) if track else _worker.func
     failure, seconds, cpu_seconds = run_columns(func, pieces, call.star, begin, out)
     if track:
@@ -561,14 +646,7 @@ def run_chunk(
     if _worker.threads is not None and cpu_seconds > BUSY_SHARE * max(seconds, 0.001):
         _worker.threads.limit_loaded()
         _worker.threads = None
-    packed = time.perf_counter()
-    parcel, left_out = pack_results(out, begin, _worker.prefix)
-    packed = time.perf_counter() - packed
-    if left_out is not None:
-        assert left_out.index is not None
-        failure = pack(left_out, left_out.index)
-        out = out[: left_out.index - begin]
-    return parcel, len(out), failure, os.getpid(), begun, seconds, cpu_seconds, parcel.size, packed
+    return Ran(chunk, begin, out, failure, begun, seconds, cpu_seconds)
 
 
 def _unopened(error: BaseException, index: int | None) -> Failure:

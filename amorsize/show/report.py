@@ -194,7 +194,7 @@ def describe_candidates(plan: Plan, mark: str = "<- chosen") -> list[str]:
     named = (plan.method or "serial", plan.n_jobs)
     lines = []
     for candidate in sorted([*serial, *best], key=lambda candidate: candidate.seconds):
-        end = mark if (candidate.method, candidate.jobs) == named else ""
+        end = mark if (candidate.method, candidate.workers) == named else ""
         lines.append(f"  forecast  {duration(candidate.seconds):>8}  {candidate}  {end}".rstrip())
     return lines
 

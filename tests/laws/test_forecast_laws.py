@@ -21,6 +21,10 @@ workforces = st.builds(
     inherited=st.booleans(),
     kept=st.booleans(),
 )
+# The caller can only be one of several.
+workforces = st.tuples(workforces, st.booleans()).map(
+    lambda pair: pair[0]._replace(shared=pair[1] and pair[0].workers > 1)
+)
 
 # What travels takes so long that it would hide the rest.
 staying = profiles.map(

@@ -1,0 +1,95 @@
+"""Recording a finished call: the machine's costs, and the profile of the function.
+
+Recording costs time as well, so it is done only where the call has shown something new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+from ..memory.naming import meet
+from ..signals import held_signals
+from .adviser import Adviser, learn_costs
+from .outcome import Outcome
+
+__all__ = ["LOOK_UP_SECONDS", "learn"]
+
+# The folder is not read for less work than this: about the time of two look-ups on disk.
+LOOK_UP_SECONDS = 0.0002
+# Recording (30 us) does not pay after a run that was shorter than this and whose items took the
+# recorded time, up to a share of AS_EXPECTED. After a fork it takes 1 ms, and does not pay if the
+# run took the forecast time, up to the same share.
+WORTH_RECORDING_SECONDS = 0.01
+AS_EXPECTED = 0.1
+# Of the calls with workers that went as forecast, one in so many is recorded.
+RECORDED_CALLS = 8
+
+_calls = count(1)  # calls with workers that went as forecast
+
+
+def learn(outcome: Outcome, *, worth_walking: bool, make_adviser: Callable[[], Adviser]) -> None:
+    """Correct the record and the machine's costs by what happened.
+
+    Args:
+        outcome: the finished call.
+        worth_walking: whether the function's fingerprint is known, or worth its time.
+        make_adviser: makes the adviser of a call that needed none.
+    """
+    adviser = outcome.adviser
+    if adviser is None and worth_walking:
+        adviser = _late_adviser(outcome, make_adviser)
+    if adviser is None or _went_as_expected(outcome, adviser):
+        return
+    with held_signals():  # a handler must not interrupt the writing of files
+        _record(outcome._replace(adviser=adviser), adviser, worth_walking=worth_walking)
+
+
+def _late_adviser(outcome: Outcome, make_adviser: Callable[[], Adviser]) -> Adviser | None:
+    """Return an adviser for a call that ended before any look-up; None if nothing is recorded.
+
+    Such a call is recorded the first time, since the caller may ask for advice later.
+    """
+    if meet(outcome.func) and outcome.options.report is None:
+        return None
+    adviser, probe = make_adviser(), outcome.evidence.probe
+    adviser.look_up(only_memory=True, late=True)
+    if adviser.confirm(probe.mean, first=not probe.rest.items):
+        return None
+    return adviser
+
+
+def _went_as_expected(outcome: Outcome, adviser: Adviser) -> bool:
+    """Return whether a call has nothing to teach."""
+    known = adviser.remembered()
+    if known is None:
+        return False
+    if outcome.engine is None:
+        short = outcome.elapsed < WORTH_RECORDING_SECONDS
+        usual = known.item_seconds
+        return short and abs(outcome.evidence.probe.mean - usual) < AS_EXPECTED * usual
+    if outcome.forecast is None:
+        return False
+    # It took the forecast time, within the error that forecasts are known to have. Some such calls
+    # are recorded, so that this error is measured, and no record expires.
+    error = max(AS_EXPECTED, adviser.costs.error)
+    close = abs(outcome.elapsed - outcome.forecast) <= error * outcome.forecast
+    return close and next(_calls) % RECORDED_CALLS > 0
+
+
+def _record(outcome: Outcome, adviser: Adviser, *, worth_walking: bool) -> None:
+    """Record the machine's costs and, where that pays, the profile of the function."""
+    engine, plan = outcome.engine, outcome.plan
+    first = engine.course.spans[0] if engine is not None and engine.course.spans else None
+    if engine is not None and not engine.ledger.retried and not outcome.gave_up:
+        learn_costs(outcome.seen())
+    profile = outcome.profile()
+    if profile is not None and worth_walking:
+        adviser.remember(
+            profile,
+            executor="serial" if plan is None else plan.executor,
+            n_jobs=1 if plan is None or engine is None else engine.jobs,
+            chunksize=first.items if first is not None else 0,
+            run_seconds=outcome.elapsed,
+            by_pickle=outcome.evidence.by_pickle,
+        )
