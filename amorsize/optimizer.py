@@ -165,7 +165,7 @@ def optimize(
         jobs=count_workers(n_jobs),
         backend=None,
         mp_context=mp_context,
-        use_cache=use_cache and not profile,
+        use_cache=use_cache and not profile and items is not None,
     )
     adviser.look_up(by_pickle=True)
     measured = adviser.remembered()
@@ -188,6 +188,7 @@ def optimize(
             chunksize=result.chunksize,
             run_seconds=perf_counter() - begun,
             by_pickle=True,
+            items=items or 0,
         )
     if verbose:
         sys.stderr.write(result.explain() + "\n")

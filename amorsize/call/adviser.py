@@ -25,6 +25,7 @@ from ..decide.learning import (
 from ..decide.model import (
     FIRST_COSTS,
     MOST_WAITING_WORKERS,
+    UNKNOWN_SIZE,
     WAITING_SHARE,
     Costs,
     Profile,
@@ -232,7 +233,7 @@ class Adviser:
 
     Args:
         func: the function.
-        items: number of items of the call, None when unknown; then no record is read or written.
+        items: number of items of the call, None when unknown; then records stay in this process.
         jobs: workers asked for, None to decide.
         method: start method, or "thread".
         method_reason: why that start method.
@@ -263,7 +264,7 @@ class Adviser:
         self.machine = this_machine()
         self._remembered_under = method  # even if another method is used this time
         self.use_cache = use_cache
-        self._cached = use_cache and items is not None and enabled()
+        self._cached = use_cache and enabled()
         self._name: Name | None = None
         self._late = False  # whether the items had run before the look-up
         self._costs: Costs | None = None
@@ -347,9 +348,9 @@ class Adviser:
         """
         if not self._cached:
             return
-        assert self.items is not None
         name = self._name = self._name or name_of(self.func)
         self._late = late
+        only_memory = only_memory or self.items is None
         by_code = not (name.coarse or only_memory)
         self.record = CACHE.look_up(
             name.digest,
@@ -372,6 +373,11 @@ class Adviser:
             return name._replace(stable=name.stable and is_settled(self.func))
         return name if name_of(self.func).digest == name.digest else name_of_code(self.func)
 
+    @property
+    def expected_items(self) -> int | None:
+        """How many items the last such call had, None when not known."""
+        return None if self.record is None else self.record.items
+
     def remembered(self) -> Profile | None:
         """Return the recorded profile, None when there is none."""
         return None if self.record is None else self.record.profile
@@ -391,7 +397,8 @@ class Adviser:
             high = known.most_seconds * NEIGHBOURHOOD
             if item_seconds < low or (item_seconds > high and not first):
                 self.record = None
-                CACHE.note_contradiction()
+                if self.items is not None:
+                    CACHE.note_contradiction()
         return self.remembered()
 
     def plan(
@@ -403,6 +410,7 @@ class Adviser:
         must_run: bool = False,
         jobs: int | None = None,
         shares: bool = False,
+        input_seconds: float = 0.0,
         is_light: Callable[[], bool] | None = None,
     ) -> Plan:
         """Return the plan for the items left.
@@ -414,6 +422,7 @@ class Adviser:
             must_run: whether the items must run in workers.
             jobs: workers to plan for; by default the number the caller asked for.
             shares: whether the calling process may run items like a worker.
+            input_seconds: time to read an item of the input, s.
             is_light: returns whether function and items are small enough to be sent instead of
                 inherited; called only if the process is so large that a fork is costly. None
                 stands for no.
@@ -428,6 +437,7 @@ class Adviser:
             n_jobs=None if n_jobs is None else min(n_jobs, left),
             must_run=must_run,
             shares=shares and not must_run and n_jobs is None,
+            input_seconds=input_seconds,
         )
         if profile is not None:
             plan = plan_for_little(profile, given)
@@ -524,6 +534,7 @@ class Adviser:
         chunksize: int,
         run_seconds: float,
         by_pickle: bool | None,
+        items: int,
     ) -> None:
         """Record the measurements of a run or a sample, and the plan made from them.
 
@@ -534,10 +545,10 @@ class Adviser:
             chunksize: first or only chunk size.
             run_seconds: duration of the run or the sample.
             by_pickle: whether plain pickle can serialize the results, None where not tested.
+            items: number of items of the call, as it turned out.
         """
         if not self._cached:
             return
-        assert self.items is not None
         name = self._final_name()
         old = self.record
         if (
@@ -551,8 +562,8 @@ class Adviser:
         CACHE.remember(
             Record(
                 func=name.digest,
-                size=size_bucket(self.items),
-                items=self.items,
+                size=UNKNOWN_SIZE if self.items is None else size_bucket(self.items),
+                items=items,
                 profile=profile,
                 executor=executor,
                 n_jobs=n_jobs,
@@ -562,5 +573,5 @@ class Adviser:
                 by_pickle=by_pickle,
             ),
             run_seconds=run_seconds,
-            stable=name.stable,
+            stable=name.stable and self.items is not None,
         )

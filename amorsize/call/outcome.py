@@ -70,6 +70,7 @@ class Outcome(NamedTuple):
         warnings: what the caller should know.
         gave_up: whether workers were wanted but the caller ran the items.
         steps: what workers beyond the CPUs have shown, None where they were not added in steps.
+        input_seconds: time that the caller needed to read an item of the input, s.
     """
 
     func: Callable[..., Any]
@@ -89,6 +90,7 @@ class Outcome(NamedTuple):
     warnings: list[str]
     gave_up: bool
     steps: Steps | None = None
+    input_seconds: float = 0.0
 
     def profile(self) -> Profile | None:
         """Return the profile of the items as this run showed it, wherever they ran."""
@@ -131,6 +133,8 @@ class Outcome(NamedTuple):
         if engine.policy.shares:
             beside += engine.course.own.seconds
         alone = tally.seconds - beside * (1 - 1 / slow)
+        # The caller's items include the time to read them.
+        alone += engine.course.tally.items * self.input_seconds
         profile = known._replace(item_seconds=max(1e-9, alone / tally.items))
         if engine.memory.grown is not None and not (engine.crew and engine.crew.reused):
             profile = profile._replace(memory_bytes=engine.memory.grown)

@@ -92,4 +92,5 @@ def _record(outcome: Outcome, adviser: Adviser, *, worth_walking: bool) -> None:
             chunksize=first.items if first is not None else 0,
             run_seconds=outcome.elapsed,
             by_pickle=outcome.evidence.by_pickle,
+            items=outcome.produced if outcome.items is None else outcome.items,
         )

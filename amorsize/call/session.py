@@ -326,16 +326,21 @@ class Session:
             self._next_look = 0.0  # after one more block
             return None
         profile = evidence.profile(remembered)
-        # With unknown length, as many items are assumed left as are done (ski rental doubling).
-        left = feed.likely_remaining
-        known, left = left is not None, max(2, feed.position) if left is None else left
+        left, known = self._items_left(adviser)
         if not reason and left * profile.item_seconds < WORTH_SECONDS:
             reason = "what was left would have been over before workers could start"
         if not reason and evidence.travel is None:
             reason = self._measure_travel(out, remembered)
             profile = evidence.profile(remembered)
         if not reason:
-            plans = partial(adviser.plan, profile, left, sliceable=feed.sliceable, shares=True)
+            plans = partial(
+                adviser.plan,
+                profile,
+                left,
+                sliceable=feed.sliceable,
+                shares=True,
+                input_seconds=feed.input_seconds,
+            )
             plan = plans(is_light=self._is_light)
             if plan.executor != "serial" and adviser.look_again(self.options.mp_context):
                 plan = plans()  # another start method has other costs
@@ -358,6 +363,18 @@ class Session:
             self._decided = self._elapsed()
             self._forecast = self._decided + left * profile.item_seconds
         return None
+
+    def _items_left(self, adviser: Adviser) -> tuple[int, bool]:
+        """Return how many items are left, and whether that is known.
+
+        With unknown length, as many items are assumed as the last such call had. If that is not
+        known either, as many are assumed left as are done (ski rental doubling).
+        """
+        feed = self.feed
+        if feed.hint is None:
+            feed.hint = adviser.expected_items
+        left = feed.likely_remaining
+        return max(2, feed.position) if left is None else left, None not in (left, self.total)
 
     def _commit(self, plan: Plan, *, known: bool) -> None:
         """Decide on a plan for workers."""
@@ -495,9 +512,9 @@ class Session:
                 self.warnings.append(f"the items left ran in the calling process: {why}")
         if self._progress is not None:
             self._progress.close()
-        known = self.total is not None and self.options.use_cache
         # A call that needed no adviser is recorded only if it took longer than recording does.
-        if done and self.produced and known and (self._adviser or elapsed >= LOOK_UP_SECONDS):
+        worth = self._adviser is not None or elapsed >= LOOK_UP_SECONDS
+        if done and self.produced and worth and self.options.use_cache:
             learn(
                 self._outcome(elapsed),
                 worth_walking=self._looked_up or self._pays_to_walk(elapsed),
@@ -527,4 +544,5 @@ class Session:
             warnings=self.warnings,
             gave_up=self._gave_up,
             steps=self._steps,
+            input_seconds=self.feed.input_seconds,
         )

@@ -17,6 +17,7 @@ __all__ = [
     "FRESH_METHODS",
     "MOST_WAITING_WORKERS",
     "TIME_BUCKETS",
+    "UNKNOWN_SIZE",
     "WAITING_SHARE",
     "Chunking",
     "Costs",
@@ -177,6 +178,10 @@ LARGEST_CHUNK_BYTES = 32_000_000
 SHARED_FROM_BYTES = 1 << 17
 
 
+# The size of an input of unknown length, in place of a bucket.
+UNKNOWN_SIZE = "unknown"
+
+
 def time_bucket(item_seconds: float) -> str:
     """Return the name of the bucket for an item time.
 
@@ -216,6 +221,8 @@ class Workforce(NamedTuple):
         inherited: whether workers inherit the arguments, which are then not sent.
         kept: whether the workers are kept workers, which are neither started nor ended.
         shared: whether the caller is one of them.
+        input_seconds: time that the caller needs to read an item of the input, s. It is part of
+            the time of an item that runs in the caller, not of one in a worker.
     """
 
     method: str
@@ -225,6 +232,7 @@ class Workforce(NamedTuple):
     inherited: bool = True
     kept: bool = False
     shared: bool = False
+    input_seconds: float = 0.0
 
     @property
     def started(self) -> int:
@@ -357,7 +365,8 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
     # once it has started the workers.
     begun = cost.base + each + latency * started / workers
     ramp = each * (started - 1)
-    alone, share = profile.item_seconds, profile.cpu_share
+    reading = min(profile.item_seconds, workforce.input_seconds)
+    alone, share = profile.item_seconds - reading, profile.cpu_share
     slow = 1 + (slowdown(profile, costs, workers, workforce.cpus) - 1) * min(share, 1.0)
     out = back = sent = 0.0
     if method != "thread":
@@ -382,7 +391,7 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
     work = items * t
     # Items with threads inside use more CPU time than wall time.
     computing = (work - items * alone * slow * (1 - min(share, 1.0))) * max(share, 1.0)
-    moving = items * (back + sent) * part
+    moving = items * ((back + sent) * part + reading)
     least = _least_seconds(costs, work, workers, work / workers + ramp / 2)
     for last in (False, True):
         chunks = _chunk_count(profile, items, t, workers, least, size)

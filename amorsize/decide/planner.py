@@ -92,6 +92,7 @@ class PlanInput(NamedTuple):
         free_bytes: free memory of the machine, None if memory does not limit the workers.
         must_run: whether the items must run in workers at any cost.
         shares: whether the caller may run items like a worker.
+        input_seconds: time that the caller needs to read an item of the input, s.
     """
 
     items: int
@@ -104,6 +105,7 @@ class PlanInput(NamedTuple):
     free_bytes: int | None = None
     must_run: bool = False
     shares: bool = False
+    input_seconds: float = 0.0
 
 
 class Candidate(NamedTuple):
@@ -223,6 +225,7 @@ def _workforce(given: PlanInput, option: StartOption, workers: int) -> Workforce
         option.inherited,
         workers in option.kept,
         shared,
+        given.input_seconds,
     )
 
 

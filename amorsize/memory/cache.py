@@ -22,7 +22,7 @@ from contextlib import suppress
 from math import isfinite
 
 from ..decide.learning import has_drifted
-from ..decide.model import Costs, size_bucket
+from ..decide.model import UNKNOWN_SIZE, Costs, size_bucket
 from ..identity.codes import make_room
 from ..measure.machine import this_machine
 from . import remote, store
@@ -170,7 +170,7 @@ class Cache:
     def look_up(
         self,
         func: str,
-        items: int,
+        items: int | None,
         environment: Environment,
         *,
         only_memory: bool = False,
@@ -180,12 +180,12 @@ class Cache:
 
         Args:
             func: name of the function: its fingerprint, or the digest of its code.
-            items: number of items of the call.
+            items: number of items of the call, None when unknown; such records are in memory only.
             environment: the environment that the record must fit.
             only_memory: whether to look in memory only, not in the folder.
             otherwise: returns a second name to look up, if there is nothing under ``func``.
         """
-        size = size_bucket(items)
+        size = UNKNOWN_SIZE if items is None else size_bucket(items)
         known = self._known_of(func, size, environment, only_memory=only_memory)
         if known is None and otherwise is not None:
             known = self._known_of(otherwise(), size, environment, only_memory=only_memory)
@@ -199,7 +199,8 @@ class Cache:
         if not valid:
             self._count("another environment" if fresh else "too old")
             return None
-        self._count(HIT)
+        if items is not None:  # the statistics count look-ups of records that are kept
+            self._count(HIT)
         return max(valid, key=_age)
 
     def note_contradiction(self) -> None:

@@ -94,6 +94,10 @@ class End:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def __del__(self) -> None:
+        """Close an end that was dropped, because something after it could not be opened."""
+        self.close()
+
     def __reduce__(self) -> tuple[object, ...]:
         from multiprocessing.reduction import DupFd
 

@@ -103,6 +103,7 @@ class Engine:
         self._caller = Caller(feed, policy, self.ledger, course)
         self._cut_for = 0.0  # the time of an item that the chunks in the queue were cut for, s
         self._forgotten = 0  # number of forgotten chunks that were taken back from the queue
+        self._ready = False  # whether all workers of the present crew have started
         # Whether somebody waits for results. Without retries, what a lost worker did not send has
         # failed.
         self._prompt = policy.bounded or progress is not None or not policy.retries
@@ -166,6 +167,7 @@ class Engine:
         first = self._first_tasks if self.policy.retries else None
         while True:
             self.workers = max(1, workers)
+            self._ready = False
             self._trial.begin(self.workers)
             self.feed.mark()
             try:
@@ -341,8 +343,10 @@ class Engine:
             self.ledger.put_back(number)
 
     def _all_ready(self) -> bool:
+        """Return whether all workers of the crew have started."""
         assert self.crew is not None
-        return self.crew.ready >= self.workers
+        self._ready = self._ready or self.crew.ready >= self.workers
+        return self._ready
 
     def _rethink(self) -> None:
         """Adopt the number of workers that a trial round has shown to be right.

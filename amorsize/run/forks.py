@@ -2,8 +2,8 @@
 
 A worker is then what a worker of a Pool is: its standard input is closed, ``current_process`` says
 that it is a daemonic child as soon as multiprocessing is loaded, log records have its name, and at
-its end the same finalizers run. If multiprocessing is in use already, ``launch`` starts the workers
-instead, because other code may have hooks in it (coverage.py has).
+its end the same finalizers run. If other code has replaced how multiprocessing starts processes
+(coverage.py does), ``launch`` starts the workers instead.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..lookup import loaded
 from ..nesting import enter_worker_process
 from .afterload import after_load
 from .descriptors import ensure_descriptors, readable
+from .interpreters import ensure_main_interpreter
 from .unwarned import fork_unwarned
 
 TYPE_CHECKING = False
@@ -129,7 +130,12 @@ class ForkStarts:
     method = "fork"
 
     def ensure(self) -> None:
-        """Do nothing: a fork needs no helper process."""
+        """Fail where a process cannot be forked from.
+
+        Raises:
+            OSError: this is a sub-interpreter.
+        """
+        ensure_main_interpreter()
 
     def start(
         self, name: str, target: Callable[..., object], args: tuple[Any, ...]
@@ -214,6 +220,11 @@ def _enter(name: str, number: int) -> None:
         main._set_native_id()
     parent = os.getppid()
     after_load("multiprocessing.process", lambda module: _become(module, name, number, parent))
+    after_load("multiprocessing.context", lambda module: module._force_start_method("fork"))
+    util = loaded("multiprocessing.util")
+    if util is not None:
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
     after_load("logging", lambda module: _name_records(module, name))
 
 

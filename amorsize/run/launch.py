@@ -12,8 +12,6 @@ Workers are processes of multiprocessing, with four differences:
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.process
@@ -25,6 +23,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from .descriptors import ensure_descriptors, readable
+from .interpreters import ensure_main_interpreter
 from .unwarned import fork_unwarned
 
 TYPE_CHECKING = False
@@ -210,8 +209,7 @@ def _check_interpreter(method: str) -> None:
     Raises:
         OSError: the interpreter cannot start any.
     """
-    if _is_sub_interpreter():
-        raise OSError("a sub-interpreter cannot start processes")
+    ensure_main_interpreter()
     if method != "fork" and not spawn.get_executable():
         raise OSError("where Python's program lies is not known (sys.executable)")
 
@@ -270,18 +268,6 @@ class Starts:
         It is called before multiprocessing ends daemonic processes.
         """
         return util.Finalize(None, end, exitpriority=15).cancel
-
-
-@functools.cache
-def _is_sub_interpreter() -> bool:
-    """Return whether this is a sub-interpreter, in which a forked child dies."""
-    for name in ("_interpreters", "_xxsubinterpreters"):  # since 3.13; before 3.13
-        try:
-            interpreters = importlib.import_module(name)
-        except ImportError:
-            continue
-        return bool(interpreters.get_current() != interpreters.get_main())
-    return False
 
 
 _OWN = {

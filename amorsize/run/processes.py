@@ -8,7 +8,6 @@ gives the reasons.
 
 from __future__ import annotations
 
-import itertools
 import os
 import pickle
 import select
@@ -24,7 +23,7 @@ from .channel import CLAIM, CLAIM_MARK, END, Frames, Tasks, opened_task, reply_p
 from .children import kill
 from .crew import Lost, Process, Running, Starts, Task, starting
 from .failure import keep
-from .shared import make_prefix, sweep, sweep_orphans
+from .shared import make_prefix, sweep
 from .stuck import deadlock
 from .transport import pack_forked, pack_shipped
 from .worker import (
@@ -49,9 +48,6 @@ __all__ = ["ProcessCrew"]
 
 # Interval between checks for deaths, where the system does not report deaths.
 LOOK_SECONDS = 0.02
-# One crew in so many looks for segments that killed callers have left, the first one included.
-SWEEP_EVERY = 50
-_started = itertools.count()
 # If no worker has sent anything for this time, forked workers may be stuck: they are checked, and
 # checked again after the same time. A check takes 30 us for each worker.
 QUIET_SECONDS = 0.5
@@ -99,6 +95,7 @@ class ProcessCrew:
         self._writable = False  # whether to wait for room for tasks
         self._dead: list[Process] = []
         self._leaving: set[int] = set()  # pids of workers that have said that they leave
+        self._swept = False  # whether there can be no more segments
         self._dismissed = False  # whether each worker was asked to end
         self._found: list[tuple[int, Any]] = []  # (chunk, reply or error), not fetched yet
         self._running: dict[int, Running] = {}
@@ -136,8 +133,6 @@ class ProcessCrew:
             raise
         self.has_first = first is not None
         self.start_seconds = time.monotonic() - self.started_at
-        if next(_started) % SWEEP_EVERY == 0:
-            sweep_orphans()
 
     def _start(self, starts: Starts, workers: int, setup: Setup) -> None:
         for number in range(workers):
@@ -177,7 +172,8 @@ class ProcessCrew:
 
     @property
     def ready(self) -> int:
-        """Number of workers that have been set up, as far as read."""
+        """Number of workers that have been set up."""
+        self._read(0.0)
         return self._ready
 
     @property
@@ -298,7 +294,6 @@ class ProcessCrew:
         """Close the crew if all workers are alive, set up and idle, else abandon it."""
         if self._ended or self.is_inherited():
             return
-        self._read(0.0)
         if self.idle and self.is_well() and self.ready == self.workers:
             self.close()
         else:
@@ -307,7 +302,8 @@ class ProcessCrew:
 
     def sweep(self) -> None:
         """Remove segments of replies that were never opened; only after the crew has ended."""
-        if not self.is_inherited():
+        if not self.is_inherited() and not self._swept:
+            self._swept = self._ended
             sweep(self.prefix)
 
     def is_inherited(self) -> bool:

@@ -29,7 +29,6 @@ __all__ = [
     "receive",
     "shared_folder",
     "sweep",
-    "sweep_orphans",
     "write",
 ]
 
@@ -50,15 +49,6 @@ def make_prefix() -> str:
     if not folder:
         return ""
     return os.path.join(folder, f"{_own()}{os.getpid()}-{os.urandom(4).hex()}-")
-
-
-def sweep_orphans() -> None:
-    """Remove segments that callers left behind when they were killed."""
-    folder, own = shared_folder(), _own()
-    for name in _names(folder) if folder else ():
-        if name.startswith(own) and not _is_alive(name[len(own) :].partition("-")[0]):
-            with suppress(OSError):  # belongs to another user
-                _unlink(os.path.join(folder, name))
 
 
 def _own() -> str:
@@ -206,11 +196,19 @@ def _read_all(descriptor: int) -> bytearray:
 
 
 def sweep(prefix: str) -> None:
-    """Remove the segments of a crew that were not received."""
+    """Remove the segments of a crew that were not received, and those of callers that are gone.
+
+    Args:
+        prefix: path prefix of the crew's segments, "" for none.
+    """
     folder, begin = os.path.split(prefix)
+    own = _own()
     for name in _names(folder) if prefix else ():
         if name.startswith(begin):
             _unlink(os.path.join(folder, name))
+        elif name.startswith(own) and not _is_alive(name[len(own) :].partition("-")[0]):
+            with suppress(OSError):  # belongs to another user
+                _unlink(os.path.join(folder, name))
 
 
 def _write_all(descriptor: int, part: Any) -> None:

@@ -76,12 +76,12 @@ def start_crew(
 
 
 def _forks(context: BaseContext | None) -> Starts:
-    """Return the way to fork workers: by multiprocessing if that is in use already.
+    """Return the way to fork workers: by multiprocessing where other code has hooks in it.
 
     Args:
         context: the user's own multiprocessing context, None for none.
     """
-    if context is None and loaded("multiprocessing.util") is None:
+    if context is None and not _is_hooked():
         from .forks import ForkStarts
 
         return ForkStarts()
@@ -90,6 +90,16 @@ def _forks(context: BaseContext | None) -> Starts:
     from .launch import Starts as MultiprocessingStarts
 
     return MultiprocessingStarts(context or multiprocessing.get_context("fork"))
+
+
+def _is_hooked() -> bool:
+    """Return whether other code has replaced how multiprocessing forks, as coverage.py does."""
+    context = loaded("multiprocessing.context")
+    if context is None:
+        return False
+    kind = context.ForkContext.Process
+    parts = (kind, kind.start, kind.run, kind._bootstrap, kind._Popen)
+    return any(part.__module__.partition(".")[0] != "multiprocessing" for part in parts)
 
 
 def _start_fresh(

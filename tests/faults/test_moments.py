@@ -465,12 +465,12 @@ CALLER = os.getpid()
 
 LIMITS = {
     "as workers start": """
-from amorsize.run import processes
-start = processes.start_worker
+from amorsize.run.forks import ForkStarts
+start = ForkStarts.start
 def started(*args):
     alarm()
     return start(*args)
-processes.start_worker = started
+ForkStarts.start = started
 call = lambda: smart_map(abs, range(8), n_jobs=2)
 """,
     "as an item is sent": """
