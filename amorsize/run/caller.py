@@ -95,7 +95,7 @@ class Caller:
             if self._ledger.out[self._chunk].piece.size <= size:
                 crew.dismiss()
         policy = self._policy
-        alone = policy.bounded or policy.deadline is not None or not self._feed.ended
+        alone = policy.bounded or policy.deadline is not None or not self._feed.is_exhausted
         return self._run_own(size, workers, None if alone else crew, last=last)
 
     def take_over(self) -> bool:
@@ -122,7 +122,7 @@ class Caller:
         left = self._feed.likely_remaining
         if left is not None:
             size = min(size, max(1, left // (2 * workers)))
-        if self._feed.ended:
+        if self._feed.is_exhausted:
             self._take(crew)
             return self._run_own(size, workers)
         size = min(size, room)
@@ -143,7 +143,7 @@ class Caller:
         seconds = BLOCK_SECONDS
         if policy.bounded and each > LONGEST_LAZY_SECONDS:
             return 0.0
-        if not self._feed.ended:
+        if not self._feed.is_exhausted:
             # The workers must find enough in the queue until the caller fills it again.
             others = len(ledger.out) - self.holds
             items = sum(chunk.piece.size for chunk in ledger.out.values())

@@ -317,7 +317,7 @@ class Engine:
     @property
     def _has_dealt_all(self) -> bool:
         """Whether no further chunk will be handed out, unless a worker is lost."""
-        return self.feed.ended and not self.ledger.has_retries and not self.ledger.is_cut
+        return self.feed.is_exhausted and not self.ledger.has_retries and not self.ledger.is_cut
 
     def _judge(self) -> None:
         """Have the caller take over if the workers do not keep up."""

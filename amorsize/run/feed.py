@@ -138,6 +138,11 @@ class Feed:
         return max(0, min(map(len, self.columns)) - self.position)
 
     @property
+    def is_exhausted(self) -> bool:
+        """Whether no item is left, as far as known: a list may still grow."""
+        return self.ended or (self.sliceable and not self.remaining)
+
+    @property
     def likely_remaining(self) -> int | None:
         """Number of items left, for planning: exact or from the hint; None when unknown."""
         if self.ended or self.sliceable:
@@ -232,7 +237,6 @@ class Feed:
             size = min(wanted, self.remaining or 0)
             known = inherited and start + size <= self._marked
             columns = None if known else tuple(c[start : start + size] for c in self.columns)
-            self.ended = size < wanted
         else:
             items: list[Any] = []
             try:

@@ -1,0 +1,311 @@
+"""The caller as a worker: it shares in the work of a list, and nothing else changes."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from amorsize import TaskTimeoutError, smart_imap, smart_map
+from tests import functions as f
+from tests import programs
+
+CALLER = os.getpid()
+
+
+def shared(func, data, **options):
+    """Return the results and the report of a second call, whose function is known."""
+    reports = []
+    smart_map(func, data, **options)
+    got = smart_map(func, data, report=reports.append, **options)
+    return got, reports[0]
+
+
+def who(x):
+    """Compute for 2 ms, and tell which process did."""
+    end = time.process_time() + 0.002
+    while time.process_time() < end:
+        pass
+    return x, os.getpid()
+
+
+def test_the_caller_runs_items_of_the_same_queue():
+    """On c CPUs c - 1 workers are started; the caller's items are not the first ones only."""
+    got, report = shared(who, range(300))
+    assert [x for x, _ in got] == list(range(300))
+    if report.backend == "serial":
+        pytest.skip("the machine is too busy for workers to pay")
+    assert len({pid for _, pid in got}) == report.n_jobs
+    here = [x for x, pid in got if pid == CALLER]
+    assert max(here) > 150
+    assert report.caller_items == len(here)
+    assert report.worker_items == 300 - len(here)
+    assert "and" in report.explain()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_jobs": 2},
+        {"backend": "process"},
+        {"task_timeout": 60},
+        {"initializer": int},
+    ],
+    ids=str,
+)
+def test_where_workers_were_asked_for_the_caller_runs_no_item(options):
+    """An item may kill its process, or need what the initializer set up."""
+    got, _ = shared(who, range(100), **options)
+    assert CALLER not in {pid for _, pid in got}
+
+
+def fails_late(x):
+    who(x)
+    if x in (70, 250):
+        raise ValueError(x)
+    return x
+
+
+@pytest.mark.parametrize("form", [smart_map, smart_imap])
+def test_the_earliest_failure_wins_wherever_it_ran(form):
+    """Also if the later one was seen first."""
+    for _ in range(5):
+        with pytest.raises(ValueError, match="^70"):
+            list(form(fails_late, range(300)))
+
+
+def test_a_failure_ends_the_claiming(tmp_path):
+    """Chunks behind it that nobody has begun are not run."""
+    log = tmp_path / "log"
+    log.touch()
+
+    def fails(x):
+        who(x)
+        with open(log, "a") as file:
+            file.write("x")
+        if x == 100:
+            raise ValueError(x)
+
+    for _ in range(2):
+        log.write_text("")
+        with pytest.raises(ValueError, match="100"):
+            smart_map(fails, range(2_000))
+        assert len(log.read_text()) < 1_500
+
+
+def stops(x):
+    who(x)
+    if x == 150:
+        raise StopIteration
+    return x
+
+
+def test_stop_iteration_ends_the_results_wherever_it_ran():
+    """As in list(map(...))."""
+    for _ in range(3):
+        assert smart_map(stops, range(300)) == list(range(150))
+
+
+def kills_workers(x):
+    """End the process, unless it is the caller."""
+    who(x)
+    if x == 120 and os.getpid() != CALLER:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def test_a_chunk_that_has_ended_a_worker_does_not_run_in_the_caller():
+    """It runs in a new worker, which it ends again, unless the caller had claimed that item."""
+    data = range(240)
+    smart_map(who, data)
+    for _ in range(4):
+        reports = []
+        try:
+            got = smart_map(kills_workers, data, retries=1, report=reports.append)
+        except Exception as error:  # noqa: BLE001 - which one it is, is checked
+            assert type(error).__name__ == "WorkerLostError"
+            assert error.index == 120
+        else:
+            assert got == list(data)
+            spans = [s for s in reports[0].timeline if s.start <= 120 < s.start + s.items]
+            assert reports[0].retried == 0 or not [s for s in spans if not s.worker]
+
+
+def test_a_time_limit_ends_a_shared_call():
+    """The caller does not begin what would end after it."""
+    smart_map(who, range(300))
+    begun = time.monotonic()
+    with pytest.raises(TaskTimeoutError):
+        smart_map(who, range(100_000), timeout=0.5)
+    assert time.monotonic() - begun < 30  # not the 100 s that it would take
+
+
+def dear_later(x):
+    who(x)
+    if x >= 200:
+        time.sleep(0.02)
+    return x
+
+
+def test_chunks_are_cut_anew_when_items_turn_out_dear():
+    """The last items do not all wait behind one another in one chunk."""
+    smart_map(who, range(300))
+    reports = []
+    assert smart_map(dear_later, range(300), report=reports.append) == list(range(300))
+    late = [span for span in reports[0].timeline if span.start >= 220 and span.worker]
+    assert all(span.items <= 40 for span in late)
+
+
+@pytest.mark.parametrize("func", [f.double, who])
+@pytest.mark.parametrize("when", [3, 30, 199])
+def test_a_list_that_an_item_of_the_caller_extends(func, when):
+    """The length is read again before the end, as by map."""
+    smart_map(func, range(200))
+    data = list(range(200))
+    grown = []
+
+    def work(x):
+        if x >= when and os.getpid() == CALLER and not grown:
+            grown.append(x)
+            data.extend(range(200, 260))
+        return func(x)
+
+    assert len(smart_map(work, data)) == (260 if grown else 200)
+
+
+def test_progress_counts_the_callers_items_too():
+    """It rises to the number of items, and ends there."""
+    for _ in range(2):
+        seen = []
+        smart_map(who, range(200), progress=lambda done, total, seen=seen: seen.append(done))
+        assert seen == sorted(seen)
+        assert seen[-1] == 200
+
+
+def test_the_default_time_limit_of_sockets_does_no_harm(tmp_path):
+    """A worker that waits for a task does not spin, and its tasks are not lost."""
+    source = """
+import socket, time
+from amorsize import smart_map
+socket.setdefaulttimeout(0.01)
+def work(x):
+    time.sleep(0.05 if x == 0 else 0.0001)
+    return time.process_time()
+if __name__ == "__main__":
+    got = smart_map(work, range(40), n_jobs=3, chunksize=1)
+    print(len(got), max(got) - min(got) < 1)
+    print(smart_map(abs, (x for x in range(-30, 0)), n_jobs=2) == list(range(30, 0, -1)))
+"""
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out == "40 True\nTrue\n", ended.err
+
+
+KILLED = """
+import os, random, signal, sys, threading, time
+from amorsize import smart_map, WorkerLostError
+from tests.test_sharing import who
+caller = os.getpid()
+def children():
+    with open(f"/proc/{caller}/task/{caller}/children") as file:
+        return [int(pid) for pid in file.read().split()]
+if __name__ == "__main__":
+    random.seed(int(sys.argv[1]))
+    def work(x):
+        end = time.process_time() + 0.0005
+        while time.process_time() < end:
+            pass
+        return [x] * 20
+    expected = [[x] * 20 for x in range(150)]
+    for _ in range(3):
+        smart_map(work, range(150))
+    killer, wrong, killed = os.getpid(), 0, 0
+    for number in range(60):
+        delay = random.uniform(0, 0.05)
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.read(reader, 1)
+            time.sleep(delay)
+            for child in children():
+                if child != os.getpid():
+                    try:
+                        os.kill(child, signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
+            os._exit(0)
+        os.write(writer, b"x")
+        try:
+            wrong += smart_map(work, range(150), retries=3) != expected
+        except WorkerLostError as error:
+            killed += 1
+        os.waitpid(pid, 0)
+        os.close(reader)
+        os.close(writer)
+    print(wrong, killed, children())
+"""
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_workers_that_are_killed_at_any_moment_lose_nothing(seed, tmp_path):
+    """While claiming, between claim and note, in an item, while sending results."""
+    path = tmp_path / "program.py"
+    path.write_text(KILLED)
+    with programs.started(path, seed) as process:
+        ended = programs.finish(process, deadline=150)
+    assert ended.out == "0 0 []\n", ended.out + ended.err
+
+
+STOPPED = """
+import os, signal, time
+from amorsize import smart_map
+caller = os.getpid()
+def work(x):
+    end = time.process_time() + 0.002
+    while time.process_time() < end:
+        pass
+    if os.getpid() != caller and x > 50 and not os.path.exists({mark!r}):
+        open({mark!r}, "w").close()
+        if os.fork() == 0:
+            time.sleep({seconds})
+            os.kill(os.getppid(), signal.SIGCONT)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return x
+if __name__ == "__main__":
+    for _ in range(3):
+        assert smart_map(work, range(200)) == list(range(200))
+    print(os.path.exists({mark!r}))
+"""
+
+
+def test_a_worker_that_is_stopped_is_waited_for(tmp_path):
+    """It is neither lost nor stuck, however long it is stopped."""
+    source = STOPPED.format(mark=str(tmp_path / "mark"), seconds=10)
+    assert programs.run_source(source, tmp_path, deadline=90).out == "True\n"
+
+
+LAZY = """
+import time
+from amorsize import smart_imap, smart_map
+def work(x):
+    end = time.process_time() + 0.002
+    while time.process_time() < end:
+        pass
+    return x
+if __name__ == "__main__":
+    smart_map(work, range(300))
+    longest, last = 0.0, time.monotonic()
+    for x in smart_imap(work, range(600)):
+        now = time.monotonic()
+        longest, last = max(longest, now - last), now
+    print(x, longest < 1.0)
+    results = smart_imap(work, range(10_000))
+    print(next(results))
+    results.close()
+"""
+
+
+def test_a_consumer_does_not_wait_for_the_callers_own_items(tmp_path):
+    """The caller runs only what is short; a closed iterator ends all claiming."""
+    assert programs.run_source(LAZY, tmp_path, deadline=90).out == "599 True\n0\n"
