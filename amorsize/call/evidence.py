@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import _pickle as pickle  # ``pickle`` takes 5 ms to load
 
 from ..decide.model import WAITING_SHARE, Profile
 from ..measure.machine import fresh_resident_bytes
@@ -14,6 +14,7 @@ from ..measure.probe import (
     profile_of,
 )
 from ..run.failure import NO_ITEM
+from ..run.reductions import PROTOCOL
 from ..run.transport import PROVEN_BYTES, dumps, dumps_result
 from .adviser import NEIGHBOURHOOD
 
@@ -186,7 +187,7 @@ def _can_pickle(values: list[Any]) -> bool:
     """Return whether plain pickle can serialize some values."""
     apart: list[pickle.PickleBuffer] = []  # so that large buffers are not copied
     try:
-        pickle.dumps(values, pickle.HIGHEST_PROTOCOL, buffer_callback=apart.append)
+        pickle.dumps(values, PROTOCOL, buffer_callback=apart.append)
     except Exception:  # noqa: BLE001 - a user's reduction may raise anything
         return False
     return True

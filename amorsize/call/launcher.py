@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..run.crew import Crew, Task
     from ..run.inline import InlineCrew
     from ..run.memory import WorkerMemory
-    from ..run.worker import Call
+    from ..run.setup import Call
 
 __all__ = ["Launcher"]
 
@@ -33,6 +33,7 @@ class Launcher:
         options: checked options.
         adviser: gives the start method.
         must_run: whether the items must run in workers.
+        shares: whether the caller runs items like a worker.
         cpu_share: CPU time of an item over its wall time, 0 when unknown.
         memory: notes the memory that workers start with.
 
@@ -50,6 +51,7 @@ class Launcher:
         adviser: Adviser,
         *,
         must_run: bool,
+        shares: bool,
         cpu_share: float,
         memory: WorkerMemory,
     ) -> None:
@@ -63,6 +65,7 @@ class Launcher:
         self._options = options
         self._adviser = adviser
         self._must_run = must_run
+        self._shares = shares
         self._cpu_share = cpu_share
         self._memory = memory
         self.gave_up = ""
@@ -80,12 +83,12 @@ class Launcher:
             SerializationError: the function cannot be sent, but must run in workers.
         """
         from ..run.crew import CannotStart
-        from ..run.worker import BUSY_SHARE, Setup, Threads
+        from ..run.setup import BUSY_SHARE, Setup, Threads
 
         method, options, call = self._adviser.method, self._options, self._call()
         if not workers:
             return self._inline(call)
-        share = max(1, usable_cpus() // workers)
+        share = max(1, usable_cpus() // (workers + self._shares))
         busy = self._cpu_share > BUSY_SHARE
         threads = None if method == "thread" else Threads.shared(share, busy=busy)
         self._memory.begin()
@@ -129,7 +132,7 @@ class Launcher:
 
     def _call(self) -> Call:
         """Return what workers of the adviser's present start method are to run."""
-        from ..run.worker import Call
+        from ..run.setup import Call
 
         feed, inherited = self._feed, inherits(self._adviser.method)
         return Call(
@@ -141,7 +144,7 @@ class Launcher:
 
     def _inline(self, call: Call) -> InlineCrew:
         """Return a crew of the caller alone, which has the function itself and the input."""
-        from ..run.worker import Setup
+        from ..run.setup import Setup
 
         options = self._options
         call = call._replace(func=self._func, columns=self._feed.columns)

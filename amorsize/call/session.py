@@ -434,6 +434,7 @@ class Session:
             options,
             adviser,
             must_run=must_run,
+            shares=plan.shared,
             cpu_share=course.cpu_share,
             memory=memory,
         )

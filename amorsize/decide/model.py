@@ -403,7 +403,7 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
             break
         least = max(least, _least_seconds(costs, work, workers, available))
     if workforce.shared:  # the caller's work with chunks delays its items
-        ended = begun + max(span, (work + busy_caller) / workers)
+        ended = begun + max(span, (work + busy_caller) / workers, busy_caller)
     else:
         ended = _both(begun + span, start + busy_caller)
     seconds = ended + cost.end + cost.end_each * started

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..decide.model import Profile
 from ..measure.probe import CLAIMED, UNKNOWN, Block, Tally
 from .chunks import Span
-from .worker import Reply
+from .reply import Reply
 
 __all__ = ["Course"]
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from ..signals import held_signals
 from ..tuples import NamedTuple
-from .worker import Reply
+from .reply import Reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

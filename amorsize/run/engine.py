@@ -27,7 +27,7 @@ from .losses import explain_idle, explain_stuck, loss_error, worded
 from .memory import WorkerMemory
 from .monitor import KeepUpMonitor, Trial
 from .policy import Policy
-from .worker import Reply
+from .reply import Reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

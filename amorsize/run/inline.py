@@ -7,7 +7,9 @@ import time
 
 from .failure import keep
 from .feed import guarded
-from .worker import Reply, Setup, run_columns
+from .reply import Reply
+from .setup import Setup
+from .worker import run_columns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -26,10 +26,11 @@ from .crew import Lost, Running, Task
 from .current import Current
 from .launch import Starts
 from .processes import ProcessCrew
+from .reply import Reply
+from .setup import Call, Setup, Shipment, Threads
 from .shared import make_prefix, sweep
 from .surroundings import State
 from .transport import pack_common
-from .worker import Call, Reply, Setup, Shipment, Threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

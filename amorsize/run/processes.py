@@ -8,8 +8,8 @@ gives the reasons.
 
 from __future__ import annotations
 
+import _pickle as pickle  # ``pickle`` takes 5 ms to load
 import os
-import pickle
 import select
 import time
 import weakref
@@ -23,22 +23,12 @@ from .channel import CLAIM, CLAIM_MARK, END, Frames, Tasks, opened_task, reply_p
 from .children import kill
 from .crew import Lost, Process, Running, Starts, Task, starting
 from .failure import keep
+from .reductions import PROTOCOL
+from .reply import CHUNK, ITEM, LEAVING, NOTE, READY, RECORD, REPLY, TRACKED, Reply
+from .setup import Setup, Shipment
 from .shared import make_prefix, sweep
 from .stuck import deadlock
 from .transport import pack_forked, pack_shipped
-from .worker import (
-    CHUNK,
-    ITEM,
-    LEAVING,
-    NOTE,
-    READY,
-    RECORD,
-    REPLY,
-    TRACKED,
-    Reply,
-    Setup,
-    Shipment,
-)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -206,7 +196,7 @@ class ProcessCrew:
                 columns = self._pack(task.columns, self.prefix, start=task.start)
                 call = self._shipment
                 fields = (task.chunk, task.start, task.size, columns, task.track, call, task.prompt)
-                self._tasks.put(pickle.dumps(fields, pickle.HIGHEST_PROTOCOL))
+                self._tasks.put(pickle.dumps(fields, PROTOCOL))
             except SerializationError as error:
                 self._found.append((task.chunk, error))
             except OSError as error:  # no room for a shared segment, and too large for a message

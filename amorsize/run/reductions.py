@@ -10,10 +10,10 @@ the array is mapped again.
 
 from __future__ import annotations
 
+import _pickle as pickle  # ``pickle`` takes 5 ms to load
 import copyreg
 import mmap
 import os
-import pickle
 import sys
 import types
 import weakref

@@ -10,8 +10,8 @@ from ..errors import SerializationError
 from ..lookup import load, loaded
 from ..signals import held_signals
 from .crew import CannotStart, starting
+from .setup import Setup
 from .surroundings import take_own
-from .worker import Setup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ import codecs
 import contextvars
 import gc
 import os
-import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -395,8 +394,9 @@ def _read_umask() -> int | None:
         status = read_file("/proc/self/status")
     except OSError:
         return None
-    found = re.search(rb"^Umask:\s*([0-7]+)$", status, re.MULTILINE)
-    return None if found is None else int(found[1], 8)
+    lines = dict(line.partition(b":")[::2] for line in status.splitlines())
+    found = lines.get(b"Umask", b"").strip()
+    return int(found, 8) if found else None
 
 
 def _read_tempfile() -> str | None:

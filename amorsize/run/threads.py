@@ -15,8 +15,10 @@ from ..nesting import enter_worker_thread
 from .crew import CannotStart, Lost, Running, Task
 from .failure import Failure, keep
 from .feed import guarded
+from .reply import Reply
+from .setup import Setup
 from .surroundings import put_in_thread, take_of_thread, take_own
-from .worker import Reply, Setup, run_columns
+from .worker import run_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ track.
 
 from __future__ import annotations
 
-import pickle
+import _pickle as pickle  # ``pickle`` takes 5 ms to load
 from collections.abc import Callable
 
 from .afterload import after_load

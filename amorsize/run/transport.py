@@ -6,7 +6,7 @@ the rest through the task queue or the pipe.
 
 from __future__ import annotations
 
-import pickle
+import _pickle as pickle  # ``pickle`` takes 5 ms to load
 import weakref
 from collections import ChainMap
 from collections.abc import Callable, Iterator
