@@ -43,7 +43,7 @@ __all__ = ["run_chunk", "run_columns", "serve"]
 
 # Chunks that have run are sent together, unless they have taken this long, or their results are
 # this large together.
-MOST_UNSENT_SECONDS = 0.1
+MOST_UNSENT_SECONDS = 0.02
 MOST_UNSENT_BYTES = 1 << 16
 
 
