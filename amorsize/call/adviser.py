@@ -374,6 +374,11 @@ class Adviser:
         return name if name_of(self.func).digest == name.digest else name_of_code(self.func)
 
     @property
+    def has_guess(self) -> bool:
+        """Whether the record comes from another kind of machine."""
+        return self.record is not None and self.record.guess
+
+    @property
     def expected_items(self) -> int | None:
         """How many items the last such call had, None when not known."""
         return None if self.record is None else self.record.items

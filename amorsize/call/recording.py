@@ -62,7 +62,7 @@ def _late_adviser(outcome: Outcome, make_adviser: Callable[[], Adviser]) -> Advi
 def _went_as_expected(outcome: Outcome, adviser: Adviser) -> bool:
     """Return whether a call has nothing to teach."""
     known = adviser.remembered()
-    if known is None:
+    if known is None or adviser.has_guess:  # a guess is replaced by the first real run
         return False
     if outcome.engine is None:
         short = outcome.elapsed < WORTH_RECORDING_SECONDS
@@ -81,7 +81,9 @@ def _record(outcome: Outcome, adviser: Adviser, *, worth_walking: bool) -> None:
     """Record the machine's costs and, where that pays, the profile of the function."""
     engine, plan = outcome.engine, outcome.plan
     first = engine.course.spans[0] if engine is not None and engine.course.spans else None
-    if engine is not None and not engine.ledger.retried and not outcome.gave_up:
+    # Costs are written to the folder, and a call over an input of unknown length writes nothing.
+    known = outcome.items is not None
+    if known and engine is not None and not engine.ledger.retried and not outcome.gave_up:
         learn_costs(outcome.seen())
     profile = outcome.profile()
     if profile is not None and worth_walking:

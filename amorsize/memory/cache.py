@@ -24,6 +24,7 @@ from math import isfinite
 from ..decide.learning import has_drifted
 from ..decide.model import UNKNOWN_SIZE, Costs, size_bucket
 from ..identity.codes import make_room
+from ..lookup import loaded
 from ..measure.machine import this_machine
 from . import remote, store
 from .records import (
@@ -63,6 +64,9 @@ TTL_SECONDS = 7 * 24 * 60 * 60
 
 # A write takes about 0.2 ms (temporary file, rename): a run of ten times that can afford it.
 WRITE_AT_ONCE_SECONDS = 0.002
+# The first write loads ``json``, which takes 2.5 ms: a run of this length can afford that. After
+# shorter runs, records and costs are written at exit.
+LOAD_JSON_SECONDS = 0.2
 # A record is written again when its profile has moved by more than this share.
 DRIFT = 0.25
 # The folder is trimmed to its limits at exit, and after this many writes. Trimming takes 3 ms.
@@ -139,6 +143,9 @@ class Cache:
         self._lock = threading.RLock()  # a signal handler may run in the middle of a change
         self._known: dict[_Slot, _Known] = {}
         self._pending: dict[_Key, Record] = {}  # to write at exit
+        # To write once ``json`` is loaded, at exit at the latest; the costs by configured folder.
+        self._postponed: dict[_Key, Record] = {}
+        self._postponed_costs: dict[str, Costs] = {}
         self._written: dict[_Key, Record] = {}  # as last written
         self._folders: dict[str, str] = {}  # real paths, by configured folder
         self._ttl: float | None = None
@@ -157,6 +164,8 @@ class Cache:
             self._known.clear()
             if pending:
                 self._pending.clear()
+                self._postponed.clear()
+                self._postponed_costs.clear()
             if written:
                 self._written.clear()
 
@@ -164,6 +173,8 @@ class Cache:
         """Leave the pending records to the parent, in a forked child."""
         self._lock = threading.RLock()  # another thread may have held it
         self._pending.clear()
+        self._postponed.clear()
+        self._postponed_costs.clear()
 
     # Records --------------------------------------------------------------------------------
 
@@ -231,11 +242,14 @@ class Cache:
         written = self._written.get(key)
         if written is not None and not _has_drifted(written, record):
             return
-        if run_seconds >= WRITE_AT_ONCE_SECONDS:
-            self._pending.pop(key, None)
-            self.write(configured, record)
-        else:
+        if run_seconds < WRITE_AT_ONCE_SECONDS:
             self._put(self._pending, key, record)
+            return
+        with self._lock:
+            self._pending.pop(key, None)
+        self._put(self._postponed, key, record)
+        if run_seconds >= LOAD_JSON_SECONDS or loaded("json"):
+            self.catch_up()
 
     def is_fresh(self, record: Record, now: float) -> bool:
         """Return whether a record is younger than records live."""
@@ -307,10 +321,16 @@ class Cache:
         return None if found is None else (found[0], store.age(found[1], time.time()))
 
     def save_costs(self, costs: Costs) -> None:
-        """Write the learned costs of this machine for other processes."""
+        """Write the learned costs of this machine for other processes, now or at exit."""
+        with self._lock:
+            self._postponed_costs[store.configured_dir()] = costs
+        if loaded("json"):
+            self.catch_up()
+
+    def _write_costs(self, configured: str, costs: Costs) -> None:
         name = costs_name(this_machine())
         try:
-            store.write(self.folder(), name, costs_to_bytes(costs, time.time()))
+            store.write(self._folder_of(configured), name, costs_to_bytes(costs, time.time()))
         except OSError as error:
             self.warn("write", f"cannot write {name}: {error}")
 
@@ -428,12 +448,23 @@ class Cache:
                 yield record
 
     def flush(self) -> None:
-        """Write the records of short runs."""
+        """Write all that was not written yet."""
         with self._lock:
             pending = dict(self._pending)
             self._pending.clear()
-        for (configured, _), record in pending.items():
+            self._postponed.update(pending)
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Write what was postponed until ``json`` would be loaded."""
+        with self._lock:
+            records, costs = dict(self._postponed), dict(self._postponed_costs)
+            self._postponed.clear()
+            self._postponed_costs.clear()
+        for (configured, _), record in records.items():
             self.write(configured, record)
+        for configured, learned in costs.items():
+            self._write_costs(configured, learned)
 
     def close(self) -> None:
         """Write what is pending and trim the folder, at the exit of the interpreter."""

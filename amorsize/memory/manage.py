@@ -50,6 +50,7 @@ def get_cache_dir() -> Path:
     """
     from pathlib import Path  # takes 4 ms, and a hit does not need it
 
+    CACHE.catch_up()
     return Path(CACHE.folder())
 
 
@@ -62,6 +63,7 @@ def clear_cache() -> int:
     Returns:
         The number of records removed from the folder.
     """
+    CACHE.catch_up()
     CACHE.forget_records()
     folder = CACHE.folder()
     for entry in CACHE.costs_files(folder):
@@ -85,6 +87,7 @@ def prune_expired_cache(ttl_seconds: float = TTL_SECONDS) -> int:
         raise TypeError(f"ttl_seconds={ttl_seconds!r} must be a number of seconds")
     if not ttl_seconds >= 0:
         raise ValueError(f"ttl_seconds={ttl_seconds!r} is out of range: it takes 0 or more seconds")
+    CACHE.catch_up()
     now, folder, removed = time.time(), CACHE.folder(), 0
     for entry in CACHE.record_files(folder):
         record = CACHE.load(folder, entry.name)
@@ -120,6 +123,7 @@ class CacheStats(NamedTuple):
 
 def cache_stats() -> CacheStats:
     """Return the content of the cache, and its hits and misses in this process."""
+    CACHE.catch_up()
     folder, now = CACHE.folder(), time.time()
     files = list(CACHE.record_files(folder))
     records = [record for record in (CACHE.load(folder, entry.name) for entry in files) if record]
@@ -146,6 +150,7 @@ def check_cache(fix: bool = False) -> list[str]:
     Returns:
         A line for each problem; none when all is well.
     """
+    CACHE.catch_up()
     folder, troubles = CACHE.folder(), []
     try:
         found = list(store.entries(folder))
