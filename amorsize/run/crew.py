@@ -112,6 +112,7 @@ class Crew(Protocol):
             other crews.
         has_first: whether the crew took the first tasks as it was created.
         claims: whether workers take tasks from a queue; if not, ``submit`` runs them.
+        peaks: the peak memory of workers that have left (``private_peak``), by pid.
     """
 
     workers: int
@@ -121,6 +122,7 @@ class Crew(Protocol):
     reused: bool
     has_first: bool
     claims: bool
+    peaks: dict[int, int]
     shipped_bytes: int
 
     @property

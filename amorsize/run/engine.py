@@ -146,8 +146,8 @@ class Engine:
                     break
             self.ledger.raise_failure(self.feed.error)
             if not self.ledger.has_end:
-                self.memory.look(span.worker for span in self.course.spans)
                 self.crew.close()
+                self.memory.look((span.worker for span in self.course.spans), self.crew.peaks)
         finally:
             self.end()
 

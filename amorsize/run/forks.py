@@ -230,8 +230,11 @@ def _enter(name: str, number: int) -> None:
 
 @functools.cache
 def _no_input() -> Any:
-    """Return a stream to read nothing from; made before the fork, for all workers."""
-    return open(os.devnull, encoding="utf-8")
+    """Return a stream to read nothing from; made before the fork, for all workers.
+
+    It is never closed, so it must not own its file descriptor: Python warns of such streams.
+    """
+    return open(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), encoding="utf-8", closefd=False)
 
 
 def _close_input() -> None:

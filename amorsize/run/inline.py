@@ -37,6 +37,7 @@ class InlineCrew:
 
     def __init__(self, setup: Setup) -> None:
         self.workers = self.ready = 1
+        self.peaks: dict[int, int] = {}
         self.started_at = time.monotonic()
         setup.prepare()
         call = setup.call

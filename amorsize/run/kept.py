@@ -227,6 +227,7 @@ class Lease:
         self.started_at = time.monotonic() if reused else crew.started_at
         self.start_seconds = 0.0 if reused else crew.start_seconds
         self.end_seconds = 0.0
+        self.peaks: dict[int, int] = {}
         self._kept: _Kept | None = kept
         self._crew = crew
         self._prefix = prefix

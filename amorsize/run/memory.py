@@ -7,12 +7,12 @@ before. A forked worker's peak begins at the memory it inherits, so the growth i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..decide.planner import worker_bytes
 from ..measure.system import read_file
 
-__all__ = ["WorkerMemory"]
+__all__ = ["WorkerMemory", "private_peak"]
 
 
 class WorkerMemory:
@@ -35,20 +35,29 @@ class WorkerMemory:
         inherited = _figures("self").get("RssAnon", 0) if self._forked else 0
         self._there = self._own + inherited
 
-    def look(self, workers: Iterable[int]) -> None:
-        """Read the peaks of living workers.
+    def look(self, workers: Iterable[int], told: Mapping[int, int] | None = None) -> None:
+        """Read the peaks of workers.
 
         Args:
             workers: their pids; the calling process is ignored.
+            told: what ``private_peak`` returned in the workers that have left, by pid.
         """
         for worker in {*workers} - {0, os.getpid()}:
-            found = _figures(str(worker))
-            if "VmHWM" not in found:
-                continue
-            # Pages of files are shared between processes. They are hardly ever given back, so
-            # their present size is taken for that at the peak.
-            shared = found.get("RssFile", 0) + found.get("RssShmem", 0)
-            self.grown = max(self.grown or 0, found["VmHWM"] - shared - self._there)
+            peak = (told or {}).get(worker) or private_peak(str(worker))
+            if peak:
+                self.grown = max(self.grown or 0, peak - self._there)
+
+
+def private_peak(process: str = "self") -> int:
+    """Return the largest resident memory of a process without pages of files, in bytes; 0: unknown.
+
+    Pages of files are shared between processes. They are hardly ever given back, so their present
+    size is taken for that at the peak.
+    """
+    found = _figures(process)
+    if "VmHWM" not in found:
+        return 0
+    return found["VmHWM"] - found.get("RssFile", 0) - found.get("RssShmem", 0)
 
 
 def _figures(process: str) -> dict[str, int]:

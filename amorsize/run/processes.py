@@ -24,7 +24,7 @@ from .children import kill
 from .crew import Lost, Process, Running, Starts, Task, starting
 from .failure import keep
 from .reductions import PROTOCOL
-from .reply import CHUNK, ITEM, LEAVING, NOTE, READY, RECORD, REPLY, TRACKED, Reply
+from .reply import CHUNK, ITEM, LEAVE, LEAVING, NOTE, READY, RECORD, REPLY, TRACKED, Reply
 from .setup import Setup, Shipment
 from .shared import make_prefix, sweep
 from .stuck import deadlock
@@ -84,7 +84,7 @@ class ProcessCrew:
         self._poll = select.poll()
         self._writable = False  # whether to wait for room for tasks
         self._dead: list[Process] = []
-        self._leaving: set[int] = set()  # pids of workers that have said that they leave
+        self.peaks: dict[int, int] = {}  # of workers that have said that they leave
         self._swept = False  # whether there can be no more segments
         self._dismissed = False  # whether each worker was asked to end
         self._found: list[tuple[int, Any]] = []  # (chunk, reply or error), not fetched yet
@@ -263,6 +263,8 @@ class ProcessCrew:
                     self._tasks.flush()
                     if time.monotonic() >= deadline:
                         break
+            for one, frames in self._frames.values():
+                self._hear(one, frames)
             self._dispose()
         self.end_seconds = time.monotonic() - begun
 
@@ -339,7 +341,7 @@ class ProcessCrew:
                 _RELAYED[kind](body)
                 continue
             if kind == LEAVING:
-                self._leaving.add(speaker.pid)
+                self.peaks[speaker.pid] = LEAVE.unpack(body)[0]
                 continue
             subject, when = NOTE.unpack(body)
             if kind == READY:
@@ -367,7 +369,7 @@ class ProcessCrew:
         for one, frames in self._frames.values():
             if one is dead:  # its last frames may still be in the pipe
                 self._hear(one, frames)
-        return dead.pid in self._leaving
+        return dead.pid in self.peaks
 
     def _stuck(self) -> Lost | None:
         """Return a worker that is deadlocked, None if there is none."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHUNK",
     "ITEM",
+    "LEAVE",
     "LEAVING",
     "NOTE",
     "READY",
@@ -68,10 +69,11 @@ class Reply(NamedTuple):
 
 # Kinds of frames that a worker sends. READY: the worker is set up. CHUNK: it has taken a chunk.
 # ITEM: it has begun an item. REPLY: the outcome of a chunk. RECORD: a log record. TRACKED: a
-# resource to track. LEAVING: it was asked to end, and has nothing more to send. READY, CHUNK and
-# ITEM carry a note: the number of the chunk or the index of the item (0 for READY), and the
-# monotonic time.
+# resource to track. LEAVING: it was asked to end, and has nothing more to send; its peak memory.
+# READY, CHUNK and ITEM carry a note: the number of the chunk or the index of the item (0 for
+# READY), and the monotonic time.
 NOTE = Struct("<qd")
+LEAVE = Struct("<q")
 READY, CHUNK, ITEM, REPLY, LEAVING = b"r", b"c", b"i", b"a", b"e"
 RECORD, TRACKED = b"l", b"t"
 

@@ -48,6 +48,7 @@ class ThreadCrew:
     def __init__(self, workers: int, setup: Setup) -> None:
         self.workers = workers
         self.inherited = bool(setup.call.columns)
+        self.peaks: dict[int, int] = {}
         self.started_at = time.monotonic()
         self.end_seconds = 0.0
         self.ready_at: float | None = None

@@ -25,8 +25,9 @@ from . import known, logs, tracker
 from .channel import END, TaskReader, end_with_caller, opened_task, send_frame
 from .failure import Failure, pack, survivor
 from .feed import call_all, guarded
+from .memory import private_peak
 from .reductions import PROTOCOL
-from .reply import CHUNK, ITEM, LEAVING, NOTE, READY, RECORD, REPLY, TRACKED, Ran
+from .reply import CHUNK, ITEM, LEAVE, LEAVING, NOTE, READY, RECORD, REPLY, TRACKED, Ran
 from .setup import BUSY_SHARE, Call, Setup, Shipment, Threads, set_environ, state_of_caller
 from .transport import Parcel, unpack
 from .unwarned import rewarn
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["run_chunk", "run_columns", "serve"]
 
 
-# Chunks that have run are sent together, unless they have taken this long, or their results are
-# this large together.
+# Chunks that have run are sent together, unless they have taken this long, or packing their results
+# will, or their results are this large together.
 MOST_UNSENT_SECONDS = 0.02
 MOST_UNSENT_BYTES = 1 << 16
 
@@ -63,7 +64,8 @@ class _Worker:
     def __init__(self) -> None:
         self.undo = []
         self.unsent = []
-        self._result_bytes = float("inf")  # of the last results sent, each
+        # Size of a result and time to pack it, as of the last chunk sent; unknown before.
+        self._result_bytes = self._pack_seconds = float("inf")
         self._outbox: deque[tuple[bytes, bytes]] = deque()
         self._sending = threading.Lock()  # not shared with other processes
         self._sender = 0  # the thread that sends
@@ -99,6 +101,7 @@ class _Worker:
         return (
             last.failure is not None
             or results * self._result_bytes > MOST_UNSENT_BYTES
+            or results * self._pack_seconds > MOST_UNSENT_SECONDS
             or time.monotonic() - self.unsent[0].begun > MOST_UNSENT_SECONDS
         )
 
@@ -107,7 +110,9 @@ class _Worker:
         for ran in self.unsent:
             reply = ran.packed(self.prefix)
             if ran.results:
-                self._result_bytes = reply[-2] / len(ran.results)
+                self._result_bytes, self._pack_seconds = (
+                    figure / len(ran.results) for figure in reply[-2:]
+                )
             self.tell(REPLY, pickle.dumps(reply, PROTOCOL))
         self.unsent.clear()
 
@@ -186,7 +191,7 @@ def _run_tasks(queue: TaskReader) -> None:
             continue
         if not message or message == END:
             _worker.send_all()
-            _worker.tell(LEAVING, b"")
+            _worker.tell(LEAVING, LEAVE.pack(private_peak()))
             return
         chunk, begin, size, columns, track, shipment, prompt = opened_task(message)
         if track or prompt:
