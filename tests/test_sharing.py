@@ -147,6 +147,36 @@ def dear_later(x):
     return x
 
 
+def turns_dear(x):
+    """Cheap up to 1,000, then 200 times as dear."""
+    end = time.process_time() + (0.000_005 if x < 1_000 else 0.001)
+    while time.process_time() < end:
+        pass
+    return x
+
+
+def test_a_worker_gives_back_a_chunk_that_takes_too_long():
+    """Nobody could know; the others help with the rest of it."""
+    for _ in range(2):
+        reports = []
+        data = range(1_600)
+        got = smart_map(turns_dear, data, n_jobs=2, use_cache=False, report=reports.append)
+        assert got == list(data)
+        dear = [span.items for span in reports[0].timeline if span.start >= 1_000]
+        assert max(dear) < 400
+
+
+def stops_when_dear(x):
+    if x == 1_100:
+        raise StopIteration
+    return turns_dear(x)
+
+
+def test_a_chunk_that_is_given_back_may_end_the_results():
+    """StopIteration is not taken for a chunk that took too long."""
+    assert smart_map(stops_when_dear, range(1_600), n_jobs=2) == list(range(1_100))
+
+
 def test_chunks_are_cut_anew_when_items_turn_out_dear():
     """The last items do not all wait behind one another in one chunk."""
     smart_map(who, range(300))

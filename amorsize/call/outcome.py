@@ -204,10 +204,15 @@ class Outcome(NamedTuple):
         assert adviser is not None
         if probe.items < 2 or probe.seconds < COMPARABLE_SECONDS or not tally.items:
             return None
+        if probe.tally.spread > COMPARABLE_SPREAD * probe.mean:
+            return None
         mean = tally.seconds / tally.items
         share = min(1.0, tally.cpu_seconds / tally.seconds)
         busy = min(engine.jobs * share, adviser.machine.cpus)
-        if tally.spread > COMPARABLE_SPREAD * mean or busy < 2:
+        whole = Tally()  # of a caller that shares, too: the workers may have had the dear items
+        for part in (tally, engine.course.own):
+            whole.merge(part)
+        if whole.spread > COMPARABLE_SPREAD * mean or busy < 2:
             return None
         found = (mean / probe.mean - 1) * (adviser.machine.cpus - 1) / (busy - 1)
         return min(max(found, LEAST_MEASURED), MOST_CONTENTION)

@@ -58,6 +58,11 @@ LOOK_AGAIN = 1.3
 # Once the record says that the call is best serial, a block may have this many times the items run
 # so far.
 SETTLED_GROWTH = 16
+# A block that is expected to take PATIENT_SECONDS is run in BLOCK_PARTS parts, and ends early if it
+# takes OVERRUN times what was expected.
+PATIENT_SECONDS = 0.000_2
+BLOCK_PARTS = 8
+OVERRUN = 3.0
 # In a lazy run of tiny items, one item is timed in this much work.
 TIMED_EVERY_SECONDS = 20e-6
 
@@ -267,7 +272,7 @@ class Session:
             fitting = int(LONGEST_BLOCK_SECONDS / max(probe.mean, 1e-9))
             size = max(size, min(feed.remaining, fitting, SETTLED_GROWTH * probe.items))
         watch = probe.watch(size)
-        done = feed.run(size, out)
+        done = self._run_items(size, out)
         if done:
             probe.add(watch.block(done))
             if self._progress is not None:
@@ -276,6 +281,25 @@ class Session:
             return False
         self._check_deadline()
         return True
+
+    def _run_items(self, size: int, out: list[Any]) -> int:
+        """Run up to ``size`` items here; stop if they turn out much dearer than those before.
+
+        Returns:
+            How many ran.
+        """
+        feed = self.feed
+        expected = size * self.probe.mean
+        if size < 2 * BLOCK_PARTS or expected < PATIENT_SECONDS:
+            return feed.run(size, out)
+        until, done = time.monotonic() + OVERRUN * expected, 0
+        while done < size:
+            wanted = min(size - done, size // BLOCK_PARTS)
+            ran = feed.run(wanted, out)
+            done += ran
+            if ran < wanted or time.monotonic() > until:
+                break
+        return done
 
     def _lead_lazily(self) -> Generator[Any, None, Plan | None]:
         """Yield results of items run here, one at a time; return a plan once workers pay."""
@@ -443,6 +467,7 @@ class Session:
             Policy(
                 workers=plan.n_jobs - plan.shared,
                 shares=plan.shared,
+                flexible=options.chunksize is None,
                 size=self._sizes(plan.chunking, lazy=lazy),
                 ahead_seconds=plan.chunking.ramp_seconds,
                 ordered=ordered,

@@ -65,9 +65,9 @@ MOST_BYTES = 1 << 20
 
 END = b"e"
 # A task for workers that hold the items: a mark, the number of the chunk, the index of its first
-# item, the number of items, whether to report each item, whether to send its results at once. The
-# others are pickles.
-CLAIM = struct.Struct("=cqqq??")
+# item, the number of items, whether to report each item, how long it may take (s, 0 for any time),
+# and whether to send its results at once. The others are pickles.
+CLAIM = struct.Struct("=cqqq?d?")
 CLAIM_MARK = b"c"
 
 _HEADER = struct.Struct("<cI")
@@ -256,10 +256,10 @@ class TaskReader:
 
 
 def opened_task(message: bytes | memoryview) -> tuple[Any, ...]:
-    """Return (chunk, first index, size, columns or None, track, shipment or None, prompt)."""
+    """Return (chunk, first index, size, columns, track, shipment, seconds, prompt) of a task."""
     if message[:1] == CLAIM_MARK:
-        _, chunk, start, size, track, prompt = CLAIM.unpack(message)
-        return chunk, start, size, None, track, None, prompt
+        _, chunk, start, size, track, seconds, prompt = CLAIM.unpack(message)
+        return chunk, start, size, None, track, None, seconds, prompt
     fields: tuple[Any, ...] = pickle.loads(message)
     return fields
 

@@ -56,6 +56,8 @@ class Task(NamedTuple):
         columns: the items, None where workers have inherited them.
         track: whether the worker reports each item as it starts.
         prompt: whether the worker sends the results at once.
+        seconds: how long a worker that has inherited the items may take before it gives back the
+            rest; 0 for any time.
     """
 
     chunk: int
@@ -64,6 +66,7 @@ class Task(NamedTuple):
     columns: tuple[Any, ...] | None
     track: bool = False
     prompt: bool = True
+    seconds: float = 0.0
 
 
 class Running(NamedTuple):

@@ -46,6 +46,10 @@ MOST_QUEUED = 200
 FIRST_QUEUED = 20
 # The chunks in the queue are cut anew if items take this many times what they were cut for.
 DEARER = 2.0
+# A worker gives back the rest of a chunk that takes this many times what it was cut for, and
+# OVERRUN_SECONDS more.
+MOST_OVERRUN = 2.0
+OVERRUN_SECONDS = 0.02
 
 
 class Engine:
@@ -231,7 +235,10 @@ class Engine:
         track = chunk.losses > 0 or self.policy.task_timeout is not None
         piece = chunk.piece
         columns = piece.columns if inherited else self.feed.items(piece)
-        return Task(chunk.number, piece.start, piece.size, columns, track, self._prompt)
+        seconds = 0.0
+        if piece.size > 1 and not track and self.policy.flexible:
+            seconds = MOST_OVERRUN * piece.size * self.course.item_seconds + OVERRUN_SECONDS
+        return Task(chunk.number, piece.start, piece.size, columns, track, self._prompt, seconds)
 
     def _window(self, *, claimed: bool = False) -> int:
         """Return how many chunks may be out.
@@ -376,8 +383,13 @@ class Engine:
             self.withdrawn = self.withdrawn or worded(unpack(reply.failure))
             self._unbegun.add(number)
             return
-        piece = self.ledger.returned(number)
         self._futile = 0
+        if reply.gives_back:
+            piece = self.ledger.share(number, reply.done)
+            assert piece is not None
+            self.ledger.put_back(number)
+        else:
+            piece = self.ledger.returned(number)
         results, failed = self._opened(piece, reply)
         if results:
             self._trial.note(self.course.came(piece.start, reply))

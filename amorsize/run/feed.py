@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Feed", "Slice", "call_all", "guarded"]
+__all__ = ["Blocks", "Feed", "Slice", "call_all", "guarded"]
 
 # Types whose slices hold exactly what iteration gives. Anything else is iterated, once, in order:
 # a user's own sequence may read from a disk or a network, and its length may be a guess.
@@ -25,6 +25,9 @@ FILL_SECONDS = 0.02
 
 # Reading this many items of a stream is timed. It takes 0.4 us for each.
 _TIMED_ITEMS = 64
+
+# A chunk is run in about this many blocks.
+_MOST_BLOCKS = 16
 
 # Most items of a stream, and most bytes of them, that are kept for the message about a failure.
 _KEPT_ITEMS = 4_096
@@ -52,6 +55,32 @@ class Slice:
 def call_all(func: Callable[..., Any], columns: tuple[Any, ...], star: bool) -> Iterator[Any]:
     """Return an iterator of the results of ``func`` over the columns."""
     return starmap(func, columns[0]) if star else map(func, *columns)
+
+
+class Blocks:
+    """The items of a chunk in blocks, until the chunk has taken too long.
+
+    Args:
+        columns: the items, one sequence for each argument.
+        seconds: how long the chunk may take; no block begins after that.
+
+    Attributes:
+        left: number of items that are in no block so far.
+    """
+
+    def __init__(self, columns: tuple[Any, ...], seconds: float) -> None:
+        self.left = len(columns[0])
+        self._columns = columns
+        self._seconds = seconds
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        begin, until = 0, time.monotonic() + self._seconds
+        size = max(1, self.left // _MOST_BLOCKS)
+        while self.left and (not begin or time.monotonic() < until):
+            part = tuple(column[begin : begin + size] for column in self._columns)
+            begin += size
+            self.left = max(0, self.left - size)
+            yield part
 
 
 def guarded(

@@ -19,6 +19,7 @@ class Policy(NamedTuple):
     Attributes:
         workers: number of workers to start with, without the caller.
         shares: whether the caller runs items like a worker.
+        flexible: whether a worker may run a part of a chunk only.
         rethink: called with the measurements of a crew when each of its workers has run a chunk;
             returns how many workers to go on with, and whether to ask again. None keeps the number.
         size: called with (items left or None, done=, workers=, item_seconds=, result_bytes=);
@@ -55,6 +56,7 @@ class Policy(NamedTuple):
     retreat: bool = False
     rethink: Callable[[Stage], Step] | None = None
     shares: bool = False
+    flexible: bool = False
 
     def patience(self, now: float, longest: float) -> float:
         """Return how long to wait for a reply before checking for deaths and limits again, s.

@@ -189,14 +189,15 @@ class ProcessCrew:
         """
         if task.columns is None:
             numbers = task.chunk, task.start, task.size
-            self._tasks.put(CLAIM.pack(CLAIM_MARK, *numbers, task.track, task.prompt))
+            message = CLAIM.pack(CLAIM_MARK, *numbers, task.track, task.seconds, task.prompt)
+            self._tasks.put(message)
             return 0
         with held_signals():  # around the try: a handler's exception is no refusal
             try:
                 columns = self._pack(task.columns, self.prefix, start=task.start)
                 call = self._shipment
-                fields = (task.chunk, task.start, task.size, columns, task.track, call, task.prompt)
-                self._tasks.put(pickle.dumps(fields, PROTOCOL))
+                fields = (task.chunk, task.start, task.size, columns, task.track, call)
+                self._tasks.put(pickle.dumps((*fields, 0.0, task.prompt), PROTOCOL))
             except SerializationError as error:
                 self._found.append((task.chunk, error))
             except OSError as error:  # no room for a shared segment, and too large for a message

@@ -43,6 +43,7 @@ class Reply(NamedTuple):
         cpu_seconds: CPU time of the items, plus their time in run queues.
         size: bytes sent for the results, 0 if none were sent.
         pack_seconds: wall time of pickling the results.
+        gives_back: whether the items without results are given back, as the chunk took too long.
     """
 
     results: list[Any] | Parcel
@@ -54,6 +55,7 @@ class Reply(NamedTuple):
     cpu_seconds: float
     size: int = 0
     pack_seconds: float = 0.0
+    gives_back: bool = False
 
     def open(self) -> list[Any]:
         """Return the results.
@@ -89,6 +91,7 @@ class Ran(NamedTuple):
         begun: when it began, on the system-wide monotonic clock, s.
         seconds: wall time of its items.
         cpu_seconds: their CPU time, plus their time in run queues.
+        gives_back: see ``Reply``.
     """
 
     chunk: int
@@ -98,9 +101,10 @@ class Ran(NamedTuple):
     begun: float
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    gives_back: bool = False
 
     def packed(self, prefix: str) -> tuple[Any, ...]:
-        """Return the number and the fields of a Reply, with the results in a parcel.
+        """Return the chunk's number and the fields of its Reply, with the results in a parcel.
 
         Args:
             prefix: path prefix of the crew's shared segments.
@@ -114,5 +118,16 @@ class Ran(NamedTuple):
             failure = pack(left_out, left_out.index)
             results = results[: left_out.index - self.begin]
         size = parcel.size if isinstance(parcel, Parcel) else 0
-        times = self.begun, self.seconds, self.cpu_seconds
-        return self.chunk, parcel, len(results), failure, os.getpid(), *times, size, packed
+        return (
+            self.chunk,
+            parcel,
+            len(results),
+            failure,
+            os.getpid(),
+            self.begun,
+            self.seconds,
+            self.cpu_seconds,
+            size,
+            packed,
+            self.gives_back and left_out is None,
+        )

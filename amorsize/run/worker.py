@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -24,7 +24,7 @@ from ..signals import restore_signals
 from . import known, logs, tracker
 from .channel import END, TaskReader, end_with_caller, opened_task, send_frame
 from .failure import Failure, pack, survivor
-from .feed import call_all, guarded
+from .feed import Blocks, call_all, guarded
 from .memory import private_peak
 from .reductions import PROTOCOL
 from .reply import CHUNK, ITEM, LEAVE, LEAVING, NOTE, READY, RECORD, REPLY, TRACKED, Ran
@@ -111,7 +111,7 @@ class _Worker:
             reply = ran.packed(self.prefix)
             if ran.results:
                 self._result_bytes, self._pack_seconds = (
-                    figure / len(ran.results) for figure in reply[-2:]
+                    figure / len(ran.results) for figure in reply[-3:-1]
                 )
             self.tell(REPLY, pickle.dumps(reply, PROTOCOL))
         self.unsent.clear()
@@ -193,10 +193,11 @@ def _run_tasks(queue: TaskReader) -> None:
             _worker.send_all()
             _worker.tell(LEAVING, LEAVE.pack(private_peak()))
             return
-        chunk, begin, size, columns, track, shipment, prompt = opened_task(message)
+        *fields, prompt = opened_task(message)
+        track = fields[4]
         if track or prompt:
             _worker.send_all()
-        _worker.unsent.append(run_chunk(chunk, begin, size, columns, track, shipment))
+        _worker.unsent.append(run_chunk(*fields))
         if track or prompt or _worker.must_send:
             _worker.send_all()
 
@@ -288,6 +289,7 @@ def run_chunk(
     columns: Parcel | None,
     track: bool,
     shipment: Shipment | None,
+    seconds: float,
 ) -> Ran:
     """Run one chunk.
 
@@ -298,6 +300,7 @@ def run_chunk(
         columns: its items; None if the input is inherited.
         track: whether to send a note for each item as it starts.
         shipment: the call it belongs to; None if the worker was started with the call.
+        seconds: how long it may take before the rest of it is given back; 0 for any time.
     """
     if shipment is not None and shipment.name != _worker.shipment:
         _worker.open(shipment)
@@ -315,14 +318,18 @@ def run_chunk(
     except BaseException as error:  # noqa: BLE001 - unpickling an item may raise anything
         return Ran(chunk, begin, [], _unopened(error, begin), begun)
     func = _tracked(_worker.func, begin) if track else _worker.func
-    failure, seconds, cpu_seconds = run_columns(func, pieces, call.star, begin, out)
+    blocks = Blocks(pieces, seconds) if seconds else None
+    failure, wall, cpu_seconds = run_columns(func, blocks or (pieces,), call.star, begin, out)
+    left = blocks.left if blocks is not None else 0
     if track:
         _note(CHUNK, chunk)  # the last item is not to blame for a death from here on
     _flush()
-    if _worker.threads is not None and cpu_seconds > BUSY_SHARE * max(seconds, 0.001):
+    if _worker.threads is not None and cpu_seconds > BUSY_SHARE * max(wall, 0.001):
         _worker.threads.limit_loaded()
         _worker.threads = None
-    return Ran(chunk, begin, out, failure, begun, seconds, cpu_seconds)
+    # Fewer results than items without a failure mean that the function has ended the results.
+    gives_back = failure is None and 0 < left == size - len(out)
+    return Ran(chunk, begin, out, failure, begun, wall, cpu_seconds, gives_back)
 
 
 def _unopened(error: BaseException, index: int | None) -> Failure:
@@ -332,7 +339,7 @@ def _unopened(error: BaseException, index: int | None) -> Failure:
 
 def run_columns(
     func: Callable[..., Any],
-    columns: tuple[Any, ...],
+    parts: Iterable[tuple[Any, ...]],
     star: bool,
     begin: int,
     out: list[Any],
@@ -340,11 +347,11 @@ def run_columns(
     queue: Callable[[], float] = queued_seconds,
     wrap: Callable[[BaseException, int | None], Failure] = pack,
 ) -> tuple[Failure | None, float, float]:
-    """Append the results of ``func`` over the columns to ``out``.
+    """Append the results of ``func`` over consecutive items to ``out``.
 
     Args:
         func: the function to call.
-        columns: the items, one sequence for each argument.
+        parts: the items in parts, each with one sequence for each argument.
         star: whether each item is a tuple of arguments.
         begin: index of the first item.
         out: list to append to.
@@ -359,7 +366,11 @@ def run_columns(
     failure = None
     queued, cpu, wall = queue(), clock(), time.perf_counter()
     try:
-        out.extend(call_all(func, columns, star))
+        for columns in parts:
+            before = len(out)
+            out.extend(call_all(func, columns, star))
+            if len(out) - before < len(columns[0]):
+                break  # StopIteration ends a map
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt as well
         failure = wrap(error, begin + len(out))
     wall = time.perf_counter() - wall
