@@ -2,9 +2,11 @@
 
 This is a discrete-event model of a run, which shares no formula with the planner. Workers start one
 after the other, take chunks from a queue, compute item after item and send their results. The
-caller unpickles the results, one chunk at a time, and hands out the next chunk. Workloads are drawn
-at random: 30 ns to 10 s an item, 1 to 10 million items, up to 100 MB a result, constant, random,
-heavy-tailed, sorted costs and one giant, computing or waiting, on machines of 2 to 1,024 CPUs.
+caller unpickles the results, one chunk at a time. If there are no more jobs than CPUs, the caller
+is one of them: it takes chunks from the same queue, and unpickles results between them. Workloads
+are drawn at random: 30 ns to 10 s an item, 1 to 10 million items, up to 100 MB a result, constant,
+random, heavy-tailed, sorted costs and one giant, computing or waiting, on machines of 2 to 1,024
+CPUs.
 
 The planner knows what a remembered profile and learned costs would say: means, spread, sizes, the
 machine's charges. It does not know the sequence. The search tries the serial run, and numbers of
@@ -51,8 +53,8 @@ LONGEST_SECONDS = 20_000.0
 # From this many items per worker on, fewer workers than CPUs cannot be better by much.
 PLENTY = 40
 
-# Tasks that the simulated queue holds before a worker reads from it.
-PIPE_TASKS = 9_000
+# Chunks in the queue, or two for each worker if these are more.
+QUEUED_CHUNKS = 200
 
 # Where the order of the items is random: the number of orders that the search uses, and of the
 # other orders that judge the search and the plan.
@@ -146,11 +148,13 @@ def simulate(machine: Machine, work: Work, workers: int, sizes: Iterator[int]) -
     Args:
         machine: its charges.
         work: the items.
-        workers: how many.
+        workers: how many run items, the caller included if it shares.
         sizes: sizes of the chunks, one after the other; the last may be too large.
     """
     total = len(work.sums) - 1
     mean = float(work.sums[-1]) / total
+    shared = 1 < workers <= machine.cpus
+    started = workers - shared
     active = min(workers * work.share, machine.cpus)
     contended = 1 + machine.contention * max(0.0, active - 1) / (machine.cpus - 1)
     byte = machine.byte_shared if work.size >= SHARED_FROM_BYTES else machine.byte_pipe
@@ -160,14 +164,18 @@ def simulate(machine: Machine, work: Work, workers: int, sizes: Iterator[int]) -
     back = 0.00005 if work.size >= SHARED_FROM_BYTES else work.pickling
     waits, computes = (1 - work.share) * mean, work.share * mean * contended + out
     most = workers * (computes + back) / machine.cpus
-    stretch = max(1.0, (most - waits) / computes)
+    stretch = 1.0 if shared else max(1.0, (most - waits) / computes)
     slow, out = 1 - work.share + work.share * contended * stretch, out * stretch
     part = mean * total / workers
-    started = machine.base + workers * machine.each
-    free = [(machine.base + (k + 1) * machine.each, k) for k in range(workers)]
+    ready = machine.base + started * machine.each  # when the caller has started all workers
+    free = [(machine.base + (k + 1) * machine.each, k) for k in range(started)]
+    caller_id = started if shared else -1
+    if shared:
+        free.append((ready, caller_id))
     queue: list[tuple[float, int, int]] = []  # (there at, first, last)
     running: list[tuple[float, int, int]] = []  # (done at, worker, items)
-    position, caller, head, over = 0, 0.0, 0, 0.0
+    position, caller, head, over = 0, ready, 0, 0.0
+    debt = 0.0  # work of a caller that shares, for replies that it has not handled yet
 
     def submit(when: float) -> None:
         nonlocal position
@@ -176,30 +184,36 @@ def simulate(machine: Machine, work: Work, workers: int, sizes: Iterator[int]) -
             queue.append((when, position, position + size))
             position += size
 
-    # Handed out before the first worker starts: two chunks for each worker, and the work that they
-    # do while others start. What the queue does not hold waits until the caller is free.
-    waiting = workers * workers * machine.each / slow
-    while position < total and (len(queue) < 2 * workers or float(work.sums[position]) < waiting):
-        submit(0.0 if len(queue) < PIPE_TASKS else started)
-    caller = started
-    while True:
-        while head < len(queue) and free:
+    while position < total and len(queue) < max(QUEUED_CHUNKS, 2 * workers):
+        submit(0.0)
+    while running or head < len(queue):
+        if free and head < len(queue) and (not running or free[0][0] <= running[0][0]):
+            idle, worker = heapq.heappop(free)
+            if worker == caller_id and debt:  # replies come first
+                heapq.heappush(free, (idle + debt, worker))
+                debt = 0.0
+                continue
             there, first, last = queue[head]
             head += 1
-            ready, worker = heapq.heappop(free)
-            begun = max(there, ready)
             seconds = float(work.sums[last] - work.sums[first])
             # Beyond its part of the work no worker is slowed down: others have nothing left then.
-            seconds += min(seconds, part) * (slow - 1) + (last - first) * out
-            heapq.heappush(running, (begun + seconds + machine.dispatch / 2, worker, last - first))
-        if not running:
-            break
+            seconds += min(seconds, part) * (slow - 1)
+            if worker != caller_id:
+                seconds += (last - first) * out + machine.dispatch / 2
+            heapq.heappush(running, (max(there, idle) + seconds, worker, last - first))
+            continue
         done, worker, items = heapq.heappop(running)
         heapq.heappush(free, (done, worker))
-        caller = max(caller, done) + machine.dispatch / 2 + items * back
+        caller = max(caller, done)
+        if worker != caller_id:
+            handling = machine.dispatch / 2 + items * back
+            debt += handling if shared else 0.0
+            caller += 0.0 if shared else handling
         over = max(over, caller)
         submit(caller)
-    return max(over, started) + machine.end + workers * machine.end_each
+    if shared:  # what the caller still has to handle when it is free for the last time
+        over = max(over, next((when for when, who in free if who == caller_id), over) + debt)
+    return max(over, ready) + machine.end + started * machine.end_each
 
 
 # Ways to cut chunks ---------------------------------------------------------------------------
@@ -259,6 +273,12 @@ def costs_of(machine: Machine) -> Costs:
         contention=max(machine.contention, 1e-9),
         error=0.03,
     )
+
+
+def room_of(machine: Machine, items: int) -> PlanInput:
+    """Return what the planner knows of the machine and of the call."""
+    costs = costs_of(machine)
+    return PlanInput(items, machine.cpus, costs, (StartOption("fork"),), shares=True)
 
 
 def profile_of(work: Work) -> Profile:
@@ -321,9 +341,7 @@ def one(seed: int) -> dict[str, Any]:
     machine, work = draw(seed)
     total, serial = len(work.sums) - 1, float(work.sums[-1])
     profile = profile_of(work)
-    plan = make_plan(
-        profile, PlanInput(total, machine.cpus, costs_of(machine), (StartOption("fork"),))
-    )
+    plan = make_plan(profile, room_of(machine, total))
     drawn, others = draws(work, seed)
     (workers, name), least = search(machine, drawn, serial)
     best = serial
@@ -365,9 +383,7 @@ def planning(seeds: range) -> list[float]:
     for seed in seeds:
         machine, work = draw(seed)
         profile = profile_of(work)
-        room = PlanInput(
-            len(work.sums) - 1, machine.cpus, costs_of(machine), (StartOption("fork"),)
-        )
+        room = room_of(machine, len(work.sums) - 1)
         found.append(min(clock(partial(make_plan, profile, room), 3)))
     return found
 

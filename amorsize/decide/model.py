@@ -405,7 +405,9 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
             break
         least = max(least, _least_seconds(costs, work, workers, available))
     if workforce.shared:  # the caller's work with chunks delays its items
-        ended = begun + max(span, (work + busy_caller) / workers, busy_caller)
+        ended = begun + max(span, (work + busy_caller) / workers)
+        # It takes a chunk only while there are no replies to handle, but at least one.
+        ended = max(ended, start + busy_caller + min(least, work / workers))
     else:
         ended = _both(begun + span, start + busy_caller)
     # No faster than if the workers read their own part: reading beside them is a bonus.

@@ -311,7 +311,10 @@ class Engine:
         if self.monitor.retreated:
             ran = self._caller.take_over()
         elif self.policy.shares:
-            ran = self._caller.share(self.crew, self.workers, last=self._has_dealt_all)
+            # Replies come first: workers may wait for the caller to read them.
+            ran = self.crew.has_news() or self._caller.share(
+                self.crew, self.workers, last=self._has_dealt_all
+            )
         elif self.policy.help and not self._all_ready():
             ran = self._caller.help(self.crew, self.workers, self._room(sys.maxsize))
         else:
