@@ -131,14 +131,17 @@ class Crew(Protocol):
     @property
     def ready_at(self) -> float | None:
         """When the first worker was set up, on the monotonic clock, s; None before."""
+        ...
 
     @property
     def ready(self) -> int:
         """Number of workers that have been set up."""
+        ...
 
     @property
     def inherited(self) -> bool:
         """Whether workers hold the whole input, so that tasks need no columns."""
+        ...
 
     def submit(self, task: Task) -> int:
         """Hand out a task; the first free worker runs it.
@@ -146,33 +149,43 @@ class Crew(Protocol):
         Returns:
             The size of its items as sent, in bytes; 0 when nothing was sent.
         """
+        ...
 
     def take_back(self) -> int | None:
         """Withdraw a chunk that no worker has taken; return its number, None if there is none."""
+        ...
 
     def has_news(self) -> bool:
         """Return whether anything has arrived from workers, or one has ended."""
+        ...
 
     def dismiss(self) -> None:
         """Have the workers end after the last task, which was handed out; ``close`` waits."""
+        ...
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all that came."""
+        ...
 
     def running(self) -> dict[int, Running]:
         """Return the last report of each worker, by its pid, as of the last ``replies``."""
+        ...
 
     def lost(self) -> Lost | None:
         """Return a worker that died or is stuck, None while all are well."""
+        ...
 
     def close(self) -> None:
         """End the workers, all of which are idle, and wait for them."""
+        ...
 
     def abandon(self) -> list[tuple[int, Reply]]:
         """End the workers at once, whatever they do; return the replies that still arrived."""
+        ...
 
     def sweep(self) -> None:
         """Free the shared segments of replies that were never opened; only after the crew's end."""
+        ...
 
 
 class Process(Protocol):
@@ -183,28 +196,36 @@ class Process(Protocol):
     @property
     def reports(self) -> bool:
         """Whether the system reports the worker's death, even if other code takes the exit code."""
+        ...
 
     @property
     def sentinel(self) -> int:
         """The file descriptor that becomes readable when the worker ends, -1 if there is none."""
+        ...
 
     def is_alive(self) -> bool:
         """Return whether the worker is running."""
+        ...
 
     def exitcode(self) -> int | None:
         """Return the exit code of a worker that has ended; None if other code has taken it."""
+        ...
 
     def join(self, seconds: float) -> bool:
         """Wait up to ``seconds`` for the worker to end; return whether it has ended."""
+        ...
 
     def kill(self) -> None:
         """Kill the worker."""
+        ...
 
     def close(self) -> None:
         """Release the resources of a worker that has ended."""
+        ...
 
     def disown(self) -> None:
         """Let go of the worker in a forked child: it is its parent's."""
+        ...
 
 
 class Starts(Protocol):
@@ -222,6 +243,7 @@ class Starts(Protocol):
         Raises:
             OSError: this interpreter cannot start workers in this way.
         """
+        ...
 
     def start(self, name: str, target: Callable[..., object], args: tuple[Any, ...]) -> Process:
         """Start a worker that calls ``target(*args)``.
@@ -229,9 +251,11 @@ class Starts(Protocol):
         Raises:
             OSError: it cannot be started.
         """
+        ...
 
     def at_exit(self, end: Callable[[], object]) -> Callable[[], object]:
         """Have ``end`` called when the interpreter exits; return a function that cancels that."""
+        ...
 
 
 class Starter(Protocol):
@@ -248,6 +272,8 @@ class Starter(Protocol):
         Raises:
             CannotStart: so many cannot be started, but fewer might.
         """
+        ...
 
     def leave_fork(self) -> None:
         """Use another start method from now on, because forked workers got stuck."""
+        ...

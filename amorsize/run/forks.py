@@ -185,8 +185,8 @@ def _be_worker(name: str, number: int, run: Callable[[], object]) -> None:
             _finalize()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:  # noqa: BLE001 - there is nobody to pass it on to
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:  # noqa: BLE001 - there is nobody to pass it on to
+        sys.excepthook(type(error), error, error.__traceback__)
     finally:
         with suppress(BaseException):
             threading._shutdown()  # type: ignore[attr-defined]  # waits for the user's threads
@@ -215,7 +215,7 @@ def _enter(name: str, number: int) -> None:
     """Make this process a worker of its parent."""
     enter_worker_process()
     _close_input()
-    main = threading.main_thread()
+    main: Any = threading.main_thread()
     if hasattr(main, "_set_native_id"):
         main._set_native_id()
     parent = os.getppid()

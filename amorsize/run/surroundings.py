@@ -394,9 +394,11 @@ def _read_umask() -> int | None:
         status = read_file("/proc/self/status")
     except OSError:
         return None
-    lines = dict(line.partition(b":")[::2] for line in status.splitlines())
-    found = lines.get(b"Umask", b"").strip()
-    return int(found, 8) if found else None
+    for line in status.splitlines():
+        name, _, found = line.partition(b":")
+        if name == b"Umask":
+            return int(found, 8)
+    return None
 
 
 def _read_tempfile() -> str | None:
