@@ -15,8 +15,8 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from ..lookup import loaded
@@ -155,7 +155,7 @@ class ForkStarts:
         _no_input()
         number = next(_numbers)
         try:
-            with fork_unwarned():
+            with fork_unwarned(), _kept_tracker():
                 pid = os.fork()
         except RuntimeError as error:  # a sub-interpreter, or one that is shutting down
             raise OSError(str(error)) from error
@@ -171,18 +171,39 @@ class ForkStarts:
         return partial(atexit.unregister, end)
 
 
+@contextmanager
+def _kept_tracker() -> Iterator[None]:
+    """Have a forked child keep the way to the caller's resource tracker, if there is one.
+
+    In newer releases of Python 3.14, a child loses it unless multiprocessing does the fork.
+    """
+    intent = getattr(loaded("multiprocessing.resource_tracker"), "_fork_intent", None)
+    if intent is None:
+        yield
+        return
+    intent.preserve_fd = True
+    try:
+        yield
+    finally:
+        intent.preserve_fd = False
+
+
 def _be_worker(name: str, number: int, run: Callable[[], object]) -> None:
     """Run a function in the process that was just forked, and end the process."""
     code = 1
     try:
+        util = loaded("multiprocessing.util")
         if _RUNS_ATEXIT:
             atexit._clear()
+            if util is not None:  # else it registers itself when it is loaded
+                atexit.register(util._exit_function)
         _enter(name, number)
         try:
             run()
             code = 0
         finally:
-            _finalize()
+            if not _RUNS_ATEXIT:
+                _finalize()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:  # noqa: BLE001 - there is nobody to pass it on to
