@@ -339,3 +339,50 @@ if __name__ == "__main__":
 def test_a_consumer_does_not_wait_for_the_callers_own_items(tmp_path):
     """The caller runs only what is short; a closed iterator ends all claiming."""
     assert programs.run_source(LAZY, tmp_path, deadline=90).out == "599 True\n0\n"
+
+
+INTERRUPTED = """
+import os, random, signal, sys, time
+from amorsize import smart_map
+class Late(Exception): pass
+error = {error}
+def interrupt(number, frame):
+    raise error
+signal.signal(signal.SIGALRM, interrupt)
+def work(x):
+    end = time.process_time() + 0.001
+    while time.process_time() < end:
+        pass
+    return x
+def children():
+    with open(f"/proc/self/task/{{os.getpid()}}/children") as file:
+        return file.read().split()
+def open_files():
+    found = ((n, f"/proc/self/fd/{{n}}") for n in os.listdir("/proc/self/fd"))
+    return {{n: os.readlink(path) for n, path in found if os.path.islink(path)}}
+if __name__ == "__main__":
+    for _ in range(4):
+        smart_map(work, range(40))
+    before, hits = open_files(), 0
+    random.seed(2)
+    for _ in range(500):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.045))
+            got = smart_map(work, range(40))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert got == list(range(40)), got
+        except error:
+            hits += 1
+        assert not children(), children()
+    left = {{n: path for n, path in open_files().items() if before.get(n) != path}}
+    print(hits > 50, {{n: path for n, path in left.items() if "fd" not in path}})
+"""
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("error", ["Late", "KeyboardInterrupt"])
+def test_an_interrupt_at_any_moment_leaves_nothing_behind(error, tmp_path):
+    """A thousand moments in all: no worker and no descriptor stays, and the next call is right."""
+    source = INTERRUPTED.format(error=error)
+    ended = programs.run_source(source, tmp_path, deadline=150)
+    assert ended.out == "True {}\n", ended.out + ended.err

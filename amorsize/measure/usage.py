@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from io import FileIO
 
 from ..tuples import NamedTuple
 
@@ -243,16 +244,13 @@ def _read(path: str) -> bytes:
     The file is opened for each read. User code could close a file descriptor that is kept open, and
     its number could then belong to another file.
     """
+    # A file object, though it takes 2 us more: a signal handler that raises while this runs leaves
+    # no file open.
     try:
-        file = os.open(path, os.O_RDONLY)
-    except OSError:
+        with FileIO(path) as file:
+            return file.read(1 << 14) or b""
+    except OSError:  # missing, or the process has ended since
         return b""
-    try:
-        return os.read(file, 1 << 14)
-    except OSError:  # the process has ended since
-        return b""
-    finally:
-        os.close(file)
 
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
