@@ -1,4 +1,4 @@
-"""The engine: hands chunks to a crew, collects the replies, and handles deaths and time limits.
+"""The engine: has chunks dealt to a crew, collects the replies, and handles deaths and limits.
 
 It is a generator of (start, results) in the requested order. It advances only as far as its
 consumer asks, so each of the four forms of ``map`` needs only a few lines around it. A Policy
@@ -10,16 +10,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from math import ceil
 
 from ..errors import SerializationError, TaskTimeoutError, WorkerLostError
 from ..measure.probe import Tally
 from ..signals import held_signals
 from ..units import counted
 from .caller import Caller
-from .chunks import Chunk
 from .course import Course
-from .crew import CannotStart, Crew, Lost, Starter, Task
+from .crew import CannotStart, Crew, Lost, Starter
+from .dealer import Dealer
 from .failure import Failure, add_item_note, add_note, unpack
 from .feed import Feed, Slice
 from .ledger import Blame, Failed, Ledger
@@ -40,16 +39,6 @@ WAKE_SECONDS = 0.02
 # The call gives up after more than this many lost crews in a row that finished no chunk, or after
 # more than this many stuck crews.
 MOST_FUTILE = 3
-# Most chunks in the queue that workers take inherited items from. The system holds some 250.
-MOST_QUEUED = 200
-# Most of them that are there before the workers start.
-FIRST_QUEUED = 20
-# The chunks in the queue are cut anew if items take this many times what they were cut for.
-DEARER = 2.0
-# A worker gives back the rest of a chunk that takes this many times what it was cut for, and
-# OVERRUN_SECONDS more.
-MOST_OVERRUN = 2.0
-OVERRUN_SECONDS = 0.02
 
 
 class Engine:
@@ -105,14 +94,13 @@ class Engine:
         self._unbegun: set[int] = set()  # chunks that are out, and that no worker will begin
         self.stuck = 0
         self._caller = Caller(feed, policy, self.ledger, course)
-        self._cut_for = 0.0  # the time of an item that the chunks in the queue were cut for, s
-        self._forgotten = 0  # number of forgotten chunks that were taken back from the queue
         self._ready = False  # whether all workers of the present crew have started
         # Whether somebody waits for results. Without retries, what a lost worker did not send has
         # failed.
-        self._prompt = policy.bounded or progress is not None or not policy.retries
+        prompt = policy.bounded or progress is not None or not policy.retries
+        books = feed, policy, self.ledger, course
+        self._dealer = Dealer(*books, self._trial, self.monitor, prompt=prompt)
         self._alone = False  # whether the rest runs without workers
-        self._holding = False  # whether to wait for running items before a late one is ended
 
     @property
     def jobs(self) -> int:
@@ -168,12 +156,13 @@ class Engine:
         """Start a crew; if so many workers cannot be started, try half as many."""
         # A start that fails halfway may already have begun items. Without retries these must not
         # run again.
-        first = self._first_tasks if self.policy.retries else None
+        first = self._dealer.first_tasks if self.policy.retries else None
         while True:
             self.workers = max(1, workers)
             self._ready = False
             self._trial.begin(self.workers)
             self.feed.mark()
+            self._dealer.deal_to(self.workers, self.jobs)
             try:
                 self.crew = self.launcher.start(workers, first)
             except CannotStart:
@@ -183,127 +172,17 @@ class Engine:
                 workers = max(1, workers // 2)
             else:
                 self.workers = self.crew.workers
+                self._dealer.deal_to(self.workers, self.jobs)
                 if not self.crew.has_first:
                     self._recall()
                 return
 
-    def _first_tasks(self, inherited: bool) -> Iterator[Task]:
-        """Yield the tasks that a new crew begins with; the others follow while it starts."""
-        # Many if tasks only name items: after a fork, each page that is written to is copied.
-        window, ahead = self._window(claimed=inherited), 0.0
-        window = min(window, max(FIRST_QUEUED, 2 * self.jobs))
-        plenty = self.policy.ahead_seconds * self.workers
-        begun = time.monotonic()
-        while len(self.ledger.out) < window or (window > self.workers and ahead < plenty):
-            chunk = self._next_chunk(inherited=inherited)
-            if chunk is None:
-                return
-            ahead += chunk.piece.size * self.course.item_seconds
-            self._trial.hand_out()
-            yield self._task(chunk, inherited=inherited)
-            if time.monotonic() - begun > WAKE_SECONDS:
-                return
-
     def _hand_out(self) -> None:
-        """Submit chunks until the window is full."""
+        """Hand out chunks; take back those in the queue first if they must be cut anew."""
         assert self.crew is not None
-        begun, inherited = time.monotonic(), self.crew.inherited
-        claimed = inherited and self.crew.claims
-        self._cut_anew(claimed=claimed)
-        while len(self.ledger.out) < self._window(claimed=claimed):
-            chunk = self._next_chunk(inherited=inherited)
-            if chunk is None:
-                return
-            self._trial.hand_out()
-            sent = self.crew.submit(self._task(chunk, inherited=inherited))
-            self.course.sent(sent, chunk.piece.size)
-            if time.monotonic() - begun > WAKE_SECONDS:
-                return  # the input is slow: collect results and check time limits meanwhile
-
-    def _cut_anew(self, *, claimed: bool) -> None:
-        """Take back chunks that are too long for what items take by now, or no longer count."""
-        each = self.course.item_seconds
-        dearer = claimed and each > DEARER * self._cut_for
-        if (dearer and self._cut_for) or self.ledger.forgotten != self._forgotten:
+        if self._dealer.note_change(self.crew):
             self._take_back()
-            self._forgotten = self.ledger.forgotten
-        if dearer:
-            self._cut_for = each
-
-    def _task(self, chunk: Chunk, *, inherited: bool) -> Task:
-        """Return the task for a chunk; one from a crew that inherited the input lacks its items."""
-        track = chunk.losses > 0 or self.policy.task_timeout is not None
-        piece = chunk.piece
-        columns = piece.columns if inherited else self.feed.items(piece)
-        seconds = 0.0
-        if piece.size > 1 and not track and self.policy.flexible:
-            seconds = MOST_OVERRUN * piece.size * self.course.item_seconds + OVERRUN_SECONDS
-        return Task(chunk.number, piece.start, piece.size, columns, track, self._prompt, seconds)
-
-    def _window(self, *, claimed: bool = False) -> int:
-        """Return how many chunks may be out.
-
-        Two for each worker, of which one runs and one waits; many, if workers hold the items
-        already. With ``task_timeout`` no chunk may wait: an item's clock must start when the item
-        does. No chunk waits either while the item time is unknown. During a trial each worker gets
-        one chunk, and the next one when all chunks are back.
-
-        Args:
-            claimed: whether tasks only name items that the workers of a queue hold.
-        """
-        if self._holding or (self.ledger.has_failed and not self.ledger.has_retries):
-            return 0
-        if not self._trial.over:
-            return len(self.ledger.out) + self._trial.room
-        if self.policy.task_timeout is not None or self.course.item_seconds <= 0:
-            return self.workers
-        if claimed and not self.policy.bounded and self.policy.buffersize is None:
-            return max(MOST_QUEUED, 2 * self.jobs)
-        return 2 * self.jobs
-
-    def _next_chunk(self, *, inherited: bool) -> Chunk | None:
-        """Return the next chunk, entered as out; None when there is none or no room for it."""
-        if self.monitor.retreated and not self.ledger.has_suspects:
-            return None
-        if self.ledger.has_retries:
-            return self.ledger.reissue(self._wanted() if inherited else None)
-        if self.ledger.is_cut or self.monitor.retreated:
-            return None
-        return self._fresh_chunk(inherited=inherited)
-
-    def _fresh_chunk(self, *, inherited: bool) -> Chunk | None:
-        """Take a new chunk from the feed; None when there is none or no room for it."""
-        size = self._room(self._wanted())
-        if size < 1:
-            return None
-        piece = self.feed.take(size, inherited=inherited)
-        return None if piece is None else self.ledger.issue(piece)
-
-    def _wanted(self) -> int:
-        """Return the chunk size that the policy asks for."""
-        left = self.feed.likely_remaining
-        size = self.policy.size(
-            None if left is None else max(1, left + self.ledger.waiting),
-            done=self.feed.position,
-            workers=self.jobs,
-            item_seconds=self.course.item_seconds + self.course.pack_seconds,
-            # The larger of the two, items or results, limits the chunk.
-            result_bytes=max(self.course.result_bytes, self.course.arg_bytes),
-        )
-        if self._trial.over or self.course.item_seconds <= 0:
-            return size
-        # In a trial a chunk is just long enough to measure an item.
-        return min(size, ceil(self._trial.seconds / self.course.item_seconds))
-
-    def _room(self, size: int) -> int:
-        """Return ``size``, reduced to what the limits on unconsumed items and results allow."""
-        policy, ledger = self.policy, self.ledger
-        if policy.bounded and len(ledger.out) + ledger.unread >= 4 * self.jobs:
-            return 0
-        if policy.buffersize is None:
-            return size
-        fair = max(1, policy.buffersize // (2 * self.jobs))
-        return min(size, fair, policy.buffersize - ledger.pending)
+        self._dealer.hand_out(self.crew)
 
     def _work_here(self) -> bool:
         """Run a few items in the caller if that is its part; return whether anything changed."""
@@ -316,7 +195,7 @@ class Engine:
                 self.crew, self.workers, last=self._has_dealt_all
             )
         elif self.policy.help and not self._all_ready():
-            ran = self._caller.help(self.crew, self.workers, self._room(sys.maxsize))
+            ran = self._caller.help(self.crew, self.workers, self._dealer.room(sys.maxsize))
         else:
             return self._caller.put_back()
         if ran:
@@ -439,9 +318,9 @@ class Engine:
         if not self.withdrawn or self._alone:
             return
         if not self.policy.retries and self._begun():
-            self._holding = True  # until they are back: what was begun must not run again
+            self._dealer.holding = True  # until they are back: what was begun must not run again
             return
-        self._holding = False
+        self._dealer.holding = False
         self._alone = self._trial.over = True
         self._salvage()
         self._recall()
@@ -523,8 +402,8 @@ class Engine:
         }
         # Ending the crew makes the other running items run again. Without retries they must not,
         # so they are waited for, which takes no longer than their own limit.
-        self._holding = bool(late) and policy.retries == 0
-        if late and not (self._holding and len(late) < len(self.ledger.out)):
+        self._dealer.holding = bool(late) and policy.retries == 0
+        if late and not (self._dealer.holding and len(late) < len(self.ledger.out)):
             self._give_up_on(late)
 
     def _give_up_on(self, late: dict[int, int]) -> None:
@@ -542,7 +421,7 @@ class Engine:
             if not self.policy.return_exceptions:
                 add_item_note(error, index, self.feed.item(index, chunk.piece))
             self.ledger.leave_out(number, index, error)
-        self._holding = False
+        self._dealer.holding = False
         self._restart()
 
     def _salvage(self) -> None:
