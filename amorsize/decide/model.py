@@ -378,8 +378,8 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
             back = MAP_SECONDS
         if not workforce.inherited:
             sent = profile.send_seconds + _moved(profile.arg_bytes, costs)
-    if alone > 0 and method in FRESH_METHODS:
-        items -= int(min(items, latency / alone))  # the caller runs items during the latency
+    if profile.item_seconds > 0 and method in FRESH_METHODS:  # the caller runs items meanwhile
+        items -= int(min(items, latency / profile.item_seconds))
     # The results of items that the caller runs do not travel.
     part = started / workers
     t = alone * slow + (out + sent) * part
