@@ -341,6 +341,24 @@ def test_a_consumer_does_not_wait_for_the_callers_own_items(tmp_path):
     assert programs.run_source(LAZY, tmp_path, deadline=90).out == "599 True\n0\n"
 
 
+def takes_30ms(x):
+    end = time.process_time() + 0.03
+    while time.process_time() < end:
+        pass
+    return os.getpid()
+
+
+def test_a_consumer_of_long_items_gets_a_worker_for_each_cpu():
+    """The caller must not run them, since the consumer would wait; so it is not counted."""
+    reports = []
+    list(smart_imap(takes_30ms, range(40)))
+    pids = list(smart_imap(takes_30ms, range(40), report=reports.append))
+    if reports[0].backend == "serial":
+        pytest.skip("the machine is too busy for workers to pay")
+    assert not reports[0].plan.shared
+    assert len(set(pids) - {CALLER}) == reports[0].n_jobs >= 2
+
+
 INTERRUPTED = """
 import os, random, signal, sys, time
 from amorsize import smart_map

@@ -13,8 +13,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext, suppress
 from functools import partial
 
-from ..decide.model import FRESH_METHODS, Chunking, Profile
-from ..decide.planner import Plan, chunk_sizes
 from ..errors import SerializationError, TaskTimeoutError
 from ..identity.fingerprint import walk_seconds
 from ..measure.machine import usable_cpus
@@ -29,12 +27,15 @@ from ..units import counted
 from .adviser import Adviser, assumed_items, count_workers, inherits
 from .evidence import Evidence
 from .outcome import Outcome
+from .policies import may_share, policy_of
 from .recording import LOOK_UP_SECONDS, learn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..decide.model import Profile
+    from ..decide.planner import Plan
     from ..decide.steps import Stage, Step, Steps
     from ..run.engine import Engine
     from .launcher import Launcher
@@ -113,6 +114,7 @@ class Session:
             name = getattr(func, "__name__", type(func).__name__)
             self._progress = make_progress(options.progress, feed.hint, name)
         self._gave_up = False  # whether workers were wanted but the items run here
+        self._lazy = False  # whether results are consumed one by one
         self._settled = False  # whether, by the record, the call is best serial
         self._next_look = LOOK_UP_SECONDS  # when to consider workers next, in seconds of work here
         self._set_deadline()
@@ -145,6 +147,7 @@ class Session:
     def stream(self, *, ordered: bool) -> Iterator[Any]:
         """Yield results as the consumer requests them."""
         self.begun = time.perf_counter()
+        self._lazy = True
         self._set_deadline()
         done = False
         try:
@@ -362,7 +365,7 @@ class Session:
                 profile,
                 left,
                 sliceable=feed.sliceable,
-                shares=True,
+                shares=may_share(profile, self.options, lazy=self._lazy),
                 input_seconds=feed.input_seconds,
             )
             plan = plans(is_light=self._is_light)
@@ -439,7 +442,6 @@ class Session:
             from ..run.course import Course
             from ..run.engine import Engine
             from ..run.memory import WorkerMemory
-            from ..run.policy import Policy
             from .launcher import Launcher
 
         options, adviser = self.options, self._advised()
@@ -464,23 +466,15 @@ class Session:
         )
         self.engine = Engine(
             self.feed,
-            Policy(
-                workers=plan.n_jobs - plan.shared,
-                shares=plan.shared,
-                flexible=options.chunksize is None,
-                size=self._sizes(plan.chunking, lazy=lazy),
-                ahead_seconds=plan.chunking.ramp_seconds,
+            policy_of(
+                plan,
+                options,
+                adviser.method,
                 ordered=ordered,
-                bounded=lazy,
-                buffersize=options.buffersize,
-                retries=options.retries,
-                task_timeout=options.task_timeout,
+                lazy=lazy,
+                must_run=must_run,
+                streamed=self.feed.remaining is None,
                 deadline=self._deadline,
-                timeout=options.timeout,
-                return_exceptions=options.return_exceptions,
-                help=not must_run and adviser.method in FRESH_METHODS,
-                withdraw=not must_run,
-                retreat=not must_run and not lazy and adviser.method != "thread",
                 rethink=self._rethink if self._steps is not None else None,
             ),
             self.launcher,
@@ -489,13 +483,6 @@ class Session:
             progress=None if self._progress is None else self._progress.add,
         )
         yield from self.engine.run()
-
-    def _sizes(self, chunking: Chunking, *, lazy: bool) -> Callable[..., int]:
-        """Return the function that gives the size of each chunk."""
-        fixed = self.options.chunksize
-        if self.options.task_timeout is not None and (fixed is None or not self.options.retries):
-            fixed = 1  # so that ending a late item makes no other item run again
-        return chunk_sizes(chunking, fixed, stream=lazy or self.feed.remaining is None)
 
     def _rethink(self, stage: Stage) -> Step:
         """Return how many workers to go on with, after a crew has shown the time of an item."""

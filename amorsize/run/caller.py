@@ -16,7 +16,7 @@ from .course import Course
 from .failure import ITEM_ERRORS, add_item_note
 from .feed import Feed, call_all
 from .ledger import Ledger
-from .policy import Policy
+from .policy import LIMIT_SHARE, LONGEST_LAZY_SECONDS, Policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,12 +34,8 @@ HELP_SECONDS = 0.01
 # rise in cost loses a bounded amount. A block that is expected to be this short is always allowed.
 GROWTH = 4
 SHORT_SECONDS = 0.001
-# With a time limit, a block ends before this share of the time left.
-LIMIT_SHARE = 0.25
 # The engine is asked at least this often, even if there is no news: a worker may be stuck.
 LONGEST_SECONDS = 0.2
-# The consumer of a lazy run would wait for longer items.
-LONGEST_LAZY_SECONDS = BLOCK_SECONDS
 # The rest of the caller's chunk goes back to the queue only if it takes longer than this: about
 # what a worker needs to take a chunk and to send its results.
 WORTH_SECONDS = 0.0002

@@ -10,7 +10,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..decide.steps import Stage, Step
 
-__all__ = ["Policy"]
+__all__ = ["LIMIT_SHARE", "LONGEST_LAZY_SECONDS", "Policy"]
+
+# A caller that shares runs no longer item than this where a consumer waits for results.
+LONGEST_LAZY_SECONDS = 0.02
+# With a time limit, what it runs must take less than this share of the time left.
+LIMIT_SHARE = 0.25
 
 
 class Policy(NamedTuple):

@@ -219,7 +219,7 @@ class ProcessCrew:
 
     def has_news(self) -> bool:
         """Return whether there is anything to read, or a worker has ended."""
-        return bool(self._poll.poll(0))
+        return not self._ended and bool(self._poll.poll(0))
 
     def dismiss(self) -> None:
         """Ask the workers to end after the last task that was handed out."""

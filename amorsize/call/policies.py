@@ -1,0 +1,80 @@
+"""The policy of a call: what its plan and its options mean for the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..decide.model import FRESH_METHODS, Profile
+from ..decide.planner import Plan, chunk_sizes
+from ..options import Options
+from ..run.policy import LIMIT_SHARE, LONGEST_LAZY_SECONDS, Policy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..decide.steps import Stage, Step
+
+__all__ = ["may_share", "policy_of"]
+
+
+def may_share(profile: Profile, options: Options, *, lazy: bool) -> bool:
+    """Return whether the caller may run items like a worker.
+
+    A consumer or a time limit must not wait long for an item that runs in the caller.
+
+    Args:
+        profile: what an item costs.
+        options: checked options.
+        lazy: whether results are consumed one by one.
+    """
+    if lazy and profile.item_seconds > LONGEST_LAZY_SECONDS:
+        return False
+    return options.timeout is None or profile.item_seconds < LIMIT_SHARE * options.timeout
+
+
+def policy_of(
+    plan: Plan,
+    options: Options,
+    method: str,
+    *,
+    ordered: bool,
+    lazy: bool,
+    must_run: bool,
+    streamed: bool,
+    deadline: float | None,
+    rethink: Callable[[Stage], Step] | None,
+) -> Policy:
+    """Return the engine's settings for a call.
+
+    Args:
+        plan: the plan for the items left.
+        options: checked options.
+        method: start method, or "thread".
+        ordered: whether results are yielded in the order of the items.
+        lazy: whether results are consumed one by one.
+        must_run: whether the items must run in workers.
+        streamed: whether the number of items is unknown.
+        deadline: when the call must end, on the monotonic clock, None for no limit.
+        rethink: see ``Policy``.
+    """
+    fixed = options.chunksize
+    if options.task_timeout is not None and (fixed is None or not options.retries):
+        fixed = 1  # so that ending a late item makes no other item run again
+    return Policy(
+        workers=plan.n_jobs - plan.shared,
+        shares=plan.shared,
+        flexible=options.chunksize is None,
+        size=chunk_sizes(plan.chunking, fixed, stream=lazy or streamed),
+        ahead_seconds=plan.chunking.ramp_seconds,
+        ordered=ordered,
+        bounded=lazy,
+        buffersize=options.buffersize,
+        retries=options.retries,
+        task_timeout=options.task_timeout,
+        deadline=deadline,
+        timeout=options.timeout,
+        return_exceptions=options.return_exceptions,
+        help=not must_run and method in FRESH_METHODS,
+        withdraw=not must_run,
+        retreat=not must_run and not lazy and method != "thread",
+        rethink=rethink,
+    )
