@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-__all__ = ["held_signals", "restore_signals"]
+__all__ = ["held_signals", "is_from_handler", "restore_signals"]
 
 _SIGNALS = frozenset(map(int, _signal.valid_signals()))
 _MASKS = hasattr(_signal, "pthread_sigmask")
@@ -91,6 +91,25 @@ def restore_signals(own: dict[int, Any]) -> None:
     if _MASKS:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _SIGNALS - (_thread.mask or frozenset()))
     _Held.handlers, _thread.mask = {}, None
+
+
+def is_from_handler(error: BaseException) -> bool:
+    """Return whether an exception was raised in one of the signal handlers that are set now.
+
+    Args:
+        error: an exception that was caught; its traceback begins in the present function.
+    """
+    codes = set()
+    for handler in map(_signal.getsignal, _SIGNALS):
+        called = getattr(type(handler), "__call__", None)  # noqa: B004 - its code is wanted
+        for function in (handler, called):
+            codes.add(getattr(getattr(function, "__func__", function), "__code__", None))
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in codes:
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def _replace(handlers: dict[int, Any], note: Any) -> bool:

@@ -359,6 +359,56 @@ def test_a_consumer_of_long_items_gets_a_worker_for_each_cpu():
     assert len(set(pids) - {CALLER}) == reports[0].n_jobs >= 2
 
 
+LIMITED = """
+import os, signal, sys, time
+from amorsize import smart_map
+caller = os.getpid()
+class Late(Exception): pass
+class Limit:
+    def __call__(self, number, frame):
+        raise Late
+def late(number, frame):
+    raise Late
+signal.signal(signal.SIGALRM, {handler})
+def work(x):
+    end = time.process_time() + 0.002
+    while time.process_time() < end:
+        pass
+    if blocked and os.getpid() != caller:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        give_up = time.monotonic() + 60
+        while not os.path.exists({over!r}) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        if not os.path.exists({over!r}):
+            open({waited!r}, "w").close()
+    elif blocked and x > 5:
+        while True:  # until the time limit
+            pass
+    return x
+blocked = []
+if __name__ == "__main__":
+    for _ in range(3):
+        smart_map(work, range(200))
+    blocked.append(True)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    try:
+        smart_map(work, range(200))
+    except Late as error:
+        print("late")
+    open({over!r}, "w").close()
+    print(os.path.exists({waited!r}))
+"""
+
+
+@pytest.mark.parametrize("handler", ["late", "Limit()", "Limit().__call__"])
+def test_a_time_limit_in_the_callers_item_does_not_wait_for_workers(handler, tmp_path):
+    """An exception of a signal handler is no failure of an item, which would wait for others."""
+    over, waited = str(tmp_path / "over"), str(tmp_path / "waited")
+    source = LIMITED.format(handler=handler, over=over, waited=waited)
+    ended = programs.run_source(source, tmp_path, deadline=100)
+    assert ended.out == "late\nFalse\n", ended.out + ended.err
+
+
 INTERRUPTED = """
 import os, random, signal, sys, time
 from amorsize import smart_map

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 
 from ..measure.probe import Stopwatch
+from ..signals import is_from_handler
 from .course import Course
 from .failure import ITEM_ERRORS, add_item_note
 from .feed import Feed, call_all
@@ -196,19 +197,21 @@ class Caller:
         expected = (piece.size if crew is not None else size) * each
         begun, watch = time.monotonic(), Stopwatch(expected or None)
         done, until = 0, begun + LONGEST_SECONDS
-        try:
-            while len(out) == done < piece.size:
-                part = tuple(column[done : done + size] for column in columns)
-                done = min(done + size, piece.size)
+        while len(out) == done < piece.size:
+            part = tuple(column[done : done + size] for column in columns)
+            done = min(done + size, piece.size)
+            try:
                 out.extend(call_all(feed.func, part, feed.star))
-                if crew is None or (last and piece.size - done <= size):
-                    break
-                if crew.has_news() or time.monotonic() > until:
-                    break
-        except ITEM_ERRORS as error:  # the function's error, raised in the order of items
-            index = piece.start + len(out)
-            add_item_note(error, index, feed.item(index, piece))
-            failed = index, error
+            except ITEM_ERRORS as error:  # the function's error, raised in the order of items
+                if is_from_handler(error):  # a time limit; it ends the call at once
+                    raise
+                index = piece.start + len(out)
+                add_item_note(error, index, feed.item(index, piece))
+                failed = index, error
+            if crew is None or (last and piece.size - done <= size):
+                break
+            if crew.has_news() or time.monotonic() > until:
+                break
         if out:
             self._course.ran(piece.start, begun, watch.block(len(out)))
         ended_here = failed is not None or len(out) < done
@@ -226,6 +229,8 @@ class Caller:
         try:
             feed.run(size, out)
         except ITEM_ERRORS as error:  # raised later: an earlier item may still fail
+            if is_from_handler(error):
+                raise
             failed = start + len(out), error
         if out:
             self._course.ran(start, begun, watch.block(len(out)))
