@@ -58,7 +58,7 @@ class InlineCrew:
         pieces = task.columns or tuple(c[task.start : end] for c in self._call.columns)
         out: list[Any] = []
         failure, seconds, cpu = run_columns(
-            self._func, (pieces,), self._call.star, task.start, out, wrap=keep
+            self._func, pieces, self._call.star, task.start, out, wrap=keep
         )
         if failure is not None and isinstance(failure.carried, KeyboardInterrupt):
             raise failure.carried

@@ -158,7 +158,7 @@ class ThreadCrew:
         out: list[Any] = []
         failure, seconds, cpu = run_columns(
             func,
-            (tuple(pieces),),
+            tuple(pieces),
             self._call.star,
             task.start,
             out,

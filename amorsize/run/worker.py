@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -319,7 +319,7 @@ def run_chunk(
         return Ran(chunk, begin, [], _unopened(error, begin), begun)
     func = _tracked(_worker.func, begin) if track else _worker.func
     blocks = Blocks(pieces, seconds) if seconds else None
-    failure, wall, cpu_seconds = run_columns(func, blocks or (pieces,), call.star, begin, out)
+    failure, wall, cpu_seconds = run_columns(func, pieces, call.star, begin, out, blocks=blocks)
     left = blocks.left if blocks is not None else 0
     if track:
         _note(CHUNK, chunk)  # the last item is not to blame for a death from here on
@@ -339,25 +339,27 @@ def _unopened(error: BaseException, index: int | None) -> Failure:
 
 def run_columns(
     func: Callable[..., Any],
-    parts: Iterable[tuple[Any, ...]],
+    columns: tuple[Any, ...],
     star: bool,
     begin: int,
     out: list[Any],
     clock: Callable[[], float] = cpu_seconds,
     queue: Callable[[], float] = queued_seconds,
     wrap: Callable[[BaseException, int | None], Failure] = pack,
+    blocks: Blocks | None = None,
 ) -> tuple[Failure | None, float, float]:
     """Append the results of ``func`` over consecutive items to ``out``.
 
     Args:
         func: the function to call.
-        parts: the items in parts, each with one sequence for each argument.
+        columns: the items, one sequence for each argument.
         star: whether each item is a tuple of arguments.
         begin: index of the first item.
         out: list to append to.
         clock: CPU clock, that of the process or of the thread.
         queue: clock of the time spent in run queues, s.
         wrap: makes a Failure of an exception.
+        blocks: the items in blocks, if they may be given back; None to run all of them at once.
 
     Returns:
         The failure that ended the run early, None if none did; wall time, s; CPU time plus time in
@@ -366,10 +368,10 @@ def run_columns(
     failure = None
     queued, cpu, wall = queue(), clock(), time.perf_counter()
     try:
-        for columns in parts:
+        for part in blocks or (columns,):
             before = len(out)
-            out.extend(call_all(func, columns, star))
-            if len(out) - before < len(columns[0]):
+            out.extend(call_all(func, part, star))
+            if len(out) - before < len(part[0]):
                 break  # StopIteration ends a map
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt as well
         failure = wrap(error, begin + len(out))
