@@ -266,9 +266,10 @@ class Ledger:
             error: the item's result, or the exception to raise.
         """
         chunk = self.out.pop(number)
+        losses = min(chunk.losses, self._retries)  # the item was to blame for the last one
         for piece in around(chunk.piece, index):
             if piece.size:
-                self._enter(piece, chunk.losses)
+                self._enter(piece, losses)
         if self._return_exceptions:
             self.settle(Slice(index, 1), [error])
         else:

@@ -292,3 +292,15 @@ def test_a_result_before_the_failure_is_yielded_though_a_later_one_came_first():
     assert list(ledger.ripe()) == []
     ledger.settle(ledger.returned(first.number), ["first"])
     assert list(ledger.ripe()) == [(0, ["first"])]
+
+
+def test_the_neighbours_of_an_item_that_kills_are_tried_again():
+    """They are not to blame for the death that the item is given up for."""
+    ledger = Ledger(0, ordered=True, retries=1, return_exceptions=True)
+    chunk = ledger.issue(Slice(0, 2))
+    assert ledger.lost(chunk.number, None) is None
+    blame = ledger.lost(chunk.number, 0)
+    ledger.give_up(blame, OSError("died"))
+    (rest,) = ledger.out.values()
+    assert (rest.piece.start, rest.losses) == (1, 1)
+    assert ledger.lost(rest.number, 1).chunk.losses == 2
