@@ -135,7 +135,7 @@ class Session:
             if plan is None:
                 plan = self._lead(out)
             if plan is not None:
-                with closing(self._run_crew(plan, ordered=True, lazy=False)) as chunks:
+                with closing(self._run_crew(plan, ordered=True)) as chunks:
                     for _, results in chunks:
                         out += results
             self.produced = len(out)
@@ -155,7 +155,7 @@ class Session:
             if plan is None:
                 plan = yield from self._lead_lazily()
             if plan is not None:
-                with closing(self._run_crew(plan, ordered=ordered, lazy=True)) as chunks:
+                with closing(self._run_crew(plan, ordered=ordered)) as chunks:
                     for _, results in chunks:
                         for result in results:
                             self.produced += 1
@@ -280,7 +280,7 @@ class Session:
             probe.add(watch.block(done))
             if self._progress is not None:
                 self._progress.add(done)
-        if feed.ended or feed.remaining == 0:
+        if feed.is_exhausted:
             return False
         self._check_deadline()
         return True
@@ -433,9 +433,7 @@ class Session:
 
     # Workers --------------------------------------------------------------------------------
 
-    def _run_crew(
-        self, plan: Plan, *, ordered: bool, lazy: bool
-    ) -> Generator[tuple[int, list[Any]]]:
+    def _run_crew(self, plan: Plan, *, ordered: bool) -> Generator[tuple[int, list[Any]]]:
         """Yield (start, results) of the items left, run by a crew, or here if none can start."""
         with held_signals():  # a handler that maps would find a half-imported module
             from ..decide.steps import Steps
@@ -471,7 +469,7 @@ class Session:
                 options,
                 adviser.method,
                 ordered=ordered,
-                lazy=lazy,
+                lazy=self._lazy,
                 must_run=must_run,
                 streamed=self.feed.remaining is None,
                 deadline=self._deadline,

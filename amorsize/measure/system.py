@@ -16,7 +16,8 @@ PROCESSOR: str = os.uname().machine if hasattr(os, "uname") else ""
 def read_file(path: str) -> bytes:
     """Return the content of one of the system's files.
 
-    ``open()`` is not used because a user's test may have replaced it.
+    ``open()`` is not used because a user's test may have replaced it, and ``os.open`` because its
+    file descriptor would leak if a signal handler raised before the descriptor is stored.
 
     Args:
         path: path of the file.

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import time
-from io import FileIO
 
 from ..tuples import NamedTuple
+from .system import read_file
 
 __all__ = [
     "HELPING_SHARE",
@@ -244,11 +244,8 @@ def _read(path: str) -> bytes:
     The file is opened for each read. User code could close a file descriptor that is kept open, and
     its number could then belong to another file.
     """
-    # A file object, though it takes 2 us more: a signal handler that raises while this runs leaves
-    # no file open.
     try:
-        with FileIO(path) as file:
-            return file.read(1 << 14) or b""
+        return read_file(path)
     except OSError:  # missing, or the process has ended since
         return b""
 

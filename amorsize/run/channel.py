@@ -28,14 +28,17 @@ from collections import deque
 from collections.abc import Iterator
 
 from .descriptors import readable
+from .reductions import PROTOCOL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .crew import Task
+    from .setup import Shipment
+    from .transport import Parcel
+
 __all__ = [
-    "CLAIM",
-    "CLAIM_MARK",
     "END",
     "End",
     "Frames",
@@ -43,6 +46,7 @@ __all__ = [
     "Tasks",
     "end_with_caller",
     "opened_task",
+    "packed_task",
     "reply_pipe",
     "send_frame",
 ]
@@ -67,8 +71,8 @@ END = b"e"
 # A task for workers that hold the items: a mark, the number of the chunk, the index of its first
 # item, the number of items, whether to report each item, how long it may take (s, 0 for any time),
 # and whether to send its results at once. The others are pickles.
-CLAIM = struct.Struct("=cqqq?d?")
-CLAIM_MARK = b"c"
+_CLAIM = struct.Struct("=cqqq?d?")
+_CLAIM_MARK = b"c"
 
 _HEADER = struct.Struct("<cI")
 _TIME = struct.Struct("@ll")  # a C timeval
@@ -255,10 +259,25 @@ class TaskReader:
         return memoryview(self._buffer)[:size]
 
 
+def packed_task(task: Task, columns: Parcel | None, shipment: Shipment | None) -> bytes:
+    """Return the message for a task; ``opened_task`` opens it.
+
+    Args:
+        task: the task.
+        columns: its items as they are sent; None where workers have inherited them.
+        shipment: the call it belongs to; None if the workers were started with the call.
+    """
+    place = task.chunk, task.start, task.size
+    if columns is None:
+        return _CLAIM.pack(_CLAIM_MARK, *place, task.track, task.seconds, task.prompt)
+    # Items that were sent are not given back.
+    return pickle.dumps((*place, columns, task.track, shipment, 0.0, task.prompt), PROTOCOL)
+
+
 def opened_task(message: bytes | memoryview) -> tuple[Any, ...]:
     """Return (chunk, first index, size, columns, track, shipment, seconds, prompt) of a task."""
-    if message[:1] == CLAIM_MARK:
-        _, chunk, start, size, track, seconds, prompt = CLAIM.unpack(message)
+    if message[:1] == _CLAIM_MARK:
+        _, chunk, start, size, track, seconds, prompt = _CLAIM.unpack(message)
         return chunk, start, size, None, track, None, seconds, prompt
     fields: tuple[Any, ...] = pickle.loads(message)
     return fields

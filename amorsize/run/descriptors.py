@@ -1,11 +1,12 @@
-"""File descriptors: whether enough are left, and whether one can be read."""
+"""File descriptors: whether enough are left, whether one can be read, one for a process's end."""
 
 from __future__ import annotations
 
 import os
 import select
+from contextlib import suppress
 
-__all__ = ["ensure_descriptors", "readable"]
+__all__ = ["ensure_descriptors", "readable", "watch_end"]
 
 
 def ensure_descriptors(number: int) -> None:
@@ -28,3 +29,11 @@ def readable(descriptor: int, seconds: float = 0.0) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(max(0.0, seconds) * 1000))  # a negative timeout waits for ever
+
+
+def watch_end(pid: int) -> int:
+    """Return a file descriptor that becomes readable when a process ends, -1 if there is none."""
+    if hasattr(os, "pidfd_open"):
+        with suppress(OSError):  # an old kernel, or the process has ended already
+            return os.pidfd_open(pid)
+    return -1

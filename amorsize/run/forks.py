@@ -22,7 +22,8 @@ from functools import partial
 from ..lookup import loaded
 from ..nesting import enter_worker_process
 from .afterload import after_load
-from .descriptors import ensure_descriptors, readable
+from .descriptors import ensure_descriptors, readable, watch_end
+from .ending import flush_streams, run_finalizers
 from .interpreters import ensure_main_interpreter
 from .unwarned import fork_unwarned
 
@@ -50,10 +51,7 @@ class ForkedWorker:
         self.pid = pid
         self._exitcode: int | None = None
         self._has_ended = False
-        self._ended = -1
-        if hasattr(os, "pidfd_open"):
-            with suppress(OSError):  # an old kernel
-                self._ended = os.pidfd_open(pid)
+        self._ended = watch_end(pid)
 
     @property
     def reports(self) -> bool:
@@ -151,7 +149,7 @@ class ForkStarts:
             OSError: the process cannot be started.
         """
         ensure_descriptors(START_DESCRIPTORS)
-        _flush()
+        flush_streams()  # a child would write what they hold a second time
         _no_input()
         number = next(_numbers)
         try:
@@ -203,33 +201,18 @@ def _be_worker(name: str, number: int, run: Callable[[], object]) -> None:
             code = 0
         finally:
             if not _RUNS_ATEXIT:
-                _finalize()
+                run_finalizers()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException as error:  # noqa: BLE001 - there is nobody to pass it on to
+    except BaseException as error:  # noqa: BLE001 - no caller is left to receive it
         sys.excepthook(type(error), error, error.__traceback__)
     finally:
         with suppress(BaseException):
             threading._shutdown()  # type: ignore[attr-defined]  # waits for the user's threads
             if _RUNS_ATEXIT:
                 atexit._run_exitfuncs()
-            _flush()
+            flush_streams()
         os._exit(code)
-
-
-def _finalize() -> None:
-    """Run the finalizers of multiprocessing, which the user's code may have loaded."""
-    util = loaded("multiprocessing.util")
-    if util is not None:
-        util._exit_function()
-
-
-def _flush() -> None:
-    """Flush the standard streams: a child would write what they hold a second time."""
-    for stream in (sys.stdout, sys.stderr):
-        # The stream may be None, closed or replaced.
-        with suppress(AttributeError, ValueError, OSError):
-            stream.flush()
 
 
 def _enter(name: str, number: int) -> None:
@@ -289,8 +272,7 @@ def _become(process: Any, name: str, number: int, parent: int) -> None:
     this._closed = False
     this._target, this._args, this._kwargs = None, (), {}
     process._current_process = this
-    end = os.pidfd_open(parent) if hasattr(os, "pidfd_open") else None
-    process._parent_process = process._ParentProcess(before.name, parent, end)
+    process._parent_process = process._ParentProcess(before.name, parent, watch_end(parent))
     process._process_counter = itertools.count(1)
     process._children = set()
 

@@ -11,7 +11,6 @@ Workers are processes of multiprocessing, with four differences:
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.process
@@ -22,7 +21,7 @@ from multiprocessing import spawn, util
 from multiprocessing.connection import wait
 from typing import Any
 
-from .descriptors import ensure_descriptors, readable
+from .descriptors import ensure_descriptors, readable, watch_end
 from .interpreters import ensure_main_interpreter
 from .unwarned import fork_unwarned
 
@@ -291,10 +290,7 @@ class Worker:
         assert process.pid is not None
         self.process = process
         self.pid: int = process.pid
-        self._ended = -1
-        if hasattr(os, "pidfd_open"):
-            with contextlib.suppress(OSError):  # an old kernel, or the process has ended already
-                self._ended = os.pidfd_open(self.pid)
+        self._ended = watch_end(self.pid)
 
     @property
     def reports(self) -> bool:

@@ -19,11 +19,10 @@ from ..errors import SerializationError
 from ..measure.machine import oom_kills
 from ..signals import held_signals
 from . import logs, tracker, worker
-from .channel import CLAIM, CLAIM_MARK, END, Frames, Tasks, opened_task, reply_pipe
+from .channel import END, Frames, Tasks, opened_task, packed_task, reply_pipe
 from .children import kill
 from .crew import Lost, Process, Running, Starts, Task, starting
 from .failure import keep
-from .reductions import PROTOCOL
 from .reply import CHUNK, ITEM, LEAVE, LEAVING, NOTE, READY, RECORD, REPLY, TRACKED, Reply
 from .setup import Setup, Shipment
 from .shared import make_prefix, sweep
@@ -188,16 +187,12 @@ class ProcessCrew:
         If the items cannot be sent, a reply with the error is queued at once.
         """
         if task.columns is None:
-            numbers = task.chunk, task.start, task.size
-            message = CLAIM.pack(CLAIM_MARK, *numbers, task.track, task.seconds, task.prompt)
-            self._tasks.put(message)
+            self._tasks.put(packed_task(task, None, None))
             return 0
         with held_signals():  # around the try: a handler's exception is no refusal
             try:
                 columns = self._pack(task.columns, self.prefix, start=task.start)
-                call = self._shipment
-                fields = (task.chunk, task.start, task.size, columns, task.track, call)
-                self._tasks.put(pickle.dumps((*fields, 0.0, task.prompt), PROTOCOL))
+                self._tasks.put(packed_task(task, columns, self._shipment))
             except SerializationError as error:
                 self._found.append((task.chunk, error))
             except OSError as error:  # no room for a shared segment, and too large for a message

@@ -23,6 +23,7 @@ from ..measure.probe import cpu_seconds, queued_seconds, with_queue
 from ..signals import restore_signals
 from . import known, logs, tracker
 from .channel import END, TaskReader, end_with_caller, opened_task, send_frame
+from .ending import flush_streams, run_finalizers
 from .failure import Failure, pack, survivor
 from .feed import Blocks, call_all, guarded
 from .memory import private_peak
@@ -204,9 +205,7 @@ def _run_tasks(queue: TaskReader) -> None:
 
 def _leave() -> None:
     """End this worker, whose caller is gone, and the processes it has started."""
-    util = loaded("multiprocessing.util")
-    if util is not None:
-        util._exit_function()
+    run_finalizers()
     os._exit(1)
 
 
@@ -323,7 +322,7 @@ def run_chunk(
     left = blocks.left if blocks is not None else 0
     if track:
         _note(CHUNK, chunk)  # the last item is not to blame for a death from here on
-    _flush()
+    flush_streams()  # this worker may wait long for its next chunk, or be killed
     if _worker.threads is not None and cpu_seconds > BUSY_SHARE * max(wall, 0.001):
         _worker.threads.limit_loaded()
         _worker.threads = None
@@ -396,14 +395,6 @@ def _note(kind: bytes, subject: int) -> None:
 
 def _ignore(*_: object) -> None:
     """Handle Ctrl-C in a worker: the caller ends the call."""
-
-
-def _flush() -> None:
-    """Flush the output: this worker may wait long for its next chunk, or be killed."""
-    for stream in (sys.stdout, sys.stderr):
-        # The stream may be None, closed, replaced, or no longer read. No item is to blame for that.
-        with suppress(AttributeError, ValueError, OSError):
-            stream.flush()
 
 
 def _reseed() -> None:
