@@ -10,6 +10,7 @@ It runs a few items at a time, so that between them the engine sees deaths, limi
 from __future__ import annotations
 
 import time
+from collections import deque
 
 from ..measure.probe import Stopwatch
 from ..signals import is_from_handler
@@ -59,19 +60,27 @@ class Caller:
         self._course = course
         self._before = feed.position  # items that ran before the engine began
         self._chunk: int | None = None  # the chunk that the caller has taken from the queue
+        self._kept: deque[int] = deque()  # the last chunks, which never were in the queue
+        self._dismissed = False  # whether the workers were asked to end
 
     @property
     def holds(self) -> bool:
         """Whether the caller has taken a chunk from the queue, and not finished it."""
         return self._chunk is not None and self._chunk in self._ledger.out
 
+    def keep(self, number: int) -> None:
+        """Keep a chunk for the caller, to be run when it finds no other in the queue."""
+        self._kept.append(number)
+
     def put_back(self) -> bool:
-        """Have the caller's chunk handed out again; return whether there was one."""
-        number, self._chunk = self._chunk, None
-        if number is None or number not in self._ledger.out:
-            return False
-        self._ledger.put_back(number)
-        return True
+        """Have the caller's chunks handed out again; return whether there were any."""
+        numbers, self._chunk = [self._chunk, *self._kept], None
+        self._kept.clear()
+        self._dismissed = False
+        out = [number for number in numbers if number in self._ledger.out]
+        for number in out:
+            self._ledger.put_back(number)
+        return bool(out)
 
     def share(self, crew: Crew, workers: int, *, last: bool) -> bool:
         """Run items of the workers' queue; return whether any ran.
@@ -80,17 +89,16 @@ class Caller:
             crew: the workers.
             workers: how many they are.
             last: whether no further chunk will be handed out. As the caller begins its last block,
-                it then has the workers end when they find nothing more in the queue.
+                it then has the workers end, so that their end passes beside that block.
         """
         seconds = self._share_seconds(workers)
         if seconds <= 0 or self._ledger.has_suspects:
             return False
         self._take(crew)
         size = self._size(seconds)
-        if last and self.holds and len(self._ledger.out) <= workers + 1:
-            assert self._chunk is not None
-            if self._ledger.out[self._chunk].piece.size <= size:
-                crew.dismiss()
+        if last and self.holds and self._own_items() <= size and not crew.has_tasks():
+            crew.dismiss()
+            self._dismissed = True
         policy = self._policy
         alone = policy.bounded or policy.deadline is not None or not self._feed.is_exhausted
         return self._run_own(size, workers, None if alone else crew, last=last)
@@ -132,7 +140,14 @@ class Caller:
         while not self.holds:
             self._chunk = crew.take_back()
             if self._chunk is None:
-                return
+                if not self._kept:
+                    return
+                self._chunk = self._kept.popleft()
+
+    def _own_items(self) -> int:
+        """Return the number of items in the caller's chunks."""
+        out = self._ledger.out
+        return sum(out[number].piece.size for number in (self._chunk, *self._kept) if number in out)
 
     def _share_seconds(self, workers: int) -> float:
         """Return how long the next block may take, s; 0 if the caller must not run any now."""
@@ -142,7 +157,7 @@ class Caller:
             return 0.0
         if not self._feed.is_exhausted:
             # The workers must find enough in the queue until the caller fills it again.
-            others = len(ledger.out) - self.holds
+            others = len(ledger.out) - self.holds  # without those kept: there is input left
             items = sum(chunk.piece.size for chunk in ledger.out.values())
             ahead = items * max(0, others - workers) / max(1, len(ledger.out)) * each
             seconds = min(seconds, ahead / (2 * workers))
@@ -180,7 +195,7 @@ class Caller:
         self._run_chunk(size, crew, last=last)
         if not self.holds:
             self._chunk = None
-        elif len(self._ledger.out) <= workers:
+        elif not self._dismissed and len(self._ledger.out) - len(self._kept) <= workers:
             rest = self._ledger.out[self._chunk].piece.size
             if rest * self._course.item_seconds > WORTH_SECONDS:
                 self.put_back()

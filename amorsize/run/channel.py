@@ -171,6 +171,10 @@ class Tasks:
             return self.waiting.popleft() if self.waiting else None
         return bytes(memoryview(buffer)[:size])
 
+    def has_messages(self) -> bool:
+        """Return whether there is a message that no worker has taken."""
+        return bool(self.waiting) or readable(self._end.fileno())
+
     def close(self) -> None:
         """Close both ends; workers that wait then see the end of the queue."""
         self.close_callers()

@@ -155,6 +155,10 @@ class Crew(Protocol):
         """Withdraw a chunk that no worker has taken; return its number, None if there is none."""
         ...
 
+    def has_tasks(self) -> bool:
+        """Return whether any task waits that no worker has taken."""
+        ...
+
     def has_news(self) -> bool:
         """Return whether anything has arrived from workers, or one has ended."""
         ...

@@ -99,7 +99,9 @@ class Engine:
         # failed.
         prompt = policy.bounded or progress is not None or not policy.retries
         books = feed, policy, self.ledger, course
-        self._dealer = Dealer(*books, self._trial, self.monitor, prompt=prompt)
+        self._dealer = Dealer(
+            *books, self._trial, self.monitor, keep=self._caller.keep, prompt=prompt
+        )
         self._alone = False  # whether the rest runs without workers
 
     @property

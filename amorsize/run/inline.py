@@ -70,6 +70,10 @@ class InlineCrew:
         """Return None: a task is over when ``submit`` returns."""
         return None
 
+    def has_tasks(self) -> bool:
+        """Return False: a task is over when ``submit`` returns."""
+        return False
+
     def has_news(self) -> bool:
         """Return whether any reply was not fetched."""
         return bool(self._done)

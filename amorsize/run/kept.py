@@ -252,6 +252,10 @@ class Lease:
         """Withdraw a chunk that no worker has taken; return its number, None if there is none."""
         return self._crew.take_back()
 
+    def has_tasks(self) -> bool:
+        """Return whether any task waits that no worker has taken."""
+        return self._crew.has_tasks()
+
     def has_news(self) -> bool:
         """Return whether anything has arrived from workers, or one has ended."""
         return self._crew.has_news()

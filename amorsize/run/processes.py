@@ -212,6 +212,10 @@ class ProcessCrew:
             return None
         return None if message is None else int(opened_task(message)[0])
 
+    def has_tasks(self) -> bool:
+        """Return whether any task waits that no worker has taken."""
+        return not self._ended and self._tasks.has_messages()
+
     def has_news(self) -> bool:
         """Return whether there is anything to read, or a worker has ended."""
         return not self._ended and bool(self._poll.poll(0))

@@ -95,6 +95,10 @@ class ThreadCrew:
             return None if task is None else task.chunk
         return None
 
+    def has_tasks(self) -> bool:
+        """Return whether any task waits that no thread has taken."""
+        return not self._tasks.empty()
+
     def has_news(self) -> bool:
         """Return whether there is a reply."""
         return not self._replies.empty()
