@@ -28,8 +28,8 @@ MOST_OVERRUN = 2.0
 OVERRUN_SECONDS = 0.02
 # Dealing stops after this time, s, even if there is room for more chunks: the input may be slow.
 DEAL_SECONDS = 0.02
-# The caller keeps the last chunks of this time for itself, s: a forked worker takes as long from its
-# last result until the system has released its memory (1.5 to 2.5 ms, November 2026, two-core
+# The caller keeps the last chunks of this time for itself, s: from its last result, a forked worker
+# takes as long until the system has released its memory (1.5 to 2.5 ms, November 2026, two-core
 # machine).
 KEPT_SECONDS = 0.0025
 

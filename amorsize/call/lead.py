@@ -1,0 +1,159 @@
+"""The calling process leads: it runs the first items itself, in blocks, and times each block."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+
+from ..errors import TaskTimeoutError
+from ..measure.probe import LONGEST_BLOCK_SECONDS
+from ..run.feed import Feed
+from ..units import counted
+from .decision import Decision
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..decide.planner import Plan
+    from ..show.progress import Progress
+
+__all__ = ["Lead"]
+
+# Once the record says that the call is best serial, a block may have this many times the items run
+# so far.
+SETTLED_GROWTH = 16
+# A block that is expected to take PATIENT_SECONDS is run in BLOCK_PARTS parts, and ends early if it
+# takes OVERRUN times what was expected.
+PATIENT_SECONDS = 0.000_2
+BLOCK_PARTS = 8
+OVERRUN = 3.0
+# In a lazy run of tiny items, one item is timed in this much work.
+TIMED_EVERY_SECONDS = 20e-6
+
+
+class Lead:
+    """Runs items in the calling process until none are left or workers pay.
+
+    Args:
+        feed: the items.
+        decision: decides about workers.
+        timeout: most seconds for the whole call, None for no limit.
+        progress: told of finished items, None for nobody.
+
+    Attributes:
+        deadline: when the call must end, on the monotonic clock, None for no limit.
+        yielded: number of results that ``run_lazily`` has yielded.
+    """
+
+    def __init__(
+        self, feed: Feed, decision: Decision, timeout: float | None, progress: Progress | None
+    ) -> None:
+        self._feed = feed
+        self._decision = decision
+        self._probe = decision.evidence.probe
+        self._timeout = timeout
+        self._progress = progress
+        self.yielded = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Let the time limit begin now."""
+        timeout = self._timeout
+        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self._feed.deadline = self.deadline
+
+    def run(self, out: list[Any]) -> Plan | None:
+        """Append results to ``out`` until no items are left; return a plan once workers pay."""
+        feed, probe, decision = self._feed, self._probe, self._decision
+        if decision.alone and self.deadline is None and self._progress is None:
+            watch = probe.watch(1)
+            feed.run_all(out)
+            if out:
+                probe.add(watch.block(len(out)))
+            return None
+        while self._run_block(out):
+            if decision.is_due(probe.seconds) or decision.recalls():
+                plan = decision.consider(out, lazy=False)
+                if plan is not None:
+                    return plan
+        return None
+
+    def _run_block(self, out: list[Any]) -> bool:
+        """Run and time the next block here; return whether there may be more items."""
+        feed, probe = self._feed, self._probe
+        size = probe.next_size(feed.remaining)
+        if self._decision.settled and feed.remaining is not None:
+            fitting = int(LONGEST_BLOCK_SECONDS / max(probe.mean, 1e-9))
+            size = max(size, min(feed.remaining, fitting, SETTLED_GROWTH * probe.items))
+        watch = probe.watch(size)
+        done = self._run_items(size, out)
+        if done:
+            probe.add(watch.block(done))
+            if self._progress is not None:
+                self._progress.add(done)
+        if feed.is_exhausted:
+            return False
+        self._check_deadline()
+        return True
+
+    def _run_items(self, size: int, out: list[Any]) -> int:
+        """Run up to ``size`` items here; stop if they turn out much dearer than those before.
+
+        Returns:
+            How many ran.
+        """
+        feed = self._feed
+        expected = size * self._probe.mean
+        if size < 2 * BLOCK_PARTS or expected < PATIENT_SECONDS:
+            return feed.run(size, out)
+        until, done = time.monotonic() + OVERRUN * expected, 0
+        while done < size:
+            wanted = min(size - done, size // BLOCK_PARTS)
+            ran = feed.run(wanted, out)
+            done += ran
+            if ran < wanted or time.monotonic() > until:
+                break
+        return done
+
+    def run_lazily(self) -> Generator[Any, None, Plan | None]:
+        """Yield results of items run here, one at a time; return a plan once workers pay."""
+        feed, probe, decision = self._feed, self._probe, self._decision
+        result: list[Any] = []
+        while True:
+            watch = probe.watch(1)
+            if not feed.run(1, result):
+                return None
+            probe.add(watch.block(1))
+            plan = None
+            if decision.is_due(probe.mean * feed.position):
+                plan = decision.consider(result, lazy=True)
+            self.yielded += 1
+            self._show(1)
+            yield result.pop()
+            self._check_deadline()
+            if plan is not None:
+                return plan
+            # Timing a tiny item costs more than running it, so most tiny items run untimed.
+            untimed = min(int(TIMED_EVERY_SECONDS / max(probe.mean, 1e-9)), 4 * probe.items)
+            before = feed.position
+            if untimed:
+                for value in feed.pass_through(untimed):
+                    self.yielded += 1
+                    yield value
+                    if self.deadline is not None:
+                        self._check_deadline()
+                self._show(feed.position - before)
+
+    def _show(self, items: int) -> None:
+        if self._progress is not None:
+            self._progress.add(items)
+
+    def _check_deadline(self) -> None:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            assert self._timeout is not None
+            raise TaskTimeoutError(
+                f"the call took longer than timeout={self._timeout:g} s; "
+                f"{counted(self._feed.position, 'item was', 'items were')} finished",
+                seconds=self._timeout,
+            )
