@@ -167,8 +167,8 @@ def optimize(
         mp_context=mp_context,
         use_cache=use_cache and not profile and items is not None,
     )
-    adviser.look_up(by_pickle=True)
-    measured = adviser.remembered()
+    adviser.recall.look_up(by_pickle=True)
+    measured = adviser.recall.profile
     unsent = ""
     if measured is None and items != 0:
         measured, data, unsent = _sample(func, data, sample_size)
@@ -180,8 +180,8 @@ def optimize(
     result = _advise(
         adviser, measured, data, target_chunk_duration, why_serial, notes, keep=profile
     )
-    if measured is not None and not adviser.hit and not unsent:
-        adviser.remember(
+    if measured is not None and not adviser.recall.hit and not unsent:
+        adviser.recall.remember(
             measured,
             executor=result.executor_type,
             n_jobs=result.n_jobs,
@@ -326,7 +326,7 @@ def _advise(
         estimated_speedup=1.0 if n_jobs == 1 else speedup,
         warnings=tuple(notes),
         data=data,
-        cache_hit=adviser.hit,
+        cache_hit=adviser.recall.hit,
         executor_type="serial" if n_jobs == 1 else "process",
         profile=profile if keep else None,
         basis=Basis(profile, adviser.machine, costs, items, plan),

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from amorsize import get_cache_dir
-from amorsize.call import adviser
+from amorsize.call import costs
 from amorsize.memory import naming, remote
 from amorsize.memory.cache import CACHE
 from amorsize.run import kept
@@ -52,7 +52,7 @@ def record_files():
 def forget():
     """Drop the in-memory layer, as a new process would have none."""
     CACHE.forget()
-    adviser.forget_costs()
+    costs.forget_costs()
     naming.forget_names()
     remote._circuits.clear()
 

@@ -20,7 +20,7 @@ from amorsize import (
     prune_expired_cache,
     smart_map,
 )
-from amorsize.call import adviser
+from amorsize.call import costs
 from amorsize.decide.learning import Seen
 from amorsize.decide.model import FIRST_COSTS
 from amorsize.memory import records, store
@@ -343,23 +343,23 @@ class TestCosts:
 
     def test_another_process_knows_what_one_learned(self, tmp_path):
         """Start-up and dispatch of this machine, not the constants of the first day."""
-        adviser.learn_costs(Seen("fork", 2, started=1.0))
-        learned = adviser.machine_costs()
+        costs.learn_costs(Seen("fork", 2, started=1.0))
+        learned = costs.machine_costs()
         assert learned != FIRST_COSTS
         (path,) = get_cache_dir().glob("costs_*.json")
-        source = "from amorsize.call import adviser; print(adviser.machine_costs().fork.base)"
+        source = "from amorsize.call import costs; print(costs.machine_costs().fork.base)"
         ended = programs.run_source(source, tmp_path)
-        assert float(ended.out) == pytest.approx(learned.fork.base, rel=adviser.COSTS_DRIFT + 0.01)
+        assert float(ended.out) == pytest.approx(learned.fork.base, rel=costs.COSTS_DRIFT + 0.01)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
     @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": 2}'])
     def test_a_damaged_file_is_none(self, text, caplog):
         """The first day's constants, and a warning."""
-        adviser.learn_costs(Seen("fork", 2, started=1.0))
+        costs.learn_costs(Seen("fork", 2, started=1.0))
         (path,) = get_cache_dir().glob("costs_*.json")
         path.write_text(text)
         forget()
-        assert adviser.machine_costs() == FIRST_COSTS
+        assert costs.machine_costs() == FIRST_COSTS
         assert "damaged" in caplog.text
         assert len(check_cache()) == 1
         check_cache(fix=True)
@@ -377,4 +377,4 @@ class TestCosts:
         """use_cache=False."""
         smart_map(busy_ms, range(200), mp_context="fork", use_cache=False)
         assert not get_cache_dir().exists()
-        assert adviser.machine_costs() == FIRST_COSTS
+        assert costs.machine_costs() == FIRST_COSTS

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from amorsize import export_cache, get_cache_dir, import_cache, smart_map
-from amorsize.call import adviser
+from amorsize.call import adviser, costs
 from amorsize.decide.learning import Seen, costs_drifted, faded_costs, has_drifted, learned_costs
 from amorsize.decide.model import FIRST_COSTS, Profile
 from amorsize.measure.machine import this_machine
@@ -34,7 +34,7 @@ def plan():
 
 def slow_starts():
     for _ in range(8):
-        adviser.learn_costs(SLOW)
+        costs.learn_costs(SLOW)
 
 
 def test_slow_starts_do_not_keep_work_serial_for_ever():
@@ -52,44 +52,44 @@ def test_doubt_is_no_more_than_once_a_call():
     asked = adviser.Adviser(busy_ms, 30, jobs=None, method="fork", method_reason="", use_cache=True)
     asked.machine = this_machine()._replace(cpus=2)
     asked.plan(ITEM, 30, sliceable=True)
-    after = adviser.machine_costs()
+    after = costs.machine_costs()
     asked.plan(ITEM, 29, sliceable=True)
-    assert adviser.machine_costs() == after
+    assert costs.machine_costs() == after
 
 
 def test_what_would_be_serial_anyhow_doubts_nothing():
     """Little work says nothing of what starts cost."""
     slow_starts()
-    learned = adviser.machine_costs()
+    learned = costs.machine_costs()
     for items in (1, 3):
         asked = adviser.Adviser(
             busy_ms, items, jobs=None, method="fork", method_reason="", use_cache=True
         )
         assert asked.plan(ITEM, items, sliceable=True).executor == "serial"
-    assert adviser.machine_costs() == learned
+    assert costs.machine_costs() == learned
 
 
 def test_a_process_of_one_call_writes_its_doubt():
     """Else processes of one call each would never come to the end of it."""
     slow_starts()
-    before = adviser.machine_costs().fork
+    before = costs.machine_costs().fork
     for _ in range(3):
         forget()
         plan()
     forget()
-    assert adviser.machine_costs().fork.base < 0.96 * before.base
+    assert costs.machine_costs().fork.base < 0.96 * before.base
 
 
 def test_what_was_learned_long_ago_is_forgotten(monkeypatch):
     """Half of it a day, whatever was run meanwhile."""
     slow_starts()
-    learned = adviser.machine_costs()
+    learned = costs.machine_costs()
     now = time.time()
     ratios = []
     for days in (0, 1, 30):
         forget()
         monkeypatch.setattr(time, "time", lambda days=days: now + days * 24 * 3600)
-        ratios.append(adviser.machine_costs().fork.base / FIRST_COSTS.fork.base)
+        ratios.append(costs.machine_costs().fork.base / FIRST_COSTS.fork.base)
     full = learned.fork.base / FIRST_COSTS.fork.base
     assert ratios[0] == pytest.approx(full, rel=0.3)
     assert ratios[1] == pytest.approx(ratios[0] ** 0.5, rel=0.01)
@@ -198,8 +198,8 @@ class TestClockAhead:
         slow_starts()
         (path,) = get_cache_dir().glob("costs_*.json")
         self.ahead(path)
-        assert adviser.machine_costs().fork.base == pytest.approx(FIRST_COSTS.fork.base, rel=0.01)
-        adviser.learn_costs(SLOW)
+        assert costs.machine_costs().fork.base == pytest.approx(FIRST_COSTS.fork.base, rel=0.01)
+        costs.learn_costs(SLOW)
         assert json.loads(path.read_text())["updated"] <= time.time()
 
     def test_files_from_the_future_are_not_the_last_to_go(self, tmp_path, monkeypatch):

@@ -83,9 +83,9 @@ def test_the_first_block_alone_can_only_be_too_short():
     found = adviser.Adviser.of_call(
         load_once, 1_000, jobs=None, backend=None, mp_context=None, use_cache=True
     )
-    found.look_up()
-    assert found.confirm(10.0, first=True) is not None
-    assert found.confirm(1e-9, first=True) is None
+    found.recall.look_up()
+    assert found.recall.confirm(10.0, first=True) is not None
+    assert found.recall.confirm(1e-9, first=True) is None
 
 
 def test_a_slow_first_block_is_no_surprise():

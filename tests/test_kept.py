@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from amorsize import smart_map
-from amorsize.call import adviser
+from amorsize.call import adviser, costs
 from amorsize.measure.machine import ASKED
 from amorsize.run import kept, shared
 from tests import changing, programs, slow_import
@@ -58,7 +58,7 @@ def test_what_fresh_workers_must_import_is_remembered_of_the_function():
     kept.end_all()
     smart_map(slow_import.double, range(40), n_jobs=2, mp_context="spawn", report=reports.append)
     assert reports[0].profile.import_seconds > 0.8 * slow_import.IMPORT_SECONDS
-    assert adviser.machine_costs().spawn.latency < slow_import.IMPORT_SECONDS
+    assert costs.machine_costs().spawn.latency < slow_import.IMPORT_SECONDS
     smart_map(slow_import.double, range(40), n_jobs=2, mp_context="spawn", report=reports.append)
     assert reports[1].profile.import_seconds > 0.8 * slow_import.IMPORT_SECONDS
 

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from amorsize import TaskTimeoutError, smart_imap, smart_map
-from amorsize.call import adviser
+from amorsize.call import adviser, costs
 from amorsize.decide.learning import bounded_costs
 from amorsize.decide.model import FIRST_COSTS, Costs, StartCost
 from amorsize.memory.cache import CACHE
@@ -147,11 +147,11 @@ def test_a_memory_of_cheap_items_does_not_hide_dear_ones():
 def test_a_machine_is_not_judged_by_a_slow_consumer():
     """Workers that wait until somebody wants more results are no dear dispatch."""
     smart_map(f.busy_ms, range(60))
-    before = adviser.machine_costs()
+    before = costs.machine_costs()
     for _ in range(2):
         for _ in smart_imap(f.double, range(60), n_jobs=2, chunksize=1):
             time.sleep(0.005)
-    after = adviser.machine_costs()
+    after = costs.machine_costs()
     assert (after.chunk_seconds, after.error) == (before.chunk_seconds, before.error)
 
 
@@ -169,8 +169,8 @@ def test_learned_costs_are_within_bounds_wherever_they_come_from():
 def test_nothing_learned_is_used_without_the_cache():
     """use_cache=False knows what is known on the first day, also of the machine."""
     smart_map(f.busy_ms, range(60), n_jobs=2)
-    assert adviser.machine_costs() != FIRST_COSTS
-    assert adviser.machine_costs(use_cache=False) == FIRST_COSTS
+    assert costs.machine_costs() != FIRST_COSTS
+    assert costs.machine_costs(use_cache=False) == FIRST_COSTS
 
 
 def busy_with(data):
@@ -216,18 +216,18 @@ def test_results_are_not_counted_as_the_need_of_every_worker():
 def test_what_only_workers_can_measure_is_forgotten_when_there_are_none():
     """One disturbed run that showed bad contention does not keep a function serial for ever."""
     smart_map(f.busy_ms, range(60))
-    record = advised_of(f.busy_ms, 60).record
+    record = advised_of(f.busy_ms, 60).recall.record
     disturbed = record._replace(profile=record.profile._replace(contention=1.0))
     CACHE.remember(disturbed, run_seconds=1.0, stable=True)
-    assert advised_of(f.busy_ms, 60).remembered().contention == 1.0
+    assert advised_of(f.busy_ms, 60).recall.profile.contention == 1.0
     for _ in range(12):
         smart_map(f.busy_ms, range(60))
-    assert advised_of(f.busy_ms, 60).remembered().contention < 0.5
+    assert advised_of(f.busy_ms, 60).recall.profile.contention < 0.5
 
 
 def advised_of(func, items):
     found = adviser.Adviser.of_call(
         func, items, jobs=None, backend=None, mp_context=None, use_cache=True
     )
-    found.look_up()
+    found.recall.look_up()
     return found

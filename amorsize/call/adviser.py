@@ -1,37 +1,25 @@
-"""The adviser: looks up the record of a function, plans the call, and records its measurements.
+"""The adviser: plans a call, from what is remembered of the function and what the machine is like.
 
-It connects the pure modules to the rest: it reads the fingerprint, the records and the machine, and
-gives the planner its input. ``Session`` uses it during a call, ``optimize`` before one.
+It connects the pure modules to the rest, and gives the planner its input. ``Decision`` uses it
+during a call, ``optimize`` before one.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from threading import active_count
 
-from ..decide.learning import (
-    Seen,
-    bounded_costs,
-    costs_drifted,
-    faded_costs,
-    is_dearer,
-    learned_costs,
-    merged_profile,
-)
+from ..decide.learning import is_dearer
 from ..decide.model import (
     FIRST_COSTS,
     MOST_WAITING_WORKERS,
-    UNKNOWN_SIZE,
     WAITING_SHARE,
     Costs,
     Profile,
-    size_bucket,
     start_seconds,
-    time_bucket,
 )
 from ..decide.planner import (
     SPAWNED_WORKER_BYTES,
@@ -41,7 +29,6 @@ from ..decide.planner import (
     make_plan,
     plan_for_little,
 )
-from ..identity.coarse import coarse_digest
 from ..lookup import load, loaded
 from ..measure.forking import got_stuck, remember_stuck
 from ..measure.machine import (
@@ -52,12 +39,10 @@ from ..measure.machine import (
     resident_bytes,
     this_machine,
 )
-from ..memory import store
-from ..memory.cache import CACHE, enabled
-from ..memory.naming import Name, is_settled, name_of, name_of_code
-from ..memory.records import Record, environment_of
 from ..options import count_jobs, environment_cap
 from ..units import duration, memory
+from .costs import doubt_costs, machine_costs
+from .recall import Recall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,16 +54,8 @@ __all__ = [
     "assumed_items",
     "count_workers",
     "cut_by",
-    "doubt_costs",
-    "forget_costs",
     "inherits",
-    "learn_costs",
-    "machine_costs",
 ]
-
-# A record is used while the time of today's first items is within this factor of its range: the
-# width of one time bucket to each side.
-NEIGHBOURHOOD = 10.0
 
 # The work that a plan assumes to be left of an input of unknown length.
 ASSUMED_SECONDS = 1.0
@@ -90,80 +67,15 @@ LARGE_FORK_SECONDS = 0.05
 # Free memory is read only if the workers could take more than this share of all memory.
 PLENTY = 0.1
 
-# Learned costs are written again when a figure has moved by more than this share.
-COSTS_DRIFT = 0.25
-# Learned costs that nothing updates move half of the way back to the first costs in this time.
-# What disturbs a machine comes and goes within a day. Chosen without measurement.
-COSTS_HALF_LIFE_SECONDS = 24 * 3600
-# They also move back by this share in each call that is serial only because of them. A start-up
-# cost of 20 times the first one is down to 4 times after 38 such calls. If starts really are that
-# slow, the next trial costs 6 % of the calls between two trials.
-DOUBT = 0.02
-
 # A call that is like the one before gets the same plan, without a search (0.2 ms). Its resident
 # memory counts in steps of this many bytes.
 RESIDENT_STEP = 1 << 23
 _planned = lru_cache(maxsize=64)(make_plan)
 
-_costs: dict[str, Costs] = {}  # by configured folder: the current costs
-_saved: dict[str, Costs] = {}  # by configured folder: the costs last read or written
-_doubted: set[str] = set()  # configured folders that this process has written its first doubt to
-
 # Read when this module is loaded, since every process that loads it needs the machine. The first
 # read takes 0.2 ms, mostly for the kernel to create /proc/self; loading the package takes a hundred
 # times as long.
 this_machine()
-
-
-def machine_costs(*, use_cache: bool = True) -> Costs:
-    """Return the costs of running workers on this machine, as far as known.
-
-    Args:
-        use_cache: whether to use learned costs.
-    """
-    if not use_cache:
-        return FIRST_COSTS
-    configured = store.configured_dir()
-    costs = _costs.get(configured)
-    if costs is None:
-        if not enabled():
-            return FIRST_COSTS
-        costs = FIRST_COSTS
-        found = CACHE.load_costs()
-        if found is not None:
-            learned, age = found
-            costs = faded_costs(bounded_costs(learned), 1 - 0.5 ** (age / COSTS_HALF_LIFE_SECONDS))
-        _costs[configured] = _saved[configured] = costs
-    return costs
-
-
-def learn_costs(seen: Seen) -> None:
-    """Correct the machine's costs by one real run, see ``learned_costs``."""
-    _keep_costs(learned_costs(machine_costs(), seen))
-
-
-def doubt_costs() -> None:
-    """Move the learned costs back a little, because they alone made a call serial."""
-    configured = store.configured_dir()
-    _keep_costs(faded_costs(machine_costs(), DOUBT), always=configured not in _doubted)
-    _doubted.add(configured)
-
-
-def _keep_costs(costs: Costs, *, always: bool = False) -> None:
-    """Make these the current costs, and write them if they have moved (or ``always``)."""
-    configured = store.configured_dir()
-    _costs[configured] = costs
-    moved = always or costs_drifted(_saved.get(configured, FIRST_COSTS), costs, COSTS_DRIFT)
-    if moved and enabled():
-        _saved[configured] = costs
-        CACHE.save_costs(costs)
-
-
-def forget_costs() -> None:
-    """Forget all learned costs."""
-    _costs.clear()
-    _saved.clear()
-    _doubted.clear()
 
 
 def assumed_items(item_seconds: float) -> int:
@@ -229,7 +141,7 @@ def _cap() -> int | None:
 
 
 class Adviser:
-    """The record, costs and plans of one function for one call.
+    """The plans of one call.
 
     Args:
         func: the function.
@@ -241,8 +153,7 @@ class Adviser:
 
     Attributes:
         machine: the machine as it was when the call began.
-        record: the valid record that was found, None on a miss or if the run contradicted it.
-        hit: whether a record was found and not contradicted by the run.
+        recall: what is remembered of the function.
     """
 
     def __init__(
@@ -260,13 +171,10 @@ class Adviser:
         self.jobs = jobs
         self.method = method
         self.method_reason = method_reason
-        self.record: Record | None = None
         self.machine = this_machine()
-        self._remembered_under = method  # even if another method is used this time
+        self.recall = Recall(func, items, self.machine, method, use_cache=use_cache)
+        self._first_method = method
         self.use_cache = use_cache
-        self._cached = use_cache and enabled()
-        self._name: Name | None = None
-        self._late = False  # whether the items had run before the look-up
         self._costs: Costs | None = None
         self._has_doubted = not use_cache  # without the cache no learned costs are used
 
@@ -305,7 +213,7 @@ class Adviser:
             Whether the start method has changed.
         """
         before = self.method
-        if before == self._remembered_under and before != "thread":
+        if before == self._first_method and before != "thread":
             self.method, self.method_reason = choose_start_method(mp_context)
             if self.method == "fork" and self.method_reason != ASKED:
                 self._avoid_lack()
@@ -329,82 +237,6 @@ class Adviser:
         self.method_reason = (
             "forked workers waited for a thread they lack, or for a lock that nothing could release"
         )
-
-    @property
-    def hit(self) -> bool:
-        """Whether a record was found, and the run has not contradicted it."""
-        return self.record is not None
-
-    def look_up(
-        self, *, only_memory: bool = False, late: bool = False, by_pickle: bool = False
-    ) -> None:
-        """Find the newest valid record of the function for this size.
-
-        Args:
-            only_memory: whether to look in memory only, not in the folder.
-            late: whether the items have run already. Then nothing shows whether the function
-                changes values it uses.
-            by_pickle: whether to ignore a record if plain pickle cannot serialize the results.
-        """
-        if not self._cached:
-            return
-        name = self._name = self._name or name_of(self.func)
-        self._late = late
-        only_memory = only_memory or self.items is None
-        by_code = not (name.coarse or only_memory)
-        self.record = CACHE.look_up(
-            name.digest,
-            self.items,
-            environment_of(self.machine, self._remembered_under),
-            only_memory=only_memory,
-            otherwise=partial(coarse_digest, self.func) if by_code else None,
-        )
-        if self.record is not None and self.record.func != name.digest:
-            self._name = name_of_code(self.func)
-        if by_pickle and self.record is not None and not self.record.by_pickle:
-            self.record = None
-
-    def _final_name(self) -> Name:
-        """Return the name for the function's record, now that its items have run."""
-        name = self._name or name_of(self.func)
-        if name.coarse:
-            return name
-        if self._late:
-            return name._replace(stable=name.stable and is_settled(self.func))
-        return name if name_of(self.func).digest == name.digest else name_of_code(self.func)
-
-    @property
-    def has_guess(self) -> bool:
-        """Whether the record comes from another kind of machine."""
-        return self.record is not None and self.record.guess
-
-    @property
-    def expected_items(self) -> int | None:
-        """How many items the last such call had, None when not known."""
-        return None if self.record is None else self.record.items
-
-    def remembered(self) -> Profile | None:
-        """Return the recorded profile, None when there is none."""
-        return None if self.record is None else self.record.profile
-
-    def confirm(self, item_seconds: float, *, first: bool) -> Profile | None:
-        """Drop the record if this call contradicts it; return the recorded profile that is left.
-
-        Args:
-            item_seconds: mean time of the first items of this call. It contradicts the record if it
-                is outside its range by more than ``NEIGHBOURHOOD``.
-            first: whether only the first block has run. It may include imports, so a time that is
-                too long does not contradict the record.
-        """
-        if self.record is not None:
-            known = self.record.profile
-            low = known.least_seconds / NEIGHBOURHOOD
-            high = known.most_seconds * NEIGHBOURHOOD
-            if item_seconds < low or (item_seconds > high and not first):
-                self.record = None
-                if self.items is not None:
-                    CACHE.note_contradiction()
-        return self.remembered()
 
     def plan(
         self,
@@ -529,54 +361,3 @@ class Adviser:
         if workers * each < PLENTY * self.machine.memory_bytes:
             return None
         return free_memory()
-
-    def remember(
-        self,
-        profile: Profile,
-        *,
-        executor: str,
-        n_jobs: int,
-        chunksize: int,
-        run_seconds: float,
-        by_pickle: bool | None,
-        items: int,
-    ) -> None:
-        """Record the measurements of a run or a sample, and the plan made from them.
-
-        Args:
-            profile: the measurements.
-            executor: "serial", "thread" or "process".
-            n_jobs: workers.
-            chunksize: first or only chunk size.
-            run_seconds: duration of the run or the sample.
-            by_pickle: whether plain pickle can serialize the results, None where not tested.
-            items: number of items of the call, as it turned out.
-        """
-        if not self._cached:
-            return
-        name = self._final_name()
-        old = self.record
-        if (
-            old is not None
-            and not old.guess
-            and time_bucket(old.profile.item_seconds) == time_bucket(profile.item_seconds)
-        ):
-            profile = merged_profile(old.profile, profile)
-        if by_pickle is None:
-            by_pickle = old is None or old.by_pickle
-        CACHE.remember(
-            Record(
-                func=name.digest,
-                size=UNKNOWN_SIZE if self.items is None else size_bucket(self.items),
-                items=items,
-                profile=profile,
-                executor=executor,
-                n_jobs=n_jobs,
-                chunksize=chunksize,
-                environment=environment_of(self.machine, self._remembered_under),
-                updated=time.time(),
-                by_pickle=by_pickle,
-            ),
-            run_seconds=run_seconds,
-            stable=name.stable and self.items is not None,
-        )

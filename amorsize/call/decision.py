@@ -133,7 +133,7 @@ class Decision:
                 self.reason = "one job was asked for"
             return None
         adviser = self.advised(at_once=True)
-        profile = adviser.remembered()
+        profile = adviser.recall.profile
         left = feed.likely_remaining or max(2, self.jobs or 2)
         # Without a record, one worker starts; its timings decide on more workers.
         jobs = 1 if profile is None and self.jobs is None else None
@@ -171,11 +171,11 @@ class Decision:
         if left * probe.mean < WORTH_RECALLING_SECONDS or not self.pays_to_walk(probe.seconds):
             return False
         adviser = self.make_adviser()
-        adviser.look_up(only_memory=True)
-        self._looked_up = adviser.hit
-        if adviser.hit:
+        adviser.recall.look_up(only_memory=True)
+        self._looked_up = adviser.recall.hit
+        if adviser.recall.hit:
             self._next_look = LOOK_AGAIN * probe.seconds
-        return adviser.hit
+        return adviser.recall.hit
 
     def consider(self, out: list[Any], *, lazy: bool) -> Plan | None:
         """Return a plan for workers if they pay, as far as known by now, else None.
@@ -188,7 +188,7 @@ class Decision:
         probe = evidence.probe
         evidence.measure_growth()  # measured now: later it would include results
         reason = self._confined or evidence.confines or inside_worker()
-        remembered = adviser.confirm(probe.mean, first=not probe.rest.items)
+        remembered = adviser.recall.confirm(probe.mean, first=not probe.rest.items)
         if remembered is None and not evidence.suffices:
             return None
         if evidence.in_doubt(remembered):
@@ -248,7 +248,7 @@ class Decision:
         adviser = self.adviser or self.make_adviser()
         if not self._looked_up and (at_once or self.pays_to_walk(self._work())):
             with held_signals():  # the walk would swallow a time limit's exception
-                adviser.look_up()
+                adviser.recall.look_up()
             self._looked_up = True
         return adviser
 
@@ -293,7 +293,7 @@ class Decision:
         """
         feed = self._feed
         if feed.hint is None:
-            feed.hint = adviser.expected_items
+            feed.hint = adviser.recall.expected_items
         left = feed.likely_remaining
         return max(2, feed.position) if left is None else left, None not in (left, self.total)
 

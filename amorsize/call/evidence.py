@@ -16,7 +16,7 @@ from ..measure.probe import (
 from ..run.failure import NO_ITEM
 from ..run.reductions import PROTOCOL
 from ..run.transport import PROVEN_BYTES, dumps, dumps_result
-from .adviser import NEIGHBOURHOOD
+from .recall import NEIGHBOURHOOD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

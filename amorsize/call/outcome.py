@@ -16,7 +16,8 @@ from ..measure.probe import Tally, profile_of
 from ..options import Options, environment_cap
 from ..tuples import NamedTuple
 from ..units import counted, duration
-from .adviser import Adviser, cut_by, machine_costs
+from .adviser import Adviser, cut_by
+from .costs import machine_costs
 from .evidence import Evidence
 
 TYPE_CHECKING = False
@@ -97,7 +98,7 @@ class Outcome(NamedTuple):
         tally, adviser, engine = Tally(), self.adviser, self.engine
         probe = self.evidence.probe
         # If the process needed more memory before, its peak did not grow, which shows nothing.
-        remembered = adviser.remembered() if adviser is not None else None
+        remembered = adviser.recall.profile if adviser is not None else None
         travel = self.evidence.travel or remembered
         grown = self.evidence.needed(travel)
         if remembered is not None:
@@ -284,7 +285,7 @@ class Outcome(NamedTuple):
             start_method=adviser.method if used and adviser is not None else "",
             start_reason=adviser.method_reason if used and adviser is not None else "",
             reason=self._why(),
-            cache_hit=adviser is not None and adviser.hit,
+            cache_hit=adviser is not None and adviser.recall.hit,
             plan=plan or self.serial_plan,
             profile=profile,
             forecast_seconds=self.forecast,

@@ -10,7 +10,8 @@ from itertools import count
 
 from ..memory.naming import meet
 from ..signals import held_signals
-from .adviser import Adviser, learn_costs
+from .adviser import Adviser
+from .costs import learn_costs
 from .outcome import Outcome
 
 __all__ = ["LOOK_UP_SECONDS", "learn"]
@@ -53,16 +54,16 @@ def _late_adviser(outcome: Outcome, make_adviser: Callable[[], Adviser]) -> Advi
     if meet(outcome.func) and outcome.options.report is None:
         return None
     adviser, probe = make_adviser(), outcome.evidence.probe
-    adviser.look_up(only_memory=True, late=True)
-    if adviser.confirm(probe.mean, first=not probe.rest.items):
+    adviser.recall.look_up(only_memory=True, late=True)
+    if adviser.recall.confirm(probe.mean, first=not probe.rest.items):
         return None
     return adviser
 
 
 def _went_as_expected(outcome: Outcome, adviser: Adviser) -> bool:
     """Return whether a call has nothing to teach."""
-    known = adviser.remembered()
-    if known is None or adviser.has_guess:  # a guess is replaced by the first real run
+    known = adviser.recall.profile
+    if known is None or adviser.recall.has_guess:  # a guess is replaced by the first real run
         return False
     if outcome.engine is None:
         short = outcome.elapsed < WORTH_RECORDING_SECONDS
@@ -87,7 +88,7 @@ def _record(outcome: Outcome, adviser: Adviser, *, worth_walking: bool) -> None:
         learn_costs(outcome.seen())
     profile = outcome.profile()
     if profile is not None and worth_walking:
-        adviser.remember(
+        adviser.recall.remember(
             profile,
             executor="serial" if plan is None else plan.executor,
             n_jobs=1 if plan is None or engine is None else engine.jobs,

@@ -125,7 +125,9 @@ class Session:
         adviser, evidence = decision.advised(), decision.evidence
         adviser.look_again(options.mp_context)
         must_run = options.workers_only(decision.jobs)
-        profile = adviser.remembered() or (evidence.profile(None) if evidence.probe.first else None)
+        profile = adviser.recall.profile
+        if profile is None and evidence.probe.first:
+            profile = evidence.profile(None)
         if decision.jobs is None:
             decision.steps = Steps.of_plan(usable_cpus(), plan, profile)
         memory, course = WorkerMemory(adviser.method), Course.expecting(profile)
