@@ -21,8 +21,8 @@ from amorsize import (
     smart_map,
 )
 from amorsize.call import adviser
+from amorsize.decide.figures import FIRST_COSTS
 from amorsize.decide.learning import Seen
-from amorsize.decide.model import FIRST_COSTS
 from amorsize.memory import records, store
 from amorsize.memory.cache import CACHE
 from tests import programs

@@ -10,7 +10,7 @@ import pytest
 from amorsize import smart_imap, smart_map
 from amorsize.call import adviser
 from amorsize.call.evidence import Evidence
-from amorsize.decide.model import Profile
+from amorsize.decide.figures import Profile
 from amorsize.measure.probe import Block, Probe, profile_of
 from tests.load import first_undisturbed
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from amorsize.decide.model import FIRST_COSTS, MOST_WAITING_WORKERS, Profile
+from amorsize.decide.figures import FIRST_COSTS, MOST_WAITING_WORKERS, Profile
 from amorsize.decide.planner import PlanInput, StartOption, make_plan
 from amorsize.decide.steps import Stage, Step, Steps
 from amorsize.measure.probe import Block

@@ -13,6 +13,16 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from threading import active_count
 
+from ..decide.figures import (
+    FIRST_COSTS,
+    MOST_WAITING_WORKERS,
+    UNKNOWN_SIZE,
+    WAITING_SHARE,
+    Costs,
+    Profile,
+    size_bucket,
+    time_bucket,
+)
 from ..decide.learning import (
     Seen,
     bounded_costs,
@@ -22,17 +32,7 @@ from ..decide.learning import (
     learned_costs,
     merged_profile,
 )
-from ..decide.model import (
-    FIRST_COSTS,
-    MOST_WAITING_WORKERS,
-    UNKNOWN_SIZE,
-    WAITING_SHARE,
-    Costs,
-    Profile,
-    size_bucket,
-    start_seconds,
-    time_bucket,
-)
+from ..decide.model import start_seconds
 from ..decide.planner import (
     SPAWNED_WORKER_BYTES,
     Plan,

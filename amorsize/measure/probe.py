@@ -6,7 +6,7 @@ import sys
 import time
 from math import ceil, sqrt
 
-from ..decide.model import MOST_WAITING_WORKERS, Profile
+from ..decide.figures import MOST_WAITING_WORKERS, Profile
 from ..identity.looking import module_of, mro, qualname
 from ..tuples import NamedTuple
 from .machine import usable_cpus

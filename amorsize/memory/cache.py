@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import isfinite
 
+from ..decide.figures import UNKNOWN_SIZE, Costs, size_bucket
 from ..decide.learning import has_drifted
-from ..decide.model import UNKNOWN_SIZE, Costs, size_bucket
 from ..identity.codes import make_room
 from ..lookup import loaded
 from ..measure.machine import this_machine

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from ..decide.model import TIME_BUCKETS, Costs, Profile, StartCost, size_bucket, time_bucket
+from ..decide.figures import TIME_BUCKETS, Costs, Profile, StartCost, size_bucket, time_bucket
 from ..identity.codes import digest_of
 from ..lookup import load
 from ..measure.machine import Machine

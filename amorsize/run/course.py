@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..decide.model import Profile
+from ..decide.figures import Profile
 from ..measure.probe import CLAIMED, UNKNOWN, Block, Tally
 from .chunks import Span
 from .reply import Reply

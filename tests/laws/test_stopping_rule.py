@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from amorsize.call.evidence import PROBE_SECONDS
 from amorsize.call.session import LOOK_AGAIN, LOOK_UP_SECONDS
-from amorsize.decide.model import FIRST_COSTS
+from amorsize.decide.figures import FIRST_COSTS
 from amorsize.decide.planner import PlanInput, StartOption, make_plan, plan_for_little
 from amorsize.measure.probe import Block, Probe, profile_of
 

@@ -21,7 +21,7 @@ from amorsize import (
     import_cache,
     prune_expired_cache,
 )
-from amorsize.decide.model import Profile, size_bucket
+from amorsize.decide.figures import Profile, size_bucket
 from amorsize.measure.machine import this_machine
 from amorsize.memory.cache import CACHE
 from amorsize.memory.records import Record, environment_of
