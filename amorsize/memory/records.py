@@ -245,7 +245,7 @@ def _seal(body: bytes) -> bytes:
 
 
 # The valid range of each number; anything else is a damaged or hostile record. No item time is
-# measured below a nanosecond (``probe.Tally``), and forecasts divide by item times, so a record
+# measured below a nanosecond (``timing.Tally``), and forecasts divide by item times, so a record
 # must not have a smaller one.
 _RANGES = {
     "item_seconds": (1e-9, 1e7),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..decide.figures import Profile
-from ..measure.probe import CLAIMED, UNKNOWN, Block, Tally
+from ..measure.timing import CLAIMED, UNKNOWN, Block, Tally
 from .chunks import Span
 from .reply import Reply
 
