@@ -113,7 +113,7 @@ class TestCheck:
         (folder / "folder").mkdir()
         monkeypatch.setattr(store, "MOST_FILES", 0)
         os.utime(path, (0, 0))
-        CACHE.tidy(str(folder))
+        CACHE.places.tidy(str(folder))
         check_cache(fix=True)
         prune_expired_cache(0)
         clear_cache()

@@ -63,7 +63,7 @@ def one_operation(rng, folder, name):
     elif draw < 0.97:
         cache_stats()
     elif draw < 0.98:
-        CACHE.tidy(str(get_cache_dir()))
+        CACHE.places.tidy(str(get_cache_dir()))
     else:
         path = os.path.join(folder, name)
         export_cache(path)
