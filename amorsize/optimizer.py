@@ -12,8 +12,9 @@ from typing import Any
 
 from .api import plain_function
 from .call.adviser import Adviser, assumed_items, count_workers, cut_by
-from .decide.model import Costs, Profile
-from .decide.planner import Plan, fixed_chunksize
+from .decide.cutting import fixed_chunksize
+from .decide.figures import Costs, Profile
+from .decide.planner import Plan
 from .measure.machine import Machine
 from .measure.probe import Probe, peak_memory_bytes, pickling, profile_of
 from .options import check_context, check_flag, check_jobs, check_seconds, check_whole

@@ -38,15 +38,9 @@ import numpy as np
 from common import clock, write
 
 from amorsize import smart_map
-from amorsize.decide.model import (
-    LARGEST_CHUNK_BYTES,
-    SHARED_FROM_BYTES,
-    Chunking,
-    Costs,
-    Profile,
-    StartCost,
-)
-from amorsize.decide.planner import PlanInput, StartOption, make_plan, next_chunksize
+from amorsize.decide.cutting import LARGEST_CHUNK_BYTES, Chunking, next_chunksize
+from amorsize.decide.figures import SHARED_FROM_BYTES, Costs, Profile, StartCost
+from amorsize.decide.planner import PlanInput, StartOption, make_plan
 
 # No workload takes longer than this serially: five hours.
 LONGEST_SECONDS = 20_000.0

@@ -19,7 +19,7 @@ from amorsize import (
 )
 from amorsize.measure.machine import this_machine
 from amorsize.memory import records
-from amorsize.memory.cache import RULES
+from amorsize.memory.places import RULES
 from tests import programs
 from tests.conftest import forget, record_files
 from tests.functions import busy_ms, double

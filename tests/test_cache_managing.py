@@ -21,8 +21,8 @@ from amorsize import (
     smart_map,
 )
 from amorsize.call import costs
+from amorsize.decide.figures import FIRST_COSTS
 from amorsize.decide.learning import Seen
-from amorsize.decide.model import FIRST_COSTS
 from amorsize.memory import records, store
 from amorsize.memory.cache import CACHE
 from tests import programs
@@ -113,7 +113,7 @@ class TestCheck:
         (folder / "folder").mkdir()
         monkeypatch.setattr(store, "MOST_FILES", 0)
         os.utime(path, (0, 0))
-        CACHE.tidy(str(folder))
+        CACHE.places.tidy(str(folder))
         check_cache(fix=True)
         prune_expired_cache(0)
         clear_cache()

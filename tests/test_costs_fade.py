@@ -9,8 +9,8 @@ import pytest
 
 from amorsize import export_cache, get_cache_dir, import_cache, smart_map
 from amorsize.call import adviser, costs
+from amorsize.decide.figures import FIRST_COSTS, Profile
 from amorsize.decide.learning import Seen, costs_drifted, faded_costs, has_drifted, learned_costs
-from amorsize.decide.model import FIRST_COSTS, Profile
 from amorsize.measure.machine import this_machine
 from amorsize.measure.probe import pickling
 from amorsize.memory import records, store

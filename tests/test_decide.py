@@ -11,28 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from amorsize.decide.cutting import Chunking, chunk_share, fixed_chunksize, next_chunksize
+from amorsize.decide.figures import FIRST_COSTS, Profile, size_bucket, time_bucket
 from amorsize.decide.learning import MOST_CHANGE, Seen, learned_costs, merged_profile
-from amorsize.decide.model import (
-    FIRST_COSTS,
-    Chunking,
-    Profile,
-    Workforce,
-    chunk_share,
-    chunking,
-    parallel_seconds,
-    size_bucket,
-    slowdown,
-    start_seconds,
-    time_bucket,
-)
-from amorsize.decide.planner import (
-    PlanInput,
-    StartOption,
-    fixed_chunksize,
-    make_plan,
-    next_chunksize,
-)
-from amorsize.measure.probe import Block, Probe, Stopwatch, Tally, pickling, profile_of
+from amorsize.decide.model import Workforce, chunking, parallel_seconds, slowdown, start_seconds
+from amorsize.decide.planner import PlanInput, StartOption, make_plan
+from amorsize.measure.probe import Probe, pickling, profile_of
+from amorsize.measure.timing import Block, Stopwatch, Tally
 
 ROOM = PlanInput(items=1_000, cpus=4, costs=FIRST_COSTS, options=(StartOption("fork"),))
 TINY = Profile(item_seconds=3e-8, result_bytes=6, pickle_seconds=3e-8)

@@ -10,8 +10,9 @@ import pytest
 from amorsize import smart_imap, smart_map
 from amorsize.call import adviser
 from amorsize.call.evidence import Evidence
-from amorsize.decide.model import Profile
-from amorsize.measure.probe import Block, Probe, profile_of
+from amorsize.decide.figures import Profile
+from amorsize.measure.probe import Probe, profile_of
+from amorsize.measure.timing import Block
 from tests.load import first_undisturbed
 
 MARK = Path(tempfile.gettempdir(), f"amorsize-loaded-{os.getpid()}")

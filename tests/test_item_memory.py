@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from amorsize.decide.figures import FIRST_COSTS, Profile
 from amorsize.decide.learning import merged_profile
-from amorsize.decide.model import FIRST_COSTS, Profile
 from amorsize.decide.planner import PlanInput, StartOption, make_plan
 from amorsize.run.memory import WorkerMemory
 from tests import programs

@@ -78,7 +78,15 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 @pytest.mark.parametrize(
-    "name", ["decide.model", "decide.planner", "decide.learning", "decide.steps"]
+    "name",
+    [
+        "decide.figures",
+        "decide.cutting",
+        "decide.model",
+        "decide.planner",
+        "decide.learning",
+        "decide.steps",
+    ],
 )
 def test_model_planner_and_learning_are_pure(name):
     """They import nothing that reads clocks, files or the machine."""

@@ -11,8 +11,8 @@ import pytest
 
 from amorsize import TaskTimeoutError, smart_imap, smart_map
 from amorsize.call import adviser, costs
+from amorsize.decide.figures import FIRST_COSTS, Costs, StartCost
 from amorsize.decide.learning import bounded_costs
-from amorsize.decide.model import FIRST_COSTS, Costs, StartCost
 from amorsize.memory.cache import CACHE
 from amorsize.run import worker
 from tests import functions as f

@@ -2,7 +2,7 @@
 
 import pytest
 
-from amorsize.measure.probe import Block, Tally
+from amorsize.measure.timing import Block, Tally
 from amorsize.run.monitor import JUDGE_SECONDS, RETREAT_PAUSE, RETREAT_TIMES, KeepUpMonitor
 
 STEP = 1.01 * JUDGE_SECONDS  # whatever the clock rounds

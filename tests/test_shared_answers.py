@@ -221,7 +221,7 @@ def test_no_secret_of_the_url_is_logged(url, monkeypatch, caplog):
     monkeypatch.setenv("AMORSIZE_CACHE_URL", url)
     with caplog.at_level(logging.DEBUG):
         smart_map(busy_ms, range(50))
-        list(CACHE.shared(["x"]))
+        list(CACHE.places.shared(["x"]))
         for ask in (lambda: remote.fetch([NAME]), lambda: remote.publish(NAME, b"x", 60)):
             remote._circuits.clear()
             try:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from amorsize import optimize, smart_imap, smart_map
-from amorsize.decide.model import FIRST_COSTS, Profile
+from amorsize.decide.figures import FIRST_COSTS, Profile
 from amorsize.decide.planner import PlanInput, StartOption, make_plan
 from amorsize.show.hints import hints_for_run
 from amorsize.units import duration

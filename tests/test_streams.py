@@ -6,7 +6,8 @@ import time
 import pytest
 
 from amorsize import cache_stats, smart_imap, smart_map
-from amorsize.decide.model import FIRST_COSTS, Profile, Workforce, parallel_seconds
+from amorsize.decide.figures import FIRST_COSTS, Profile
+from amorsize.decide.model import Workforce, parallel_seconds
 from amorsize.run.feed import Feed
 
 CALLER = os.getpid()

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from amorsize.measure import usage
-from amorsize.measure.probe import CLAIMED, PROVED, UNKNOWN, Block, Probe, Stopwatch, examined
+from amorsize.measure.probe import Probe
+from amorsize.measure.timing import CLAIMED, PROVED, UNKNOWN, Block, Stopwatch, examined
 from amorsize.measure.usage import Helpers, Surroundings, surroundings
 from tests.load import busy_loops
 

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from functools import lru_cache
 from threading import active_count
 
-from ..decide.learning import is_dearer
-from ..decide.model import (
+from ..decide.figures import (
     FIRST_COSTS,
     MOST_WAITING_WORKERS,
     WAITING_SHARE,
     Costs,
     Profile,
-    start_seconds,
 )
+from ..decide.learning import is_dearer
+from ..decide.model import start_seconds
 from ..decide.planner import (
     SPAWNED_WORKER_BYTES,
     Plan,

@@ -5,6 +5,7 @@ Which costs a run teaches is decided in ``decide.learning``; this module keeps t
 
 from __future__ import annotations
 
+from ..decide.figures import FIRST_COSTS, Costs
 from ..decide.learning import (
     Seen,
     bounded_costs,
@@ -12,7 +13,6 @@ from ..decide.learning import (
     faded_costs,
     learned_costs,
 )
-from ..decide.model import FIRST_COSTS, Costs
 from ..memory import store
 from ..memory.cache import CACHE, enabled
 

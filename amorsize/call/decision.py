@@ -27,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..decide.model import Profile
+    from ..decide.figures import Profile
     from ..decide.planner import Plan
     from ..decide.steps import Stage, Step, Steps
 

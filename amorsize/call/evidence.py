@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _pickle as pickle  # ``pickle`` takes 5 ms to load
 
-from ..decide.model import WAITING_SHARE, Profile
+from ..decide.figures import WAITING_SHARE, Profile
 from ..measure.machine import fresh_resident_bytes
 from ..measure.probe import (
     LONGEST_BLOCK_SECONDS,

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from ..decide.figures import FRESH_METHODS, SHARED_FROM_BYTES, WAITING_SHARE, Profile
 from ..decide.learning import MOST_CONTENTION, Seen
-from ..decide.model import FRESH_METHODS, SHARED_FROM_BYTES, WAITING_SHARE, Profile, slowdown
+from ..decide.model import slowdown
 from ..decide.planner import Plan
 from ..measure.machine import resident_bytes, this_machine, usable_cpus, waiting_programs
-from ..measure.probe import Tally, profile_of
+from ..measure.probe import profile_of
+from ..measure.timing import Tally
 from ..options import Options, environment_cap
 from ..tuples import NamedTuple
 from ..units import counted, duration

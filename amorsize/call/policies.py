@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..decide.model import FRESH_METHODS, Profile
-from ..decide.planner import Plan, chunk_sizes
+from ..decide.cutting import chunk_sizes
+from ..decide.figures import FRESH_METHODS, Profile
+from ..decide.planner import Plan
 from ..options import Options
 from ..run.policy import LIMIT_SHARE, LONGEST_LAZY_SECONDS, Policy
 

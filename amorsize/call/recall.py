@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from ..decide.figures import UNKNOWN_SIZE, Profile, size_bucket, time_bucket
 from ..decide.learning import merged_profile
-from ..decide.model import UNKNOWN_SIZE, Profile, size_bucket, time_bucket
 from ..identity.coarse import coarse_digest
 from ..memory.cache import CACHE, enabled
 from ..memory.naming import Name, is_settled, name_of, name_of_code

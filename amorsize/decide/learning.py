@@ -11,7 +11,8 @@ import functools
 from collections.abc import Callable, Iterable
 
 from ..tuples import NamedTuple
-from .model import FIRST_COSTS, Costs, Profile, StartCost, start_seconds
+from .figures import FIRST_COSTS, Costs, Profile, StartCost
+from .model import start_seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

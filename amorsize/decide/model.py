@@ -10,194 +10,29 @@ from __future__ import annotations
 from math import log, sqrt
 
 from ..tuples import NamedTuple
+from .cutting import (
+    LEAST_SHARE,
+    SMALLEST_CHUNK_SECONDS,
+    Chunking,
+    chunk_count,
+    chunk_share,
+    evenness,
+)
+from .figures import FRESH_METHODS, SHARED_FROM_BYTES, Costs, Profile, StartCost
 
 __all__ = [
-    "DEFAULT_CHUNKING",
-    "FIRST_COSTS",
-    "FRESH_METHODS",
-    "MOST_WAITING_WORKERS",
-    "TIME_BUCKETS",
-    "UNKNOWN_SIZE",
-    "WAITING_SHARE",
-    "Chunking",
-    "Costs",
-    "Profile",
-    "StartCost",
     "Workforce",
-    "chunk_share",
     "chunking",
-    "evenness",
     "parallel_seconds",
     "serial_seconds",
-    "size_bucket",
     "slowdown",
     "start_seconds",
-    "time_bucket",
     "travel_seconds",
     "uncertainty",
 ]
 
-
-# More workers than this do not pay even for waiting items: each costs 1 ms to start.
-MOST_WAITING_WORKERS = 256
-
-# An item that uses less than this share of a CPU counts as waiting.
-WAITING_SHARE = 0.5
-
-
-class Profile(NamedTuple):
-    """What was measured of a function's items.
-
-    Attributes:
-        item_seconds: mean wall time of an item that runs alone, s.
-        spread: standard deviation of item times (of block means, for tiny items), s.
-        least_seconds, most_seconds: item time in the fastest and the slowest block, s: the range
-            in which the first timings of a later call confirm the profile.
-        cpu_share: CPU time over wall time; near 0 for waiting, above 1 for threads inside.
-        arg_bytes: pickled size of an argument; 0 if not measured.
-        result_bytes: pickled size of a result; 0 if not measured.
-        pickle_seconds: time to pickle one result, s; unpickling takes about the same.
-        send_seconds: time to pickle one argument, s; unpickling takes about the same.
-        contention: how much longer an item takes while all CPUs are busy, as a share of its time;
-            0 if not measured.
-        import_seconds: time a fresh interpreter needs, beyond its own start, to import what the
-            function uses, s; 0 if not measured.
-        memory_bytes: growth of the peak resident memory while items ran.
-        items: number of items measured.
-        waiting_workers: number of workers known to wait as well as one; 0 if waiting is only
-            claimed.
-    """
-
-    item_seconds: float
-    spread: float = 0.0
-    least_seconds: float = 0.0
-    most_seconds: float = 0.0
-    cpu_share: float = 1.0
-    arg_bytes: float = 0.0
-    result_bytes: float = 0.0
-    pickle_seconds: float = 0.0
-    send_seconds: float = 0.0
-    contention: float = 0.0
-    import_seconds: float = 0.0
-    memory_bytes: int = 0
-    items: int = 1
-    waiting_workers: int = MOST_WAITING_WORKERS
-
-
-class StartCost(NamedTuple):
-    """The cost of starting and ending a crew with one start method, in seconds.
-
-    Attributes:
-        base: once, while the caller waits.
-        each: for each worker, while the caller waits.
-        per_gb: for each worker and each GB resident in the caller, while the caller waits (page
-            tables).
-        latency: from a worker's start until it runs its first item.
-        end: once, to end the crew.
-        end_each: for each worker, to end it.
-    """
-
-    base: float
-    each: float
-    per_gb: float
-    latency: float
-    end: float
-    end_each: float
-
-
-class Costs(NamedTuple):
-    """What running workers costs on this machine, as far as known.
-
-    Attributes:
-        fork, spawn, forkserver, thread: start-up costs of each start method, and of threads.
-        chunk_seconds: CPU time of dispatching one chunk and collecting its result.
-        byte_seconds: time to move one byte through a pipe.
-        shared_seconds: time to move one byte through shared memory.
-        contention: how much longer an item takes while all CPUs are busy, as a share of its time;
-            for functions whose contention is not known.
-        error: the recent relative error of forecasts.
-    """
-
-    fork: StartCost
-    spawn: StartCost
-    forkserver: StartCost
-    thread: StartCost
-    chunk_seconds: float
-    byte_seconds: float
-    shared_seconds: float
-    contention: float
-    error: float
-
-    def of(self, method: str) -> StartCost:
-        """Return the start-up cost of a start method."""
-        cost: StartCost = getattr(self, method)
-        return cost
-
-
-# Measured in November 2026 on a quiet two-core x86-64 machine, Linux 6, Python 3.11. Every real run
-# corrects them (learned_costs), so they matter on the first day only.
-FIRST_COSTS = Costs(
-    fork=StartCost(0.0008, 0.0010, 0.025, 0.0015, 0.0005, 0.0010),
-    spawn=StartCost(0.0010, 0.0030, 0.0, 0.0900, 0.0020, 0.0030),
-    forkserver=StartCost(0.0200, 0.0020, 0.0, 0.0900, 0.0010, 0.0020),
-    thread=StartCost(0.0002, 0.0001, 0.0, 0.0, 0.0001, 0.0000),
-    chunk_seconds=0.000_20,
-    byte_seconds=1.5e-9,
-    shared_seconds=0.5e-9,
-    contention=0.05,
-    error=0.1,
-)
-
-# Start methods whose workers are fresh interpreters, which import what they need.
-FRESH_METHODS = ("spawn", "forkserver")
-
 # The start-up cost of kept workers.
 NO_START = StartCost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-
-# The buckets of item times, with their upper bounds in seconds.
-TIME_BUCKETS = (
-    ("instant", 0.0001),
-    ("fast", 0.001),
-    ("moderate", 0.01),
-    ("slow", 0.1),
-    ("very_slow", float("inf")),
-)
-
-_SIZE_BUCKETS = (("tiny", 10), ("small", 100), ("medium", 1_000), ("large", 10_000))
-
-# A shorter chunk is not worth its dispatch: 0.2 ms of dispatch is 8 % of this.
-SMALLEST_CHUNK_SECONDS = 0.0025
-# All results of a chunk arrive together, so during a longer chunk the caller would see no progress,
-# worker deaths or changes in cost for too long.
-LONGEST_CHUNK_SECONDS = 0.5
-# A chunk's results are briefly in memory twice.
-LARGEST_CHUNK_BYTES = 32_000_000
-# Buffers from this size on go through shared memory (``run.shared``). Small buffers are quicker
-# through the pipe: 16 kB took 64 us through the pipe and 90 us shared; 64 kB took 75 and 42 us;
-# 8 MB took 17 and 3 ms (November 2026, two-core machine).
-SHARED_FROM_BYTES = 1 << 17
-
-
-# The size of an input of unknown length, in place of a bucket.
-UNKNOWN_SIZE = "unknown"
-
-
-def time_bucket(item_seconds: float) -> str:
-    """Return the name of the bucket for an item time.
-
-    >>> [time_bucket(t) for t in (3e-8, 0.0005, 0.005, 0.05, 5.0)]
-    ['instant', 'fast', 'moderate', 'slow', 'very_slow']
-    """
-    return next(name for name, bound in TIME_BUCKETS if item_seconds < bound)
-
-
-def size_bucket(items: int) -> str:
-    """Return the name of the bucket for a number of items.
-
-    >>> [size_bucket(n) for n in (9, 10, 999, 9_999, 10_000)]
-    ['tiny', 'small', 'medium', 'large', 'xlarge']
-    """
-    return next((name for name, bound in _SIZE_BUCKETS if items < bound), "xlarge")
 
 
 def serial_seconds(profile: Profile, items: int) -> float:
@@ -240,28 +75,6 @@ class Workforce(NamedTuple):
         return max(1, self.workers - self.shared)
 
 
-class Chunking(NamedTuple):
-    """How to cut the items into chunks.
-
-    Attributes:
-        share: the size of a chunk, as a share of one worker's part of the remaining items.
-        least_seconds: the shortest chunk, s.
-        least_items: the same in items, at the mean item time: recent items may have been shorter
-            than the items to come.
-        ramp_seconds: how long the caller is busy starting workers, s. Workers that have started
-            need this much queued work each, because the caller cannot send more meanwhile.
-    """
-
-    share: float = 0.5
-    least_seconds: float = SMALLEST_CHUNK_SECONDS
-    least_items: int = 1
-    ramp_seconds: float = 0.0
-
-
-# For calls where nothing is known.
-DEFAULT_CHUNKING = Chunking()
-
-
 def parallel_seconds(profile: Profile, costs: Costs, items: int, workforce: Workforce) -> float:
     """Return the forecast for ``items`` items in workers, including their start and end, s.
 
@@ -301,10 +114,6 @@ def chunking(profile: Profile, costs: Costs, items: int, workforce: Workforce) -
     least = found.least_seconds * profile.item_seconds / found.item_seconds
     fewest = max(1, round(least / profile.item_seconds))
     return Chunking(share, least, fewest, found.ramp_seconds)
-
-
-# Lower bound for ``Chunking.share``.
-LEAST_SHARE = 0.05
 
 
 def _both(one: float, other: float) -> float:
@@ -396,7 +205,7 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
     moving = items * ((back + sent) * part + reading)
     least = _least_seconds(costs, work, workers, work / workers + ramp / 2)
     for last in (False, True):
-        chunks = _chunk_count(profile, items, t, workers, least, size)
+        chunks = chunk_count(profile, items, t, workers, least, size)
         busy_caller = moving + chunks * dispatch
         span = _span(profile, t, items, workers, ramp, least, chunks * dispatch / workers)
         span = max(span, (computing + busy_caller) / workforce.cpus)
@@ -470,13 +279,19 @@ def _span(
         span = max(span, giant)
     even = evenness(profile)
     if even and ramp < t:
-        # Equal items run in rounds; the workers that started first run the last round.
-        rounds, over = divmod(items, workers)
-        late = ramp * (over - 1) / max(1, workers - 1)
-        rounded = max(rounds * t + ramp, (rounds + 1) * t + late if over else 0.0)
-        span += even * (1 - ramp / t) * (rounded + dispatch - span)
+        span += even * (1 - ramp / t) * (_rounds(t, items, workers, ramp) + dispatch - span)
     # No order of chunks takes less time than one worker's even part of the work.
     return max(span, level)
+
+
+def _rounds(t: float, items: int, workers: int, ramp: float) -> float:
+    """Return the span of equal items, which run in rounds, s; arguments as for ``_span``.
+
+    The workers that started first run the last round.
+    """
+    rounds, over = divmod(items, workers)
+    late = ramp * (over - 1) / max(1, workers - 1)
+    return max(rounds * t + ramp, (rounds + 1) * t + late if over else 0.0)
 
 
 # Time to map a shared segment and to remove its name, s.
@@ -501,30 +316,6 @@ def slowdown(profile: Profile, costs: Costs, workers: int, cpus: int) -> float:
     return 1 + (profile.contention or costs.contention) * (busy - 1) / (cpus - 1)
 
 
-def evenness(profile: Profile) -> float:
-    """Return how even item times are: 1 without spread, 0 from a spread of a quarter of the mean.
-
-    >>> evenness(Profile(item_seconds=0.01)), evenness(Profile(item_seconds=0.01, spread=0.01))
-    (1.0, 0.0)
-    """
-    return max(0.0, 1.0 - 4 * profile.spread / profile.item_seconds)
-
-
-def chunk_share(profile: Profile, items: int, workers: int) -> float:
-    """Return the size of a chunk, as a share of one worker's part of the remaining items.
-
-    The share is one half as in factoring, and up to four fifths for even items. If items differ
-    much and are few for each worker, factoring's own rule limits it to 1 / x, with
-    ``x = 1 + b^2 + b sqrt(b^2 + 2)`` and ``b = w s / (2 t sqrt(R))`` (Hummel, Schonberg and Flynn
-    1992).
-
-    >>> chunk_share(Profile(0.01, spread=0.01), 1_000, 2), chunk_share(Profile(0.01), 1_000, 2)
-    (0.5, 0.8)
-    """
-    b = workers * profile.spread / (2 * profile.item_seconds * sqrt(max(1, items)))
-    return min(0.5 + 0.3 * evenness(profile), 1 / (1 + b * b + b * sqrt(b * b + 2)))
-
-
 def uncertainty(profile: Profile, costs: Costs) -> float:
     """Return the relative error a forecast may have.
 
@@ -542,31 +333,6 @@ def travel_seconds(profile: Profile, costs: Costs) -> float:
 def _moved(size: float, costs: Costs) -> float:
     """Return the time to move ``size`` bytes from one process to another, s."""
     return size * (costs.shared_seconds if size >= SHARED_FROM_BYTES else costs.byte_seconds)
-
-
-def _chunk_count(
-    profile: Profile,
-    items: int,
-    item_seconds: float,
-    workers: int,
-    least_seconds: float,
-    item_bytes: float,
-) -> int:
-    """Return about how many chunks ``planner.next_chunksize`` makes.
-
-    Each chunk takes the share f / w of the remaining items, down to the smallest size s. From
-    ``f R / w`` to ``s`` items these are ``(w / f) ln(f R / (w s))`` chunks, then ``w / f`` chunks
-    of the smallest size. The limits on a chunk's time and bytes may require more chunks.
-    """
-    if items <= workers:
-        return items
-    share = max(LEAST_SHARE, chunk_share(profile, items, workers))
-    least = max(1.0, least_seconds / max(item_seconds, 1e-12))
-    first = share * items / workers
-    count = workers / share * (1 + max(0.0, log(max(first / least, 1.0))))
-    most = LONGEST_CHUNK_SECONDS / max(item_seconds, 1e-12)
-    most = min(most, LARGEST_CHUNK_BYTES / max(item_bytes, 1.0))
-    return int(min(items, max(workers, count, items / max(1, int(most)))))
 
 
 def _excess(spread: float, most: float, count: int) -> tuple[float, float]:

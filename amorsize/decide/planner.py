@@ -7,21 +7,13 @@ matters more than a possible gain.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from math import ceil, log, sqrt
+from math import sqrt
 
 from ..tuples import NamedTuple
 from ..units import counted, duration
+from .cutting import DEFAULT_CHUNKING, Chunking
+from .figures import FRESH_METHODS, MOST_WAITING_WORKERS, WAITING_SHARE, Costs, Profile
 from .model import (
-    DEFAULT_CHUNKING,
-    FRESH_METHODS,
-    LARGEST_CHUNK_BYTES,
-    LONGEST_CHUNK_SECONDS,
-    MOST_WAITING_WORKERS,
-    WAITING_SHARE,
-    Chunking,
-    Costs,
-    Profile,
     Workforce,
     chunking,
     parallel_seconds,
@@ -36,10 +28,7 @@ __all__ = [
     "Plan",
     "PlanInput",
     "StartOption",
-    "chunk_sizes",
-    "fixed_chunksize",
     "make_plan",
-    "next_chunksize",
     "plan_for_little",
     "worker_bytes",
 ]
@@ -57,11 +46,6 @@ FLAT = 8
 FORKED_WORKER_BYTES = 15_000_000
 SPAWNED_WORKER_BYTES = 40_000_000
 USABLE_MEMORY = 0.8  # of the free memory; the rest is for other programs
-
-# Longest chunk of a stream: an input of unknown length, or results consumed one by one.
-STREAM_CHUNK_SECONDS = 0.05
-# Largest chunk of a stream of tiny items, which then takes less than 1 MB in memory.
-STREAM_CHUNK_ITEMS = 20_000
 
 
 class StartOption(NamedTuple):
@@ -149,7 +133,7 @@ class Plan(NamedTuple):
         serial_seconds: forecast for the same items in the calling process, s.
         reason: the reason, as text for the user.
         candidates: all candidates considered.
-        chunking: how to cut the items into chunks, see ``next_chunksize``.
+        chunking: how to cut the items into chunks, see ``cutting.next_chunksize``.
     """
 
     executor: str
@@ -174,7 +158,7 @@ def make_plan(profile: Profile, given: PlanInput) -> Plan:
         profile: what an item costs.
         given: what the plan depends on besides the profile.
 
-    >>> from amorsize.decide.model import FIRST_COSTS
+    >>> from amorsize.decide.figures import FIRST_COSTS
     >>> room = PlanInput(items=1000, cpus=4, costs=FIRST_COSTS, options=(StartOption("fork"),))
     >>> make_plan(Profile(item_seconds=3e-8), room).executor
     'serial'
@@ -239,7 +223,7 @@ def plan_for_little(profile: Profile, given: PlanInput) -> Plan | None:
         profile: what an item costs.
         given: what the plan depends on besides the profile.
 
-    >>> from amorsize.decide.model import FIRST_COSTS
+    >>> from amorsize.decide.figures import FIRST_COSTS
     >>> room = PlanInput(items=100, cpus=4, costs=FIRST_COSTS, options=(StartOption("fork"),))
     >>> plan_for_little(Profile(item_seconds=1e-6), room).executor
     'serial'
@@ -405,114 +389,3 @@ def _why_serial(
         f"the items left take {duration(serial)} in this process and were forecast to take "
         f"{duration(best.seconds)} in workers"
     )
-
-
-# Chunks -------------------------------------------------------------------------------------
-
-
-def next_chunksize(
-    remaining: int | None,
-    workers: int,
-    item_seconds: float,
-    *,
-    chunking: Chunking = DEFAULT_CHUNKING,
-    done: int = 0,
-    result_bytes: float = 0.0,
-    longest_seconds: float = LONGEST_CHUNK_SECONDS,
-    most_items: int | None = None,
-) -> int:
-    """Return the size of the next chunk to hand out, by factoring.
-
-    With the default share, a chunk has ``ceil(remaining / 2 workers)`` items (Hummel, Schonberg and
-    Flynn 1992). Chunks shrink towards the end, so workers finish together whatever the items cost.
-    No estimate of the spread is needed. ``model.chunking`` chooses a larger share for even items,
-    and a smaller one for late workers or a busy caller. A chunk is long enough to be worth its
-    dispatch. It takes at most ``longest_seconds``, and its results at most ``LARGEST_CHUNK_BYTES``.
-
-    If the length is unknown, as many items are assumed to remain as were handed out. Chunks are
-    then a quarter as large, because fewer may remain.
-
-    Args:
-        remaining: items not handed out yet, None if unknown.
-        workers: number of workers that share the items.
-        item_seconds: an item's time, s; 0 if not known yet, which gives chunks of one item.
-        chunking: how to cut the items into chunks.
-        done: items handed out so far; used if ``remaining`` is unknown.
-        result_bytes: a result's size.
-        longest_seconds: longest chunk allowed, s.
-        most_items: largest chunk allowed, None for no limit.
-
-    >>> next_chunksize(1000, 2, 0.001), next_chunksize(10, 2, 0.001), next_chunksize(10, 2, 1.0)
-    (250, 3, 1)
-    """
-    if item_seconds <= 0:
-        return 1
-    share = chunking.share
-    least = ceil(chunking.least_seconds / item_seconds)
-    if remaining is not None:
-        # Above the planned number of items, leave as many for each of the other workers.
-        least = min(least, max(chunking.least_items, ceil(remaining / workers)))
-    most = max(1, int(longest_seconds / item_seconds))
-    if result_bytes >= 1:
-        most = min(most, max(1, int(LARGEST_CHUNK_BYTES / result_bytes)))
-    if most_items is not None:
-        most = min(most, most_items)
-    if remaining is None:
-        remaining, share = max(done, workers * least), share / 4
-    return max(1, min(most, max(least, ceil(share * remaining / workers))))
-
-
-def chunk_sizes(chunking: Chunking, fixed: int | None, *, stream: bool) -> Callable[..., int]:
-    """Return the function that gives the size of each next chunk, called as ``next_chunksize``.
-
-    Args:
-        chunking: the plan's chunking.
-        fixed: the chunk size the caller asked for, None for none.
-        stream: whether results are consumed as they arrive, or the number of items is unknown.
-
-    >>> chunk_sizes(DEFAULT_CHUNKING, 7, stream=False)(1_000)
-    7
-    """
-    if fixed is not None:
-        size: int = fixed
-        return lambda left, **_: size
-    if not stream:
-        return partial(next_chunksize, chunking=chunking)
-    return partial(
-        next_chunksize,
-        chunking=chunking,
-        longest_seconds=STREAM_CHUNK_SECONDS,
-        most_items=STREAM_CHUNK_ITEMS,
-    )
-
-
-def fixed_chunksize(
-    profile: Profile, items: int, workers: int, *, chunk_seconds: float, longest_seconds: float
-) -> int:
-    """Return the single chunk size to give to a plain ``Pool.map``.
-
-    ``K = (sqrt(2) N h / (s P sqrt(ln P)))^(2/3)`` balances the dispatch cost h of a chunk against
-    the spread s of its items (Kruskal and Weiss 1985). K is limited to ``[1, N / P]``.
-
-    Args:
-        profile: what an item costs; has s.
-        items: N.
-        workers: P.
-        chunk_seconds: h, s.
-        longest_seconds: longest chunk allowed, s.
-
-    >>> fixed_chunksize(Profile(item_seconds=0.001, spread=0.001), 1000, 2,
-    ...                 chunk_seconds=0.0001, longest_seconds=0.2)
-    20
-    """
-    fair = max(1, ceil(items / workers))
-    if workers < 2:
-        return fair
-    # A measured spread of exactly 0 only means that the timings showed no difference. The smallest
-    # spread seen otherwise is 5 %.
-    spread = max(profile.spread, 0.05 * profile.item_seconds, 1e-9)
-    size: float = (sqrt(2) * items * chunk_seconds / (spread * workers * sqrt(log(workers)))) ** (
-        2 / 3
-    )
-    longest = max(1, int(longest_seconds / max(profile.item_seconds, 1e-9)))
-    return max(1, min(ceil(size), fair, longest))

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..tuples import NamedTuple
-from .model import WAITING_SHARE, Profile
+from .figures import WAITING_SHARE, Profile
 from .planner import FIRST_STEP, NEXT_STEP, Plan
 
 __all__ = ["Stage", "Step", "Steps"]

@@ -1,11 +1,10 @@
 """The cache: records of functions in memory, in the folder, and in a place shared by machines.
 
-A record is advice. It is validated when it is used. Every kind of trouble with it (unreadable,
-corrupt, out of range, full disk, read-only home) is a miss: it is logged once at WARNING on the
-``amorsize`` logger, never raised. Loading a record cannot run code.
+A record is advice. It is validated when it is used. Every kind of trouble with it is a miss, never
+an error. Loading a record cannot run code.
 
-There are three levels: a dictionary shared by the threads of the process, the folder (``store``),
-and, if ``AMORSIZE_CACHE_URL`` is set, a place shared by many machines (``remote``). A new record
+There are three levels: a dictionary shared by the threads of the process, the folder, and, if
+``AMORSIZE_CACHE_URL`` is set, a place shared by many machines (``places`` has both). A new record
 goes into the dictionary at once. It goes to the other levels at once if the run was long enough to
 pay for the write, otherwise when the interpreter exits.
 """
@@ -17,50 +16,22 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from math import isfinite
 
+from ..decide.figures import UNKNOWN_SIZE, Costs, size_bucket
 from ..decide.learning import has_drifted
-from ..decide.model import UNKNOWN_SIZE, Costs, size_bucket
 from ..identity.codes import make_room
 from ..lookup import loaded
-from ..measure.machine import this_machine
-from . import remote, store
-from .records import (
-    TIMES,
-    Environment,
-    Record,
-    costs_from_bytes,
-    costs_name,
-    costs_to_bytes,
-    file_name,
-    from_bytes,
-    is_costs_name,
-    is_leftover,
-    is_record_name,
-    record_key,
-    to_bytes,
-)
+from . import store
+from .places import TTL_SECONDS, Places
+from .records import TIMES, Environment, Record, file_name, record_key, to_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypeVar
+    from typing import Any
 
-    _Content = TypeVar("_Content")
-
-__all__ = [
-    "CACHE",
-    "HIT",
-    "RULES",
-    "TTL_SECONDS",
-    "Cache",
-    "as_guess",
-    "enabled",
-    "is_fresh",
-]
-
-TTL_SECONDS = 7 * 24 * 60 * 60
+__all__ = ["CACHE", "HIT", "Cache", "as_guess", "enabled", "is_fresh"]
 
 # A write takes about 0.2 ms (temporary file, rename): a run of ten times that can afford it.
 WRITE_AT_ONCE_SECONDS = 0.002
@@ -69,8 +40,6 @@ WRITE_AT_ONCE_SECONDS = 0.002
 LOAD_JSON_SECONDS = 0.2
 # A record is written again when its profile has moved by more than this share.
 DRIFT = 0.25
-# The folder is trimmed to its limits at exit, and after this many writes. Trimming takes 3 ms.
-TIDY_AFTER_WRITES = 200
 
 MOST_REMEMBERED = 2_048  # keys in memory; a record takes about 1 kB
 
@@ -95,13 +64,6 @@ def as_guess(record: Record, here: Environment) -> Record:
     if here.accepts(record.environment):
         return record
     return record._replace(environment=here, guess=True)
-
-
-def _is_ours(name: str) -> bool:
-    return is_record_name(name) or is_costs_name(name) or is_leftover(name)
-
-
-RULES = store.Rules(_is_ours, is_leftover)
 
 
 class _Known:
@@ -132,6 +94,7 @@ class Cache:
     is read or written.
 
     Attributes:
+        places: the folder and the shared place.
         counts: number of look-ups, by ``HIT`` and the reasons for misses.
     """
 
@@ -147,10 +110,7 @@ class Cache:
         self._postponed: dict[_Key, Record] = {}
         self._postponed_costs: dict[str, Costs] = {}
         self._written: dict[_Key, Record] = {}  # as last written
-        self._folders: dict[str, str] = {}  # real paths, by configured folder
-        self._ttl: float | None = None
-        self._writes = 0
-        self._warned: set[str] = set()
+        self.places = Places()
         self.counts: Counter[str] = Counter()
 
     def forget_records(self, *, pending: bool = True, written: bool = True) -> None:
@@ -172,6 +132,7 @@ class Cache:
     def leave_to_parent(self) -> None:
         """Leave the pending records to the parent, in a forked child."""
         self._lock = threading.RLock()  # another thread may have held it
+        self.places.renew_lock()
         self._pending.clear()
         self._postponed.clear()
         self._postponed_costs.clear()
@@ -253,7 +214,7 @@ class Cache:
 
     def is_fresh(self, record: Record, now: float) -> bool:
         """Return whether a record is younger than records live."""
-        return is_fresh(record, now, self._ttl_seconds())
+        return is_fresh(record, now, self.places.ttl_seconds())
 
     def _known_of(
         self, func: str, size: str, environment: Environment, *, only_memory: bool
@@ -281,18 +242,18 @@ class Cache:
         self, known: _Known, configured: str, func: str, size: str, here: Environment
     ) -> None:
         """Load the records of a function and size, or the shared ones if the folder has none."""
-        folder = self._folder_of(configured)
+        folder = self.places.folder_of(configured)
         keys = {record_key(func, size, bucket): bucket for bucket in TIMES}
         for key, bucket in keys.items():
             name = file_name(key)
-            record = self.load(folder, name)
+            record = self.places.load(folder, name)
             if record is not None and record.key == key:
                 known.records[bucket] = record
                 self._put(self._written, (configured, key), record)
                 known.paths[bucket] = os.path.join(folder, name)
         if known.records or not os.environ.get("AMORSIZE_CACHE_URL"):
             return
-        for found in self.shared(list(keys)):
+        for found in self.places.shared(list(keys)):
             if found.environment.python == here.python and found.environment.method == here.method:
                 record = as_guess(found, here)
                 known.records[record.time] = record
@@ -317,7 +278,7 @@ class Cache:
 
         None when there are none, or they cannot be read.
         """
-        found = self._read(self.folder(), costs_name(this_machine()), costs_from_bytes, "damaged")
+        found = self.places.load_costs()
         return None if found is None else (found[0], store.age(found[1], time.time()))
 
     def save_costs(self, costs: Costs) -> None:
@@ -327,125 +288,21 @@ class Cache:
         if loaded("json"):
             self.catch_up()
 
-    def _write_costs(self, configured: str, costs: Costs) -> None:
-        name = costs_name(this_machine())
-        try:
-            store.write(self._folder_of(configured), name, costs_to_bytes(costs, time.time()))
-        except OSError as error:
-            self.warn("write", f"cannot write {name}: {error}")
-
-    # Files ----------------------------------------------------------------------------------
-
-    def folder(self) -> str:
-        """Return the real path of the folder that is configured now; it may not exist yet."""
-        return self._folder_of(store.configured_dir())
-
-    def _folder_of(self, configured: str) -> str:
-        """Return the real path of a configured folder; keep it if no chdir can change it."""
-        folder = self._folders.get(configured)
-        if folder is None:
-            try:
-                folder = store.cache_dir(configured)
-            except OSError as error:
-                folder = store.spare_dir()
-                which = repr(configured) if configured else "of this user"
-                self.warn(
-                    "folder", f"the folder {which} cannot be found ({error})", f"{folder} is used"
-                )
-            if not configured or os.path.isabs(configured):
-                self._folders[configured] = folder
-        return folder
-
-    def record_files(self, folder: str) -> Iterator[store.Entry]:
-        """Yield the files of records in a folder."""
-        return self._files(folder, is_record_name)
-
-    def costs_files(self, folder: str) -> Iterator[store.Entry]:
-        """Yield the files of learned costs in a folder."""
-        return self._files(folder, is_costs_name)
-
-    def _files(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[store.Entry]:
-        try:
-            yield from (e for e in store.entries(folder) if e.regular and wanted(e.name))
-        except OSError as error:
-            self.warn("list", f"cannot list {folder}: {error}")
-
-    def load(self, folder: str, name: str) -> Record | None:
-        """Read one record; None when there is none or it is not valid."""
-        return self._read(folder, name, from_bytes, "not a record")
-
-    def _read(
-        self, folder: str, name: str, parse: Callable[[bytes], _Content], otherwise: str
-    ) -> _Content | None:
-        """Read one file; None when there is none or it is not valid."""
-        try:
-            data = store.read(folder, name)
-            return None if data is None else parse(data)
-        except OSError as error:
-            self.warn("read", f"cannot read {os.path.join(folder, name)}: {error}")
-        except (ValueError, RecursionError) as error:
-            self.warn("damaged", f"{os.path.join(folder, name)} is {otherwise}: {error}")
-        return None
+    # Writing --------------------------------------------------------------------------------
 
     def write(self, configured: str, record: Record) -> None:
         """Write a record to a configured folder, and to the place that machines share."""
         name, data = file_name(record.key), to_bytes(record)
-        try:
-            folder = self._folder_of(configured)
-            store.write(folder, name, data)
-        except OSError as error:
-            self.warn("write", f"cannot write {name}: {error}")
-        else:
-            known = self._known.get((configured, record.func, record.size))
-            if known is not None:
-                known.paths = {**known.paths, record.time: os.path.join(folder, name)}
+        path = self.places.write(configured, name, data)
+        known = self._known.get((configured, record.func, record.size))
+        if path is not None and known is not None:
+            known.paths = {**known.paths, record.time: path}
         before = self._written.get((configured, record.key))
         shared = not record.guess and bool(os.environ.get("AMORSIZE_CACHE_URL"))
         if shared and (before is None or _is_news(before, record)):
-            try:
-                remote.publish(name, data, self._ttl_seconds())
-            except OSError as error:
-                self.warn("shared", f"the shared cache is of no use now: {error}")
+            self.places.publish(name, data)
         self._put(self._written, (configured, record.key), record)
-        with self._lock:
-            self._writes += 1
-            full = self._writes % TIDY_AFTER_WRITES == 0
-        if full:
-            self.tidy(configured)
-
-    def remove(self, folder: str, name: str) -> int:
-        """Remove a file; return how many were removed."""
-        try:
-            return int(store.remove(folder, name))
-        except OSError as error:
-            self.warn("remove", f"cannot remove {os.path.join(folder, name)}: {error}")
-            return 0
-
-    def tidy(self, configured: str) -> None:
-        """Trim a configured folder and the shared place to their limits."""
-        ttl = self._ttl_seconds()
-        try:
-            store.limit(self._folder_of(configured), ttl, RULES)
-        except OSError as error:
-            self.warn("limit", f"cannot keep the folder within its limits: {error}")
-        with suppress(OSError):  # another process will remove the rest
-            remote.tidy(ttl, RULES)
-
-    def shared(self, keys: list[str]) -> Iterator[Record]:
-        """Yield the records with these keys that other machines share."""
-        try:
-            found = remote.fetch([file_name(key) for key in keys])
-        except OSError as error:
-            self.warn("shared", f"the shared cache is of no use now: {error}")
-            return
-        for data in found:
-            try:
-                record = from_bytes(data)
-            except (ValueError, RecursionError) as error:
-                self.warn("shared record", f"the shared cache holds what is not a record: {error}")
-                continue
-            if record.key in keys:
-                yield record
+        self.places.count_write(configured)
 
     def flush(self) -> None:
         """Write all that was not written yet."""
@@ -464,45 +321,12 @@ class Cache:
         for (configured, _), record in records.items():
             self.write(configured, record)
         for configured, learned in costs.items():
-            self._write_costs(configured, learned)
+            self.places.write_costs(configured, learned)
 
     def close(self) -> None:
         """Write what is pending and trim the folder, at the exit of the interpreter."""
         self.flush()
-        if self._writes:
-            self.tidy(store.configured_dir())
-
-    # Settings and trouble -------------------------------------------------------------------
-
-    def _ttl_seconds(self) -> float:
-        """Return how long records live, s: a week, or ``AMORSIZE_CACHE_TTL`` as first read."""
-        if self._ttl is None:
-            self._ttl = self._configured_ttl(os.environ.get("AMORSIZE_CACHE_TTL", ""))
-        return self._ttl
-
-    def _configured_ttl(self, text: str) -> float:
-        if not text:
-            return TTL_SECONDS
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = -1.0
-        if isfinite(seconds) and seconds >= 0:
-            return seconds
-        self.warn("ttl", f"AMORSIZE_CACHE_TTL={text!r} is no number of seconds", "it is ignored")
-        return TTL_SECONDS
-
-    def warn(self, kind: str, message: str, remedy: str = "going on without it") -> None:
-        """Log a problem with the cache, each kind once."""
-        with self._lock:
-            if kind in self._warned:
-                return
-            self._warned.add(kind)
-        try:
-            import logging  # takes 3 ms, and only a problem needs it
-        except OSError:  # no file can be opened, not even the module's
-            return
-        logging.getLogger("amorsize").warning("cache: %s; %s", message, remedy)
+        self.places.close()
 
 
 def _age(record: Record) -> float:

@@ -9,7 +9,8 @@ from ..lookup import load
 from ..measure.machine import this_machine
 from ..tuples import NamedTuple
 from . import store
-from .cache import CACHE, HIT, RULES, TTL_SECONDS, as_guess, enabled, is_fresh
+from .cache import CACHE, HIT, as_guess, enabled, is_fresh
+from .places import RULES, TTL_SECONDS
 from .records import (
     FORMAT,
     costs_from_bytes,
@@ -51,7 +52,7 @@ def get_cache_dir() -> Path:
     from pathlib import Path  # takes 4 ms, and a hit does not need it
 
     CACHE.catch_up()
-    return Path(CACHE.folder())
+    return Path(CACHE.places.folder())
 
 
 def clear_cache() -> int:
@@ -65,10 +66,10 @@ def clear_cache() -> int:
     """
     CACHE.catch_up()
     CACHE.forget_records()
-    folder = CACHE.folder()
-    for entry in CACHE.costs_files(folder):
-        CACHE.remove(folder, entry.name)
-    return sum(CACHE.remove(folder, entry.name) for entry in CACHE.record_files(folder))
+    places, folder = CACHE.places, CACHE.places.folder()
+    for entry in places.costs_files(folder):
+        places.remove(folder, entry.name)
+    return sum(places.remove(folder, entry.name) for entry in places.record_files(folder))
 
 
 def prune_expired_cache(ttl_seconds: float = TTL_SECONDS) -> int:
@@ -88,11 +89,11 @@ def prune_expired_cache(ttl_seconds: float = TTL_SECONDS) -> int:
     if not ttl_seconds >= 0:
         raise ValueError(f"ttl_seconds={ttl_seconds!r} is out of range: it takes 0 or more seconds")
     CACHE.catch_up()
-    now, folder, removed = time.time(), CACHE.folder(), 0
-    for entry in CACHE.record_files(folder):
-        record = CACHE.load(folder, entry.name)
+    places, folder, now, removed = CACHE.places, CACHE.places.folder(), time.time(), 0
+    for entry in places.record_files(folder):
+        record = places.load(folder, entry.name)
         if record is None or not is_fresh(record, now, ttl_seconds):
-            removed += CACHE.remove(folder, entry.name)
+            removed += places.remove(folder, entry.name)
     CACHE.forget_records(pending=False)
     return removed
 
@@ -124,9 +125,9 @@ class CacheStats(NamedTuple):
 def cache_stats() -> CacheStats:
     """Return the content of the cache, and its hits and misses in this process."""
     CACHE.catch_up()
-    folder, now = CACHE.folder(), time.time()
-    files = list(CACHE.record_files(folder))
-    records = [record for record in (CACHE.load(folder, entry.name) for entry in files) if record]
+    places, folder, now = CACHE.places, CACHE.places.folder(), time.time()
+    files = list(places.record_files(folder))
+    records = [record for record in (places.load(folder, entry.name) for entry in files) if record]
     ages = [max(0.0, now - record.updated) for record in records]
     return CacheStats(
         folder=folder,
@@ -151,7 +152,7 @@ def check_cache(fix: bool = False) -> list[str]:
         A line for each problem; none when all is well.
     """
     CACHE.catch_up()
-    folder, troubles = CACHE.folder(), []
+    folder, troubles = CACHE.places.folder(), []
     try:
         found = list(store.entries(folder))
     except OSError as error:
@@ -161,7 +162,7 @@ def check_cache(fix: bool = False) -> list[str]:
         if trouble:
             troubles.append(f"{entry.name}: {trouble}")
             if fix and entry.regular and RULES.is_ours(entry.name):
-                CACHE.remove(folder, entry.name)
+                CACHE.places.remove(folder, entry.name)
     if fix and troubles:
         CACHE.forget_records(pending=False)
     return troubles
@@ -206,8 +207,8 @@ def export_cache(path: str | os.PathLike[str]) -> int:
     json = load("json")
 
     CACHE.flush()
-    folder, now = CACHE.folder(), time.time()
-    records = [CACHE.load(folder, entry.name) for entry in CACHE.record_files(folder)]
+    places, folder, now = CACHE.places, CACHE.places.folder(), time.time()
+    records = [places.load(folder, entry.name) for entry in places.record_files(folder)]
     data = [to_data(one) for one in records if one is not None and CACHE.is_fresh(one, now)]
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"amorsize": "cache", "format": FORMAT, "records": data}, file, indent=1)
@@ -247,12 +248,12 @@ def import_cache(path: str | os.PathLike[str], *, overwrite: bool = False) -> in
         try:
             record = from_data(entry)
         except ValueError as error:
-            CACHE.warn("import", f"a record of {os.fspath(path)} is not valid: {error}")
+            CACHE.places.warn("import", f"a record of {os.fspath(path)} is not valid: {error}")
             continue
         here = environment_of(this_machine(), record.environment.method)
         if not CACHE.is_fresh(record, now) or here.python != record.environment.python:
             continue
-        known = CACHE.load(CACHE.folder(), file_name(record.key))
+        known = CACHE.places.load(CACHE.places.folder(), file_name(record.key))
         if overwrite or known is None or not CACHE.is_fresh(known, now):
             CACHE.write(configured, as_guess(record, here))
             taken += 1

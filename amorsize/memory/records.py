@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from ..decide.model import TIME_BUCKETS, Costs, Profile, StartCost, size_bucket, time_bucket
+from ..decide.figures import TIME_BUCKETS, Costs, Profile, StartCost, size_bucket, time_bucket
 from ..identity.codes import digest_of
 from ..lookup import load
 from ..measure.machine import Machine
@@ -245,7 +245,7 @@ def _seal(body: bytes) -> bytes:
 
 
 # The valid range of each number; anything else is a damaged or hostile record. No item time is
-# measured below a nanosecond (``probe.Tally``), and forecasts divide by item times, so a record
+# measured below a nanosecond (``timing.Tally``), and forecasts divide by item times, so a record
 # must not have a smaller one.
 _RANGES = {
     "item_seconds": (1e-9, 1e7),

@@ -1,6 +1,6 @@
 """The folder of records: small files, written whole or not at all, never trusted.
 
-Every function here raises OSError if the operating system refuses something; ``cache`` turns that
+Every function here raises OSError if the operating system refuses something; ``places`` turns that
 into a miss and a warning.
 """
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from ..measure.probe import Stopwatch
+from ..measure.timing import Stopwatch
 from ..signals import is_from_handler
 from .course import Course
 from .failure import ITEM_ERRORS, add_item_note

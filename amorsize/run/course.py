@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..decide.model import Profile
-from ..measure.probe import CLAIMED, UNKNOWN, Block, Tally
+from ..decide.figures import Profile
+from ..measure.timing import CLAIMED, UNKNOWN, Block, Tally
 from .chunks import Span
 from .reply import Reply
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from ..errors import SerializationError, TaskTimeoutError, WorkerLostError
-from ..measure.probe import Tally
+from ..measure.timing import Tally
 from ..signals import held_signals
 from ..units import counted
 from .caller import Caller

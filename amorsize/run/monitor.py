@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..decide.steps import Stage, Step
-from ..measure.probe import Block, Tally
+from ..measure.timing import Block, Tally
 
 __all__ = ["KeepUpMonitor", "Trial"]
 

@@ -16,7 +16,7 @@ from importlib import import_module
 from io import BytesIO
 from types import MethodDescriptorType, MethodType, WrapperDescriptorType
 
-from ..decide.model import SHARED_FROM_BYTES
+from ..decide.figures import SHARED_FROM_BYTES
 from ..errors import SerializationError
 from ..lookup import load
 from ..tuples import NamedTuple

@@ -19,7 +19,7 @@ from functools import partial
 from itertools import count
 
 from ..lookup import loaded
-from ..measure.probe import cpu_seconds, queued_seconds, with_queue
+from ..measure.usage import cpu_seconds, queued_seconds, with_queue
 from ..signals import restore_signals
 from . import known, logs, tracker
 from .channel import END, TaskReader, end_with_caller, opened_task, send_frame

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..decide.model import Costs, Profile, travel_seconds
+from ..decide.figures import Costs, Profile
+from ..decide.model import travel_seconds
 from ..decide.planner import Plan, PlanInput, StartOption, make_plan
 from ..identity.effects import Effects
 from ..units import counted, duration, times

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..decide.model import Profile
+from ..decide.figures import Profile
 from ..decide.planner import Plan
 from ..measure.machine import Machine
 from ..units import counted, duration, times

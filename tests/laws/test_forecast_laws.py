@@ -3,13 +3,8 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from amorsize.decide.model import (
-    FIRST_COSTS,
-    Profile,
-    Workforce,
-    parallel_seconds,
-    serial_seconds,
-)
+from amorsize.decide.figures import FIRST_COSTS, Profile
+from amorsize.decide.model import Workforce, parallel_seconds, serial_seconds
 from tests.laws.test_planner_laws import profiles
 
 workforces = st.builds(

@@ -5,16 +5,11 @@ from math import ceil
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amorsize.decide.cutting import fixed_chunksize, next_chunksize
+from amorsize.decide.figures import FIRST_COSTS, Profile
 from amorsize.decide.learning import merged_profile
-from amorsize.decide.model import FIRST_COSTS, Profile, Workforce, parallel_seconds, uncertainty
-from amorsize.decide.planner import (
-    PlanInput,
-    StartOption,
-    fixed_chunksize,
-    make_plan,
-    next_chunksize,
-    plan_for_little,
-)
+from amorsize.decide.model import Workforce, parallel_seconds, uncertainty
+from amorsize.decide.planner import PlanInput, StartOption, make_plan, plan_for_little
 
 seconds = st.floats(1e-8, 100.0)
 profiles = st.builds(

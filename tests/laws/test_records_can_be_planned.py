@@ -6,16 +6,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from amorsize.decide.cutting import fixed_chunksize, next_chunksize
+from amorsize.decide.figures import FIRST_COSTS, Costs, Profile, StartCost
 from amorsize.decide.learning import bounded_costs, merged_profile
-from amorsize.decide.model import FIRST_COSTS, Costs, Profile, StartCost, Workforce, chunking
-from amorsize.decide.planner import (
-    PlanInput,
-    StartOption,
-    fixed_chunksize,
-    make_plan,
-    next_chunksize,
-    plan_for_little,
-)
+from amorsize.decide.model import Workforce, chunking
+from amorsize.decide.planner import PlanInput, StartOption, make_plan, plan_for_little
 from amorsize.measure.machine import Machine
 from amorsize.memory import records
 from amorsize.memory.records import FORMAT, Environment, Record

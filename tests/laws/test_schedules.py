@@ -6,7 +6,8 @@ import statistics
 
 import pytest
 
-from amorsize.decide.model import FIRST_COSTS, Profile, StartCost, Workforce, parallel_seconds
+from amorsize.decide.figures import FIRST_COSTS, Profile, StartCost
+from amorsize.decide.model import Workforce, parallel_seconds
 
 EACH = 0.002
 # Starting workers takes time, nothing else does.

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from amorsize.call.evidence import PROBE_SECONDS
 from amorsize.call.session import LOOK_AGAIN, LOOK_UP_SECONDS
-from amorsize.decide.model import FIRST_COSTS
+from amorsize.decide.figures import FIRST_COSTS
 from amorsize.decide.planner import PlanInput, StartOption, make_plan, plan_for_little
-from amorsize.measure.probe import Block, Probe, profile_of
+from amorsize.measure.probe import Probe, profile_of
+from amorsize.measure.timing import Block
 
 COSTS = FIRST_COSTS._replace(contention=1e-9, error=0.05)
 CPUS = 4

@@ -21,7 +21,7 @@ from amorsize import (
     import_cache,
     prune_expired_cache,
 )
-from amorsize.decide.model import Profile, size_bucket
+from amorsize.decide.figures import Profile, size_bucket
 from amorsize.measure.machine import this_machine
 from amorsize.memory.cache import CACHE
 from amorsize.memory.records import Record, environment_of
@@ -63,7 +63,7 @@ def one_operation(rng, folder, name):
     elif draw < 0.97:
         cache_stats()
     elif draw < 0.98:
-        CACHE.tidy(str(get_cache_dir()))
+        CACHE.places.tidy(str(get_cache_dir()))
     else:
         path = os.path.join(folder, name)
         export_cache(path)
