@@ -14,7 +14,7 @@ from amorsize import (
     smart_map,
     smart_starmap,
 )
-from amorsize.call.outcome import contradictions, others
+from amorsize.call.reporting import contradictions, others
 from amorsize.decide.figures import FIRST_COSTS, Profile
 from amorsize.decide.planner import Candidate, PlanInput, StartOption, make_plan, plan_for_little
 from amorsize.measure.machine import Machine, waiting_programs

@@ -1,24 +1,23 @@
-"""The results of a finished call: the profile of its items, the machine's costs, and the report.
+"""What a finished call has shown: the profile of its items, and the machine's costs.
 
-They are computed from the figures of the probe and the engine. The session records them.
+Both are computed from the figures of the probe and the engine. ``recording`` records them, and
+``reporting`` reports them.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from ..decide.figures import FRESH_METHODS, SHARED_FROM_BYTES, WAITING_SHARE, Profile
 from ..decide.learning import MOST_CONTENTION, Seen
 from ..decide.model import slowdown
 from ..decide.planner import Plan
-from ..measure.machine import resident_bytes, this_machine, usable_cpus, waiting_programs
+from ..measure.machine import resident_bytes, usable_cpus
 from ..measure.probe import profile_of
 from ..measure.timing import Tally
-from ..options import Options, environment_cap
+from ..options import Options
 from ..tuples import NamedTuple
-from ..units import counted, duration
-from .adviser import Adviser, cut_by
+from .adviser import Adviser
 from .costs import machine_costs
 from .evidence import Evidence
 
@@ -29,14 +28,9 @@ if TYPE_CHECKING:
     from ..decide.steps import Steps
     from ..run.chunks import Span
     from ..run.engine import Engine
-    from ..show.report import RunReport
 
-__all__ = ["Outcome", "chunk_gaps", "contradictions", "others"]
+__all__ = ["Outcome", "chunk_gaps"]
 
-# A run is reported if it took this many times as long or as short as forecast, and either time is
-# at least NOTEWORTHY_SECONDS.
-NOTEWORTHY = 2.0
-NOTEWORTHY_SECONDS = 0.02
 # Item times alone and in workers are compared if their spread is at most this share of the mean,
 # and the items that ran alone took at least COMPARABLE_SECONDS.
 COMPARABLE_SPREAD = 0.2
@@ -263,136 +257,6 @@ class Outcome(NamedTuple):
         """
         return self.items is not None and self.produced < self.items
 
-    def report(self) -> RunReport:
-        """Return the report: what was decided and what happened."""
-        from ..show.report import RunReport  # imported late: few calls make a report
-
-        engine, adviser, plan, early = self.engine, self.adviser, self.plan, self.ended_early
-        profile = self.profile()
-        spans = tuple(engine.course.spans) if engine is not None else ()
-        used = plan is not None and engine is not None and not self.gave_up
-        worker_items = engine.course.tally.items if used and engine is not None else 0
-        long = self.elapsed >= NOTEWORTHY_SECONDS
-        busy = others(waiting_programs(), os.cpu_count() or 1) if long else ""
-        told = [*self.warnings, *self._about_limits()]
-        if not early:
-            told += contradictions(self.forecast, self.elapsed, busy)
-        return RunReport(
-            function=getattr(self.func, "__qualname__", type(self.func).__qualname__),
-            items=self.produced,
-            backend=plan.executor if plan is not None and used else "serial",
-            n_jobs=engine.jobs if engine is not None else 1,
-            chunksize=next((span.items for span in spans if span.worker), 0),
-            chunks=engine.course.chunks if engine is not None else 0,
-            start_method=adviser.method if used and adviser is not None else "",
-            start_reason=adviser.method_reason if used and adviser is not None else "",
-            reason=self._why(),
-            cache_hit=adviser is not None and adviser.recall.hit,
-            plan=plan or self.serial_plan,
-            profile=profile,
-            forecast_seconds=self.forecast,
-            actual_seconds=self.elapsed,
-            decided_seconds=self.decided,
-            serial_seconds=(
-                None if profile is None or early else profile.item_seconds * self.produced
-            ),
-            caller_items=self._caller_items(worker_items),
-            worker_items=worker_items,
-            workers=tuple(sorted({span.worker for span in spans if span.worker})),
-            retried=engine.ledger.retried if engine is not None else 0,
-            warnings=tuple(told),
-            timeline=spans,
-            machine=this_machine(),
-            hints=() if profile is None else tuple(self._hints(profile, used=used, busy=busy)),
-            busy=busy,
-            ended_early=early,
-        )
-
-    def _why(self) -> str:
-        """Return why the call ran as it did, also where nothing was planned."""
-        if self.plan is None and self.options.backend == "serial":
-            return 'backend="serial" was asked for'
-        limit = cut_by(self.options.n_jobs)
-        if self.plan is None and self.jobs == 1 and limit:
-            return f"{limit} allows one job"
-        undecided = self.plan is None and self.forecast is None and self.jobs != 1
-        if undecided and (self.ended_early or not self.produced):
-            return "it ended before anything was decided"
-        adviser = self.adviser
-        if self.gave_up and adviser is not None and adviser.method == "forkserver":
-            # Forked workers would have inherited what cannot be sent.
-            return f"{self.reason}; by forkserver: {adviser.method_reason}"
-        return self.reason
-
-    def _about_limits(self) -> list[str]:
-        """Return a warning if the environment allows fewer workers than were asked for."""
-        n_jobs, limit = self.options.n_jobs, cut_by(self.options.n_jobs)
-        return [f"n_jobs={n_jobs} was cut to {self.jobs} by {limit}"] if limit else []
-
-    def _caller_items(self, worker_items: int) -> int:
-        """Return how many items ran in the calling process.
-
-        Args:
-            worker_items: how many ran in workers.
-        """
-        if not self.ended_early:
-            return max(0, self.produced - worker_items)
-        own = self.engine.course.own.items if self.engine is not None else 0
-        return self.evidence.probe.items + own
-
-    def _hints(self, profile: Profile, *, used: bool, busy: str) -> list[str]:
-        """Return hints to make the call faster, and on side effects that workers lose."""
-        from ..identity.effects import effects_of
-        from ..show.hints import hints_for_effects
-
-        found = [] if self.ended_early else self._hints_for_speed(profile, used=used, busy=busy)
-        in_processes = used and self.plan is not None and self.plan.executor == "process"
-        if in_processes and self.engine is not None and self.engine.course.tally.items:
-            found += hints_for_effects(effects_of(self.func))
-        return found
-
-    def _hints_for_speed(self, profile: Profile, *, used: bool, busy: str) -> list[str]:
-        """Return hints to make the call faster."""
-        from ..show.hints import hints_for_run
-
-        crew = self.engine.crew if self.engine is not None else None
-        started = crew is not None and not crew.reused
-        found = hints_for_run(
-            profile,
-            self.produced,
-            machine_costs(use_cache=self.options.use_cache),
-            self.plan if used else None,
-            jobs=None if self._about_limits() else self.jobs,
-            chunksize=self.options.chunksize,
-            cpus=usable_cpus(),
-            seconds=self.elapsed,
-            start_seconds=crew.start_seconds + crew.end_seconds if crew and started else 0.0,
-            shipped_bytes=crew.shipped_bytes if crew is not None else 0,
-            busy=busy,
-            allowed=environment_cap(usable_cpus()),
-        )
-        adviser = self.adviser
-        if adviser is not None and self.options.backend is None:
-            hint = adviser.threads_hint(profile, self.produced, self.elapsed)
-            found += [hint] if hint else []
-        return found
-
-
-def others(waiting: int, cpus: int) -> str:
-    """Return a note on the load by other programs, "" where they leave a CPU idle.
-
-    Args:
-        waiting: threads of other programs that run or wait for a CPU.
-        cpus: CPUs of the machine.
-
-    >>> others(1, 2), others(4, 2)
-    ('', '4 threads of other programs want to run on 2 CPUs')
-    """
-    if waiting < cpus:
-        return ""
-    threads = counted(waiting, "thread of other programs wants", "threads of other programs want")
-    return f"{threads} to run on {counted(cpus, 'CPU')}"
-
 
 def chunk_gaps(spans: list[Span]) -> tuple[float, float | None]:
     """Return (bytes of results, s) of the median gap between two chunks of one worker.
@@ -411,23 +275,3 @@ def chunk_gaps(spans: list[Span]) -> tuple[float, float | None]:
         return 0.0, None
     gap, size = sorted(found)[len(found) // 2]
     return size, max(gap, 0.0)
-
-
-def contradictions(forecast: float | None, actual: float, busy: str = "") -> list[str]:
-    """Return a warning if a run took far more or less time than forecast.
-
-    Args:
-        forecast: forecast duration, s; None without a forecast.
-        actual: actual duration, s.
-        busy: note on the load by other programs, "" for none.
-
-    >>> contradictions(1.0, 1.2), contradictions(1.0, 2.5)
-    ([], ['it took 2.5 s; the forecast was 1 s'])
-    """
-    if forecast is None or max(forecast, actual) < NOTEWORTHY_SECONDS:
-        return []
-    if 1 / NOTEWORTHY <= actual / max(forecast, 1e-9) <= NOTEWORTHY:
-        return []
-    slowed = busy and actual > forecast
-    cause = f", and the CPUs are busy with other programs: {busy}" if slowed else ""
-    return [f"it took {duration(actual)}; the forecast was {duration(forecast)}{cause}"]

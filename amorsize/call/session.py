@@ -189,7 +189,9 @@ class Session:
         if self._options.report is not None:
             # An error in the report must not replace the call's own exception.
             with nullcontext() if done else suppress(Exception):
-                self._options.report(self._outcome(elapsed).report())
+                from .reporting import report_of  # few calls make a report
+
+                self._options.report(report_of(self._outcome(elapsed)))
 
     def _outcome(self, elapsed: float) -> Outcome:
         decision = self._decision
