@@ -11,18 +11,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from ..errors import SerializationError, TaskTimeoutError, WorkerLostError
+from ..errors import TaskTimeoutError, WorkerLostError
 from ..measure.timing import Tally
-from ..signals import held_signals
 from ..units import counted
 from .caller import Caller
 from .course import Course
-from .crew import CannotStart, Crew, Lost, Starter
+from .crew import Crew, Lost, Starter
+from .crews import Crews
 from .dealer import Dealer
-from .failure import Failure, add_item_note, add_note, unpack
-from .feed import Feed, Slice
-from .ledger import Blame, Failed, Ledger
-from .losses import explain_idle, explain_stuck, loss_error, worded
+from .failure import add_item_note
+from .feed import Feed
+from .intake import Intake
+from .ledger import Blame, Ledger
+from .losses import explain_idle, explain_stuck, loss_error
 from .memory import WorkerMemory
 from .monitor import KeepUpMonitor, Trial
 from .policy import Policy
@@ -53,10 +54,7 @@ class Engine:
         progress: called with the number of newly finished items.
 
     Attributes:
-        crew: the workers, None before they are started.
         ledger: where each item is.
-        workers: current number of workers, without the caller.
-        withdrawn: why the calling process has taken over for good, "" while it has not.
         stuck: number of workers that waited for a lock that nothing can release.
         memory: the peak memory of the workers.
         monitor: whether the workers keep up, and how often they did not.
@@ -74,7 +72,6 @@ class Engine:
     ) -> None:
         self.feed = feed
         self.policy = policy
-        self.workers = policy.workers
         self.course = course
         self.ledger = Ledger(
             feed.position,
@@ -85,16 +82,11 @@ class Engine:
         self._progress = progress
         self._shown = 0  # finished items already reported to progress
         self.launcher = launcher
-        self.crew: Crew | None = None
         self._trial = Trial(policy.rethink)
         self.memory = memory
-        self._futile = 0  # crews lost since the last finished chunk
         self.monitor = KeepUpMonitor()
-        self.withdrawn = ""
-        self._unbegun: set[int] = set()  # chunks that are out, and that no worker will begin
         self.stuck = 0
         self._caller = Caller(feed, policy, self.ledger, course)
-        self._ready = False  # whether all workers of the present crew have started
         # Whether somebody waits for results. Without retries, what a lost worker did not send has
         # failed.
         prompt = policy.bounded or progress is not None or not policy.retries
@@ -102,19 +94,38 @@ class Engine:
         self._dealer = Dealer(
             *books, self._trial, self.monitor, keep=self._caller.keep, prompt=prompt
         )
+        self._crews = Crews(
+            feed, policy, launcher, self.ledger, self._caller, self._dealer, self._trial
+        )
+        self._intake = Intake(*books, self._trial)
         self._alone = False  # whether the rest runs without workers
+
+    @property
+    def crew(self) -> Crew | None:
+        """The workers; None before they are started."""
+        return self._crews.crew
+
+    @property
+    def workers(self) -> int:
+        """Current number of workers, without the caller."""
+        return self._crews.workers
 
     @property
     def jobs(self) -> int:
         """Number of processes or threads that run items, the caller included if it shares."""
-        return self.workers + (self.policy.shares and (self.crew is None or self.crew.claims))
+        return self._crews.jobs
+
+    @property
+    def withdrawn(self) -> str:
+        """Why the calling process has taken over for good, "" while it has not."""
+        return self._intake.withdrawn
 
     # The loop -------------------------------------------------------------------------------
 
     def run(self) -> Iterator[tuple[int, list[Any]]]:
         """Yield (index of the first item, results) until all remaining items are done."""
         try:
-            self._start(self.workers)
+            self._crews.start(self.workers)
             assert self.crew is not None
             while True:
                 self._hand_out()
@@ -146,44 +157,14 @@ class Engine:
             self.end()
 
     def end(self) -> None:
-        """End the remaining workers at once; do nothing after a close.
-
-        It may be called again, since a signal handler may have interrupted the first call.
-        """
-        if self.crew is not None:
-            self.crew.abandon()
-            self.crew.sweep()
-
-    def _start(self, workers: int) -> None:
-        """Start a crew; if so many workers cannot be started, try half as many."""
-        # A start that fails halfway may already have begun items. Without retries these must not
-        # run again.
-        first = self._dealer.first_tasks if self.policy.retries else None
-        while True:
-            self.workers = max(1, workers)
-            self._ready = False
-            self._trial.begin(self.workers)
-            self.feed.mark()
-            self._dealer.deal_to(self.workers, self.jobs)
-            try:
-                self.crew = self.launcher.start(workers, first)
-            except CannotStart:
-                if workers <= 1:
-                    raise
-                self._recall()
-                workers = max(1, workers // 2)
-            else:
-                self.workers = self.crew.workers
-                self._dealer.deal_to(self.workers, self.jobs)
-                if not self.crew.has_first:
-                    self._recall()
-                return
+        """End the remaining workers at once; do nothing after a close."""
+        self._crews.end()
 
     def _hand_out(self) -> None:
         """Hand out chunks; take back those in the queue first if they must be cut anew."""
         assert self.crew is not None
         if self._dealer.note_change(self.crew):
-            self._take_back()
+            self._crews.take_back()
         self._dealer.hand_out(self.crew)
 
     def _work_here(self) -> bool:
@@ -196,7 +177,7 @@ class Engine:
             ran = self.crew.has_news() or self._caller.share(
                 self.crew, self.workers, last=self._has_dealt_all
             )
-        elif self.policy.help and not self._all_ready():
+        elif self.policy.help and not self._crews.all_ready():
             ran = self._caller.help(self.crew, self.workers, self._dealer.room(sys.maxsize))
         else:
             return self._caller.put_back()
@@ -222,22 +203,9 @@ class Engine:
             done = Tally()
             done.merge(self.course.tally)
             done.merge(self.course.own)
-        self.monitor.look(time.monotonic(), done, ready=self._all_ready())
+        self.monitor.look(time.monotonic(), done, ready=self._crews.all_ready())
         if self.monitor.retreated:
-            self._take_back()
-
-    def _take_back(self) -> None:
-        """Take back the chunks that no worker has taken; those that still count wait."""
-        assert self.crew is not None
-        self._caller.put_back()
-        while (number := self.crew.take_back()) is not None:
-            self.ledger.put_back(number)
-
-    def _all_ready(self) -> bool:
-        """Return whether all workers of the crew have started."""
-        assert self.crew is not None
-        self._ready = self._ready or self.crew.ready >= self.workers
-        return self._ready
+            self._crews.take_back()
 
     def _rethink(self) -> None:
         """Adopt the number of workers that a trial round has shown to be right.
@@ -249,10 +217,7 @@ class Engine:
         step = self._trial.verdict(self.workers, self.feed.likely_remaining)
         if step is None or step.workers == self.workers or self.ledger.has_failed:
             return
-        assert self.crew is not None
-        self.crew.close()
-        self.crew.sweep()
-        self._start(step.workers)
+        self._crews.replace(step.workers)
 
     def _collect(self, timeout: float) -> None:
         assert self.crew is not None
@@ -260,52 +225,9 @@ class Engine:
             self._take_in(number, reply)
 
     def _take_in(self, number: int, reply: Reply) -> None:
-        """Record the reply of a worker."""
-        if number not in self.ledger.out:  # the chunk no longer counts
-            return
-        if reply.failure is not None and reply.failure.unrun and self.policy.withdraw:
-            self.withdrawn = self.withdrawn or worded(unpack(reply.failure))
-            self._unbegun.add(number)
-            return
-        self._futile = 0
-        if reply.gives_back:
-            piece = self.ledger.share(number, reply.done)
-            assert piece is not None
-            self.ledger.put_back(number)
-        else:
-            piece = self.ledger.returned(number)
-        results, failed = self._opened(piece, reply)
-        if results:
-            self._trial.note(self.course.came(piece.start, reply))
-        if failed is None and reply.failure is not None:
-            failed = self._failed(piece, reply.failure)
-        self.ledger.settle(piece, results, failed)
+        """Record the reply of a worker, and show what it finished."""
+        self._intake.take_in(number, reply)
         self._show_progress()
-
-    def _opened(self, piece: Slice, reply: Reply) -> tuple[list[Any], Failed | None]:
-        """Return the results of a reply, and the failure if they cannot be loaded."""
-        if not reply.done:
-            return [], None
-        with held_signals():  # around the try: a handler's exception is no failed load
-            try:
-                return reply.open(), None
-            except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
-                last = piece.start + reply.done - 1
-                add_note(
-                    error, f"raised while the results of items {piece.start} to {last} were loaded"
-                )
-                return [], (piece.start, error)
-
-    def _failed(self, piece: Slice, failure: Failure) -> Failed:
-        """Return the index of the item that a worker's failure belongs to, and the exception."""
-        error, index = unpack(failure), failure.item
-        if index is not None:
-            add_item_note(error, index, self.feed.item(index, piece))
-            return index, error
-        if isinstance(error, SerializationError):
-            error.index = piece.start  # the first item stands for the chunk: none was run
-        add_note(error, "raised while a worker was set up (initializer, function)")
-        return piece.start, error
 
     def _show_progress(self) -> None:
         """Report newly finished items to the progress callback."""
@@ -317,24 +239,26 @@ class Engine:
 
     def _check_withdrawn(self) -> None:
         """Go on in the caller alone if a worker could not run what the caller can."""
-        if not self.withdrawn or self._alone:
+        if not self._intake.withdrawn or self._alone:
             return
         if not self.policy.retries and self._begun():
             self._dealer.holding = True  # until they are back: what was begun must not run again
             return
         self._dealer.holding = False
         self._alone = self._trial.over = True
-        self._salvage()
-        self._recall()
-        self._start(0)
+        self._crews.salvage(self._take_in)
+        self._crews.recall()
+        self._crews.start(0)
 
     def _begun(self) -> set[int]:
         """Return the chunks that workers have begun; take back those that none has taken."""
         assert self.crew is not None
         self._caller.put_back()
         while (number := self.crew.take_back()) is not None:
-            self._unbegun.add(number)  # still out in the ledger, and recalled with the others
-        return self.ledger.out.keys() - self._unbegun
+            self._intake.unbegun.add(
+                number
+            )  # still out in the ledger, and recalled with the others
+        return self.ledger.out.keys() - self._intake.unbegun
 
     def _check_deaths(self) -> None:
         """Go on in a new crew when a worker has died or is stuck."""
@@ -343,11 +267,11 @@ class Engine:
         if lost is None:
             return
         running = self.crew.running().get(lost.pid)
-        self._salvage()
+        self._crews.salvage(self._take_in)
         if lost.stuck:
             self._leave_lock()
             return
-        self._futile += 1
+        self._intake.futile += 1
         if running is not None and running.chunk in self.ledger.out:
             blame = self.ledger.lost(running.chunk, running.item)
             if blame is not None:
@@ -355,13 +279,13 @@ class Engine:
         elif self._is_hopeless(lost):
             if not self.policy.withdraw or lost.ready:
                 raise WorkerLostError(explain_idle(lost), exitcode=lost.exitcode)
-            self.withdrawn = explain_idle(lost)
+            self._intake.withdrawn = explain_idle(lost)
             self._check_withdrawn()
             return
         if lost.memory:
             # Fewer workers may fit into the memory.
-            self.workers = max(1, self.workers // 2)
-        self._restart()
+            self._crews.workers = max(1, self.workers // 2)
+        self._crews.restart()
 
     def _leave_lock(self) -> None:
         """Go on with another start method; forked workers would get stuck again."""
@@ -369,13 +293,13 @@ class Engine:
         if self.policy.retries == 0 or self.stuck > MOST_FUTILE:
             raise WorkerLostError(explain_stuck())
         self.launcher.leave_fork()
-        self._restart()
+        self._crews.restart()
 
     def _is_hopeless(self, lost: Lost) -> bool:
         """Return whether to give up after the death of a worker that had no chunk."""
         # A worker that ends itself before it is ready will do so the next time, too.
         by_itself = lost.exitcode is not None and lost.exitcode >= 0 and not lost.ready
-        futile = self._futile > max(MOST_FUTILE, self.policy.retries)
+        futile = self._intake.futile > max(MOST_FUTILE, self.policy.retries)
         return self.policy.retries == 0 or by_itself or futile
 
     def _give_up_lost(self, lost: Lost, blame: Blame) -> None:
@@ -410,7 +334,7 @@ class Engine:
 
     def _give_up_on(self, late: dict[int, int]) -> None:
         """Give up late items, {chunk: index}: end the crew, and run the others in a new one."""
-        self._salvage()
+        self._crews.salvage(self._take_in)
         for number, index in late.items():
             chunk = self.ledger.out.get(number)
             if chunk is None:  # the chunk was finished after all
@@ -424,24 +348,4 @@ class Engine:
                 add_item_note(error, index, self.feed.item(index, chunk.piece))
             self.ledger.leave_out(number, index, error)
         self._dealer.holding = False
-        self._restart()
-
-    def _salvage(self) -> None:
-        """End the crew and keep every finished result."""
-        assert self.crew is not None
-        self._take_back()
-        for number, reply in self.crew.abandon():
-            self._take_in(number, reply)
-        self.crew.sweep()
-
-    def _restart(self) -> None:
-        """Retry the chunks that were out, in a new crew."""
-        if self.ledger.has_failed and not self.ledger.out and not self.ledger.has_retries:
-            return  # nothing is left to run: the loop ends
-        self.ledger.retry()
-        self._start(self.workers)
-
-    def _recall(self) -> None:
-        """Have the chunks that are out handed out again; this does not count as a retry."""
-        self.ledger.recall()
-        self._trial.begin(self.workers)
+        self._crews.restart()

@@ -1,0 +1,93 @@
+"""Taking in the replies of workers: results into the ledger, times into the course."""
+
+from __future__ import annotations
+
+from ..errors import SerializationError
+from ..signals import held_signals
+from .course import Course
+from .failure import Failure, add_item_note, add_note, unpack
+from .feed import Feed, Slice
+from .ledger import Failed, Ledger
+from .losses import worded
+from .monitor import Trial
+from .policy import Policy
+from .reply import Reply
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """Takes in replies.
+
+    Args:
+        feed: the items.
+        policy: how to run them.
+        ledger: where each item is.
+        course: records what the chunks take.
+        trial: whether the number of workers is settled.
+
+    Attributes:
+        withdrawn: why the calling process is to take over for good, "" while it is not.
+        unbegun: the chunks that are out, and that no worker will begin.
+        futile: crews lost since the last finished chunk.
+    """
+
+    def __init__(
+        self, feed: Feed, policy: Policy, ledger: Ledger, course: Course, trial: Trial
+    ) -> None:
+        self.withdrawn = ""
+        self.unbegun: set[int] = set()
+        self.futile = 0
+        self._feed = feed
+        self._policy = policy
+        self._ledger = ledger
+        self._course = course
+        self._trial = trial
+
+    def take_in(self, number: int, reply: Reply) -> None:
+        """Record the reply of a worker."""
+        if number not in self._ledger.out:  # the chunk no longer counts
+            return
+        if reply.failure is not None and reply.failure.unrun and self._policy.withdraw:
+            self.withdrawn = self.withdrawn or worded(unpack(reply.failure))
+            self.unbegun.add(number)
+            return
+        self.futile = 0
+        if reply.gives_back:
+            piece = self._ledger.share(number, reply.done)
+            assert piece is not None
+            self._ledger.put_back(number)
+        else:
+            piece = self._ledger.returned(number)
+        results, failed = _opened(piece, reply)
+        if results:
+            self._trial.note(self._course.came(piece.start, reply))
+        if failed is None and reply.failure is not None:
+            failed = self._failed(piece, reply.failure)
+        self._ledger.settle(piece, results, failed)
+
+    def _failed(self, piece: Slice, failure: Failure) -> Failed:
+        """Return the index of the item that a worker's failure belongs to, and the exception."""
+        error, index = unpack(failure), failure.item
+        if index is not None:
+            add_item_note(error, index, self._feed.item(index, piece))
+            return index, error
+        if isinstance(error, SerializationError):
+            error.index = piece.start  # the first item stands for the chunk: none was run
+        add_note(error, "raised while a worker was set up (initializer, function)")
+        return piece.start, error
+
+
+def _opened(piece: Slice, reply: Reply) -> tuple[list[object], Failed | None]:
+    """Return the results of a reply, and the failure if they cannot be loaded."""
+    if not reply.done:
+        return [], None
+    with held_signals():  # around the try: a handler's exception is no failed load
+        try:
+            return reply.open(), None
+        except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
+            last = piece.start + reply.done - 1
+            add_note(
+                error, f"raised while the results of items {piece.start} to {last} were loaded"
+            )
+            return [], (piece.start, error)
