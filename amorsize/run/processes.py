@@ -8,9 +8,7 @@ gives the reasons.
 
 from __future__ import annotations
 
-import _pickle as pickle  # ``pickle`` takes 5 ms to load
 import os
-import select
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -18,15 +16,15 @@ from collections.abc import Callable, Iterator
 from ..errors import SerializationError
 from ..measure.machine import oom_kills
 from ..signals import held_signals
-from . import logs, tracker, worker
-from .channel import END, Frames, Tasks, opened_task, packed_task, reply_pipe
+from . import worker
+from .channel import END, Tasks, opened_task, packed_task, reply_pipe
 from .children import kill
-from .crew import Lost, Process, Running, Starts, Task, starting
+from .crew import Lost, Running, Starts, Task, starting
 from .failure import keep
-from .reply import CHUNK, ITEM, LEAVE, LEAVING, NOTE, READY, RECORD, REPLY, TRACKED, Reply
+from .listening import Listener
+from .reply import Reply
 from .setup import Setup, Shipment
 from .shared import make_prefix, sweep
-from .stuck import deadlock
 from .transport import pack_forked, pack_shipped
 
 TYPE_CHECKING = False
@@ -37,10 +35,6 @@ __all__ = ["ProcessCrew"]
 
 # Interval between checks for deaths, where the system does not report deaths.
 LOOK_SECONDS = 0.02
-# If no worker has sent anything for this time, forked workers may be stuck: they are checked, and
-# checked again after the same time. A check takes 30 us for each worker.
-QUIET_SECONDS = 0.5
-
 # An idle worker ends within a few ms of the request, or within 50 ms if it saves coverage data.
 # A worker that has not ended after this time (an atexit hook of the user's, a thread that runs on)
 # is killed.
@@ -77,29 +71,19 @@ class ProcessCrew:
     ) -> None:
         self._owner = os.getpid()
         self._ended = True  # nothing to end yet
-        self._workers: list[Process] = []
-        self._frames: dict[int, tuple[Process, Frames]] = {}  # by the pipe's file descriptor
-        self._sentinels: dict[int, Process] = {}
-        self._poll = select.poll()
-        self._writable = False  # whether to wait for room for tasks
-        self._dead: list[Process] = []
-        self.peaks: dict[int, int] = {}  # of workers that have said that they leave
+        self._listener = Listener()
+        self._workers = self._listener.workers
+        self.peaks = self._listener.peaks
         self._swept = False  # whether there can be no more segments
         self._dismissed = False  # whether each worker was asked to end
-        self._found: list[tuple[int, Any]] = []  # (chunk, reply or error), not fetched yet
-        self._running: dict[int, Running] = {}
-        self._ready = 0
         self._looked = time.monotonic()
         self._oom_kills: int | None = None  # read once the crew has run for a while
-        self._heard_at = self._suspected_at = time.monotonic()
-        self._suspects: dict[int, tuple[str, ...]] = {}
         self._shipment: Shipment | None = None
         self._forked = starts.method == "fork"
         self._pack = pack_forked if self._forked else pack_shipped
         self.inherited = inherits
         self.idle = False  # whether the crew waits for a call
         self.started_at = time.monotonic()
-        self.ready_at: float | None = None
         self.start_seconds = self.end_seconds = 0.0
         self.prefix = make_prefix()
         with starting():
@@ -144,12 +128,7 @@ class ProcessCrew:
             raise
         finally:
             writing.close()
-        self._workers.append(started)
-        self._frames[reading.fileno()] = (started, Frames(reading))
-        self._poll.register(reading.fileno(), select.POLLIN)
-        if started.sentinel >= 0:
-            self._sentinels[started.sentinel] = started
-            self._poll.register(started.sentinel, select.POLLIN)
+        self._listener.add(started, reading)
 
     def __del__(self) -> None:
         """End the workers of a crew that was dropped before its caller received it."""
@@ -163,7 +142,12 @@ class ProcessCrew:
     def ready(self) -> int:
         """Number of workers that have been set up."""
         self._read(0.0)
-        return self._ready
+        return self._listener.ready
+
+    @property
+    def ready_at(self) -> float | None:
+        """When the first worker was set up, on the monotonic clock, s; None before."""
+        return self._listener.ready_at
 
     @property
     def ended(self) -> bool:
@@ -173,8 +157,7 @@ class ProcessCrew:
     def begin(self, shipment: Shipment) -> None:
         """Serve another call from now on; the crew must be idle."""
         self._read(0.0)
-        self._running.clear()  # its chunk numbers belong to the call before
-        self._found.clear()
+        self._listener.forget()
         self._shipment = shipment
 
     def is_well(self) -> bool:
@@ -194,10 +177,10 @@ class ProcessCrew:
                 columns = self._pack(task.columns, self.prefix, start=task.start)
                 self._tasks.put(packed_task(task, columns, self._shipment))
             except SerializationError as error:
-                self._found.append((task.chunk, error))
+                self._listener.found.append((task.chunk, error))
             except OSError as error:  # no room for a shared segment, and too large for a message
                 refusal = SerializationError(f"an item cannot be sent: {error}", index=task.start)
-                self._found.append((task.chunk, refusal))
+                self._listener.found.append((task.chunk, refusal))
             else:
                 return columns.size
         return 0
@@ -218,7 +201,7 @@ class ProcessCrew:
 
     def has_news(self) -> bool:
         """Return whether there is anything to read, or a worker has ended."""
-        return not self._ended and bool(self._poll.poll(0))
+        return not self._ended and self._listener.has_news()
 
     def dismiss(self) -> None:
         """Ask the workers to end after the last task that was handed out."""
@@ -229,26 +212,27 @@ class ProcessCrew:
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) for each."""
-        self._read(0.0 if self._found else timeout)
-        found, self._found = self._found, []
-        return [(chunk, _reply(fields)) for chunk, fields in found]
+        self._read(0.0 if self._listener.found else timeout)
+        return [(chunk, _reply(fields)) for chunk, fields in self._fetched()]
 
     def running(self) -> dict[int, Running]:
         """Return what each worker reported last, by its pid, as far as read."""
-        return self._running
+        return self._listener.running
 
     def lost(self) -> Lost | None:
         """Return a worker that died or is stuck, None while all are well."""
         if self._ended:
             return None
         self._look()
-        dead = next((one for one in self._dead if not self._has_left(one)), None)
+        listener = self._listener
+        dead = next((one for one in listener.dead if not listener.has_left(one)), None)
         if dead is None:
-            return self._stuck() if self._forked else None
+            pid = listener.stuck() if self._forked else None
+            return None if pid is None else Lost(pid, None, listener.ready > 0, stuck=True)
         code = dead.exitcode()
         before = self._oom_kills
         starved = code == _KILLED and before is not None and oom_kills() > before
-        return Lost(dead.pid, code, self._ready > 0, starved)
+        return Lost(dead.pid, code, listener.ready > 0, starved)
 
     def close(self) -> None:
         """End the workers, which must all be idle, and wait for them."""
@@ -263,8 +247,7 @@ class ProcessCrew:
                     self._tasks.flush()
                     if time.monotonic() >= deadline:
                         break
-            for one, frames in self._frames.values():
-                self._hear(one, frames)
+            self._listener.hear_all()
             self._dispose()
         self.end_seconds = time.monotonic() - begun
 
@@ -274,12 +257,10 @@ class ProcessCrew:
             return []
         with held_signals():
             kill(self._workers)
-            for one, frames in self._frames.values():
-                self._hear(one, frames)
+            self._listener.hear_all()
             self._dispose()
         # Drop errors: they are tasks whose items could not be sent, and those run again.
-        found = [pair for pair in self._found if isinstance(pair[1], tuple)]
-        self._found = []
+        found = [pair for pair in self._fetched() if isinstance(pair[1], tuple)]
         return [(chunk, _reply(fields)) for chunk, fields in found]
 
     def end(self) -> None:
@@ -309,49 +290,12 @@ class ProcessCrew:
         if self._ended:  # the numbers of its file descriptors may be in use again
             time.sleep(timeout)  # at interpreter exit, in a daemon thread that still uses the crew
             return
-        self._tasks.flush()
-        self._await_room(bool(self._tasks.waiting))
-        for descriptor, event in self._poll.poll(timeout * 1000):
-            if descriptor in self._frames:
-                self._hear(*self._frames[descriptor])
-                if event & ~select.POLLIN:  # the worker's end is closed: nothing more will come
-                    self._poll.unregister(descriptor)
-            elif descriptor in self._sentinels:
-                self._dead.append(self._sentinels[descriptor])
-                self._poll.unregister(descriptor)
+        self._listener.wait(self._tasks, timeout)
 
-    def _await_room(self, wanted: bool) -> None:
-        if wanted == self._writable:
-            return
-        self._writable = wanted
-        if wanted:
-            self._poll.register(self._tasks.fileno(), select.POLLOUT)
-        else:
-            self._poll.unregister(self._tasks.fileno())
-
-    def _hear(self, speaker: Process, frames: Frames) -> None:
-        """Take in the frames that a worker has sent."""
-        for kind, body in frames.read():
-            self._heard_at = time.monotonic()
-            if kind == REPLY:
-                fields = pickle.loads(body)
-                self._found.append((fields[0], fields[1:]))
-                continue
-            if kind in _RELAYED:
-                _RELAYED[kind](body)
-                continue
-            if kind == LEAVING:
-                self.peaks[speaker.pid] = LEAVE.unpack(body)[0]
-                continue
-            subject, when = NOTE.unpack(body)
-            if kind == READY:
-                self._ready += 1
-                self.ready_at = self.ready_at or when
-            elif kind == CHUNK:
-                self._running[speaker.pid] = Running(subject, None, when)
-            elif kind == ITEM:
-                chunk = self._running[speaker.pid].chunk
-                self._running[speaker.pid] = Running(chunk, subject, when)
+    def _fetched(self) -> list[tuple[int, Any]]:
+        """Return the replies that have arrived, and forget them."""
+        found, self._listener.found = self._listener.found, []
+        return found
 
     def _look(self) -> None:
         """Check for deaths, including those that the system does not report."""
@@ -362,27 +306,9 @@ class ProcessCrew:
         self._looked = now
         if self._oom_kills is None:
             self._oom_kills = oom_kills()
-        self._dead += [one for one in self._workers if not one.reports and not one.is_alive()]
-
-    def _has_left(self, dead: Process) -> bool:
-        """Return whether a worker that has ended was asked to, and had sent everything."""
-        for one, frames in self._frames.values():
-            if one is dead:  # its last frames may still be in the pipe
-                self._hear(one, frames)
-        return dead.pid in self.peaks
-
-    def _stuck(self) -> Lost | None:
-        """Return a worker that is deadlocked, None if there is none."""
-        now = time.monotonic()
-        if now - max(self._heard_at, self._suspected_at) < QUIET_SECONDS:
-            return None
-        self._suspected_at = now
-        before = self._suspects
-        self._suspects = {one.pid: deadlock(one.pid) for one in self._workers}
-        for pid, waits in self._suspects.items():
-            if waits and waits == before.get(pid):
-                return Lost(pid, None, self._ready > 0, stuck=True)
-        return None
+        self._listener.dead += [
+            one for one in self._workers if not one.reports and not one.is_alive()
+        ]
 
     def _dispose(self) -> None:
         """Kill the remaining workers, and close every file descriptor now, not when collected."""
@@ -391,8 +317,7 @@ class ProcessCrew:
         kill([one for one in self._workers if one.is_alive()])
         for one in self._workers:
             one.close()
-        for _, frames in self._frames.values():
-            frames.reader.close()
+        self._listener.close()
         self._tasks.close()
 
     def disown(self) -> None:
@@ -400,13 +325,9 @@ class ProcessCrew:
         for one in self._workers:
             one.disown()
         if not self._ended:
-            for _, frames in self._frames.values():
-                frames.reader.close()
+            self._listener.close()
             self._tasks.close_callers()
 
-
-# Frames that another module handles in the caller.
-_RELAYED: dict[bytes, Callable[[bytes], None]] = {RECORD: logs.handle, TRACKED: tracker.handle}
 
 _KILLED = -9  # the exit code after SIGKILL; Windows has no such name in ``signal``
 
