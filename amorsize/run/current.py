@@ -34,7 +34,7 @@ from ..lookup import load
 from ..tuples import NamedTuple
 from . import homes
 from .known import begin_call, function_in
-from .transport import dumps_state, refusing
+from .pickles import dumps_state, refusing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
