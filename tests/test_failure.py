@@ -10,7 +10,8 @@ import pytest
 
 from amorsize import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
 from amorsize.run.failure import RemoteTraceback, add_note, pack, short_repr, unpack
-from amorsize.run.transport import dumps, loads, pack_results
+from amorsize.run.pickles import dumps, loads
+from amorsize.run.transport import pack_results
 from amorsize.run.transport import unpack as unpack_parcel
 from tests.functions import Answering, NeedsTwoError
 

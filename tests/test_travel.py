@@ -18,7 +18,8 @@ import pytest
 
 from amorsize import SerializationError, smart_map
 from amorsize.run.pickler import Way, pickled
-from amorsize.run.transport import dumps, loads, pack_forked, pack_shipped, unpack
+from amorsize.run.pickles import dumps, loads
+from amorsize.run.transport import pack_forked, pack_shipped, unpack
 from tests import functions, programs
 
 METHODS = ["fork", "spawn", "forkserver"]

@@ -16,7 +16,7 @@ from ..nesting import inside_worker
 from ..options import Options
 from ..run.failure import NO_ITEM
 from ..run.feed import Feed
-from ..run.transport import is_smaller
+from ..run.pickles import is_smaller
 from ..signals import held_signals
 from .adviser import Adviser, assumed_items, count_workers, inherits
 from .evidence import Evidence

@@ -14,8 +14,8 @@ from ..measure.probe import (
     profile_of,
 )
 from ..run.failure import NO_ITEM
+from ..run.pickles import PROVEN_BYTES, dumps, dumps_result
 from ..run.reductions import PROTOCOL
-from ..run.transport import PROVEN_BYTES, dumps, dumps_result
 from .recall import NEIGHBOURHOOD
 
 TYPE_CHECKING = False

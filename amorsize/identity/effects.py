@@ -16,7 +16,6 @@ is used only for the report of a run whose items ran in worker processes: it tak
 from __future__ import annotations
 
 import builtins
-import dis
 import functools
 import sys
 import types
@@ -26,6 +25,7 @@ from contextlib import suppress
 from functools import partial
 
 from ..tuples import NamedTuple
+from .instructions import Instructions, Line, codes_in, is_index
 from .owners import is_users
 from .walk import ABSENT, content_of
 
@@ -159,7 +159,7 @@ def _look_through(func: Callable[..., Any], found: _Found) -> None:
                 continue
             known.add(function.__code__)
             reached = _Reached(function)
-            for code in _codes(function.__code__):
+            for code in codes_in(function.__code__):
                 _Scan(code, reached, found, bound if code is function.__code__ else {}).run()
             todo.extend(reached.called)
 
@@ -195,44 +195,6 @@ def _positional(function: types.FunctionType, args: tuple[Any, ...]) -> dict[str
     return dict(zip(names, args, strict=False))
 
 
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """Yield a code object and the code objects nested in it."""
-    yield code
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            yield from _codes(const)
-
-
-class _Line(NamedTuple):
-    """An instruction.
-
-    Attributes:
-        kind: its name.
-        arg: its argument as a number.
-        name: what the argument stands for.
-        given: how many values it puts on the stack, less those it takes.
-    """
-
-    kind: str
-    arg: int | None
-    name: Any
-    given: int
-
-
-def _lines_of(code: types.CodeType) -> Iterator[_Line]:
-    """Yield the instructions that have an effect; a paired load or store as two."""
-    for line in dis.get_instructions(code):
-        if line.opname in ("CACHE", "NOP", "RESUME", "EXTENDED_ARG"):
-            continue
-        if isinstance(line.argval, tuple) and line.opname.count("_FAST") == 2:  # 3.13 and later
-            verbs = (line.opname.partition("_")[0], "LOAD" if "_LOAD" in line.opname else "STORE")
-            for verb, name in zip(verbs, line.argval, strict=True):
-                yield _Line(f"{verb}_FAST", None, name, 1 if verb == "LOAD" else -1)
-            continue
-        given = dis.stack_effect(line.opcode, line.arg, jump=False)
-        yield _Line(line.opname, line.arg, line.argval, given)
-
-
 class _Reached:
     """What the names in a function's code stand for.
 
@@ -249,7 +211,7 @@ class _Reached:
         self._cells = {name: content_of(cell) for name, cell in cells}
         self.called: list[Any] = []
 
-    def load(self, line: _Line) -> Any:
+    def load(self, line: Line) -> Any:
         """Return the value an instruction loads if it outlives the call, else ``ABSENT``."""
         if line.kind in ("LOAD_GLOBAL", "LOAD_NAME"):
             inbuilt = vars(builtins).get(line.name, ABSENT)
@@ -300,7 +262,8 @@ class _Scan:
     def __init__(
         self, code: types.CodeType, reached: _Reached, found: _Found, bound: dict[str, Any]
     ) -> None:
-        self._lines = list(_lines_of(code))
+        self._code = Instructions(code)
+        self._lines = self._code.lines
         self._consts = code.co_consts
         self._reached = reached
         self._found = found
@@ -318,17 +281,17 @@ class _Scan:
                 self._store(place, line, what)
             elif line.kind in ("LOAD_METHOD", "LOAD_ATTR"):
                 self._call(place)
-            elif verb == "LOAD" or self._is_index(line):
+            elif verb == "LOAD" or is_index(line):
                 self._meet(place)
             elif line.kind in ("KW_NAMES", "CALL_KW"):
                 self._keywords(place, line)
 
-    def _store(self, place: int, line: _Line, what: str) -> None:
+    def _store(self, place: int, line: Line, what: str) -> None:
         """Note the target of a store."""
         if what == "GLOBAL" or (what == "DEREF" and self._reached.is_free(line.name)):
             self._found.stored[line.name] = None
         elif what in ("ATTR", "SUBSCR"):
-            name, _ = self._origin(self._stored_into(place, key=what == "SUBSCR"))
+            name, _ = self._origin(self._code.stored_into(place, key=what == "SUBSCR"))
             if name:
                 self._found.changed[name + (f".{line.name}" if what == "ATTR" else "")] = None
 
@@ -337,7 +300,7 @@ class _Scan:
         name, value = self._origin(place - 1)
         kind, method = type(value), self._lines[place].name
         if (kind.__module__, kind.__name__, method) == ("numpy", "ufunc", "at"):
-            self._change(self._first_argument(place))
+            self._change(self._code.first_argument(place))
         elif not issubclass(kind, (types.ModuleType, types.FunctionType, type)):
             if name and value is not ABSENT and _changes(kind, method):
                 self._found.changed[name] = None
@@ -346,7 +309,7 @@ class _Scan:
         else:
             self._meet(place)
 
-    def _keywords(self, place: int, line: _Line) -> None:
+    def _keywords(self, place: int, line: Line) -> None:
         """Note the array that a call writes into by its ``out`` argument."""
         if line.kind == "KW_NAMES":  # until 3.12
             names, end = self._consts[line.arg or 0], place - 1
@@ -355,7 +318,7 @@ class _Scan:
         for name in reversed(names):
             if name == "out":
                 self._change(end)
-            end = self._start(end) - 1
+            end = self._code.start(end) - 1
 
     def _change(self, end: int) -> None:
         """Note a change of the object that the expression ending at a place stands for."""
@@ -363,30 +326,12 @@ class _Scan:
         if name and value is not ABSENT:
             self._found.changed[name] = None
 
-    def _first_argument(self, place: int) -> int:
-        """Return where the first argument of a call ends, -1 if there is none.
-
-        The function to call is loaded at ``place``. After the first argument more values lie on
-        the stack, until the call takes them all.
-        """
-        end, given = -1, 0
-        for later in range(place + 1, len(self._lines)):
-            line = self._lines[later]
-            if line.kind == "PUSH_NULL" and given == 0:
-                continue
-            given += line.given
-            if given < 1:
-                break
-            if given == 1:
-                end = later
-        return end
-
     def _meet(self, place: int) -> None:
         """Note what the use of the value loaded at a place draws from or changes."""
         name, value = self._origin(place)
         self._draw(name, value)
         if _is_changer(value):
-            self._change(self._first_argument(place))
+            self._change(self._code.first_argument(place))
         elif _is_changing_method(value):
             self._found.changed[name] = None
 
@@ -412,7 +357,7 @@ class _Scan:
             name, value = self._origin(place - 1)
             found = self._reached.attribute(value, line.name) if name else ABSENT
             return (f"{name}.{line.name}" if name else ""), found
-        if self._is_index(line):
+        if is_index(line):
             return self._item(place)
         if line.kind == "CALL":
             return self._given_back(place)
@@ -423,7 +368,7 @@ class _Scan:
 
     def _item(self, place: int) -> tuple[str, Any]:
         """Return (name, value) of an item; the name is that of its container."""
-        name, value = self._origin(self._start(place - 1) - 1)
+        name, value = self._origin(self._code.start(place - 1) - 1)
         key = self._lines[place - 1]
         if type(value) is dict and key.kind == "LOAD_CONST" and type(key.name) in (str, int):
             return name, value.get(key.name, [])
@@ -431,7 +376,7 @@ class _Scan:
 
     def _given_back(self, place: int) -> tuple[str, Any]:
         """Return (name, value) of a call of ``globals``, ``type`` or ``vars``."""
-        first = self._start(place)
+        first = self._code.start(place)
         if self._lines[first].kind == "PUSH_NULL":
             first += 1
         asked = self._reached.load(self._lines[first])
@@ -439,42 +384,9 @@ class _Scan:
             return "globals()", self._reached.globals
         if asked is not type and asked is not vars:
             return "", ABSENT
-        name, value = self._origin(self._first_argument(first))
+        name, value = self._origin(self._code.first_argument(first))
         if not name or value is ABSENT:
             return "", ABSENT
         if asked is type:
             return f"type({name})", type(value)
         return f"vars({name})", _state(value)
-
-    def _is_index(self, line: _Line) -> bool:
-        """Return whether an instruction takes an item out of a container."""
-        return line.kind == "BINARY_SUBSCR" or (line.kind == "BINARY_OP" and line.arg == _SUBSCRIPT)
-
-    def _stored_into(self, place: int, *, key: bool) -> int:
-        """Return the end of the expression whose object a store changes.
-
-        ``a[k] += 1`` loads object and key once, copies them, and swaps them to the top at the end.
-        """
-        before, depth = place - 1, 2 if key else 1
-        if before >= 0 and self._lines[before].kind == "SWAP":
-            copies = (i for i in range(before, -1, -1) if self._is_copy(i, depth))
-            before = next(copies, 0) - depth
-        return self._start(before) - 1 if key else before
-
-    def _is_copy(self, place: int, depth: int) -> bool:
-        """Return whether the ``depth`` copies of an augmented assignment end at a place."""
-        lines = self._lines[max(0, place - depth + 1) : place + 1]
-        return len(lines) == depth and all((x.kind, x.arg) == ("COPY", depth) for x in lines)
-
-    def _start(self, place: int) -> int:
-        """Return where the expression that ends at a place begins: it adds one value in all."""
-        given = 0
-        while place >= 0:
-            given += self._lines[place].given
-            if given == 1:
-                return place
-            place -= 1
-        return 0
-
-
-_SUBSCRIPT = 26  # 3.14 and later: an index is a binary operator, NB_SUBSCR

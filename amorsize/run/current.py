@@ -27,13 +27,14 @@ from ..errors import SerializationError
 from ..identity.atoms import ATOMS
 from ..identity.codes import describe, hash_of
 from ..identity.looking import content_of
-from ..identity.uses import Owner, Uses
+from ..identity.names import Owner
+from ..identity.uses import Uses
 from ..identity.walk import ABSENT
 from ..lookup import load
 from ..tuples import NamedTuple
 from . import homes
 from .known import begin_call, function_in
-from .transport import dumps_state, refusing
+from .pickles import dumps_state, refusing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Functions that a pickle calls as it is loaded: they make, find and fill the objects in it.
 
-``pickler`` writes the names of these functions; nothing else calls them.
+``pickler`` and ``unmaking`` write the names of these functions; nothing else calls them.
 """
 
 from __future__ import annotations

@@ -19,16 +19,13 @@ This module is loaded only when needed: importing cloudpickle takes 15 ms.
 
 from __future__ import annotations
 
-import abc
 import contextvars
 import enum
 import functools
 import io
-import os
 import pickle
 import struct
 import sys
-import threading
 import types
 import typing
 from typing import Any, cast
@@ -36,10 +33,22 @@ from typing import Any, cast
 from cloudpickle import cloudpickle
 
 from ..identity.codes import describe
-from ..identity.looking import namespace_of
-from ..measure.helpers import is_held
 from . import homes, known, making
 from .reductions import MADE_HERE, PROTOCOL, reducer_of
+from .unmaking import (
+    Cell,
+    Namespace,
+    annotations_of,
+    content_of,
+    default_of,
+    dispatched,
+    making_of,
+    place_of_variable,
+    reduced_fresh,
+    state_of,
+    token_of_variable,
+    whereabouts,
+)
 
 __all__ = ["NamingPickler", "Pickler", "Way", "pickled"]
 
@@ -93,8 +102,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._fresh_locks = fresh_locks
         self.met: set[type] = set()
         # By id of the globals and cells, which the pickled object keeps alive.
-        self._namespaces: dict[int, _Namespace] = {}
-        self._cells: dict[int, _Cell] = {}
+        self._namespaces: dict[int, Namespace] = {}
+        self._cells: dict[int, Cell] = {}
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how to pickle an object; NotImplemented for pickle's own way."""
@@ -115,7 +124,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Return how to pickle a standard stream, or with ``fresh_locks`` a lock."""
         if obj is sys.stdout or obj is sys.stderr:
             return getattr, (sys, "stdout" if obj is sys.stdout else "stderr")
-        return _fresh(obj) if self._fresh_locks else NotImplemented
+        return reduced_fresh(obj) if self._fresh_locks else NotImplemented
 
     # By name --------------------------------------------------------------------------------
 
@@ -167,8 +176,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             reference = self._reference(cls)
             if reference is not None:
                 return reference
-        make, args = _making_of(cls)
-        return self._by_value(cls, make, args, _state_of(cls), making.set_class)
+        make, args = making_of(cls)
+        return self._by_value(cls, make, args, state_of(cls), making.set_class)
 
     def _static_class(self, cls: type) -> Any:
         """Return how to pickle a C class: by a name, since it cannot be made again."""
@@ -182,7 +191,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if reduced is not None:
             return reduced
         if function.__code__ is _DISPATCHER:
-            return making.made_dispatcher, _dispatched(function)
+            return making.made_dispatcher, dispatched(function)
         if self._way is Way.KIN and known.is_lasting(function):
             return making.found, (known.token_of(function), None)
         code, namespace = function.__code__, self._namespace(function.__globals__)
@@ -197,7 +206,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if known.is_lasting(cls):
             return making.found, (known.token_of(cls), None)
         if known.is_inherited(cls):
-            return making.found, (known.token(cls), _whereabouts(cls))
+            return making.found, (known.token(cls), whereabouts(cls))
         return None
 
     def _by_value(self, value: Any, make: Any, args: Any, state: Any, set_state: Any) -> Any:
@@ -213,7 +222,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 None,
                 making.set_state,
             )
-        where = _whereabouts(value) if self._way is Way.KIN and isinstance(value, type) else None
+        where = whereabouts(value) if self._way is Way.KIN and isinstance(value, type) else None
         return (
             making.found_or_made, (token, where, place, make, args), (set_state, state), None, None,
             making.set_missing_state,
@@ -222,8 +231,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _state(self, function: types.FunctionType) -> Any:
         """Return everything of a function except its code."""
         described = {name: getattr(function, name) for name in _DESCRIPTION}
-        described["__annotations__"] = _annotations(function)
-        if self._namespace(function.__globals__).is_there(self._way):
+        described["__annotations__"] = annotations_of(function)
+        if self._namespace(function.__globals__).is_there():
             names = {}
         else:
             # cloudpickle misses global names that a class body uses.
@@ -234,19 +243,19 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             }
             own = function.__globals__
             names = {name: own[name] for name in wanted if name in own}
-        contents = tuple(map(_content, function.__closure__ or ()))
+        contents = tuple(map(content_of, function.__closure__ or ()))
         modules = cloudpickle._find_imported_submodules(
             function.__code__, [*names.values(), *contents]
         )
         return dict(vars(function)), described, names, contents, modules
 
-    def _namespace(self, names: dict[str, Any]) -> _Namespace:
+    def _namespace(self, names: dict[str, Any]) -> Namespace:
         if id(names) not in self._namespaces:
-            self._namespaces[id(names)] = _Namespace(names, self._way)
+            self._namespaces[id(names)] = Namespace(names, kin=self._way is Way.KIN)
         return self._namespaces[id(names)]
 
     def _cell(self, cell: types.CellType) -> Any:
-        return self._cells.setdefault(id(cell), _Cell())
+        return self._cells.setdefault(id(cell), Cell())
 
     # What cloudpickle cannot do, or does differently ----------------------------------------
 
@@ -286,10 +295,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def context_variable(self, variable: contextvars.ContextVar[Any]) -> Any:
         """Return how to pickle a context variable: by its name in a module, else under a token."""
-        place = _place_of_variable(variable)
+        place = place_of_variable(variable)
         if place is not None:
             return making.variable_at, place
-        return making.variable_of, (_token_of_variable(variable), variable.name, _default(variable))
+        token, default = token_of_variable(variable), default_of(variable)
+        return making.variable_of, (token, variable.name, default)
 
     def file(self, file: Any) -> Any:
         """Return how to pickle a standard stream; refuse any other text file."""
@@ -330,181 +340,8 @@ class NamingPickler(Pickler):
         return self._places.get(id(obj))
 
 
-def _dispatched(function: Any) -> tuple[Any, ...]:
-    """Return the parts of a ``functools.singledispatch`` function."""
-    registry = dict(function.registry)
-    own = {"registry", "dispatch", "register", "_clear_cache", "__wrapped__"}
-    return registry.pop(object), registry, {k: v for k, v in vars(function).items() if k not in own}
-
-
 _DISPATCHER = cast("types.FunctionType", functools.singledispatch(len)).__code__
 
-
-def _token_of_variable(variable: contextvars.ContextVar[Any]) -> str:
-    token = making.VARIABLE_TOKENS.setdefault(variable, os.urandom(8).hex())
-    making.VARIABLES[token] = variable
-    return token
-
-
-_variable_places: dict[contextvars.ContextVar[Any], tuple[str, str] | None] = {}
-
-
-def _place_of_variable(variable: contextvars.ContextVar[Any]) -> tuple[str, str] | None:
-    """Return (module, name) of a module's context variable, None for any other."""
-    if variable not in _variable_places:
-        modules = [pair for pair in list(sys.modules.items()) if not pair[0].startswith("__m")]
-        found = (
-            (module, name)
-            for module, content in modules
-            for name, value in list(namespace_of(content).items())
-            if value is variable
-        )
-        _variable_places[variable] = next(found, None)
-    return _variable_places[variable]
-
-
-def _default(variable: contextvars.ContextVar[Any]) -> tuple[Any, ...]:
-    """Return the default of a context variable in a tuple, an empty tuple for no default."""
-    try:
-        return (contextvars.Context().run(variable.get),)
-    except LookupError:
-        return ()
-
-
-# Parts --------------------------------------------------------------------------------------
-
-
-class _Cell:
-    """A closure's cell, made empty. The function's state fills it: they may form a cycle."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return types.CellType, ()
-
-
-class _Namespace:
-    """The globals of a function: a module's own, or a dictionary of no module.
-
-    Args:
-        names: the globals.
-        way: where they come from and go to.
-    """
-
-    def __init__(self, names: dict[str, Any], way: Way) -> None:
-        name = names.get("__name__")
-        module = sys.modules.get(name) if isinstance(name, str) else None
-        own = getattr(module, "__dict__", None) is names
-        by_hand = own and module is not None and way is not Way.KIN and homes.is_dynamic(module)
-        self._module = name if own and not by_hand else None
-        self._home = homes.home_of(self._module) if self._module and way is not Way.KIN else None
-        self._base = {} if self._module else {k: names[k] for k in _BASE if k in names}
-
-    def is_there(self, way: Way) -> bool:
-        """Return whether the other side gets the globals' values in another way."""
-        return self._module is not None and (way is Way.KIN or self._module != "__main__")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return making.names_of, (self._module, self._home, self._base)
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return making.Empty.CELL
-
-
-def _whereabouts(cls: type) -> tuple[type, int, str] | None:
-    """Return what finds a class in a process related by a fork: base, address, qualified name."""
-    base = cls.__base__
-    return None if base is None else (base, id(cls), cls.__qualname__)
-
-
-def _making_of(cls: type) -> tuple[Any, Any]:
-    """Return the function that makes a class without its attributes, and its arguments."""
-    if issubclass(cls, enum.Enum):
-        return cloudpickle._make_skeleton_enum, cloudpickle._enum_getnewargs(cls)
-    args = cloudpickle._class_getnewargs(cls)
-    args[3]["__qualname__"] = cls.__qualname__
-    # ``typing.NamedTuple`` sets ``__slots__`` itself, and refuses to be given any.
-    if "__slots__" in vars(cls) and typing.NamedTuple not in vars(cls).get("__orig_bases__", ()):
-        args[3]["__slots__"] = vars(cls)["__slots__"]
-    return cloudpickle._make_skeleton_class, args
-
-
-def _state_of(cls: type) -> dict[str, Any]:
-    """Return a class's attributes, without those that Python derives from the others."""
-    state = {
-        name: value
-        for name, value in cloudpickle._extract_class_dict(cls).items()
-        if name not in _MADE_WITH_CLASS and getattr(value, "__objclass__", None) is not cls
-    }
-    if isinstance(cls, abc.ABCMeta):
-        registered = (subclass() for subclass in abc._get_dump(cls)[0])  # type: ignore[attr-defined]
-        state["_abc_impl"] = [subclass for subclass in registered if subclass is not None]
-    for name in vars(cls).get("_member_map_", ()):  # members of an enumeration
-        state.pop(name, None)
-    if not _ANNOTATED.isdisjoint(vars(cls)):
-        state["__annotations__"] = _annotations(cls)
-    return state
-
-
-def _annotations(value: Any) -> dict[str, Any]:
-    """Return the annotations of a function or class, as strings if they cannot be evaluated.
-
-    Python 3.14 and later evaluate annotations on access (PEP 649), and names that only type
-    checkers import are missing then. A class would cache the result of an access. So
-    ``__annotate__`` is called directly, which caches nothing.
-    """
-    found: dict[str, Any]
-    try:
-        if isinstance(value, type) and "__annotations_cache__" not in vars(value):
-            found = value.__annotate__(_VALUE)  # type: ignore[attr-defined]
-        else:
-            found = value.__annotations__
-    except Exception:  # noqa: BLE001 - expressions of the user's may raise anything
-        import annotationlib  # type: ignore[import-not-found] # not before Python 3.14
-
-        found = annotationlib.get_annotations(value, format=annotationlib.Format.STRING)
-    return found
-
-
-def _fresh(value: Any) -> Any:
-    """Return how to pickle a lock as a new one or a ``threading.local``, else NotImplemented."""
-    if type(value) is threading.local:
-        return making.thread_values, (dict(vars(value)),)
-    if is_held(value):
-        raise pickle.PicklingError("cannot pickle a lock that another thread holds")
-    return (_LOCKS[type(value)], ()) if type(value) in _LOCKS else NotImplemented
-
-
-_LOCKS: dict[type, Any] = {
-    type(threading.Lock()): threading.Lock,
-    type(threading.RLock()): threading.RLock,
-}
-
-# Where classes have their annotations from Python 3.14 on, and ``annotationlib.Format.VALUE``
-# (that module is slow to import).
-_ANNOTATED = frozenset({"__annotate_func__", "__annotations_cache__"})
-_VALUE = 1
-
-# Attributes that Python makes for every class or for an enumeration, or that copyreg adds when
-# instances are pickled.
-_MADE_WITH_CLASS = frozenset(
-    {
-        *_ANNOTATED,
-        "__dict__",
-        "__slotnames__",
-        "__weakref__",
-        "_abc_impl",
-        "_generate_next_value_",
-        "_member_map_",
-        "_member_names_",
-        "_member_type_",
-        "_value2member_map_",
-    }
-)
-
-_BASE = ("__package__", "__name__", "__path__", "__file__")
 _DESCRIPTION = (
     "__qualname__",
     "__module__",

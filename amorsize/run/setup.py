@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..tuples import NamedTuple
+from .pickles import dumps_by_value, dumps_inherited, loads, open_call
 from .surroundings import State, put, put_last, put_users
-from .transport import Parcel, dumps_by_value, dumps_inherited, loads, open_call
+from .transport import Parcel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

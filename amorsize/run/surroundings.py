@@ -26,7 +26,7 @@ from ..lookup import loaded
 from ..measure.system import read_file
 from ..tuples import NamedTuple
 from . import logs
-from .transport import dumps_by_value, loads
+from .pickles import dumps_by_value, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
