@@ -147,7 +147,7 @@ if "forkserver" in _METHODS:
             return type("Popen", (module.Popen,), {"_launch": launch})(process_obj)
 
     # Most of the modules that a worker needs. The server loads them once for all workers.
-    _PRELOADED = ["amorsize.run.worker", "amorsize.run.current", "cloudpickle"]
+    _PRELOADED = ["amorsize.run.worker", "amorsize.run.adopting", "cloudpickle"]
 
     def _new_server() -> forkserver.ForkServer:
         server = forkserver.ForkServer()
