@@ -155,42 +155,17 @@ def optimize(
     (1, 'serial')
     """
     _check(func, data, sample_size, target_chunk_duration, n_jobs, mp_context)
-    for name, flag in (("use_cache", use_cache), ("profile", profile), ("verbose", verbose)):
-        check_flag(name, flag)
+    _check_flags(use_cache=use_cache, profile=profile, verbose=verbose)
     begun = perf_counter()
     func = plain_function(func)
-    items = _length(data)
-    adviser = Adviser.of_call(
-        func,
-        items,
-        jobs=count_workers(n_jobs),
-        backend=None,
-        mp_context=mp_context,
-        use_cache=use_cache and not profile and items is not None,
-    )
-    adviser.recall.look_up(by_pickle=True)
-    measured = adviser.recall.profile
-    unsent = ""
-    if measured is None and items != 0:
-        measured, data, unsent = _sample(func, data, sample_size)
-    why_serial = "items or results cannot be sent between processes" if unsent else ""
-    if adviser.jobs == 1 and not unsent:
-        limit = cut_by(n_jobs)
-        why_serial = f"{limit} allows one job" if limit else "one job was asked for"
-    notes = [unsent] if unsent else []
+    adviser = _adviser(func, data, n_jobs, mp_context, use_cache=use_cache and not profile)
+    measured, data, unsent = _measured(adviser, func, data, sample_size)
+    why_serial = _why_serial(adviser, n_jobs, unsent)
     result = _advise(
-        adviser, measured, data, target_chunk_duration, why_serial, notes, keep=profile
+        adviser, measured, data, target_chunk_duration, why_serial, unsent, keep=profile
     )
     if measured is not None and not adviser.recall.hit and not unsent:
-        adviser.recall.remember(
-            measured,
-            executor=result.executor_type,
-            n_jobs=result.n_jobs,
-            chunksize=result.chunksize,
-            run_seconds=perf_counter() - begun,
-            by_pickle=True,
-            items=items or 0,
-        )
+        _remember(adviser, measured, result, perf_counter() - begun)
     if verbose:
         sys.stderr.write(result.explain() + "\n")
     return result
@@ -214,12 +189,49 @@ def _check(
     check_context("mp_context", mp_context)
 
 
+def _check_flags(**flags: object) -> None:
+    for name, flag in flags.items():
+        check_flag(name, flag)
+
+
+def _adviser(
+    func: Callable[..., Any],
+    data: Iterable[Any],
+    n_jobs: int | None,
+    mp_context: str | BaseContext | None,
+    *,
+    use_cache: bool,
+) -> Adviser:
+    """Return the adviser for the data, after its look-up."""
+    items = _length(data)
+    adviser = Adviser.of_call(
+        func,
+        items,
+        jobs=count_workers(n_jobs),
+        backend=None,
+        mp_context=mp_context,
+        use_cache=use_cache and items is not None,
+    )
+    adviser.recall.look_up(by_pickle=True)
+    return adviser
+
+
 def _length(data: Iterable[Any]) -> int | None:
     """Return the number of items by ``len``, None where that fails."""
     try:
         return len(data)  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001 - no length, one that does not fit, or a user's that raises
         return None
+
+
+def _measured(
+    adviser: Adviser, func: Callable[..., Any], data: Iterable[Any], sample_size: int
+) -> tuple[Profile | None, Iterable[Any], str]:
+    """Return what is remembered, or what a sample shows; see ``_sample``."""
+    measured = adviser.recall.profile
+    if measured is None and adviser.items != 0:
+        return _sample(func, data, sample_size)
+    return measured, data, ""
 
 
 def _sample(
@@ -273,13 +285,23 @@ def _sample(
 SINGLE_SECONDS = 20e-6
 
 
+def _why_serial(adviser: Adviser, n_jobs: int | None, unsent: str) -> str:
+    """Return why workers are not considered, "" where they are."""
+    if unsent:
+        return "items or results cannot be sent between processes"
+    if adviser.jobs == 1:
+        limit = cut_by(n_jobs)
+        return f"{limit} allows one job" if limit else "one job was asked for"
+    return ""
+
+
 def _advise(
     adviser: Adviser,
     profile: Profile | None,
     data: Iterable[Any],
     target_chunk_duration: float,
     why_serial: str,
-    notes: list[str],
+    unsent: str,
     *,
     keep: bool,
 ) -> OptimizationResult:
@@ -291,11 +313,12 @@ def _advise(
         data: the data to return.
         target_chunk_duration: longest duration wanted for a chunk, s.
         why_serial: why workers are not considered, "" where they are.
-        notes: warnings so far.
+        unsent: why no pool can send items and results, "" if one can.
         keep: whether to return the profile.
     """
     if profile is None:
         return OptimizationResult(1, 1, "there is no data", 1.0, (), data, False, "serial")
+    notes = [unsent] if unsent else []
     items = adviser.items
     if items is None:
         items = assumed_items(profile.item_seconds)
@@ -331,4 +354,26 @@ def _advise(
         executor_type="serial" if n_jobs == 1 else "process",
         profile=profile if keep else None,
         basis=Basis(profile, adviser.machine, costs, items, plan),
+    )
+
+
+def _remember(
+    adviser: Adviser, profile: Profile, result: OptimizationResult, seconds: float
+) -> None:
+    """Record the measurements of a sample.
+
+    Args:
+        adviser: the adviser, after its look-up.
+        profile: cost of an item.
+        result: the advice.
+        seconds: duration of the call.
+    """
+    adviser.recall.remember(
+        profile,
+        executor=result.executor_type,
+        n_jobs=result.n_jobs,
+        chunksize=result.chunksize,
+        run_seconds=seconds,
+        by_pickle=True,
+        items=adviser.items or 0,
     )

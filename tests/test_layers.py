@@ -106,31 +106,18 @@ def test_the_library_never_prints():
         assert not [n for n in calls if getattr(n.func, "id", "") == "print"], name
 
 
-def code_lines(name, tree):
-    """Return how many lines a module has that are neither empty, comment nor docstring."""
-    path = PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
-    told = set()
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
-            node
-        ):
-            told |= {*range(node.body[0].lineno, node.body[0].end_lineno + 1)}
-    lines = enumerate(path.read_text().splitlines(), 1)
-    return sum(
-        n not in told and not line.strip().startswith("#") for n, line in lines if line.strip()
-    )
+MOST_LINES = {ast.ClassDef: 300, ast.FunctionDef: 60, ast.AsyncFunctionDef: 60}
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
-def test_functions_and_files_stay_small(name):
-    """No function above 60 lines, no file above 450, neither with its documentation."""
-    tree = modules()[name]
-    assert code_lines(name, tree) <= 450
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            lines = node.end_lineno - body[0].lineno + 1 if body else 0
-            assert lines <= 60, f"{name}.{node.name} has {lines} lines"
+def test_modules_classes_and_functions_stay_small(name):
+    """No module over 450 lines, no class over 300, no function over 60, documentation and all."""
+    path = PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
+    assert len(path.read_text().splitlines()) <= 450
+    for node in ast.walk(modules()[name]):
+        if type(node) in MOST_LINES:
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= MOST_LINES[type(node)], f"{name}: {node.name} has {lines} lines"
 
 
 def run(code):

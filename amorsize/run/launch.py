@@ -147,7 +147,12 @@ if "forkserver" in _METHODS:
             return type("Popen", (module.Popen,), {"_launch": launch})(process_obj)
 
     # Most of the modules that a worker needs. The server loads them once for all workers.
-    _PRELOADED = ["amorsize.run.worker", "amorsize.run.current", "cloudpickle"]
+    _PRELOADED = [
+        "amorsize.run.worker",
+        "amorsize.run.adopting",
+        "amorsize.run.carriers",
+        "cloudpickle",
+    ]
 
     def _new_server() -> forkserver.ForkServer:
         server = forkserver.ForkServer()

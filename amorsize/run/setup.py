@@ -221,7 +221,8 @@ class _Pickled(Setup):
         The caller's values are set before the call is unpickled, because unpickling looks names up.
         """
         current, blob = self._blobs
-        from .current import Current, adopted
+        from .adopting import adopted
+        from .current import Current
 
         with state_of_caller(self.state):
             known = Current() if current is None else loads(current)

@@ -37,8 +37,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .adopting import Undo
     from .channel import End
-    from .current import Undo
 
 __all__ = ["run_chunk", "run_columns", "serve"]
 
@@ -135,7 +135,7 @@ class _Worker:
 
     def open(self, shipment: Shipment) -> None:
         """Open the call of a shipment; an error is reported with each of its chunks."""
-        from .current import adopted, restore
+        from .adopting import adopted, restore
 
         self.shipment, self.broken = shipment.name, None
         try:

@@ -117,28 +117,10 @@ def hints_for_run(
         allowed: the most workers the environment allows, None for any number.
     """
     found = hints_for_items(profile, items, costs)
-    serial = profile.item_seconds * items
     if plan is None:
-        if cpus > 1 and serial > WORTH_SECONDS and profile.cpu_share < 1.1:
-            idle = f"keeps {cpus - 1} of {cpus} CPUs idle"
-            if jobs == 1:
-                found.append(f"n_jobs=1 {idle}: leave it out")
-            elif allowed == 1:
-                found.append(f"the environment variable AMORSIZE_N_JOBS {idle}")
-        return found
-    if jobs is not None and seconds > 1.1 * serial > 0:
-        advice = "leave it out"
-        if busy and _pays(profile, items, costs, plan, cpus):
-            advice = "other programs had the CPUs, so try it again without them"
-        found.append(
-            f"n_jobs={jobs} took {times(seconds / serial)} times as long as the serial loop: "
-            f"{advice}"
-        )
-    elif jobs is not None and jobs > 2 * cpus and profile.cpu_share > 0.5:
-        found.append(
-            f"n_jobs={jobs} for {counted(cpus, 'CPU')} and items that compute: more than {cpus} "
-            f"{'gains' if cpus == 1 else 'gain'} nothing"
-        )
+        return found + _about_idle_cpus(profile, items, jobs, cpus, allowed)
+    if jobs is not None:
+        found += _about_jobs(profile, items, costs, plan, jobs, cpus, seconds, busy)
     if chunksize is not None:
         found += _about_chunksize(profile, items, costs, plan, chunksize)
     if start_seconds > LARGE_SHARE * seconds and seconds > WORTH_SECONDS:
@@ -152,6 +134,46 @@ def hints_for_run(
             "call: load that in the function, once, or use the start method fork"
         )
     return found
+
+
+def _about_idle_cpus(
+    profile: Profile, items: int, jobs: int | None, cpus: int, allowed: int | None
+) -> list[str]:
+    serial = profile.item_seconds * items
+    if cpus > 1 and serial > WORTH_SECONDS and profile.cpu_share < 1.1:
+        idle = f"keeps {cpus - 1} of {cpus} CPUs idle"
+        if jobs == 1:
+            return [f"n_jobs=1 {idle}: leave it out"]
+        if allowed == 1:
+            return [f"the environment variable AMORSIZE_N_JOBS {idle}"]
+    return []
+
+
+def _about_jobs(
+    profile: Profile,
+    items: int,
+    costs: Costs,
+    plan: Plan,
+    jobs: int,
+    cpus: int,
+    seconds: float,
+    busy: str,
+) -> list[str]:
+    serial = profile.item_seconds * items
+    if seconds > 1.1 * serial > 0:
+        advice = "leave it out"
+        if busy and _pays(profile, items, costs, plan, cpus):
+            advice = "other programs had the CPUs, so try it again without them"
+        return [
+            f"n_jobs={jobs} took {times(seconds / serial)} times as long as the serial loop: "
+            f"{advice}"
+        ]
+    if jobs > 2 * cpus and profile.cpu_share > 0.5:
+        return [
+            f"n_jobs={jobs} for {counted(cpus, 'CPU')} and items that compute: more than {cpus} "
+            f"{'gains' if cpus == 1 else 'gain'} nothing"
+        ]
+    return []
 
 
 def _pays(profile: Profile, items: int, costs: Costs, plan: Plan, cpus: int) -> bool:
