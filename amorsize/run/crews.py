@@ -108,6 +108,19 @@ class Crews:
         while (number := self.crew.take_back()) is not None:
             self._ledger.put_back(number)
 
+    def begun(self, unbegun: set[int]) -> set[int]:
+        """Return the chunks that workers have begun; take back those that none has taken.
+
+        Args:
+            unbegun: chunks that are out, and that no worker will begin; those taken back are added.
+                They are still out in the ledger, and recalled with the others.
+        """
+        assert self.crew is not None
+        self._caller.put_back()
+        while (number := self.crew.take_back()) is not None:
+            unbegun.add(number)
+        return self._ledger.out.keys() - unbegun
+
     def salvage(self, take_in: Callable[[int, Reply], object]) -> None:
         """End the crew at once, and keep every finished result.
 

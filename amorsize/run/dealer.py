@@ -76,6 +76,11 @@ class Dealer:
         self._cut_for = 0.0  # the time of an item that the chunks in the queue were cut for, s
         self._forgotten = 0  # number of forgotten chunks that were taken back from the queue
 
+    @property
+    def has_dealt_all(self) -> bool:
+        """Whether no further chunk will be handed out, unless a worker is lost."""
+        return self._feed.is_exhausted and not self._ledger.has_retries and not self._ledger.is_cut
+
     def deal_to(self, workers: int, jobs: int) -> None:
         """Deal to a crew from now on.
 

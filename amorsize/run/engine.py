@@ -175,7 +175,7 @@ class Engine:
         elif self.policy.shares:
             # Replies come first: workers may wait for the caller to read them.
             ran = self.crew.has_news() or self._caller.share(
-                self.crew, self.workers, last=self._has_dealt_all
+                self.crew, self.workers, last=self._dealer.has_dealt_all
             )
         elif self.policy.help and not self._crews.all_ready():
             ran = self._caller.help(self.crew, self.workers, self._dealer.room(sys.maxsize))
@@ -185,11 +185,6 @@ class Engine:
             self._show_progress()
             self._collect(0.0)
         return ran
-
-    @property
-    def _has_dealt_all(self) -> bool:
-        """Whether no further chunk will be handed out, unless a worker is lost."""
-        return self.feed.is_exhausted and not self.ledger.has_retries and not self.ledger.is_cut
 
     def _judge(self) -> None:
         """Have the caller take over if the workers do not keep up."""
@@ -241,7 +236,7 @@ class Engine:
         """Go on in the caller alone if a worker could not run what the caller can."""
         if not self._intake.withdrawn or self._alone:
             return
-        if not self.policy.retries and self._begun():
+        if not self.policy.retries and self._crews.begun(self._intake.unbegun):
             self._dealer.holding = True  # until they are back: what was begun must not run again
             return
         self._dealer.holding = False
@@ -249,16 +244,6 @@ class Engine:
         self._crews.salvage(self._take_in)
         self._crews.recall()
         self._crews.start(0)
-
-    def _begun(self) -> set[int]:
-        """Return the chunks that workers have begun; take back those that none has taken."""
-        assert self.crew is not None
-        self._caller.put_back()
-        while (number := self.crew.take_back()) is not None:
-            self._intake.unbegun.add(
-                number
-            )  # still out in the ledger, and recalled with the others
-        return self.ledger.out.keys() - self._intake.unbegun
 
     def _check_deaths(self) -> None:
         """Go on in a new crew when a worker has died or is stuck."""
