@@ -7,7 +7,7 @@ import types
 import pytest
 
 from amorsize import smart_imap, smart_map
-from amorsize.call.session import LOOK_UP_SECONDS, WALK_SHARE
+from amorsize.call.decision import LOOK_UP_SECONDS, WALK_SHARE
 from amorsize.identity import fingerprint as fingerprints
 from amorsize.identity.fingerprint import fingerprint, walk_seconds
 from tests.load import first_undisturbed

@@ -184,7 +184,7 @@ class Decision:
             out: results so far.
             lazy: whether results are consumed one by one.
         """
-        feed, adviser, evidence = self._feed, self.advised(), self.evidence
+        adviser, evidence = self.advised(), self.evidence
         probe = evidence.probe
         evidence.measure_growth()  # measured now: later it would include results
         reason = self._confined or evidence.confines or inside_worker()
@@ -198,27 +198,22 @@ class Decision:
         left, known = self._items_left(adviser)
         if not reason and left * profile.item_seconds < WORTH_SECONDS:
             reason = "what was left would have been over before workers could start"
-        if not reason and evidence.travel is None:
-            reason = self._measure_travel(out, remembered)
-            profile = evidence.profile(remembered)
+        if not reason and remembered is None and evidence.travel is None:
+            reason = self._measure_travel(out, None)
+            profile = evidence.profile(None)
         if not reason:
-            plans = partial(
-                adviser.plan,
-                profile,
-                left,
-                sliceable=feed.sliceable,
-                shares=may_share(profile, self._options, lazy=lazy),
-                input_seconds=feed.input_seconds,
-            )
-            plan = plans(is_light=self._is_light)
-            if plan.executor != "serial" and adviser.look_again(self._options.mp_context):
-                plan = plans()  # another start method has other costs
-            if plan.executor != "serial":
+            plan = self._planned(profile, left, lazy=lazy)
+            if plan.executor != "serial" and evidence.travel is None:  # the record had it all
+                reason = self._measure_travel(out, remembered)
+                today = evidence.profile(remembered)
+                if not reason and today != profile:
+                    plan = self._planned(today, left, lazy=lazy)
+            if not reason and plan.executor != "serial":
                 adviser.adopt(plan)
                 self._commit(plan, known=known)
                 return plan
-            reason = plan.reason
-            if self.forecast is None:
+            reason = reason or plan.reason
+            if self.forecast is None and plan.executor == "serial":
                 self.serial_plan = plan
         whole = probe.seconds + left * profile.item_seconds
         self._stay(reason, left * profile.item_seconds, known=known)
@@ -227,6 +222,22 @@ class Decision:
             self._next_look = max(self._next_look, LOOK_AGAIN * whole)
             self.settled = True
         return None
+
+    def _planned(self, profile: Profile, left: int, *, lazy: bool) -> Plan:
+        """Return the plan for so many items of this profile."""
+        feed, adviser, options = self._feed, self.advised(), self._options
+        plans = partial(
+            adviser.plan,
+            profile,
+            left,
+            sliceable=feed.sliceable,
+            shares=may_share(profile, options, lazy=lazy),
+            input_seconds=feed.input_seconds,
+        )
+        plan = plans(is_light=self._is_light)
+        if plan.executor != "serial" and adviser.look_again(options.mp_context):
+            plan = plans()  # another start method has other costs
+        return plan
 
     def _stay(self, reason: str, seconds: float, *, known: bool) -> None:
         """Decide to go on in the calling process.
@@ -307,17 +318,14 @@ class Decision:
 
     def _measure_travel(self, out: list[Any], remembered: Profile | None) -> str:
         """Measure the cost of sending items and results; return why they cannot be sent, or ""."""
-        item = NO_ITEM if self._inherits() else self._feed.sample
+        inherited = self._feed.sliceable and inherits(self.advised().method)
+        item = NO_ITEM if inherited else self._feed.sample
         try:
             with held_signals():  # a handler's exception must not count as a refusal
                 self.evidence.measure_travel(out, item, remembered)
         except SerializationError as error:
             self._confined = f"items or results cannot be pickled ({error})"
         return self._confined
-
-    def _inherits(self) -> bool:
-        """Return whether workers inherit the input, so that no items are sent."""
-        return self._feed.sliceable and inherits(self.advised().method)
 
     def _is_light(self) -> bool:
         """Return whether function and items are small enough to be sent rather than inherited."""

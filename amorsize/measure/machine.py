@@ -293,8 +293,9 @@ def oom_kills(root: str = "/") -> int:
     version, folders = _cgroup_folders(root, _read(f"{root}/proc/self/cgroup"), "memory")
     name = "memory.events" if version == "v2" else "memory.oom_control"
     texts += [_read(f"{folder}/{name}") for folder in folders[:1]]
-    lines = (line.split() for text in texts for line in text.splitlines())
-    return sum(int(line[1]) for line in lines if len(line) == 2 and line[0] == "oom_kill")
+    # The counter stands on a line of its own among some 150 others.
+    places = ((text, f"\n{text}".find("\noom_kill ")) for text in texts)
+    return sum(int(text[at:].split(None, 2)[1]) for text, at in places if at >= 0)
 
 
 def _available(root: str) -> int:

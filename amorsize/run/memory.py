@@ -15,6 +15,10 @@ from ..measure.system import read_file
 __all__ = ["WorkerMemory", "private_peak"]
 
 
+# The peak of the resident memory, and its present parts, as ``proc_pid_status(5)`` names them.
+_NAMES = ("VmHWM", "RssAnon", "RssFile", "RssShmem")
+
+
 class WorkerMemory:
     """Reads the peak memory of workers before they end.
 
@@ -63,8 +67,10 @@ def private_peak(process: str = "self") -> int:
 def _figures(process: str) -> dict[str, int]:
     """Return what the kernel reports of a process's memory, in bytes by name; {} if it ended."""
     try:
-        lines = read_file(f"/proc/{process}/status").decode("ascii", "replace").splitlines()
+        text = read_file(f"/proc/{process}/status")
     except OSError:
         return {}
-    fields = (line.split() for line in lines if line.endswith(" kB"))
-    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in fields}
+    # Only these four of some sixty lines: a worker reads this as it ends, and each page of memory
+    # that it writes to takes some us.
+    found = ((name, text.find(b"\n" + name.encode() + b":")) for name in _NAMES)
+    return {name: int(text[at:].split(None, 2)[1]) * 1024 for name, at in found if at >= 0}

@@ -77,7 +77,8 @@ class ProcessCrew:
         self._swept = False  # whether there can be no more segments
         self._dismissed = False  # whether each worker was asked to end
         self._looked = time.monotonic()
-        self._oom_kills: int | None = None  # read once the crew has run for a while
+        # Read once the crew has run for a while; at once where fewer workers could be a remedy.
+        self._oom_kills = oom_kills() if workers > 1 else None
         self._shipment: Shipment | None = None
         self._forked = starts.method == "fork"
         self._pack = pack_forked if self._forked else pack_shipped

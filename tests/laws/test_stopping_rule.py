@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amorsize.call.decision import LOOK_AGAIN, LOOK_UP_SECONDS
 from amorsize.call.evidence import PROBE_SECONDS
-from amorsize.call.session import LOOK_AGAIN, LOOK_UP_SECONDS
 from amorsize.decide.figures import FIRST_COSTS
 from amorsize.decide.planner import PlanInput, StartOption, make_plan, plan_for_little
 from amorsize.measure.probe import Probe, profile_of
