@@ -67,9 +67,11 @@ LARGE_FORK_SECONDS = 0.05
 # Free memory is read only if the workers could take more than this share of all memory.
 PLENTY = 0.1
 
-# A call that is like the one before gets the same plan, without a search (0.2 ms). Its resident
-# memory counts in steps of this many bytes.
+# A call that is like the one before gets the same plan, without a search (0.3 ms). Its resident
+# memory counts in steps of this many bytes. The number of items left counts to this many binary
+# digits, since how many have run when a plan is made depends on their times.
 RESIDENT_STEP = 1 << 23
+ITEMS_DIGITS = 7
 _planned = lru_cache(maxsize=64)(make_plan)
 
 # Read when this module is loaded, since every process that loads it needs the machine. The first
@@ -130,6 +132,12 @@ def _threads_run_at_once(profile: Profile) -> bool:
     """Return whether threads would run items at the same time, as far as known."""
     has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     return profile.cpu_share < WAITING_SHARE or not has_gil
+
+
+def _rounded(items: int) -> int:
+    """Return a number of items, rounded down to ``ITEMS_DIGITS``."""
+    digits = max(0, items.bit_length() - ITEMS_DIGITS)
+    return items >> digits << digits
 
 
 def _cap() -> int | None:
@@ -286,6 +294,7 @@ class Adviser:
         if self._is_dear_to_fork(costs, resident) and is_light is not None and is_light():
             options = (*options, self._option("forkserver", sliceable=sliceable))
         given = given._replace(
+            items=left if n_jobs is not None else _rounded(left),
             options=options,
             most_workers=self._most_workers(),
             resident_bytes=resident,
@@ -299,10 +308,10 @@ class Adviser:
             return plan
         if not any(is_dearer(given.costs, option.method) for option in given.options):
             return plan
-        # Only one number of workers is tried, that of the CPUs: a search takes 0.1 ms.
+        # Only one number of workers is tried, that of the CPUs.
         jobs = min(given.cpus, given.items, given.most_workers or given.cpus)
         first = given._replace(costs=FIRST_COSTS, n_jobs=jobs)
-        other = plan_for_little(profile, first) or make_plan(profile, first)
+        other = plan_for_little(profile, first) or _planned(profile, first)
         if other.executor != "serial":
             self._has_doubted = True
             doubt_costs()

@@ -18,15 +18,16 @@ __all__ = ["LOOK_UP_SECONDS", "learn"]
 
 # The folder is not read for less work than this: about the time of two look-ups on disk.
 LOOK_UP_SECONDS = 0.0002
-# Recording (30 us) does not pay after a run that was shorter than this and whose items took the
-# recorded time, up to a share of AS_EXPECTED. After a fork it takes 1 ms, and does not pay if the
-# run took the forecast time, up to the same share.
-WORTH_RECORDING_SECONDS = 0.01
+# A serial run went as expected if its items took the recorded time, up to a share of AS_EXPECTED; a
+# run with workers, if it took the forecast time, up to the same share.
 AS_EXPECTED = 0.1
-# Of the calls with workers that went as forecast, one in so many is recorded.
+# Of the calls that went as expected, one in so many is recorded: it takes 0.2 ms, 1 ms after a
+# fork, and the plan of the next call must be searched anew (0.3 ms). None is recorded that was
+# shorter than WORTH_RECORDING_SECONDS.
 RECORDED_CALLS = 8
+WORTH_RECORDING_SECONDS = 0.01
 
-_calls = count(1)  # calls with workers that went as forecast
+_calls = count(1)  # calls that went as expected
 
 
 def learn(outcome: Outcome, *, worth_walking: bool, make_adviser: Callable[[], Adviser]) -> None:
@@ -66,16 +67,22 @@ def _went_as_expected(outcome: Outcome, adviser: Adviser) -> bool:
     if known is None or adviser.recall.has_guess:  # a guess is replaced by the first real run
         return False
     if outcome.engine is None:
-        short = outcome.elapsed < WORTH_RECORDING_SECONDS
         usual = known.item_seconds
-        return short and abs(outcome.evidence.probe.mean - usual) < AS_EXPECTED * usual
+        if abs(outcome.evidence.probe.mean - usual) >= AS_EXPECTED * usual:
+            return False
+        return outcome.elapsed < WORTH_RECORDING_SECONDS or _is_skipped()
     if outcome.forecast is None:
         return False
     # It took the forecast time, within the error that forecasts are known to have. Some such calls
     # are recorded, so that this error is measured, and no record expires.
     error = max(AS_EXPECTED, adviser.costs.error)
     close = abs(outcome.elapsed - outcome.forecast) <= error * outcome.forecast
-    return close and next(_calls) % RECORDED_CALLS > 0
+    return close and _is_skipped()
+
+
+def _is_skipped() -> bool:
+    """Return whether a call that went as expected is not recorded: all but some are not."""
+    return next(_calls) % RECORDED_CALLS > 0
 
 
 def _record(outcome: Outcome, adviser: Adviser, *, worth_walking: bool) -> None:
