@@ -8,12 +8,15 @@ from sys import modules
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from .api import session_of
-from .call.session import Session
 from .optimizer import OptimizationResult, optimize
 from .options import DEFAULTS, Options, documented, make_options
 from .show.report import RunReport
 
 __all__ = ["ParallelFunction", "parallelize"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .call.session import Session
 
 P = ParamSpec("P")
 R = TypeVar("R")

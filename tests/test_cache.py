@@ -8,6 +8,7 @@ import shutil
 import time
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from amorsize import (
@@ -18,7 +19,7 @@ from amorsize import (
     smart_map,
 )
 from amorsize.measure.machine import this_machine
-from amorsize.memory import records
+from amorsize.memory import records, store
 from amorsize.memory.places import RULES
 from tests import programs
 from tests.conftest import forget, record_files
@@ -234,6 +235,19 @@ def test_the_folder_is_the_users_unless_told(monkeypatch):
     monkeypatch.delenv("AMORSIZE_CACHE_DIR")
     assert get_cache_dir().parts[-2:] == ("amorsize", "optimization_cache")
     assert get_cache_dir().is_absolute()
+
+
+@pytest.mark.parametrize("home", [None, "", "here", "/", "/home/me", "/home/me/"])
+@pytest.mark.parametrize("base", [None, "", "here", "~/caches", "/caches", "/caches/"])
+def test_the_users_folder_is_that_of_platformdirs(home, base, monkeypatch):
+    """Also where the library does not load platformdirs to find it."""
+    for name, value in (("HOME", home), ("XDG_CACHE_HOME", base)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    expected = platformdirs.user_cache_dir("amorsize", appauthor=False)
+    assert store._users_folder() == expected
 
 
 def test_what_short_runs_learned_is_written_at_exit(own_cache):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -102,8 +103,10 @@ def _default_dir() -> str:
 
 
 def _users_folder() -> str:
-    user_cache_dir = load("platformdirs").user_cache_dir  # takes 10 ms, and only the first time
-
+    usual = _linux_folder()
+    if usual:
+        return usual
+    user_cache_dir = load("platformdirs").user_cache_dir
     try:
         found: str = user_cache_dir("amorsize", appauthor=False)
     except RuntimeError as error:  # neither HOME nor an entry in the user database
@@ -111,6 +114,20 @@ def _users_folder() -> str:
     if not os.path.isabs(found):  # if HOME is relative; each chdir would change it
         raise FileNotFoundError(f"{found!r} is not an absolute path")
     return found
+
+
+def _linux_folder() -> str:
+    """Return the folder by the XDG base directory specification; "" where platformdirs must decide.
+
+    This is what platformdirs returns on Linux. It takes 10 ms to load, half of the time that the
+    first call of a short program spends in the library.
+    """
+    if sys.platform != "linux" or "ANDROID_ROOT" in os.environ:
+        return ""
+    base, home = os.environ.get("XDG_CACHE_HOME", ""), os.environ.get("HOME", "")
+    if os.path.isabs(base):
+        return os.path.join(base, "amorsize")
+    return os.path.join(home, ".cache", "amorsize") if os.path.isabs(home) else ""
 
 
 def spare_dir() -> str:
