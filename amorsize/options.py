@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from math import isfinite
 from operator import index
@@ -122,7 +123,9 @@ def _listed(*, lazy: bool) -> str:
         elif line.strip():  # a continuation line, or text before the first option
             meaning.append(f"            {line.strip()}")
     lines = (line for name, part in found.items() if name not in left_out for line in part)
-    return "\n".join(["", "    Options, by keyword only:", *lines, "    "])
+    text = "\n".join(["", "    Options, by keyword only:", *lines, "    "])
+    # Since 3.13 the compiler removes the indentation of docstrings.
+    return text if sys.version_info < (3, 13) else text.replace("\n    ", "\n")
 
 
 def make_options(given: dict[str, Any], *, base: Options = DEFAULTS, lazy: bool = False) -> Options:

@@ -330,6 +330,27 @@ def test_what_dies_with_the_call_is_nobodys_business():
         assert effects_of(func) == Effects()
 
 
+def test_a_slice_is_changed_like_an_item():
+    """Set, deleted, extended in place, or changed by a method."""
+    rows = [[0], [1]]
+
+    def sets(x):
+        rows[x:] = [x]
+
+    def deletes(x):
+        del rows[:x]
+
+    def extends(x):
+        rows[x : x + 1] += [[x]]
+
+    def deep(x):
+        rows[1:][0].append(x)
+
+    for function in (sets, deletes, extends, deep):
+        assert effects_of(function).changed == ("rows",), function.__name__
+    assert effects_of(lambda x: len(rows[x:])) == Effects()
+
+
 def test_numpys_functions_are_no_changes():
     """A module's add or sort is no method of a container; an array's item is."""
     np = pytest.importorskip("numpy")

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Effects", "effects_of"]
 
+# Stores that change an object, and how many values say where in it; since 3.12 for slices.
+_KEYS = {"ATTR": 0, "SUBSCR": 1, "SLICE": 2}
+
 # Functions to look into; a report on more would be too long to read.
 MOST_FUNCTIONS = 64
 
@@ -290,8 +293,8 @@ class _Scan:
         """Note the target of a store."""
         if what == "GLOBAL" or (what == "DEREF" and self._reached.is_free(line.name)):
             self._found.stored[line.name] = None
-        elif what in ("ATTR", "SUBSCR"):
-            name, _ = self._origin(self._code.stored_into(place, key=what == "SUBSCR"))
+        elif what in _KEYS:
+            name, _ = self._origin(self._code.stored_into(place, keys=_KEYS[what]))
             if name:
                 self._found.changed[name + (f".{line.name}" if what == "ATTR" else "")] = None
 
@@ -368,7 +371,7 @@ class _Scan:
 
     def _item(self, place: int) -> tuple[str, Any]:
         """Return (name, value) of an item; the name is that of its container."""
-        name, value = self._origin(self._code.start(place - 1) - 1)
+        name, value = self._origin(self._code.container(place))
         key = self._lines[place - 1]
         if type(value) is dict and key.kind == "LOAD_CONST" and type(key.name) in (str, int):
             return name, value.get(key.name, [])

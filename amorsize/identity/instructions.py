@@ -60,8 +60,10 @@ def _lines_of(code: types.CodeType) -> Iterator[Line]:
 
 
 def is_index(line: Line) -> bool:
-    """Return whether an instruction takes an item out of a container."""
-    return line.kind == "BINARY_SUBSCR" or (line.kind == "BINARY_OP" and line.arg == _SUBSCRIPT)
+    """Return whether an instruction takes an item, or a slice, out of a container."""
+    if line.kind in ("BINARY_SUBSCR", "BINARY_SLICE"):  # the latter since 3.12
+        return True
+    return line.kind == "BINARY_OP" and line.arg == _SUBSCRIPT
 
 
 class Instructions:
@@ -105,16 +107,29 @@ class Instructions:
                 end = later
         return end
 
-    def stored_into(self, place: int, *, key: bool) -> int:
+    def container(self, place: int) -> int:
+        """Return where the expression ends whose item or slice an instruction takes."""
+        before = place - 1
+        for _ in range(1 + (self.lines[place].kind == "BINARY_SLICE")):
+            before = self.start(before) - 1
+        return before
+
+    def stored_into(self, place: int, *, keys: int) -> int:
         """Return the end of the expression whose object a store changes.
 
         ``a[k] += 1`` loads object and key once, copies them, and swaps them to the top at the end.
+
+        Args:
+            place: the store.
+            keys: number of values that say where: 0 for an attribute, 1 for an item, 2 for a slice.
         """
-        before, depth = place - 1, 2 if key else 1
+        before, depth = place - 1, keys + 1
         if before >= 0 and self.lines[before].kind == "SWAP":
             copies = (i for i in range(before, -1, -1) if self._is_copy(i, depth))
             before = next(copies, 0) - depth
-        return self.start(before) - 1 if key else before
+        for _ in range(keys):
+            before = self.start(before) - 1
+        return before
 
     def _is_copy(self, place: int, depth: int) -> bool:
         """Return whether the ``depth`` copies of an augmented assignment end at a place."""
