@@ -60,23 +60,27 @@ def held_signals() -> Iterator[None]:
     outer, outer_mask = _Held.handlers, _thread.mask
     present = zip(_SIGNALS, map(_signal.getsignal, _SIGNALS), strict=True)
     handlers = {number: handler for number, handler in present if callable(handler)}
-    mask = frozenset(_signal.pthread_sigmask(_signal.SIG_BLOCK, handlers) if _MASKS else ())
+    replaced = False
+    mask = frozenset(_signal.pthread_sigmask(_signal.SIG_BLOCK, ()) if _MASKS else ())
     try:
+        if _MASKS:  # inside the try: a handler that was due before runs in this call, and may raise
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, handlers)
         _thread.mask = mask if outer_mask is None else outer_mask
         replaced = _replace(handlers, lambda number, frame: kept.append((number, frame)))
         if replaced:  # inside another such block, those of the outermost are the real ones
             _Held.handlers = {**handlers, **outer}
-        try:
-            yield
-        finally:
-            if replaced:
-                _Held.handlers = outer
-                _set(handlers)
+        yield
     finally:
+        # The mask first: no handler that raises is in place yet, so it is restored in any case.
         _thread.mask = outer_mask
         if _MASKS:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-        _deliver(kept, handlers)
+        try:
+            if replaced:
+                _Held.handlers = outer
+                _set(handlers)
+        finally:
+            _deliver(kept, handlers)
 
 
 def restore_signals(own: dict[int, Any]) -> None:

@@ -27,6 +27,9 @@ AS_EXPECTED = 0.1
 RECORDED_CALLS = 8
 WORTH_RECORDING_SECONDS = 0.01
 
+# Contention that is at most this says nothing against workers any more.
+FADED = 0.1
+
 _calls = count(1)  # calls that went as expected
 
 
@@ -68,6 +71,8 @@ def _went_as_expected(outcome: Outcome, adviser: Adviser) -> bool:
         return False
     if outcome.engine is None:
         usual = known.item_seconds
+        if known.contention > FADED:  # it fades by each record, see ``Outcome.profile``
+            return False
         if abs(outcome.evidence.probe.mean - usual) >= AS_EXPECTED * usual:
             return False
         return outcome.elapsed < WORTH_RECORDING_SECONDS or _is_skipped()

@@ -497,3 +497,32 @@ except TimeoutError as error:
 """
     ended = programs.run_source(source, tmp_path)
     assert ended.out == "time is up []\n", ended.err
+
+
+BOMBARDED = """
+import signal, time
+from amorsize.signals import held_signals
+class Late(Exception): pass
+def late(number, frame):
+    raise Late
+signal.signal(signal.SIGALRM, late)
+hits, ends = 0, time.monotonic() + 3
+while time.monotonic() < ends:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 20e-6)
+        with held_signals():
+            pass
+        with held_signals(), held_signals():
+            pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Late:
+        hits += 1
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()), hits
+    assert signal.getsignal(signal.SIGALRM) is late, hits
+print(hits > 1_000)
+"""
+
+
+def test_a_handler_that_raises_at_any_moment_leaves_no_signal_blocked(tmp_path):
+    """Else the next time limit would never be heard of."""
+    assert programs.run_source(BOMBARDED, tmp_path).out == "True\n"
