@@ -198,12 +198,14 @@ class Decision:
         left, known = self._items_left(adviser)
         if not reason and left * profile.item_seconds < WORTH_SECONDS:
             reason = "what was left would have been over before workers could start"
-        if not reason and remembered is None and evidence.travel is None:
-            reason = self._measure_travel(out, None)
-            profile = evidence.profile(None)
+        # If items need not be sent, a recorded profile has all that a serial plan needs.
+        recorded = remembered is not None and self._inherits
+        if not (reason or recorded or evidence.travel):
+            reason = self._measure_travel(out, remembered)
+            profile = evidence.profile(remembered)
         if not reason:
             plan = self._planned(profile, left, lazy=lazy)
-            if plan.executor != "serial" and evidence.travel is None:  # the record had it all
+            if plan.executor != "serial" and evidence.travel is None:
                 reason = self._measure_travel(out, remembered)
                 today = evidence.profile(remembered)
                 if not reason and today != profile:
@@ -234,7 +236,7 @@ class Decision:
             shares=may_share(profile, options, lazy=lazy),
             input_seconds=feed.input_seconds,
         )
-        plan = plans(is_light=self._is_light)
+        plan = plans(is_light=partial(_is_light, self._shipped, feed))
         if plan.executor != "serial" and adviser.look_again(options.mp_context):
             plan = plans()  # another start method has other costs
         return plan
@@ -318,8 +320,7 @@ class Decision:
 
     def _measure_travel(self, out: list[Any], remembered: Profile | None) -> str:
         """Measure the cost of sending items and results; return why they cannot be sent, or ""."""
-        inherited = self._feed.sliceable and inherits(self.advised().method)
-        item = NO_ITEM if inherited else self._feed.sample
+        item = NO_ITEM if self._inherits else self._feed.sample
         try:
             with held_signals():  # a handler's exception must not count as a refusal
                 self.evidence.measure_travel(out, item, remembered)
@@ -327,11 +328,10 @@ class Decision:
             self._confined = f"items or results cannot be pickled ({error})"
         return self._confined
 
-    def _is_light(self) -> bool:
-        """Return whether function and items are small enough to be sent rather than inherited."""
-        item = self._feed.sample
-        sent = self._shipped if item is NO_ITEM else (self._shipped, item)
-        return is_smaller(sent, LIGHT_BYTES)
+    @property
+    def _inherits(self) -> bool:
+        """Whether workers inherit the input, so that no items are sent."""
+        return self._feed.sliceable and inherits(self.advised().method)
 
     # Beside the workers ---------------------------------------------------------------------
 
@@ -348,3 +348,9 @@ class Decision:
             return found
         self._commit(found, known=stage.left is not None)
         return Step(found.n_jobs, last=not stage.waits)
+
+
+def _is_light(shipped: Callable[..., Any], feed: Feed) -> bool:
+    """Return whether function and items are small enough to be sent rather than inherited."""
+    item = feed.sample
+    return is_smaller(shipped if item is NO_ITEM else (shipped, item), LIGHT_BYTES)
