@@ -219,7 +219,7 @@ class Decision:
                 self.serial_plan = plan
         whole = probe.seconds + left * profile.item_seconds
         self._stay(reason, left * profile.item_seconds, known=known)
-        if remembered is not None and known:
+        if remembered is not None and self._feed.likely_remaining is not None:
             # Another decision would be the same, unless the call takes longer than recorded.
             self._next_look = max(self._next_look, LOOK_AGAIN * whole)
             self.settled = True

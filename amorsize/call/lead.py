@@ -86,7 +86,7 @@ class Lead:
     def _run_block(self, out: list[Any]) -> bool:
         """Run and time the next block here; return whether there may be more items."""
         feed, probe = self._feed, self._probe
-        size = probe.next_size(feed.remaining)
+        size = probe.next_size(feed.likely_remaining)
         if self._decision.settled and feed.remaining is not None:
             size = max(size, self._settled_size(feed.remaining))
         watch = probe.watch(size)
