@@ -454,3 +454,59 @@ def test_an_interrupt_at_any_moment_leaves_nothing_behind(error, tmp_path):
     source = INTERRUPTED.format(error=error)
     ended = programs.run_source(source, tmp_path, deadline=150)
     assert ended.out == "True {}\n", ended.out + ended.err
+
+
+def briefly(x):
+    """Compute for 0.3 ms, and tell which process did."""
+    end = time.process_time() + 0.0003
+    while time.process_time() < end:
+        pass
+    return x, os.getpid()
+
+
+def test_the_caller_runs_the_last_items():
+    """So that the workers end beside them, and not after them."""
+    for _ in range(10):  # with too few CPUs for the workers, items take longer
+        got, report = shared(briefly, range(600))
+        assert [x for x, _ in got] == list(range(600))
+        if report.worker_items and got[-1][1] == CALLER:
+            return
+    pytest.fail("a worker ran the last item, ten times")
+
+
+class DiesLate:
+    """Kills the first worker that runs one of the last items."""
+
+    def __init__(self, mark, first):
+        self.mark = mark
+        self.first = first
+
+    def __call__(self, x):
+        briefly(x)
+        if x >= self.first and os.getpid() != CALLER and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+
+@pytest.mark.parametrize("first", [300, 560, 590])
+def test_a_death_beside_the_last_items_loses_none(first, tmp_path):
+    """Those that the caller has kept, and those of the dead worker."""
+    for attempt in range(4):
+        func = DiesLate(tmp_path / f"died-{attempt}", first)
+        assert smart_map(func, range(600)) == list(range(600))
+
+
+@pytest.mark.parametrize("guilty", [590, 598, 599])
+def test_a_failure_among_the_last_items_is_the_calls(guilty):
+    """Whoever runs it."""
+
+    def fails(x):
+        briefly(x)
+        if x == guilty:
+            raise ValueError(x)
+        return x
+
+    for _ in range(4):
+        with pytest.raises(ValueError, match=str(guilty)):
+            smart_map(fails, range(600))
