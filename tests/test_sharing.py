@@ -510,3 +510,23 @@ def test_a_failure_among_the_last_items_is_the_calls(guilty):
     for _ in range(4):
         with pytest.raises(ValueError, match=str(guilty)):
             smart_map(fails, range(600))
+
+
+def for_so_long(seconds):
+    """Compute for so long."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return seconds
+
+
+@pytest.mark.parametrize("place", [6, 8, 10, 12, 14, 20])
+@pytest.mark.parametrize("form", ["lazy", "limited"])
+def test_a_chunk_given_back_near_the_end_finds_a_worker(form, place):
+    """Where the caller must not run an item that long, because a consumer or a time limit waits."""
+    data = [0.001] * 400
+    data[-place - 1] = data[-place] = 0.3
+    results = smart_imap(for_so_long, data) if form == "lazy" else None
+    if results is None:
+        results = smart_map(for_so_long, data, timeout=10)
+    assert list(results) == data

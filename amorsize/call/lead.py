@@ -23,8 +23,8 @@ __all__ = ["Lead"]
 # Once the record says that the call is best serial, a block may have this many times the items run
 # so far.
 SETTLED_GROWTH = 128
-# Then, if items are shorter than TINY_SECONDS, one block has all that are left, up to
-# TINY_WORK_SECONDS of work: to end a block before the last item costs 4 to 8 ns for each item.
+# Then, if items are shorter than TINY_SECONDS, the block may take TINY_WORK_SECONDS, and it is not
+# run in parts: to end a block or a part before the last item costs 4 to 8 ns for each item.
 TINY_SECONDS = 0.4e-6
 TINY_WORK_SECONDS = 0.25
 # A block that is expected to take PATIENT_SECONDS is run in BLOCK_PARTS parts, and ends early if it
@@ -102,10 +102,10 @@ class Lead:
 
     def _settled_size(self, left: int) -> int:
         """Return the size of a block of a call that is best serial, with so many items left."""
-        mean = max(self._probe.mean, 1e-9)
-        if mean < TINY_SECONDS and left * mean < TINY_WORK_SECONDS:
-            return left
-        return min(left, int(LONGEST_BLOCK_SECONDS / mean), SETTLED_GROWTH * self._probe.items)
+        mean, longest = max(self._probe.mean, 1e-9), LONGEST_BLOCK_SECONDS
+        if mean < TINY_SECONDS and self._progress is None:
+            longest = TINY_WORK_SECONDS
+        return min(left, int(longest / mean), SETTLED_GROWTH * self._probe.items)
 
     def _run_items(self, size: int, out: list[Any]) -> int:
         """Run up to ``size`` items here; stop if they turn out much dearer than those before.

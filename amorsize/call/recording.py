@@ -5,6 +5,7 @@ Recording costs time as well, so it is done only where the call has shown someth
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from itertools import count
 
@@ -25,9 +26,10 @@ AS_EXPECTED = 0.1
 # fork, and the plan of the next call must be searched anew (0.3 ms). None is recorded that was
 # shorter than WORTH_RECORDING_SECONDS.
 RECORDED_CALLS = 8
+RECENT_SECONDS = 3600.0
 WORTH_RECORDING_SECONDS = 0.01
 
-# Contention that is at most this says nothing against workers any more.
+# Contention, and seconds of importing, that are at most this say nothing against workers any more.
 FADED = 0.1
 
 _calls = count(1)  # calls that went as expected
@@ -71,23 +73,28 @@ def _went_as_expected(outcome: Outcome, adviser: Adviser) -> bool:
         return False
     if outcome.engine is None:
         usual = known.item_seconds
-        if known.contention > FADED:  # it fades by each record, see ``Outcome.profile``
+        # These fade by each record, see ``Outcome.profile``.
+        if max(known.contention, known.import_seconds) > FADED:
             return False
         if abs(outcome.evidence.probe.mean - usual) >= AS_EXPECTED * usual:
             return False
-        return outcome.elapsed < WORTH_RECORDING_SECONDS or _is_skipped()
+        return outcome.elapsed < WORTH_RECORDING_SECONDS or _is_skipped(adviser)
     if outcome.forecast is None:
         return False
     # It took the forecast time, within the error that forecasts are known to have. Some such calls
-    # are recorded, so that this error is measured, and no record expires.
+    # are recorded, so that this error is measured.
     error = max(AS_EXPECTED, adviser.costs.error)
     close = abs(outcome.elapsed - outcome.forecast) <= error * outcome.forecast
-    return close and _is_skipped()
+    return close and _is_skipped(adviser)
 
 
-def _is_skipped() -> bool:
+def _is_skipped(adviser: Adviser) -> bool:
     """Return whether a call that went as expected is not recorded: all but some are not."""
-    return next(_calls) % RECORDED_CALLS > 0
+    record = adviser.recall.record
+    assert record is not None
+    # The age also counts the calls of processes that make one each, and lets no record expire.
+    recent = abs(time.time() - record.updated) < RECENT_SECONDS
+    return recent and next(_calls) % RECORDED_CALLS > 0
 
 
 def _record(outcome: Outcome, adviser: Adviser, *, worth_walking: bool) -> None:

@@ -96,11 +96,12 @@ class Caller:
             return False
         self._take(crew)
         size = self._size(seconds)
-        if last and self.holds and self._own_items() <= size and not crew.has_tasks():
-            crew.dismiss()
-            self._dismissed = True
-        policy = self._policy
-        alone = policy.bounded or policy.deadline is not None or not self._feed.is_exhausted
+        # Where the caller runs only short items, a chunk that a worker gives back needs a worker.
+        picky = self._policy.bounded or self._policy.deadline is not None
+        ends = last and self.holds and not picky and self._own_items() <= size
+        if ends and not crew.has_tasks():
+            self._dismissed = crew.dismiss()
+        alone = picky or not self._feed.is_exhausted
         return self._run_own(size, workers, None if alone else crew, last=last)
 
     def take_over(self) -> bool:
@@ -155,9 +156,9 @@ class Caller:
         seconds = BLOCK_SECONDS
         if policy.bounded and each > LONGEST_LAZY_SECONDS:
             return 0.0
-        if not self._feed.is_exhausted:
+        if not (self._feed.is_exhausted or ledger.is_cut or self._kept):
             # The workers must find enough in the queue until the caller fills it again.
-            others = len(ledger.out) - self.holds  # without those kept: there is input left
+            others = len(ledger.out) - self.holds
             items = sum(chunk.piece.size for chunk in ledger.out.values())
             ahead = items * max(0, others - workers) / max(1, len(ledger.out)) * each
             seconds = min(seconds, ahead / (2 * workers))

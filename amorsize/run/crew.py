@@ -163,8 +163,12 @@ class Crew(Protocol):
         """Return whether anything has arrived from workers, or one has ended."""
         ...
 
-    def dismiss(self) -> None:
-        """Have the workers end after the last task, which was handed out; ``close`` waits."""
+    def dismiss(self) -> bool:
+        """Have the workers end after the last task, which was handed out; ``close`` waits.
+
+        Returns:
+            Whether they will end.
+        """
         ...
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:

@@ -143,6 +143,7 @@ class Crews:
 
     def recall(self) -> None:
         """Have the chunks that are out handed out again; this does not count as a retry."""
+        self._caller.put_back()
         self._ledger.recall()
         self._trial.begin(self.workers)
 

@@ -78,8 +78,9 @@ class InlineCrew:
         """Return whether any reply was not fetched."""
         return bool(self._done)
 
-    def dismiss(self) -> None:
-        """Do nothing: only processes take time to end."""
+    def dismiss(self) -> bool:
+        """Do nothing, and return False: only processes take time to end."""
+        return False
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Return (chunk, reply) of all chunks that ran; do not wait."""

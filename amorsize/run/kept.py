@@ -260,8 +260,9 @@ class Lease:
         """Return whether anything has arrived from workers, or one has ended."""
         return self._crew.has_news()
 
-    def dismiss(self) -> None:
-        """Do nothing: the workers are kept."""
+    def dismiss(self) -> bool:
+        """Do nothing, and return False: the workers are kept."""
+        return False
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all that came."""

@@ -204,12 +204,13 @@ class ProcessCrew:
         """Return whether there is anything to read, or a worker has ended."""
         return not self._ended and self._listener.has_news()
 
-    def dismiss(self) -> None:
-        """Ask the workers to end after the last task that was handed out."""
+    def dismiss(self) -> bool:
+        """Ask the workers to end after the last task that was handed out; return True."""
         if not self._dismissed:
             self._dismissed = True
             for _ in self._workers:
                 self._tasks.put(END)
+        return True
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) for each."""

@@ -103,8 +103,9 @@ class ThreadCrew:
         """Return whether there is a reply."""
         return not self._replies.empty()
 
-    def dismiss(self) -> None:
-        """Do nothing: only processes take time to end."""
+    def dismiss(self) -> bool:
+        """Do nothing, and return False: only processes take time to end."""
+        return False
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all that came."""
