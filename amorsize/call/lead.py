@@ -114,9 +114,11 @@ class Lead:
             How many ran.
         """
         feed = self._feed
-        expected = size * self._probe.mean
-        tiny = self._probe.mean < TINY_SECONDS and size == feed.remaining
-        if size < 2 * BLOCK_PARTS or expected < PATIENT_SECONDS or tiny:
+        if size < 2 * BLOCK_PARTS:
+            return feed.run(size, out)
+        mean = self._probe.mean
+        expected = size * mean
+        if expected < PATIENT_SECONDS or (mean < TINY_SECONDS and size == feed.remaining):
             return feed.run(size, out)
         until, done = time.monotonic() + OVERRUN * expected, 0
         while done < size:

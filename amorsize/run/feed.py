@@ -222,6 +222,9 @@ class Feed:
         """
         done = 0
         while done < wanted and not self.ended and not self._late:
+            if self.sliceable:  # no item is kept
+                done += self._run_some(wanted - done, out)
+                continue
             begun = time.perf_counter()
             ran = self._run_some(min(wanted - done, self._keepable()), out)
             done += ran
