@@ -69,18 +69,17 @@ def held_signals() -> Iterator[None]:
         replaced = _replace(handlers, lambda number, frame: kept.append((number, frame)))
         if replaced:  # inside another such block, those of the outermost are the real ones
             _Held.handlers = {**handlers, **outer}
-        yield
-    finally:
-        # The mask first: no handler that raises is in place yet, so it is restored in any case.
-        _thread.mask = outer_mask
-        if _MASKS:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         try:
+            yield
+        finally:
             if replaced:
                 _Held.handlers = outer
                 _set(handlers)
-        finally:
-            _deliver(kept, handlers)
+    finally:
+        _thread.mask = outer_mask
+        if _MASKS:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        _deliver(kept, handlers)
 
 
 def restore_signals(own: dict[int, Any]) -> None:

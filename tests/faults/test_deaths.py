@@ -126,7 +126,7 @@ def test_ctrl_c_ends_the_call_and_leaves_nothing(tmp_path, options):
         ended = programs.finish(process)
     assert "interrupted\n[0, 1, 2]\n" in ended.out, ended.err
     assert ended.code == 0
-    assert "Traceback" not in ended.err
+    assert "Traceback" not in ended.err, ended.err
     assert time.monotonic() - begun < 30
 
 
