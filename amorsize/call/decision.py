@@ -226,7 +226,7 @@ class Decision:
         return None
 
     def _planned(self, profile: Profile, left: int, *, lazy: bool) -> Plan:
-        """Return the plan for so many items of this profile."""
+        """Return the plan for the number of items left, each of this profile."""
         feed, adviser, options = self._feed, self.advised(), self._options
         plans = partial(
             adviser.plan,

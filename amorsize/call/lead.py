@@ -43,7 +43,7 @@ class Lead:
         feed: the items.
         decision: decides about workers.
         timeout: most seconds for the whole call, None for no limit.
-        progress: told of finished items, None for nobody.
+        progress: shows how many items are finished; None to show nothing.
 
     Attributes:
         deadline: when the call must end, on the monotonic clock, None for no limit.
@@ -101,7 +101,7 @@ class Lead:
         return True
 
     def _settled_size(self, left: int) -> int:
-        """Return the size of a block of a call that is best serial, with so many items left."""
+        """Return the block size of a call that is best serial, given the number of items left."""
         mean, longest = max(self._probe.mean, 1e-9), LONGEST_BLOCK_SECONDS
         if mean < TINY_SECONDS and self._progress is None:
             longest = TINY_WORK_SECONDS

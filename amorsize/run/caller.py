@@ -97,11 +97,11 @@ class Caller:
         self._take(crew)
         size = self._size(seconds)
         # Where the caller runs only short items, a chunk that a worker gives back needs a worker.
-        picky = self._policy.bounded or self._policy.deadline is not None
-        ends = last and self.holds and not picky and self._own_items() <= size
+        awaited = self._policy.is_awaited
+        ends = last and self.holds and not awaited and self._own_items() <= size
         if ends and not crew.has_tasks():
             self._dismissed = crew.dismiss()
-        alone = picky or not self._feed.is_exhausted
+        alone = awaited or not self._feed.is_exhausted
         return self._run_own(size, workers, None if alone else crew, last=last)
 
     def take_over(self) -> bool:

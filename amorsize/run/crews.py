@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from .caller import Caller
 from .crew import CannotStart, Crew, Starter
@@ -103,10 +103,15 @@ class Crews:
 
     def take_back(self) -> None:
         """Take back the chunks that no worker has taken; those that still count wait."""
+        for number in self._untaken():
+            self._ledger.put_back(number)
+
+    def _untaken(self) -> Iterator[int]:
+        """Yield the chunks that no worker has taken, taken back from the caller and the queue."""
         assert self.crew is not None
         self._caller.put_back()
         while (number := self.crew.take_back()) is not None:
-            self._ledger.put_back(number)
+            yield number
 
     def begun(self, unbegun: set[int]) -> set[int]:
         """Return the chunks that workers have begun; take back those that none has taken.
@@ -115,10 +120,7 @@ class Crews:
             unbegun: chunks that are out, and that no worker will begin; those taken back are added.
                 They are still out in the ledger, and recalled with the others.
         """
-        assert self.crew is not None
-        self._caller.put_back()
-        while (number := self.crew.take_back()) is not None:
-            unbegun.add(number)
+        unbegun.update(self._untaken())
         return self._ledger.out.keys() - unbegun
 
     def salvage(self, take_in: Callable[[int, Reply], object]) -> None:

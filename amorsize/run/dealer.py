@@ -150,7 +150,7 @@ class Dealer:
         policy, ledger = self._policy, self._ledger
         if self._jobs == self._workers or not self._feed.sliceable or ledger.has_suspects:
             return False
-        if policy.bounded or policy.deadline is not None or not policy.flexible:
+        if policy.is_awaited or not policy.flexible:
             return False
         left = chunk.piece.size + ledger.waiting + (self._feed.remaining or 0)
         return 0 < left * self._course.item_seconds <= KEPT_SECONDS

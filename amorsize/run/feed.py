@@ -30,8 +30,8 @@ _MOST_BLOCKS = 16
 
 # Most items of a stream, and most bytes of them, that are kept for the message about a failure.
 # They also take at most _KEPT_SECONDS to run: items that are freed soon leave their memory to the
-# next ones, while it is in the CPU's cache. With 200 rows of a DataFrame kept, a run took 1.25
-# times as long; with 25, 1.03 times.
+# next ones, while it is in the CPU's cache. With 200 rows of a DataFrame kept, a run took up to
+# 1.25 times as long; with 25, at most 1.03 times.
 _KEPT_ITEMS = 4_096
 _KEPT_SECONDS = 0.001
 _KEPT_BYTES = 1 << 20

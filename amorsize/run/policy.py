@@ -63,6 +63,11 @@ class Policy(NamedTuple):
     shares: bool = False
     flexible: bool = False
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a consumer or a time limit waits, so that the caller runs only short items."""
+        return self.bounded or self.deadline is not None
+
     def patience(self, now: float, longest: float) -> float:
         """Return how long to wait for a reply before checking for deaths and limits again, s.
 
