@@ -3,7 +3,8 @@
 This is a discrete-event model of a run, which shares no formula with the planner. Workers start one
 after the other, take chunks from a queue, compute item after item and send their results. The
 caller unpickles the results, one chunk at a time. If there are no more jobs than CPUs, the caller
-is one of them: it takes chunks from the same queue, and unpickles results between them. Workloads
+is one of them: it takes chunks from the same queue and runs them in blocks of 20 ms. It unpickles
+results between the blocks, and gives the rest of its chunk back when the queue is empty. Workloads
 are drawn at random: 30 ns to 10 s an item, 1 to 10 million items, up to 100 MB a result, constant,
 random, heavy-tailed, sorted costs and one giant, computing or waiting, on machines of 2 to 1,024
 CPUs.
@@ -46,6 +47,15 @@ from amorsize.decide.planner import PlanInput, StartOption, make_plan
 LONGEST_SECONDS = 20_000.0
 # From this many items per worker on, fewer workers than CPUs cannot be better by much.
 PLENTY = 40
+
+# After a fork, the system copies the memory pages that hold the reference counts of the items: so
+# much more time for each item, in a worker and in the caller, s.
+TOUCH_SECONDS = 50e-9
+
+# The caller runs its chunks in blocks of so many seconds, as ``run.caller`` does. Blocks are longer
+# where a worker's part is longer than so many of them, to simulate them in reasonable time.
+BLOCK_SECONDS = 0.02
+MOST_BLOCKS = 1_000
 
 # Chunks in the queue, or two for each worker if these are more.
 QUEUED_CHUNKS = 200
@@ -136,6 +146,61 @@ def draw_costs(shape: str, items: int, rng: np.random.Generator) -> np.ndarray:
 # One run -------------------------------------------------------------------------------------
 
 
+class Queue:
+    """The chunks to run, and the rest of the chunk that the caller runs in blocks.
+
+    Args:
+        sums: the costs of the items as a running sum, s.
+        sizes: sizes of the chunks, one after the other; the last may be too large.
+        block: how long a block of the caller takes, s.
+    """
+
+    def __init__(self, sums: np.ndarray, sizes: Iterator[int], block: float) -> None:
+        self._sums, self._sizes, self._block = sums, sizes, block
+        self._total, self._position, self._head = len(sums) - 1, 0, 0
+        self._chunks: list[tuple[float, int, int]] = []  # (there at, first, last)
+        self._own: tuple[int, int] | None = None  # what the caller has left of its chunk
+
+    def fill(self, count: int) -> None:
+        """Cut the first chunks, ``count`` at most."""
+        while self._position < self._total and len(self._chunks) < count:
+            self.submit(0.0)
+
+    def submit(self, when: float) -> None:
+        """Cut one more chunk, if there are items left."""
+        if self._position < self._total:
+            size = min(next(self._sizes), self._total - self._position)
+            self._chunks.append((when, self._position, self._position + size))
+            self._position += size
+
+    @property
+    def is_empty(self) -> bool:
+        return self._head == len(self._chunks)
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_empty and self._own is None
+
+    def take(self) -> tuple[float, int, int]:
+        """Take the next chunk."""
+        self._head += 1
+        return self._chunks[self._head - 1]
+
+    def take_block(self, when: float) -> tuple[float, int, int]:
+        """Take the next block of the caller's chunk, or of the next chunk."""
+        there, first, last = (when, *self._own) if self._own else self.take()
+        stop = int(np.searchsorted(self._sums, self._sums[first] + self._block, "right")) - 1
+        stop = min(last, max(first + 1, stop))
+        self._own = (stop, last) if stop < last else None
+        return there, first, stop
+
+    def give_back(self, when: float | None) -> None:
+        """Give the rest of the caller's chunk back; ``when`` is None in the middle of a block."""
+        if self._own and when is not None:
+            self._chunks.append((when, *self._own))
+            self._own = None
+
+
 def simulate(machine: Machine, work: Work, workers: int, sizes: Iterator[int]) -> float:
     """Return how long a run takes, s.
 
@@ -166,32 +231,25 @@ def simulate(machine: Machine, work: Work, workers: int, sizes: Iterator[int]) -
     caller_id = started if shared else -1
     if shared:
         free.append((ready, caller_id))
-    queue: list[tuple[float, int, int]] = []  # (there at, first, last)
+    queue = Queue(work.sums, sizes, max(BLOCK_SECONDS, part / MOST_BLOCKS))
+    queue.fill(max(QUEUED_CHUNKS, 2 * workers))
     running: list[tuple[float, int, int]] = []  # (done at, worker, items)
-    position, caller, head, over = 0, ready, 0, 0.0
+    caller, over = ready, 0.0
     debt = 0.0  # work of a caller that shares, for replies that it has not handled yet
-
-    def submit(when: float) -> None:
-        nonlocal position
-        if position < total:
-            size = min(next(sizes), total - position)
-            queue.append((when, position, position + size))
-            position += size
-
-    while position < total and len(queue) < max(QUEUED_CHUNKS, 2 * workers):
-        submit(0.0)
-    while running or head < len(queue):
-        if free and head < len(queue) and (not running or free[0][0] <= running[0][0]):
+    while running or not queue.is_done:
+        if queue.is_empty:
+            queue.give_back(next((when for when, who in free if who == caller_id), None))
+        if free and not queue.is_empty and (not running or free[0][0] <= running[0][0]):
             idle, worker = heapq.heappop(free)
             if worker == caller_id and debt:  # replies come first
                 heapq.heappush(free, (idle + debt, worker))
                 debt = 0.0
                 continue
-            there, first, last = queue[head]
-            head += 1
+            taken = queue.take_block(idle) if worker == caller_id else queue.take()
+            there, first, last = taken
             seconds = float(work.sums[last] - work.sums[first])
             # Beyond its part of the work no worker is slowed down: others have nothing left then.
-            seconds += min(seconds, part) * (slow - 1)
+            seconds += min(seconds, part) * (slow - 1) + (last - first) * TOUCH_SECONDS
             if worker != caller_id:
                 seconds += (last - first) * out + machine.dispatch / 2
             heapq.heappush(running, (max(there, idle) + seconds, worker, last - first))
@@ -204,7 +262,7 @@ def simulate(machine: Machine, work: Work, workers: int, sizes: Iterator[int]) -
             debt += handling if shared else 0.0
             caller += 0.0 if shared else handling
         over = max(over, caller)
-        submit(caller)
+        queue.submit(caller)
     if shared:  # what the caller still has to handle when it is free for the last time
         over = max(over, next((when for when, who in free if who == caller_id), over) + debt)
     return max(over, ready) + machine.end + started * machine.end_each

@@ -93,7 +93,8 @@ def chunking(profile: Profile, costs: Costs, items: int, workforce: Workforce) -
     Chunks are smaller for three reasons:
 
     - Workers that start late must still find work. Chunks shrink by the share of the run that
-      starting the workers takes.
+      starting the workers takes; only by what this exceeds half of the run if the caller is one of
+      the workers, because these take their chunks without waiting for it.
     - A caller that is busy with results must get the first ones early. Chunks shrink by the share
       of the run that the caller's work on arguments and results takes.
     - Results in the same chunk as the longest item wait for it. If items differ, chunks shrink by
@@ -107,6 +108,8 @@ def chunking(profile: Profile, costs: Costs, items: int, workforce: Workforce) -
     """
     found = _forecast(profile, costs, items, workforce)
     left = max(0.0, 1 - found.ramp_seconds / found.seconds)
+    if workforce.shared:
+        left = min(1.0, 2 * left)
     left *= max(0.0, 1 - found.results_seconds / found.seconds)
     part = items * profile.item_seconds / workforce.workers
     left *= 1 - (1 - evenness(profile)) * min(1.0, profile.most_seconds / part)
@@ -156,6 +159,24 @@ def _least_seconds(costs: Costs, work: float, workers: int, available: float) ->
     return max(min(best, part), 1e-6)
 
 
+# A chunk is at most so much longer for the handling of its results.
+MOST_LONGER = 3.0
+
+
+def _round_seconds(started: int, dispatch: float, back: float) -> float:
+    """Return the shortest chunk for which a caller that shares handles all replies in time, s.
+
+    Near the end all chunks are of the shortest length d, and in the time of one of them each worker
+    sends a reply. If the caller needs longer than d to handle these, replies pile up.
+
+    Args:
+        started: number of workers that send replies.
+        dispatch: the caller's time for a reply, s.
+        back: the caller's time for the results in it, as a share of the chunk's time.
+    """
+    return started * dispatch * min(MOST_LONGER, 1 / max(1e-9, 1 - started * back))
+
+
 class _Forecast(NamedTuple):
     seconds: float
     ramp_seconds: float  # until the caller has started the last worker
@@ -179,26 +200,15 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
     reading = max(0.0, min(MOST_READING * profile.item_seconds, workforce.input_seconds))
     alone, share = profile.item_seconds - reading, profile.cpu_share
     slow = 1 + (slowdown(profile, costs, workers, workforce.cpus) - 1) * min(share, 1.0)
-    out = back = sent = 0.0
-    if method != "thread":
-        out = travel_seconds(profile, costs)
-        back = profile.pickle_seconds
-        if profile.result_bytes >= SHARED_FROM_BYTES:
-            back = MAP_SECONDS
-        if not workforce.inherited:
-            sent = profile.send_seconds + _moved(profile.arg_bytes, costs)
+    out, back, sent = _moving(profile, costs, workforce)
     if profile.item_seconds > 0 and method in FRESH_METHODS:  # the caller runs items meanwhile
         items -= int(min(items, latency / profile.item_seconds))
     # The results of items that the caller runs do not travel.
     part = started / workers
     t = alone * slow + (out + sent) * part + _touch_seconds(workforce)
     dispatch = costs.chunk_seconds / 2  # the caller's part, and a worker's
-    # The size of the larger of result and argument; inherited arguments are not sent.
-    size = (
-        profile.result_bytes
-        if workforce.inherited
-        else max(profile.result_bytes, profile.arg_bytes)
-    )
+    # The larger of result and argument; inherited arguments are not sent.
+    size = max(profile.result_bytes, 0 if workforce.inherited else profile.arg_bytes)
     work = items * t
     # Items with threads inside use more CPU time than wall time.
     computing = (work - items * alone * slow * (1 - min(share, 1.0))) * max(share, 1.0)
@@ -210,19 +220,40 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
         span = _span(profile, t, items, workers, ramp, least, chunks * dispatch / workers)
         span = max(span, (computing + busy_caller) / workforce.cpus)
         available = max(span - ramp - moving, LEAST_AVAILABLE * span)
-        if last or CALLER_ROOM * work * dispatch <= SAME_CHUNK * least * available:
+        count = chunks if workforce.shared else work / least
+        longer = least
+        if CALLER_ROOM * count * dispatch > SAME_CHUNK * available:
+            longer = max(longer, _least_seconds(costs, work, workers, available))
+        if workforce.shared:
+            round_seconds = _round_seconds(started, dispatch, back / t)
+            longer = max(longer, min(round_seconds, work / workers))
+        if last or longer <= SAME_CHUNK * least:
             break
-        least = max(least, _least_seconds(costs, work, workers, available))
+        least = longer
+    ended = begun + span
     if workforce.shared:  # the caller's work with chunks delays its items
-        ended = begun + max(span, (work + busy_caller) / workers)
+        ended = max(ended, begun + (work + busy_caller) / workers)
+    ended = _both(ended, start + busy_caller)
+    if workforce.shared:
+        # Half of the last replies come while the caller runs its last chunk.
+        ended += started * (dispatch + least / t * back) / 2
         # It takes a chunk only while there are no replies to handle, but at least one.
         ended = max(ended, start + busy_caller + min(least, work / workers))
-    else:
-        ended = _both(begun + span, start + busy_caller)
     # No faster than if the workers read their own part: reading beside them is a bonus.
     ended = max(ended, begun + items * profile.item_seconds / workers)
     seconds = ended + cost.end + cost.end_each * started
     return _Forecast(seconds, each * started, moving, t, least)
+
+
+def _moving(profile: Profile, costs: Costs, workforce: Workforce) -> tuple[float, float, float]:
+    """Return the time to send a result, to receive it, and to send its arguments, s."""
+    if workforce.method == "thread":
+        return 0.0, 0.0, 0.0
+    back = MAP_SECONDS if profile.result_bytes >= SHARED_FROM_BYTES else profile.pickle_seconds
+    sent = 0.0
+    if not workforce.inherited:
+        sent = profile.send_seconds + _moved(profile.arg_bytes, costs)
+    return travel_seconds(profile, costs), back, sent
 
 
 # After a fork, the system copies each memory page that the worker or the caller writes to. Using an
