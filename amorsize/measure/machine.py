@@ -16,6 +16,7 @@ from posixpath import dirname
 from ..lookup import loaded
 from ..tuples import NamedTuple
 from ..units import counted
+from ..versions import DEFAULT_ON_LINUX
 from .forking import fork_danger
 
 TYPE_CHECKING = False
@@ -345,7 +346,7 @@ def _platform_default() -> str:
     """Return the start method that multiprocessing uses here by default."""
     if sys.platform != "linux":
         return "spawn"
-    return "fork" if sys.version_info < (3, 14) else "forkserver"
+    return DEFAULT_ON_LINUX
 
 
 # The reason given when the caller passed ``mp_context``.

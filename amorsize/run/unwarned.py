@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import warnings
 from collections.abc import Iterator
+
+from ..versions import WARNS_OF_FORKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _WARNING = _Warning()
 @contextlib.contextmanager
 def fork_unwarned() -> Iterator[None]:
     """Suppress the warning about other threads; a worker that is forked here calls ``rewarn``."""
-    if sys.version_info < (3, 12):
+    if not WARNS_OF_FORKS:
         yield
         return
     filters: Any = warnings.filters
