@@ -21,6 +21,7 @@ __all__ = [
     "SUBSCRIPT",
     "WARNS_OF_FORKS",
     "global_of",
+    "warning_filters",
 ]
 
 _VERSION = sys.version_info[:2]
@@ -71,6 +72,20 @@ def global_of(names: dict[str, Any], name: str, default: Any = None) -> Any:
     if _LAZY is not None and type(value) is _LAZY:
         value = names[name] = value.resolve()
     return value
+
+
+# Warnings ------------------------------------------------------------------------------------
+
+
+def warning_filters() -> Any:
+    """Return the list of filters for warnings that is in force here.
+
+    Since 3.14 each context may have its own (``-X context_aware_warnings``).
+    """
+    import warnings
+
+    found = getattr(warnings, "_get_filters", None)
+    return warnings.filters if found is None else found()
 
 
 # Processes -----------------------------------------------------------------------------------

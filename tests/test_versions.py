@@ -163,3 +163,31 @@ if __name__ == "__main__":
 """)
     made = run(tmp_path / "program.py")
     assert made.out.strip() == "[1, 2, 3] False", made.err
+
+
+@pytest.mark.parametrize("method", [None, "fork"])
+@pytest.mark.parametrize("flags", [[], ["-X", "context_aware_warnings=1"]], ids=["", "contexts"])
+def test_no_worker_is_left_behind_where_warnings_are_errors(flags, method):
+    """A fork beside another thread warns of nothing, and all workers end (3.15 warns after it)."""
+    made = run(
+        "-W",
+        "error",
+        *flags,
+        "-c",
+        f"""
+import threading, warnings
+import psutil
+from amorsize import smart_map
+ended = threading.Event()
+threading.Thread(target=ended.wait, daemon=True).start()
+with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    before = list(warnings.filters)
+    assert smart_map(abs, range(4), n_jobs=2, mp_context={method!r}) == [0, 1, 2, 3]
+    assert list(warnings.filters) == before
+assert not psutil.Process().children()
+ended.set()
+""",
+    )
+    assert made.code == 0, made.err
+    assert not made.err
