@@ -1,6 +1,7 @@
 """What differs between versions of Python: bytecode, lazy imports, start methods."""
 
 import dis
+import os
 import sys
 import sysconfig
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from amorsize.identity.codes import describe
 from amorsize.identity.instructions import codes_in
 
-from .programs import run
+from .programs import ROOT, run
+
+CPUS = len(os.sched_getaffinity(0))
 
 FOLDER = Path(sysconfig.get_path("stdlib"))
 needs_lazy_imports = pytest.mark.skipif(
@@ -191,3 +194,22 @@ ended.set()
     )
     assert made.code == 0, made.err
     assert not made.err
+
+
+@pytest.mark.skipif(CPUS < 2, reason="needs two CPUs to take one away")
+@pytest.mark.parametrize(
+    ("flags", "variable", "expected"),
+    [
+        (["-X", "cpu_count=1"], "2", 1),
+        (["-X", "cpu_count=default"], "1", CPUS),
+        (["-E"], "1", CPUS),
+        ([], "1", 1),
+    ],
+    ids=["option", "default", "-E", "variable"],
+)
+def test_the_number_of_cpus_that_python_was_told_counts(flags, variable, expected):
+    """``-X cpu_count`` comes before PYTHON_CPU_COUNT, and ``-E`` hides the variable."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    code += "from amorsize.measure.machine import read_machine\nprint(read_machine().cpus)"
+    made = run(*flags, "-c", code, PYTHON_CPU_COUNT=variable)
+    assert made.out.strip() == str(expected), made.err
