@@ -213,3 +213,44 @@ def test_the_number_of_cpus_that_python_was_told_counts(flags, variable, expecte
     code += "from amorsize.measure.machine import read_machine\nprint(read_machine().cpus)"
     made = run(*flags, "-c", code, PYTHON_CPU_COUNT=variable)
     assert made.out.strip() == str(expected), made.err
+
+
+COARSE = """
+import time
+for name in ("process_time", "thread_time"):
+    def coarse(real=getattr(time, name)):
+        return real() // (1 / 64) / 64
+    setattr(time, name, coarse)
+from amorsize import optimize
+def compute(x):
+    end = time.perf_counter() + 0.001
+    while time.perf_counter() < end:
+        pass
+def wait(x):
+    time.sleep(0.005)
+"""
+
+
+def test_a_clock_that_ticks_rarely_does_not_make_computing_look_like_waiting():
+    """With CPU clocks of 15.6 ms, as on Windows, items of 1 ms get no more workers than CPUs."""
+    made = run("-c", COARSE + "print(optimize(compute, range(400)).n_jobs)")
+    assert int(made.out) <= CPUS, made.err
+
+
+def test_a_clock_that_ticks_rarely_still_shows_waiting():
+    """A longer block of items shows the share of a CPU that they use."""
+    made = run(
+        "-c",
+        COARSE
+        + """
+from amorsize.measure.probe import Probe
+probe = Probe()
+for size in (1, 1, 2, 6):
+    watch = probe.watch(size)
+    for x in range(size):
+        wait(x)
+    probe.add(watch.block(size))
+print(probe.tally.known_seconds >= 0.03, probe.tally.cpu_share < 0.9)
+""",
+    )
+    assert made.out.split() == ["True", "True"], made.err
