@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from math import isfinite
 from operator import index
 
 from .lookup import load
 from .tuples import NamedTuple
+from .versions import DEDENTS_DOCSTRINGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,8 +124,7 @@ def _listed(*, lazy: bool) -> str:
             meaning.append(f"            {line.strip()}")
     lines = (line for name, part in found.items() if name not in left_out for line in part)
     text = "\n".join(["", "    Options, by keyword only:", *lines, "    "])
-    # Since 3.13 the compiler removes the indentation of docstrings.
-    return text if sys.version_info < (3, 13) else text.replace("\n    ", "\n")
+    return text.replace("\n    ", "\n") if DEDENTS_DOCSTRINGS else text
 
 
 def make_options(given: dict[str, Any], *, base: Options = DEFAULTS, lazy: bool = False) -> Options:

@@ -297,3 +297,38 @@ def test_memory_tolerance():
     here = records.environment_of(this_machine(), "fork")
     assert here.accepts(here._replace(memory_bytes=int(here.memory_bytes * 1.15)))
     assert not here.accepts(here._replace(memory_bytes=int(here.memory_bytes * 0.7)))
+
+
+def test_a_file_that_is_open_elsewhere_is_waited_for_on_windows(tmp_path, monkeypatch):
+    """There it can be neither replaced nor removed for that time; later it is."""
+    monkeypatch.setattr(store, "HELD_PAUSES", (0.001, 0.001))
+    refused = []
+
+    def held(action):
+        def tried(*args):
+            if len(refused) % 3 < 2:
+                refused.append(action.__name__)
+                raise PermissionError(13, "the file is open in another process")
+            refused.append("")
+            return action(*args)
+
+        return tried
+
+    folder = tmp_path / "records"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", held(os.replace))
+        store.write(str(folder), "one", b"1")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", held(os.unlink))
+        assert store.remove(str(folder), "one")
+    assert refused == ["replace", "replace", "", "unlink", "unlink", ""]
+    assert not list(folder.iterdir())
+
+
+def test_use_is_noted_where_only_paths_have_times(own_cache, monkeypatch):
+    """A record that is read lives on, also where an open file's time cannot be set."""
+    store.write(str(own_cache), "one", b"1")
+    os.utime(own_cache / "one", (1, 1))
+    monkeypatch.setattr(os, "supports_fd", os.supports_fd - {os.utime})
+    assert store.read(str(own_cache), "one") == b"1"
+    assert (own_cache / "one").stat().st_mtime > 1

@@ -20,7 +20,7 @@ from tests.conftest import forget, record_files
 from tests.functions import busy_ms
 
 ITEM = Profile(item_seconds=0.001, least_seconds=0.0009, most_seconds=0.0011, items=30)
-SLOW = Seen("fork", 2, started=0.2, ready=0.4, ended=0.1)
+SLOW = Seen("fork", 2, 2, started=0.2, ready=0.4, ended=0.1)
 
 
 def plan():
@@ -158,7 +158,7 @@ def test_costs_are_written_when_any_of_them_moved_that_matters():
     small = FIRST_COSTS._replace(contention=FIRST_COSTS.contention / 100)
     assert not costs_drifted(small, small._replace(contention=2 * small.contention), 0.25)
     # A run in threads moves no figure from nothing to nearly nothing.
-    assert not costs_drifted(FIRST_COSTS, learned_costs(FIRST_COSTS, Seen("thread", 2)), 0.25)
+    assert not costs_drifted(FIRST_COSTS, learned_costs(FIRST_COSTS, Seen("thread", 2, 2)), 0.25)
 
 
 class TestClockAhead:

@@ -269,10 +269,10 @@ def test_a_profile_moves_towards_what_was_measured_but_not_at_once():
 def test_costs_are_corrected_by_real_runs():
     """Start costs move towards what a run took, bounded, and only those of its method."""
     forecast = start_seconds(FIRST_COSTS.fork, 2, 0)
-    after = learned_costs(FIRST_COSTS, Seen("fork", 2, started=2 * forecast, ended=0.001))
+    after = learned_costs(FIRST_COSTS, Seen("fork", 2, 2, started=2 * forecast, ended=0.001))
     assert forecast < start_seconds(after.fork, 2, 0) < 2 * forecast
     assert after.spawn == FIRST_COSTS.spawn
-    wild = learned_costs(FIRST_COSTS, Seen("fork", 2, started=1e6))
+    wild = learned_costs(FIRST_COSTS, Seen("fork", 2, 2, started=1e6))
     assert start_seconds(wild.fork, 2, 0) < 2 * forecast
 
 
@@ -283,7 +283,7 @@ def test_no_cost_is_learned_without_bounds(value):
     for _ in range(200):
         costs = learned_costs(
             costs,
-            Seen("fork", 2, started=value, ready=value, ended=value, chunk_seconds=value,
+            Seen("fork", 2, 2, started=value, ready=value, ended=value, chunk_seconds=value,
                  byte_seconds=value, shared_seconds=value, contention=value, error=value),
         )  # fmt: skip
     for name in ("base", "each", "latency", "end", "end_each"):
@@ -300,7 +300,7 @@ def test_costs_converge_to_what_is_seen():
     """After some runs of a machine that is twice as slow to start, forecasts say so."""
     costs, twice = FIRST_COSTS, 2 * start_seconds(FIRST_COSTS.fork, 2, 0)
     for _ in range(12):
-        costs = learned_costs(costs, Seen("fork", 2, started=twice, chunk_seconds=0.0005))
+        costs = learned_costs(costs, Seen("fork", 2, 2, started=twice, chunk_seconds=0.0005))
     assert start_seconds(costs.fork, 2, 0) == pytest.approx(twice, rel=0.02)
     assert costs.chunk_seconds == pytest.approx(0.0005, rel=0.02)
 
@@ -405,3 +405,25 @@ def test_pickling_is_measured_without_copying_large_buffers():
     assert seconds > 0
     with pytest.raises(TypeError):
         pickling([(y for y in [])], pickle.dumps)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_fresh_workers_share_the_cpus_while_they_start(method):
+    """More fresh workers than CPUs start later, so short waits get fewer of them than of forks."""
+    waits = Profile(item_seconds=0.002, cpu_share=0.01)
+    jobs = {}
+    for one in ("fork", method):
+        room = PlanInput(500, 2, FIRST_COSTS, (StartOption(one),), n_jobs=None)
+        plan = make_plan(waits, room)
+        jobs[one] = plan.n_jobs
+        assert plan.seconds <= plan.serial_seconds
+    assert jobs[method] <= 6 and jobs["fork"] >= 12
+
+
+def test_a_late_start_of_many_fresh_workers_is_not_held_against_one():
+    """Eight fresh workers on two CPUs that are ready four times as late show nothing new."""
+    costs = FIRST_COSTS
+    started = costs.spawn.base + 8 * costs.spawn.each
+    ready = 4 * costs.spawn.latency + costs.spawn.base + costs.spawn.each
+    after = learned_costs(costs, Seen("spawn", 8, 2, started=started, ready=ready))
+    assert after.spawn.latency == pytest.approx(costs.spawn.latency, rel=0.05)

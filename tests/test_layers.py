@@ -15,7 +15,7 @@ PACKAGE = Path(amorsize.__file__).parent
 
 # From the ground to the top. A module imports from its own folder, and from what stands before it.
 ORDER = [
-    {"errors", "units", "signals", "tuples"}, {"lookup"}, {"options", "nesting"},
+    {"errors", "units", "signals", "tuples", "versions"}, {"lookup"}, {"options", "nesting"},
     {"decide", "identity"}, {"measure"}, {"memory", "run"}, {"show"}, {"call"},
     {"api"}, {"optimizer"}, {"decorator"}, {"__init__"},
 ]  # fmt: skip

@@ -221,7 +221,7 @@ class Outcome(NamedTuple):
         assert adviser is not None
         crew, spans = engine.crew, engine.course.spans
         assert crew is not None
-        seen = Seen(adviser.method, crew.workers, resident_bytes())
+        seen = Seen(adviser.method, crew.workers, adviser.machine.cpus, resident_bytes())
         if not crew.reused and crew.start_seconds:
             ready = crew.ready_at
             seen = seen._replace(

@@ -77,7 +77,8 @@ class StartCost(NamedTuple):
         each: for each worker, while the caller waits.
         per_gb: for each worker and each GB resident in the caller, while the caller waits (page
             tables).
-        latency: from a worker's start until it runs its first item.
+        latency: from a worker's start until it runs its first item. Fresh interpreters compute all
+            that time, so more of them than CPUs take that many times as long.
         end: once, to end the crew.
         end_each: for each worker, to end it.
     """

@@ -11,8 +11,8 @@ import functools
 from collections.abc import Callable, Iterable
 
 from ..tuples import NamedTuple
-from .figures import FIRST_COSTS, Costs, Profile, StartCost
-from .model import start_seconds
+from .figures import FIRST_COSTS, FRESH_METHODS, Costs, Profile, StartCost
+from .model import start_seconds, workers_per_cpu
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ class Seen(NamedTuple):
     Attributes:
         method: start method, or "thread".
         workers: workers of the crew.
+        cpus: usable CPUs.
         resident_bytes: the caller's resident memory at that time.
         started: how long the caller was busy starting workers, s; None for kept workers.
         ready: time from the beginning of the start until the first worker was ready, s.
@@ -159,6 +160,7 @@ class Seen(NamedTuple):
 
     method: str
     workers: int
+    cpus: int
     resident_bytes: int = 0
     started: float | None = None
     ready: float | None = None
@@ -196,7 +198,10 @@ def learned_costs(costs: Costs, seen: Seen, weight: float = 0.3) -> Costs:
     waited = 1.0
     if seen.started is not None and seen.ready is not None:
         one = seen.started * start_seconds(cost, 1, seen.resident_bytes) / starting
-        waited = _ratio(max(seen.ready - one, cost.latency / 4), cost.latency, weight)
+        latency = cost.latency
+        if seen.method in FRESH_METHODS:
+            latency *= workers_per_cpu(seen.workers, seen.cpus)
+        waited = _ratio(max(seen.ready - one, latency / 4), latency, weight)
     started = StartCost(
         base=_bounded(cost.base * begin, first.base),
         each=_bounded(cost.each * begin, first.each),

@@ -29,6 +29,7 @@ __all__ = [
     "start_seconds",
     "travel_seconds",
     "uncertainty",
+    "workers_per_cpu",
 ]
 
 # The start-up cost of kept workers.
@@ -190,9 +191,7 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
     cost = NO_START if workforce.kept else costs.of(method)
     start = start_seconds(cost, started, workforce.resident_bytes)
     each = (start - cost.base) / started
-    latency = cost.latency
-    if not workforce.kept and method in FRESH_METHODS:
-        latency += profile.import_seconds
+    latency = _latency(profile, cost, workforce)
     # The first worker begins, and the others follow. A caller that shares begins without latency,
     # once it has started the workers.
     begun = cost.base + each + latency * started / workers
@@ -243,6 +242,23 @@ def _forecast(profile: Profile, costs: Costs, items: int, workforce: Workforce) 
     ended = max(ended, begun + items * profile.item_seconds / workers)
     seconds = ended + cost.end + cost.end_each * started
     return _Forecast(seconds, each * started, moving, t, least)
+
+
+def _latency(profile: Profile, cost: StartCost, workforce: Workforce) -> float:
+    """Return the time from the start of the workers until they run their first items, s."""
+    if workforce.kept or workforce.method not in FRESH_METHODS:
+        return cost.latency
+    seconds = cost.latency + profile.import_seconds
+    return seconds * workers_per_cpu(workforce.started, workforce.cpus)
+
+
+def workers_per_cpu(workers: int, cpus: int) -> float:
+    """Return how many times as long fresh interpreters take to start where they share the CPUs.
+
+    >>> workers_per_cpu(1, 2), workers_per_cpu(6, 2)
+    (1.0, 3.0)
+    """
+    return max(1.0, workers / cpus)
 
 
 def _moving(profile: Profile, costs: Costs, workforce: Workforce) -> tuple[float, float, float]:

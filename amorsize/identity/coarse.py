@@ -11,6 +11,7 @@ import functools
 import sys
 import types
 
+from ..versions import global_of
 from .atoms import framed
 from .codes import describe, digest_of
 from .imports import places_of, source_of
@@ -127,11 +128,11 @@ class _CodeWalk:
                 # Whether the module is loaded yet must leave no trace.
                 self.parts.append(framed(b"I", source_of(place)))
         for name in described.globals:
-            value = function.__globals__.get(name, ABSENT)
+            value = global_of(function.__globals__, name, ABSENT)
             self.meet(value)
             if type(value) is types.ModuleType and is_users(namespace_of(value).get("__name__")):
                 for attribute in described.names:
-                    self.meet(namespace_of(value).get(attribute, ABSENT))
+                    self.meet(global_of(namespace_of(value), attribute, ABSENT))
 
     def _class(self, cls: type) -> None:
         if not is_users(module_of(cls)):

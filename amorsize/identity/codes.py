@@ -5,12 +5,12 @@ Line numbers, file names and docstrings leave no trace.
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Iterable, Iterator
 from opcode import hasconst, opmap
 from struct import pack
 
+from ..versions import FLAGS_DOCSTRINGS, IMPORT_SHIFT, KNOWS_BYTECODE
 from .atoms import constant, framed
 
 try:
@@ -101,7 +101,6 @@ _CONSTS = frozenset(hasconst)
 _BY_TEXT = frozenset({"getattr", "attrgetter", "vars", "__dict__", "globals", "eval", "exec"})
 LONGEST_NAME = 100
 _OPTIMIZED_FUNCTION = 0x3  # CO_OPTIMIZED | CO_NEWLOCALS: a def or a lambda, not a class body
-_HAS_DOCSTRING = 0x4000000  # 3.14 and later flag a docstring
 
 
 def describe(code: types.CodeType) -> Code:
@@ -121,7 +120,7 @@ def describe(code: types.CodeType) -> Code:
             code.co_argcount,
             code.co_posonlyargcount,
             code.co_kwonlyargcount,
-            code.co_flags & ~_HAS_DOCSTRING,
+            code.co_flags & ~FLAGS_DOCSTRINGS,
             len(consts),
         )
     ]
@@ -162,8 +161,11 @@ def _some(constants: tuple[object, ...]) -> Iterable[object]:
 def _scan(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return (global names loaded, modules imported).
 
-    The scan jumps to the relevant instructions: code may have 100,000 others.
+    The scan jumps to the relevant instructions: code may have 100,000 others. Where it does not
+    know the instructions, all names count as both.
     """
+    if not KNOWS_BYTECODE:
+        return code.co_names, code.co_names
     raw, names = code.co_code, code.co_names
     ops, lows = raw[::2], raw[1::2]
     # The lowest bit of LOAD_GLOBAL's argument says whether to push a NULL for a later call.
@@ -171,7 +173,9 @@ def _scan(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
         names[_argument(ops, lows, place) >> (ops[place] == _LOAD_GLOBAL)]
         for place in sorted(place for op in _LOADS for place in _places(ops, op))
     ]
-    imported = [names[_argument(ops, lows, place)] for place in _places(ops, _IMPORT_NAME)]
+    imported = [
+        names[_argument(ops, lows, place) >> IMPORT_SHIFT] for place in _places(ops, _IMPORT_NAME)
+    ]
     return _unique(loaded), _unique(imported)
 
 
@@ -214,8 +218,8 @@ def _argument(ops: bytes, lows: bytes, place: int) -> int:
 
 def _docstring(code: types.CodeType) -> bool:
     """Return whether the first constant is the docstring (which may also be used as a value)."""
-    if sys.version_info >= (3, 14):
-        return bool(code.co_flags & _HAS_DOCSTRING)
+    if FLAGS_DOCSTRINGS:
+        return bool(code.co_flags & FLAGS_DOCSTRINGS)
     return (
         code.co_flags & _OPTIMIZED_FUNCTION == _OPTIMIZED_FUNCTION
         and not code.co_name.startswith("<")

@@ -25,6 +25,7 @@ from contextlib import suppress
 from functools import partial
 
 from ..tuples import NamedTuple
+from ..versions import global_of
 from .instructions import Instructions, Line, codes_in, is_index
 from .owners import is_users
 from .walk import ABSENT, content_of
@@ -218,7 +219,7 @@ class _Reached:
         """Return the value an instruction loads if it outlives the call, else ``ABSENT``."""
         if line.kind in ("LOAD_GLOBAL", "LOAD_NAME"):
             inbuilt = vars(builtins).get(line.name, ABSENT)
-            return self._note(self.globals.get(line.name, inbuilt))
+            return self._note(global_of(self.globals, line.name, inbuilt))
         if line.kind == "LOAD_DEREF":
             return self._note(self._cells.get(line.name, ABSENT))
         return ABSENT

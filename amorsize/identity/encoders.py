@@ -13,6 +13,7 @@ import types
 from collections.abc import Callable
 from struct import pack
 
+from ..versions import KNOWS_BYTECODE, global_of
 from .atoms import MOST_ITEMS, framed
 from .codes import Code, describe
 from .contents import CONTAINERS, mapping, sequence, state, subclass
@@ -63,6 +64,8 @@ def function(walk: Walk, function: types.FunctionType) -> None:
         return
     described = describe(code)
     walk.parts.append(framed(b"C", described.digest))
+    if not KNOWS_BYTECODE:  # names may be missing in the description
+        walk.stable, walk.mutable = False, True
     if not walk.spend(STEPS_OF_FUNCTION + described.size // BYTES_A_STEP):
         return
     walk.functions.append((function, code, defaults, closure, function.__kwdefaults__))
@@ -118,7 +121,7 @@ def _globals(walk: Walk, values: dict[str, Any], described: Code) -> None:
     if not walk.spend(STEPS_OF_SLOT * len(loaded)):
         return
     for name in loaded:
-        value = values.get(name, ABSENT)
+        value = global_of(values, name, ABSENT)
         walk.slots.append((values, name, value))
         if value is ABSENT:  # a builtin, or not defined yet: its name is in the code
             continue
@@ -169,7 +172,7 @@ def named_attributes(walk: Walk, view: tuple[types.ModuleType, tuple[str, ...]])
         return
     walk.tag(b"m", str(values.get("__name__")))
     for name in names:
-        value = values.get(name, ABSENT)
+        value = global_of(values, name, ABSENT)
         walk.slots.append((values, name, value))
         if value is not ABSENT:
             walk.tag(b"a", name)

@@ -11,14 +11,13 @@ import types
 from collections.abc import Iterator
 
 from ..tuples import NamedTuple
+from ..versions import SUBSCRIPT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["Instructions", "Line", "codes_in", "is_index"]
-
-_SUBSCRIPT = 26  # 3.14 and later: an index is a binary operator, NB_SUBSCR
 
 
 def codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -63,7 +62,7 @@ def is_index(line: Line) -> bool:
     """Return whether an instruction takes an item, or a slice, out of a container."""
     if line.kind in ("BINARY_SUBSCR", "BINARY_SLICE"):  # the latter since 3.12
         return True
-    return line.kind == "BINARY_OP" and line.arg == _SUBSCRIPT
+    return line.kind == "BINARY_OP" and line.arg == SUBSCRIPT
 
 
 class Instructions:

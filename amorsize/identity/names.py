@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import cast
 
+from ..versions import global_of
 from .codes import describe
 from .frontier import MOST_NAME, Frontier
 from .looking import ABSENT, module_of, namespace, namespace_of
@@ -93,7 +94,7 @@ class Names:
         described, names = describe(function.__code__), function.__globals__
         owner = _module_of(names)
         for name in described.globals:
-            value = names.get(name, ABSENT)
+            value = global_of(names, name, ABSENT)
             if value is ABSENT:
                 self._of_builtins(name)
             if owner != "__main__":  # its globals travel with the function

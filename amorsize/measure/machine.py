@@ -16,6 +16,7 @@ from posixpath import dirname
 from ..lookup import loaded
 from ..tuples import NamedTuple
 from ..units import counted
+from ..versions import DEFAULT_ON_LINUX
 from .forking import fork_danger
 
 TYPE_CHECKING = False
@@ -49,7 +50,7 @@ class Machine(NamedTuple):
 
     Attributes:
         cpus: usable CPUs: the least of the affinity mask, the cgroup quota rounded up,
-            ``PYTHON_CPU_COUNT`` and, on Windows, ``WINDOWS_MOST_WORKERS``.
+            ``PYTHON_CPU_COUNT`` or ``-X cpu_count`` and, on Windows, ``WINDOWS_MOST_WORKERS``.
         cores: physical cores among the CPUs of the affinity mask; a hint, at least 1.
         memory_bytes: total memory the process may have: the machine's, or its cgroup's limit.
         reason: what limited ``cpus``, as text for the user.
@@ -160,12 +161,25 @@ def _count_cpus(root: str, groups: str) -> tuple[int, str]:
     quota = _cgroup_quota(root, groups)
     if quota is not None:
         counts.append((max(1, ceil(quota - 1e-9)), f"a cgroup quota of {quota:g} CPUs"))
-    told = os.environ.get("PYTHON_CPU_COUNT", "")
+    told, where = _told_cpus()
     if told.isdecimal() and int(told) > 0:
-        counts.append((int(told), "PYTHON_CPU_COUNT"))
+        counts.append((int(told), where))
     if sys.platform == "win32":
         counts.append((WINDOWS_MOST_WORKERS, "the most workers a Pool can wait for on Windows"))
     return min(counts, key=lambda pair: pair[0])
+
+
+def _told_cpus() -> tuple[str, str]:
+    """Return the number of CPUs that Python was told to use, and by what.
+
+    Python knows both since 3.13. The option comes before the variable, which ``-E`` hides.
+    """
+    option = sys._xoptions.get("cpu_count")
+    if isinstance(option, str):
+        return option, "-X cpu_count"
+    if sys.flags.ignore_environment:
+        return "", ""
+    return os.environ.get("PYTHON_CPU_COUNT", ""), "PYTHON_CPU_COUNT"
 
 
 def _physical_cores(root: str) -> int:
@@ -345,7 +359,7 @@ def _platform_default() -> str:
     """Return the start method that multiprocessing uses here by default."""
     if sys.platform != "linux":
         return "spawn"
-    return "fork" if sys.version_info < (3, 14) else "forkserver"
+    return DEFAULT_ON_LINUX
 
 
 # The reason given when the caller passed ``mp_context``.

@@ -5,6 +5,7 @@ A block that looks like waiting is believed only if the CPU time around it was m
 
 from __future__ import annotations
 
+import sys
 import time
 from math import sqrt
 
@@ -40,6 +41,10 @@ UNKNOWN_BLOCK_SECONDS = SHORT_BLOCK_SECONDS
 # Once a block has looked like waiting, blocks from this length on are measured in full, which takes
 # 20 us (November 2026, two-core machine).
 DOUBTED_BLOCK_SECONDS = 0.0002
+# The CPU clocks of Windows tick this rarely. Other clocks show some CPU time for any block, so a
+# clock that shows none is taken for one of these.
+COARSE_TICK_SECONDS = 1 / 64
+_TICK_SECONDS = COARSE_TICK_SECONDS if sys.platform == "win32" else 0.0
 # A block that used at least this share of its wall time was computing.
 COMPUTING_SHARE = 0.9
 # Beside other programs a computing block gets about its fair share of the CPUs. A block that got
@@ -193,8 +198,12 @@ class Stopwatch:
         cpu = used = own_cpu_seconds() - self._cpu
         if self._expected >= LONG_BLOCK_SECONDS:
             used = with_queue(cpu, own_queued_seconds() - self._queued, wall)
-        if used >= COMPUTING_SHARE * wall:
+        tick = _TICK_SECONDS if cpu else COARSE_TICK_SECONDS
+        unsure = tick >= COMPUTING_SHARE * wall  # the clock cannot tell computing from waiting
+        if used >= COMPUTING_SHARE * wall and not unsure:
             return Block(items, wall, used)
+        if unsure or used + tick >= COMPUTING_SHARE * wall:
+            return Block(items, wall, used, UNKNOWN)
         if self._before is None or self._helpers is None:
             return Block(items, wall, used, UNKNOWN)
         before, after = self._before, surroundings()

@@ -16,6 +16,7 @@ from ..identity.coarse import coarse_digest
 from ..identity.codes import make_room
 from ..identity.fingerprint import fingerprint, is_known
 from ..tuples import NamedTuple
+from ..versions import KNOWS_BYTECODE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ _met: dict[Hashable, None] = {}  # code of functions whose calls ended before a 
 def name_of(func: Callable[..., Any]) -> Name:
     """Return the present name of a function."""
     if _changing and _code_of(func) in _changing:
-        return Name(coarse_digest(func), stable=True, coarse=True)
+        return Name(coarse_digest(func), stable=KNOWS_BYTECODE, coarse=True)
     found = fingerprint(func)
     return Name(found.digest, found.stable, coarse=False)
 

@@ -7,13 +7,12 @@ record is only advice, and loading it cannot run code.
 
 from __future__ import annotations
 
-import sys
-
 from ..decide.figures import TIME_BUCKETS, Costs, Profile, StartCost, size_bucket, time_bucket
 from ..identity.codes import digest_of
 from ..lookup import load
 from ..measure.machine import Machine
 from ..tuples import NamedTuple
+from ..versions import NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -186,10 +185,7 @@ _HEX = frozenset("0123456789abcdef")
 
 def environment_of(machine: Machine, method: str) -> Environment:
     """Return the environment of records made now."""
-    return Environment(machine.cores, machine.cpus, method, _PYTHON, machine.memory_bytes)
-
-
-_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return Environment(machine.cores, machine.cpus, method, NAME, machine.memory_bytes)
 
 
 # Writing and reading ------------------------------------------------------------------------
@@ -335,7 +331,7 @@ def costs_name(machine: Machine) -> str:
     >>> costs_name(Machine(cpus=2, cores=2, memory_bytes=10**9, reason=""))[:20]
     'costs_cores-2_cpus-2'
     """
-    return f"costs_cores-{machine.cores}_cpus-{machine.cpus}_py-{_PYTHON}_v-{FORMAT}{_SUFFIX}"
+    return f"costs_cores-{machine.cores}_cpus-{machine.cpus}_py-{NAME}_v-{FORMAT}{_SUFFIX}"
 
 
 def is_costs_name(name: str) -> bool:

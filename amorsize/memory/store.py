@@ -17,6 +17,12 @@ from contextlib import suppress
 from ..lookup import load
 from ..tuples import NamedTuple
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    _Result = TypeVar("_Result")
+
 __all__ = [
     "Entry",
     "Rules",
@@ -37,6 +43,10 @@ MOST_FILES = 1_000
 MOST_BYTES = 10_000_000
 # The time of last use is written at most once an hour: writing it takes longer than reading it.
 USED_LATELY = 3_600
+# On Windows a file that another process has open can be neither replaced nor removed, and a file
+# that is being replaced cannot be opened. A record is open for less than a millisecond, so these
+# pauses (s) are long enough.
+HELD_PAUSES = (0.001, 0.004, 0.016) if os.name == "nt" else ()
 # A temporary file this old belongs to a writer that was killed.
 STALE_SECONDS = 600
 
@@ -168,13 +178,13 @@ def read(folder: str, name: str, *, shared: bool = False) -> bytes | None:
         return None  # most files do not exist, and an exception takes three times as long
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
-        descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0))
+        descriptor = _once_free(lambda: os.open(path, flags | getattr(os, "O_BINARY", 0)))
     except FileNotFoundError:
         return None
     try:
         if not shared:
             _check(folder)
-        _note_use(descriptor)
+        _note_use(descriptor, path)
         return os.read(descriptor, LARGEST_BYTES)
     finally:
         os.close(descriptor)
@@ -206,7 +216,7 @@ def remove(folder: str, name: str) -> bool:
         OSError: the file cannot be removed.
     """
     try:
-        os.unlink(os.path.join(folder, name))
+        _once_free(lambda: os.unlink(os.path.join(folder, name)))
     except FileNotFoundError:
         return False
     return True
@@ -321,7 +331,7 @@ def _write_new(path: str, data: bytes, *, like: os.stat_result | None = None) ->
             if like is not None:
                 _open_up(descriptor, like)
             file.write(data)
-        os.replace(temporary, path)
+        _once_free(lambda: os.replace(temporary, path))
     except OSError:
         os.unlink(temporary)
         raise
@@ -336,12 +346,20 @@ def _open_up(descriptor: int, like: os.stat_result) -> None:
             os.fchmod(descriptor, 0o600 | like.st_mode & 0o044)
 
 
-def _note_use(descriptor: int) -> None:
-    if os.utime not in os.supports_fd:
-        return
+def _once_free(action: Callable[[], _Result]) -> _Result:
+    """Do something to a file, again after a pause where another process has it open."""
+    for pause in HELD_PAUSES:
+        try:
+            return action()
+        except PermissionError:
+            time.sleep(pause)
+    return action()
+
+
+def _note_use(descriptor: int, path: str) -> None:
     if age(os.fstat(descriptor).st_mtime, time.time()) < USED_LATELY:
         return
     try:
-        os.utime(descriptor)
+        os.utime(descriptor if os.utime in os.supports_fd else path)
     except OSError:  # a read-only home, where nothing is removed either
         return

@@ -18,6 +18,7 @@ from ..errors import SerializationError
 from ..lookup import loaded
 from ..measure.system import read_file
 from ..tuples import NamedTuple
+from ..versions import warning_filters
 from . import logs
 from .pickles import dumps_by_value, loads
 
@@ -218,8 +219,8 @@ def _write_tempfile(value: str | None) -> None:
 def _read_warnings() -> tuple[Any, ...]:
     import warnings
 
-    find = getattr(warnings, "_get_filters", lambda: warnings.filters)  # 3.14: per context
-    return [entry for entry in find() if _is_known(entry[2])], warnings.defaultaction  # type: ignore[attr-defined]
+    filters = [entry for entry in warning_filters() if _is_known(entry[2])]
+    return filters, warnings.defaultaction  # type: ignore[attr-defined]
 
 
 def _is_known(category: Any) -> bool:

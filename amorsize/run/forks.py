@@ -21,6 +21,7 @@ from functools import partial
 
 from ..lookup import loaded
 from ..nesting import enter_worker_process
+from ..versions import CLEARS_ATEXIT
 from .afterload import after_load
 from .descriptors import ensure_descriptors, readable, watch_end
 from .ending import flush_streams, run_finalizers
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["ForkStarts", "ForkedWorker"]
-
-# Since Python 3.13 a process of multiprocessing runs the functions that its code has registered
-# with atexit.
-_RUNS_ATEXIT = sys.version_info >= (3, 13)
 
 _numbers = itertools.count(1)
 
@@ -191,7 +188,7 @@ def _be_worker(name: str, number: int, run: Callable[[], object]) -> None:
     code = 1
     try:
         util = loaded("multiprocessing.util")
-        if _RUNS_ATEXIT:
+        if CLEARS_ATEXIT:
             atexit._clear()
             if util is not None:  # else it registers itself when it is loaded
                 atexit.register(util._exit_function)
@@ -200,7 +197,7 @@ def _be_worker(name: str, number: int, run: Callable[[], object]) -> None:
             run()
             code = 0
         finally:
-            if not _RUNS_ATEXIT:
+            if not CLEARS_ATEXIT:
                 run_finalizers()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -209,7 +206,7 @@ def _be_worker(name: str, number: int, run: Callable[[], object]) -> None:
     finally:
         with suppress(BaseException):
             threading._shutdown()  # type: ignore[attr-defined]  # waits for the user's threads
-            if _RUNS_ATEXIT:
+            if CLEARS_ATEXIT:
                 atexit._run_exitfuncs()
             flush_streams()
         os._exit(code)

@@ -33,6 +33,7 @@ from typing import Any, cast
 from cloudpickle import cloudpickle
 
 from ..identity.codes import describe
+from ..versions import global_of
 from . import homes, known, making
 from .reductions import MADE_HERE, PROTOCOL, reducer_of
 from .unmaking import (
@@ -242,7 +243,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 **dict.fromkeys(found),
             }
             own = function.__globals__
-            names = {name: own[name] for name in wanted if name in own}
+            names = {name: global_of(own, name) for name in wanted if name in own}
         contents = tuple(map(content_of, function.__closure__ or ()))
         modules = cloudpickle._find_imported_submodules(
             function.__code__, [*names.values(), *contents]

@@ -14,11 +14,11 @@ import functools
 import itertools
 import mmap
 import os
-import sys
 import weakref
 from contextlib import suppress
 
 from ..measure.system import read_file
+from ..versions import MAPPING_OPTIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,8 +151,8 @@ def receive(path: str, sizes: tuple[int, ...], *, others: bool = False) -> list[
     return [view[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
-# The number of mappings of a process is limited (65,530 on Linux), and before Python 3.13 each
-# mapping keeps a file descriptor open. Mappings in use are counted here. Beyond a quarter of either
+# The number of mappings of a process is limited (65,530 on Linux), and each mapping may keep a file
+# descriptor open. Mappings in use are counted here. Beyond a quarter of either
 # limit, contents are copied instead.
 _mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 _USUAL_MAPPINGS = 65_530
@@ -163,10 +163,7 @@ def _mapped(descriptor: int) -> mmap.mmap | None:
     if len(_mappings) >= _most_mappings():
         return None
     try:
-        if sys.version_info >= (3, 13):
-            mapping = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY, trackfd=False)
-        else:
-            mapping = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+        mapping = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY, **MAPPING_OPTIONS)
     except OSError:  # the process has reached its limit of mappings or of file descriptors
         return None
     _mappings.add(mapping)
@@ -182,7 +179,7 @@ def _most_mappings() -> int:
     except (OSError, ValueError):  # not Linux
         most = _USUAL_MAPPINGS // 4
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if sys.version_info >= (3, 13) or descriptors == resource.RLIM_INFINITY:
+    if MAPPING_OPTIONS or descriptors == resource.RLIM_INFINITY:
         return most
     return min(most, descriptors // 4)
 

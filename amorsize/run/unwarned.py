@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-import warnings
 from collections.abc import Iterator
+
+from ..versions import WARNS_OF_FORKS, warning_filters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,18 +32,22 @@ _WARNING = _Warning()
 @contextlib.contextmanager
 def fork_unwarned() -> Iterator[None]:
     """Suppress the warning about other threads; a worker that is forked here calls ``rewarn``."""
-    if sys.version_info < (3, 12):
+    if not WARNS_OF_FORKS:
         yield
         return
-    filters: Any = warnings.filters
+    # From 3.15 on ``os.fork`` raises the warning, where warnings are errors, once the child exists.
+    filters = warning_filters()
     filters.insert(0, ("ignore", _WARNING, DeprecationWarning, None, 0))
     try:
         yield
     finally:
-        rewarn()
+        _remove_from(filters)
 
 
 def rewarn() -> None:
     """Remove the filter for the warning about other threads."""
-    filters: Any = warnings.filters
+    _remove_from(warning_filters())
+
+
+def _remove_from(filters: list[Any]) -> None:
     filters[:] = [entry for entry in filters if entry[1] is not _WARNING]

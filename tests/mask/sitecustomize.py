@@ -1,0 +1,80 @@
+"""Hides from Python what macOS or Windows lacks; see ``tests/README``.
+
+With this folder on PYTHONPATH, every Python process starts with the mask. It has no ``os.fork``, no
+``resource``, no ``fcntl``, no CPU affinity, nothing under ``/proc``, ``/sys`` and ``/dev/shm``, and
+its CPU clocks tick every 15.6 ms. The start method is spawn. What the standard library itself needs
+of these (subprocesses, semaphores) goes on working.
+"""
+
+import builtins
+import io
+import os
+import sys
+import time
+
+import multiprocessing.context
+import multiprocessing.util  # before fork and the others are gone
+
+import psutil  # while it still finds its own platform; it may go on reading /proc
+
+HIDDEN = ("/proc/", "/sys/", "/dev/shm")
+GONE = ("fork", "forkpty", "register_at_fork", "sched_getaffinity", "sched_setaffinity",
+        "pidfd_open", "memfd_create", "eventfd", "posix_fallocate", "pipe2")  # fmt: skip
+
+for name in GONE:
+    if hasattr(os, name):
+        delattr(os, name)
+for name in ("resource", "fcntl"):
+    sys.modules[name] = None
+sys.platform = "darwin"
+contexts = multiprocessing.context
+spawn = contexts._concrete_contexts["spawn"]
+contexts._concrete_contexts.clear()
+contexts._concrete_contexts["spawn"] = spawn
+multiprocessing._default_context = contexts._default_context
+contexts._default_context._default_context = spawn
+contexts._default_context._actual_context = None
+
+
+def _is_hidden(path):
+    if not isinstance(path, str) or not f"{path}/".startswith(HIDDEN):
+        return False
+    return not sys._getframe(2).f_globals.get("__name__", "").startswith("psutil")
+
+
+def _hiding(function):
+    def hidden(path, *args, **options):
+        if _is_hidden(path):
+            raise FileNotFoundError(2, "hidden by the mask", path)
+        return function(path, *args, **options)
+
+    return hidden
+
+
+for name in ("open", "stat", "lstat", "listdir", "scandir", "readlink"):
+    setattr(os, name, _hiding(getattr(os, name)))
+builtins.open = io.open = _hiding(io.open)
+
+
+class FileIO(io.FileIO):
+    """Files opened without ``open``."""
+
+    def __init__(self, file, *args, **options):
+        if _is_hidden(file):
+            raise FileNotFoundError(2, "hidden by the mask", file)
+        super().__init__(file, *args, **options)
+
+
+io.FileIO = FileIO
+_access = os.access
+
+
+def access(path, *args, **options):
+    return not _is_hidden(path) and _access(path, *args, **options)
+
+
+os.access = access
+
+TICK = 1 / 64
+for name in ("process_time", "thread_time"):
+    setattr(time, name, lambda real=getattr(time, name): real() // TICK * TICK)
