@@ -1,21 +1,23 @@
-"""Hides from Python what macOS or Windows lacks; see ``tests/README``.
+"""Hides from Python what macOS or Windows lacks.
 
 With this folder on PYTHONPATH, every Python process starts with the mask. It has no ``os.fork``, no
 ``resource``, no ``fcntl``, no CPU affinity, nothing under ``/proc``, ``/sys`` and ``/dev/shm``, and
-its CPU clocks tick every 15.6 ms. The start method is spawn. What the standard library itself needs
-of these (subprocesses, semaphores) goes on working.
+its CPU clocks tick every 15.6 ms. The only start method is spawn. What the standard library itself
+needs of these (subprocesses, semaphores) goes on working.
+
+    PYTHONPATH=tools/mask python -m pytest
 """
 
 import builtins
 import io
+import multiprocessing.context
+import multiprocessing.util
 import os
 import sys
 import time
 
-import multiprocessing.context
-import multiprocessing.util  # before fork and the others are gone
-
-import psutil  # while it still finds its own platform; it may go on reading /proc
+# psutil is loaded while it still finds its own platform; it may go on reading /proc.
+__import__("psutil")
 
 HIDDEN = ("/proc/", "/sys/", "/dev/shm")
 GONE = ("fork", "forkpty", "register_at_fork", "sched_getaffinity", "sched_setaffinity",
