@@ -68,15 +68,16 @@ class FileIO(io.FileIO):
 
 
 io.FileIO = FileIO
-_access = os.access
-
-
-def access(path, *args, **options):
-    return not _is_hidden(path) and _access(path, *args, **options)
-
-
-os.access = access
+_real_access = os.access
+os.access = lambda path, *args, **options: (
+    not _is_hidden(path) and _real_access(path, *args, **options)
+)
 
 TICK = 1 / 64
-for name in ("process_time", "thread_time"):
-    setattr(time, name, lambda real=getattr(time, name): real() // TICK * TICK)
+
+
+def _coarse(clock):
+    return lambda: clock() // TICK * TICK
+
+
+time.process_time, time.thread_time = _coarse(time.process_time), _coarse(time.thread_time)
