@@ -12,8 +12,11 @@ from amorsize.memory import naming, remote
 from amorsize.memory.cache import CACHE
 from amorsize.run import kept
 
-# A shell's background jobs ignore Ctrl-C, and so would every program the tests start from one.
+# A shell's background jobs ignore Ctrl-C, and nohup the end of the terminal; so would every program
+# the tests start from one.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
