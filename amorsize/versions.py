@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,22 +56,21 @@ _LAZY: Any = getattr(types, "LazyImportType", None)
 def global_of(names: dict[str, Any], name: str, default: Any = None) -> Any:
     """Return a global; a lazy import is carried out first, and stored as the interpreter does.
 
-    Only for globals that the code to be run uses: it would import them at its first item.
+    Only for globals that the code to be run uses: it would import them at its first item. An import
+    that fails is left to that item, so the lazy object itself is returned.
 
     Args:
         names: a module's dictionary.
         name: the global.
         default: returned if there is no such global.
 
-    Raises:
-        ImportError: the lazy import fails.
-
     >>> global_of({"k": 3}, "k")
     3
     """
     value = names.get(name, default)
     if _LAZY is not None and type(value) is _LAZY:
-        value = names[name] = value.resolve()
+        with suppress(Exception):  # modules may raise anything
+            value = names[name] = value.resolve()
     return value
 
 

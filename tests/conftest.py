@@ -1,5 +1,7 @@
 """Every test has a cache folder of its own, and leaves no process and no thread behind."""
 
+import inspect
+import os
 import signal
 import threading
 
@@ -17,6 +19,30 @@ from amorsize.run import kept
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+# These need Linux: real deaths, forks, /proc, limits of the system. They are left out elsewhere,
+# and under the mask of ``tools/mask``.
+IS_LINUX = hasattr(os, "sched_getaffinity")
+if not IS_LINUX:
+    collect_ignore = [
+        "faults", "stress", "surroundings", "load.py",
+        "test_inputs.py", "test_item_memory.py", "test_kept.py", "test_machine.py",
+        "test_misled.py", "test_neighbours.py", "test_no_home.py", "test_sharing.py",
+        "test_usage.py", "test_waiting_under_load.py", "test_withdraw.py",
+    ]  # fmt: skip
+# So do single tests whose text has one of these.
+OF_LINUX = ('"fork"', "os.fork", "sched_setaffinity", "setrlimit", "/proc/", "/dev/shm", "SIGALRM")
+
+
+def pytest_collection_modifyitems(items):
+    """Skip tests of what only Linux has, elsewhere."""
+    if IS_LINUX:
+        return
+    for item in items:
+        text = inspect.getsource(item.function) if hasattr(item, "function") else ""
+        if "fork" in item.name or any(part in text for part in OF_LINUX):
+            item.add_marker(pytest.mark.skip(reason="needs Linux"))
 
 
 @pytest.fixture(autouse=True)

@@ -85,7 +85,7 @@ def test_another_size_in_the_same_bucket_is_planned_exactly():
         {"updated": time.time() + 3600},
         {"environment__cores": 63},
         {"environment__cpus": 63},
-        {"environment__method": "spawn"},
+        {"environment__method": "thread"},
         {"environment__python": "2.7"},
         {"environment__memory_bytes": 1000},
         {"format": 0},

@@ -126,6 +126,7 @@ def run(code):
     ).stdout.split()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="platformdirs finds the folder elsewhere")
 def test_importing_the_names_loads_nothing_heavy():
     """Pools, psutil, platformdirs, cloudpickle and numpy are loaded only when needed."""
     heavy = {"multiprocessing", "psutil", "platformdirs", "cloudpickle", "numpy", "json", "tqdm"}

@@ -1,7 +1,6 @@
 """What differs between versions of Python: bytecode, lazy imports, start methods."""
 
 import dis
-import os
 import sys
 import sysconfig
 from pathlib import Path
@@ -10,10 +9,11 @@ import pytest
 
 from amorsize.identity.codes import describe
 from amorsize.identity.instructions import codes_in
+from amorsize.measure.machine import usable_cpus
 
 from .programs import ROOT, run
 
-CPUS = len(os.sched_getaffinity(0))
+CPUS = usable_cpus()
 
 FOLDER = Path(sysconfig.get_path("stdlib"))
 needs_lazy_imports = pytest.mark.skipif(
@@ -166,6 +166,26 @@ if __name__ == "__main__":
 """)
     made = run(tmp_path / "program.py")
     assert made.out.strip() == "[1, 2, 3] False", made.err
+
+
+@needs_lazy_imports
+def test_a_lazy_import_that_fails_is_the_functions_own_affair(tmp_path):
+    """A function that expects the failure of a lazy import gets it, as under ``map``."""
+    (tmp_path / "broken.py").write_text("raise ImportError('not here')\n")
+    (tmp_path / "program.py").write_text("""
+lazy import broken
+from amorsize import optimize, smart_map
+def f(x):
+    try:
+        return broken.f(x)
+    except ImportError:
+        return -x
+if __name__ == "__main__":
+    optimize(f, range(9))
+    print(smart_map(f, range(3)), smart_map(f, range(3), n_jobs=2, mp_context="fork"))
+""")
+    made = run(tmp_path / "program.py")
+    assert made.out.strip() == "[0, -1, -2] [0, -1, -2]", made.err
 
 
 @pytest.mark.parametrize("method", [None, "fork"])

@@ -16,6 +16,7 @@ import mmap
 import os
 import weakref
 from contextlib import suppress
+from io import FileIO
 
 from ..measure.system import read_file
 from ..versions import MAPPING_OPTIONS
@@ -36,6 +37,8 @@ __all__ = [
 _MEMORY_FOLDER = "/dev/shm"
 
 _NAME = "amorsize"
+
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)  # of Unix, of Windows
 
 # Alignment of parts in bytes: arrays should begin at a cache line.
 ALIGNMENT = 64
@@ -110,7 +113,7 @@ def write(prefix: str, parts: list[Any]) -> str:
     """
     path = f"{prefix}{os.getpid()}-{next(_numbers)}"
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
     except OSError:
         return ""
     try:
@@ -140,13 +143,14 @@ def receive(path: str, sizes: tuple[int, ...], *, others: bool = False) -> list[
     Raises:
         OSError: the segment does not exist, or cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | _FLAGS)
     try:
         view = memoryview(_mapped(descriptor) or _read_all(descriptor))
     finally:
         os.close(descriptor)
         if not others:
-            os.unlink(path)
+            with suppress(PermissionError):  # Windows keeps a mapped file; ``sweep`` removes it
+                os.unlink(path)
     starts = itertools.accumulate(map(_aligned, sizes), initial=0)
     return [view[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
@@ -172,12 +176,14 @@ def _mapped(descriptor: int) -> mmap.mmap | None:
 
 @functools.cache
 def _most_mappings() -> int:
-    import resource  # missing on Windows, which has no segments either
-
     try:
         most = int(read_file("/proc/sys/vm/max_map_count")) // 4
     except (OSError, ValueError):  # not Linux
         most = _USUAL_MAPPINGS // 4
+    try:
+        import resource
+    except ImportError:  # Windows has neither limit
+        return most
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if MAPPING_OPTIONS or descriptors == resource.RLIM_INFINITY:
         return most
@@ -187,8 +193,9 @@ def _most_mappings() -> int:
 def _read_all(descriptor: int) -> bytearray:
     data = bytearray(os.fstat(descriptor).st_size)
     view = memoryview(data)
-    while view.nbytes:
-        view = view[os.readv(descriptor, [view]) :]
+    with FileIO(descriptor, closefd=False) as file:
+        while view.nbytes:
+            view = view[file.readinto(view) :]
     return data
 
 
@@ -223,3 +230,6 @@ def _unlink(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
+    except PermissionError:  # Windows: still mapped; a later sweep removes it
+        if os.name != "nt":
+            raise

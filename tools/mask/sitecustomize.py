@@ -14,10 +14,12 @@ import multiprocessing.context
 import multiprocessing.util
 import os
 import sys
+import sysconfig
 import time
 
-# psutil is loaded while it still finds its own platform; it may go on reading /proc.
+# Both look for the platform once; psutil may go on reading /proc.
 __import__("psutil")
+sysconfig.get_config_vars()
 
 HIDDEN = ("/proc/", "/sys/", "/dev/shm")
 GONE = ("fork", "forkpty", "register_at_fork", "sched_getaffinity", "sched_setaffinity",
@@ -32,6 +34,8 @@ sys.platform = "darwin"
 contexts = multiprocessing.context
 spawn = contexts._concrete_contexts["spawn"]
 contexts._concrete_contexts.clear()
+contexts.DefaultContext.get_all_start_methods = lambda self: ["spawn"]
+multiprocessing.get_all_start_methods = contexts._default_context.get_all_start_methods
 contexts._concrete_contexts["spawn"] = spawn
 multiprocessing._default_context = contexts._default_context
 contexts._default_context._default_context = spawn
