@@ -343,7 +343,7 @@ class TestCosts:
 
     def test_another_process_knows_what_one_learned(self, tmp_path):
         """Start-up and dispatch of this machine, not the constants of the first day."""
-        costs.learn_costs(Seen("fork", 2, started=1.0))
+        costs.learn_costs(Seen("fork", 2, 2, started=1.0))
         learned = costs.machine_costs()
         assert learned != FIRST_COSTS
         (path,) = get_cache_dir().glob("costs_*.json")
@@ -355,7 +355,7 @@ class TestCosts:
     @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": 2}'])
     def test_a_damaged_file_is_none(self, text, caplog):
         """The first day's constants, and a warning."""
-        costs.learn_costs(Seen("fork", 2, started=1.0))
+        costs.learn_costs(Seen("fork", 2, 2, started=1.0))
         (path,) = get_cache_dir().glob("costs_*.json")
         path.write_text(text)
         forget()

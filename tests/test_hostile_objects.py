@@ -263,8 +263,8 @@ def test_where_python_lies_is_not_known_so_the_items_run_here(monkeypatch, metho
     monkeypatch.setattr(spawn, "_python_exe", None)
     kept.end_all()
     reports = []
-    got = smart_map(slow_negative, range(60), mp_context=method, report=reports.append)
-    assert got == [-x for x in range(60)]
+    got = smart_map(slow_negative, range(200), mp_context=method, report=reports.append)
+    assert got == [-x for x in range(200)]
     assert "where Python's program lies is not known" in str(reports[0].warnings)
 
 
