@@ -271,6 +271,8 @@ def test_where_python_lies_is_not_known_so_the_items_run_here(monkeypatch, metho
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_replaced_open_is_not_used(method):
     """Tests replace it around the code that they test; the system is read in another way."""
-    with mock.patch("builtins.open", mock.mock_open(read_data="text")):
+    opened = mock.mock_open(read_data="text")
+    with mock.patch("builtins.open", opened):
         got = smart_map(slow_negative, range(60), mp_context=method)
+    opened.reset_mock()  # it holds buffers of files that must be closed first
     assert got == [-x for x in range(60)]

@@ -38,9 +38,12 @@ def digest_of(data: bytes) -> str:
     return blake2b(data, digest_size=8).hexdigest()
 
 
-def hash_of(data: bytes) -> bytes:
-    """Return a digest of bytes as 16 bytes."""
-    return blake2b(data, digest_size=16).digest()
+def hash_of(*parts: bytes) -> bytes:
+    """Return a digest of bytes, one part behind the other, as 16 bytes."""
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
 
 
 def make_room(table: dict[Any, Any], most: int) -> None:
@@ -125,7 +128,7 @@ def describe(code: types.CodeType) -> Code:
         )
     ]
     for data in (code.co_code, getattr(code, "co_exceptiontable", b"")):
-        parts.append(framed(b"y", data))
+        parts += b"y" + pack("<q", len(data)), data  # large code is not copied once more
     for group in (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars):
         parts.append(framed(b"n", "\0".join(group).encode("utf-8", "surrogatepass")))
     for const in _some(consts):
@@ -138,7 +141,7 @@ def describe(code: types.CodeType) -> Code:
             size += nested.size
         else:
             parts.append(constant(const))
-    digest = hash_of(b"".join(parts))
+    digest = hash_of(*parts)
     asked = () if _BY_TEXT.isdisjoint(names) else _unique(_possible_names(code))
     described = Code(code, digest, _unique(loaded), _unique(names), _unique(imports), size, asked)
     make_room(_codes, MOST_CODES)
