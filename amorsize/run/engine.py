@@ -262,7 +262,8 @@ class Engine:
             if blame is not None:
                 self._give_up_lost(lost, blame)
         elif self._is_hopeless(lost):
-            if not self.policy.withdraw or lost.ready:
+            # What a worker has run may have ended it later, and would end the caller as well.
+            if not self.policy.withdraw or running is not None:
                 raise WorkerLostError(explain_idle(lost), exitcode=lost.exitcode)
             self._intake.withdrawn = explain_idle(lost)
             self._check_withdrawn()

@@ -239,8 +239,8 @@ os.environ["CALLER"] = str(os.getpid())
 import deadly
 
 reports = []
-got = smart_map(deadly.work, range(150), mp_context="spawn", report=reports.append)
-print(got == list(range(150)), reports[0].warnings)
+got = smart_map(deadly.work, range(400), mp_context="spawn", report=reports.append)
+print(got == list(range(400)), reports[0].warnings)
 """
 
 
