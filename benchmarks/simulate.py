@@ -48,12 +48,12 @@ LONGEST_SECONDS = 20_000.0
 # From this many items per worker on, fewer workers than CPUs cannot be better by much.
 PLENTY = 40
 
-# After a fork, the system copies the memory pages that hold the reference counts of the items: so
-# much more time for each item, in a worker and in the caller, s.
+# Extra time for each item, in a worker and in the caller, s: after a fork, the system copies the
+# memory pages that hold the reference counts of the items.
 TOUCH_SECONDS = 50e-9
 
-# The caller runs its chunks in blocks of so many seconds, as ``run.caller`` does. Blocks are longer
-# where a worker's part is longer than so many of them, to simulate them in reasonable time.
+# The caller runs its chunks in blocks of BLOCK_SECONDS, as ``run.caller`` does. Blocks are longer
+# where a worker's part would be more than MOST_BLOCKS of them, so that the simulation ends in time.
 BLOCK_SECONDS = 0.02
 MOST_BLOCKS = 1_000
 

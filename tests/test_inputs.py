@@ -46,7 +46,8 @@ def test_what_an_input_says_of_its_length_is_only_a_hint(kind, options):
     """An input ends when it ends."""
     assert smart_map(f.double, kind(), **options) == [2 * x for x in range(10)]
     assert list(smart_imap(f.double, kind(), **options)) == [2 * x for x in range(10)]
-    assert optimize(f.double, kind()).n_jobs >= 1  # one stalled item makes a sample dear
+    # A process that lost its CPU in the middle takes its items for dear: not five of five.
+    assert any(optimize(f.double, kind()).n_jobs == 1 for _ in range(5))
 
 
 def test_ranges_beyond_any_length_are_streams():

@@ -11,7 +11,7 @@ from amorsize.identity.codes import describe
 from amorsize.identity.instructions import codes_in
 from amorsize.measure.machine import usable_cpus
 
-from .programs import ROOT, run
+from .programs import ROOT, run, run_source
 
 CPUS = usable_cpus()
 
@@ -114,8 +114,8 @@ assert not name_of_code(f).stable
 def test_a_function_of_the_main_module_uses_lazily_imported_names(tmp_path, method):
     """A lazy import of ``__main__`` is carried out, and reaches the workers."""
     (tmp_path / "helper.py").write_text("K = 5\ndef scale(x): return K * x\n")
-    program = tmp_path / "program.py"
-    program.write_text(f"""
+    made = run_source(
+        f"""
 lazy import json
 lazy import helper as h
 lazy from helper import scale
@@ -126,8 +126,9 @@ def f(x):
 if __name__ == "__main__":
     assert "helper" not in sys.modules
     print(smart_map(f, range(3), n_jobs=2, mp_context={method!r}))
-""")
-    made = run(program)
+""",
+        tmp_path,
+    )
     assert made.out.strip() == "['5', '10', '15']", made.err
 
 
@@ -136,7 +137,8 @@ def test_globals_of_a_lazily_imported_module_are_seen(tmp_path):
     """The fingerprint covers what a lazily imported module of the user holds."""
     (tmp_path / "helper.py").write_text("K = 5\n")
     (tmp_path / "work.py").write_text("lazy import helper\ndef f(x): return helper.K * x\n")
-    (tmp_path / "program.py").write_text("""
+    made = run_source(
+        """
 import work
 from amorsize import smart_map
 from amorsize.identity.fingerprint import fingerprint
@@ -146,8 +148,9 @@ if __name__ == "__main__":
     work.helper.K = 19
     assert fingerprint(work.f) != first
     print(smart_map(work.f, range(3), n_jobs=2, mp_context="spawn"))
-""")
-    made = run(tmp_path / "program.py")
+""",
+        tmp_path,
+    )
     assert made.out.strip() == "[0, 19, 38]", made.err
 
 
@@ -155,7 +158,8 @@ if __name__ == "__main__":
 def test_lazy_imports_of_unused_names_stay_lazy(tmp_path):
     """A module that the function does not use is not imported for it."""
     (tmp_path / "helper.py").write_text("K = 5\n")
-    (tmp_path / "program.py").write_text("""
+    made = run_source(
+        """
 lazy import helper
 import sys
 from amorsize import smart_map
@@ -163,8 +167,9 @@ def f(x): return x + 1
 def g(x): return helper.K
 if __name__ == "__main__":
     print(smart_map(f, range(3), n_jobs=2, mp_context="spawn"), "helper" in sys.modules)
-""")
-    made = run(tmp_path / "program.py")
+""",
+        tmp_path,
+    )
     assert made.out.strip() == "[1, 2, 3] False", made.err
 
 
@@ -172,7 +177,8 @@ if __name__ == "__main__":
 def test_a_lazy_import_that_fails_is_the_functions_own_affair(tmp_path):
     """A function that expects the failure of a lazy import gets it, as under ``map``."""
     (tmp_path / "broken.py").write_text("raise ImportError('not here')\n")
-    (tmp_path / "program.py").write_text("""
+    made = run_source(
+        """
 lazy import broken
 from amorsize import optimize, smart_map
 def f(x):
@@ -183,8 +189,9 @@ def f(x):
 if __name__ == "__main__":
     optimize(f, range(9))
     print(smart_map(f, range(3)), smart_map(f, range(3), n_jobs=2, mp_context="fork"))
-""")
-    made = run(tmp_path / "program.py")
+""",
+        tmp_path,
+    )
     assert made.out.strip() == "[0, -1, -2] [0, -1, -2]", made.err
 
 

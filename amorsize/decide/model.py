@@ -160,7 +160,7 @@ def _least_seconds(costs: Costs, work: float, workers: int, available: float) ->
     return max(min(best, part), 1e-6)
 
 
-# A chunk is at most so much longer for the handling of its results.
+# The time that results take makes the shortest chunk at most this many times as long.
 MOST_LONGER = 3.0
 
 

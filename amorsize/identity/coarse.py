@@ -8,10 +8,9 @@ covers only code: two functions that differ in values alone share it.
 from __future__ import annotations
 
 import functools
-import sys
 import types
 
-from ..versions import global_of
+from ..versions import NAME, global_of
 from .atoms import framed
 from .codes import describe, digest_of
 from .imports import places_of, source_of
@@ -46,7 +45,7 @@ def coarse_digest(func: Callable[..., Any]) -> str:
     return digest_of(_HEADER + b"".join(walk.parts))
 
 
-_HEADER = b"amorsize code 2 python %d.%d " % sys.version_info[:2]
+_HEADER = f"amorsize code 2 python {NAME} ".encode()
 
 _WRAPPERS = (functools.cached_property, type(functools.lru_cache(len)), staticmethod, classmethod,
              property)  # fmt: skip

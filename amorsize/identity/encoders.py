@@ -64,7 +64,7 @@ def function(walk: Walk, function: types.FunctionType) -> None:
         return
     described = describe(code)
     walk.parts.append(framed(b"C", described.digest))
-    if not KNOWS_BYTECODE:  # names may be missing in the description
+    if not KNOWS_BYTECODE:  # nor what each instruction means
         walk.stable, walk.mutable = False, True
     if not walk.spend(STEPS_OF_FUNCTION + described.size // BYTES_A_STEP):
         return

@@ -21,11 +21,11 @@ no guard can see inside these values. Only its code objects are remembered.
 from __future__ import annotations
 
 import functools
-import sys
 import types
 from collections.abc import Callable
 
 from ..tuples import NamedTuple
+from ..versions import NAME
 from .codes import digest_of, make_room
 from .looking import bases
 from .walk import ABSENT, Walk, content_of
@@ -141,7 +141,7 @@ def _note_cost(func: Callable[..., Any], walk: Walk) -> None:
     _costs[id(code)] = code, seconds
 
 
-_HEADER = b"amorsize 2 python %d.%d " % sys.version_info[:2]
+_HEADER = f"amorsize 2 python {NAME} ".encode()
 
 
 class _Memo:

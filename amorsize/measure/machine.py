@@ -170,7 +170,7 @@ def _count_cpus(root: str, groups: str) -> tuple[int, str]:
 
 
 def _told_cpus() -> tuple[str, str]:
-    """Return the number of CPUs that Python was told to use, and by what.
+    """Return the CPU count given to Python, as text, and the setting that gives it.
 
     Python knows both since 3.13. The option comes before the variable, which ``-E`` hides.
     """

@@ -199,12 +199,10 @@ class Stopwatch:
         if self._expected >= LONG_BLOCK_SECONDS:
             used = with_queue(cpu, own_queued_seconds() - self._queued, wall)
         tick = _TICK_SECONDS if cpu else COARSE_TICK_SECONDS
-        unsure = tick >= COMPUTING_SHARE * wall  # the clock cannot tell computing from waiting
-        if used >= COMPUTING_SHARE * wall and not unsure:
+        if used >= COMPUTING_SHARE * wall > tick:
             return Block(items, wall, used)
-        if unsure or used + tick >= COMPUTING_SHARE * wall:
-            return Block(items, wall, used, UNKNOWN)
-        if self._before is None or self._helpers is None:
+        unsure = used + tick >= COMPUTING_SHARE * wall  # by one tick the block may have computed
+        if unsure or self._before is None or self._helpers is None:
             return Block(items, wall, used, UNKNOWN)
         before, after = self._before, surroundings()
         children = self._helpers.seconds(before, after, wall)

@@ -169,8 +169,7 @@ if "forkserver" in _METHODS:
             os.close(alive)
         _server = _new_server()
 
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_leave_server)
+    os.register_at_fork(after_in_child=_leave_server)
 
     class _OwnServer:
         """Replaces the module ``multiprocessing.forkserver``, with a server of amorsize's own.

@@ -149,15 +149,14 @@ def receive(path: str, sizes: tuple[int, ...], *, others: bool = False) -> list[
     finally:
         os.close(descriptor)
         if not others:
-            with suppress(PermissionError):  # Windows keeps a mapped file; ``sweep`` removes it
-                os.unlink(path)
+            _unlink(path)
     starts = itertools.accumulate(map(_aligned, sizes), initial=0)
     return [view[start : start + size] for start, size in zip(starts, sizes, strict=False)]
 
 
 # The number of mappings of a process is limited (65,530 on Linux), and each mapping may keep a file
-# descriptor open. Mappings in use are counted here. Beyond a quarter of either
-# limit, contents are copied instead.
+# descriptor open. Mappings in use are counted here. Beyond a quarter of either limit, contents are
+# copied instead.
 _mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 _USUAL_MAPPINGS = 65_530
 
@@ -230,6 +229,6 @@ def _unlink(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
-    except PermissionError:  # Windows: still mapped; a later sweep removes it
+    except PermissionError:  # Windows keeps a file that is mapped; a later ``sweep`` removes it
         if os.name != "nt":
             raise
