@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from contextlib import suppress
@@ -100,5 +101,6 @@ WARNS_OF_FORKS = _VERSION >= (3, 12)
 # atexit.
 CLEARS_ATEXIT = _VERSION >= (3, 13)
 
-# A mapping of ``mmap`` keeps a file descriptor open; since 3.13 it need not.
-MAPPING_OPTIONS: dict[str, Any] = {"trackfd": False} if _VERSION >= (3, 13) else {}
+# On Unix a mapping of ``mmap`` keeps a file descriptor open; since 3.13 it need not.
+_MAY_UNTRACK = _VERSION >= (3, 13) and os.name == "posix"
+MAPPING_OPTIONS: dict[str, Any] = {"trackfd": False} if _MAY_UNTRACK else {}

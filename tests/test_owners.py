@@ -5,7 +5,6 @@ import os
 import sys
 import textwrap
 import types
-import venv
 
 import pytest
 
@@ -181,6 +180,7 @@ def test_namespace_packages_are_whose_their_folder_is(tmp_path):
 
 def test_pythons_folder_is_known_in_a_venv_behind_a_link(tmp_path):
     """A virtual environment, and a link to it, change nothing of whose the modules are."""
+    venv = pytest.importorskip("venv", reason="an embedded Python has no venv")
     venv.create(tmp_path / "env", symlinks=True)
     (tmp_path / "link").symlink_to(tmp_path / "env", target_is_directory=True)
     source = """

@@ -240,6 +240,9 @@ def test_a_failure_says_which_place_and_why(monkeypatch, caplog):
     assert "redis://127.0.0.1:1: ConnectionError (Connection refused)" in caplog.text
 
 
+IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+
+
 class TestFolder:
     """A folder of several users."""
 
@@ -256,7 +259,7 @@ class TestFolder:
             os.umask(before)
         assert stat.S_IMODE((place / NAME).stat().st_mode) == file
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+    @pytest.mark.skipif(not IS_ROOT, reason="only root can become another user")
     @pytest.mark.parametrize(("mode", "left"), [(0o777, b"other"), (0o1777, b"root")])
     def test_a_second_user_reads_and_replaces(self, mode, left):
         """What one user learned another reads, who writes his own where the folder lets him."""

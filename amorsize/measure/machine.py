@@ -282,15 +282,20 @@ def free_memory(root: str = "/") -> int:
     return free
 
 
+# Windows waits for 64 objects at a time (``WaitForMultipleObjects``), one of which Python keeps for
+# Ctrl-C. ``concurrent.futures`` leaves two for itself, and so allows as many workers.
+MOST_WAITED_FOR = 61
+
+
 def most_children() -> int | None:
     """Return how many workers the limit on open files allows, None for no limit.
 
     A started process takes two file descriptors. Half of the limit is left for other uses.
     """
     try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
+        import resource
+    except ImportError:  # Windows
+        return MOST_WAITED_FOR
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if limit == resource.RLIM_INFINITY else max(1, limit // 4)
 

@@ -1,71 +1,39 @@
-"""Channels between the caller and its workers: one task queue, and a reply pipe from each worker.
+"""The ways between the caller and its workers: what a channel is, and the messages of tasks.
 
-Nothing here takes a lock, so a worker may be killed at any instruction and leaves no lock held. The
-caller never blocks in a write.
+A channel carries tasks to the workers of a crew, and frames (a kind of one byte and a body) back
+from each of them. There are two: one task queue for all workers (``sockets``), and, on systems
+without the sockets that this needs, a pipe each way for each worker (``pipes``).
 
-The task queue is a pair of sockets that preserve message boundaries. The system delivers each
-message whole to exactly one of the workers that wait. The caller keeps messages that do not fit
-into the sockets, and sends them later. It may also take back messages that no worker has taken.
-
-The reply pipe carries frames: a kind, a length, and that many bytes.
-
-A third channel, the lifeline, carries nothing: it is a pipe whose write end only the caller holds.
-As soon as the caller is gone, for whatever reason, the system kills the workers, even in the middle
-of an item.
+Neither takes a lock that processes share, so a worker may be killed at any instruction and leaves
+no lock held.
 """
 
 from __future__ import annotations
 
 import _pickle as pickle  # ``pickle`` takes 5 ms to load
-import _signal  # type: ignore[import-not-found]  # ``signal`` takes 1 ms to load
 import _socket  # ``socket`` takes 5 ms to load
-import errno
-import mmap
-import os
+import select
 import struct
-import sys
 from collections import deque
 from collections.abc import Iterator
 
-from .descriptors import readable
 from .reductions import PROTOCOL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, Protocol
 
-    from .crew import Task
+    from .crew import Process, Task
     from .setup import Shipment
     from .transport import Parcel
+else:
+    Protocol = object  # ``typing`` takes 3 ms to load
 
-__all__ = [
-    "END",
-    "End",
-    "Frames",
-    "TaskReader",
-    "Tasks",
-    "end_with_caller",
-    "opened_task",
-    "packed_task",
-    "reply_pipe",
-    "send_frame",
-]
-
-# Sequenced-packet sockets preserve message boundaries on Linux. Elsewhere datagrams do; local
-# sockets neither lose nor reorder them.
-_KIND = _socket.SOCK_SEQPACKET if sys.platform == "linux" else _socket.SOCK_DGRAM
-
-# Requested size of the socket buffer. Without administrator rights the system grants less (Linux:
-# 213 kB), enough for some hundred small tasks: each message takes about 0.8 kB besides its bytes.
-_ROOM = 1 << 20
-# Size of a pipe's buffer: a worker does not wait for the caller to read a reply of this size.
-_REPLY_ROOM = 1 << 18
+__all__ = ["END", "Channel", "Frames", "Link", "open_channel", "opened_task", "packed_task"]
 
 # Interval at which a worker that waits for a task checks that its caller is alive.
 LOOK_SECONDS = 2.0
-
-# Largest message. Larger contents go through a shared segment (``shared``).
-MOST_BYTES = 1 << 20
 
 END = b"e"
 # A task for workers that hold the items: a mark, the number of the chunk, the index of its first
@@ -74,178 +42,31 @@ END = b"e"
 _CLAIM = struct.Struct("=cqqq?d?")
 _CLAIM_MARK = b"c"
 
-_HEADER = struct.Struct("<cI")
-_TIME = struct.Struct("@ll")  # a C timeval
 
+class Frames(Protocol):
+    """The caller's end of the way back from one worker."""
 
-class End:
-    """One end of a pipe or a socket. It can be sent to a process that is being started.
-
-    Args:
-        descriptor: its file descriptor, which belongs to this object from now on.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def fileno(self) -> int:
-        """Return the file descriptor."""
-        return self._descriptor
+    def read(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (kind, body) of all frames that have arrived whole, without waiting."""
+        ...
 
     def close(self) -> None:
         """Close this end."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __del__(self) -> None:
-        """Close an end that was dropped, because something after it could not be opened."""
-        self.close()
-
-    def __reduce__(self) -> tuple[object, ...]:
-        from multiprocessing.reduction import DupFd
-
-        return _opened_end, (DupFd(self._descriptor),)
+        ...
 
 
-def _opened_end(sent: Any) -> End:
-    return End(sent.detach())
+class Link(Protocol):
+    """A worker's end of both ways. It is made by the caller and sent to the worker's process."""
 
+    def open(self, tell: Callable[[bytes, bytes], None]) -> None:
+        """Begin to use this end, in the worker.
 
-class Tasks:
-    """The caller's side of the task queue.
-
-    Attributes:
-        reader: the read end, shared by all workers.
-        lifeline: read end of a pipe that ends when the caller does; shared by all workers.
-        waiting: messages that did not fit yet.
-    """
-
-    def __init__(self) -> None:
-        self._writer, self._end = _socket.socketpair(_socket.AF_UNIX, _KIND)
-        self.reader = End(os.dup(self._end.fileno()))
-        self._writer.setblocking(False)
-        self._end.setblocking(True)  # whatever the user's socket.setdefaulttimeout() says
-        self._writer.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _ROOM)
-        if _KIND == _socket.SOCK_DGRAM:
-            self._end.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, _ROOM)
-        # Not settimeout(), which would make the shared end non-blocking for all workers.
-        wait = _TIME.pack(int(LOOK_SECONDS), 0)
-        self._end.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, wait)
-        reading, self._life = os.pipe()
-        self.lifeline = End(reading)
-        self.waiting: deque[bytes] = deque()
-        self._buffer: mmap.mmap | bytearray | None = None
-
-    def put(self, message: bytes) -> None:
-        """Send a message, or keep it until there is room.
-
-        Raises:
-            OSError: the message is too large.
+        Args:
+            tell: sends a frame, by ``send``; may be called in any thread.
         """
-        self.waiting.append(message)
-        self.flush()
+        ...
 
-    def flush(self) -> None:
-        """Send kept messages, as far as there is room now."""
-        while self.waiting:
-            try:
-                self._writer.send(self.waiting[0])
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
-                    self.waiting.popleft()
-                    raise
-                return
-            self.waiting.popleft()
-
-    def fileno(self) -> int:
-        """Return the file descriptor that becomes writable when there is room again."""
-        return self._writer.fileno()
-
-    def take_back(self) -> bytes | None:
-        """Take back the first message that no worker has taken; None if there is none."""
-        buffer = self._buffer = self._buffer or task_buffer()
-        try:
-            size = self._end.recv_into(buffer, 0, _socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return self.waiting.popleft() if self.waiting else None
-        return bytes(memoryview(buffer)[:size])
-
-    def has_messages(self) -> bool:
-        """Return whether there is a message that no worker has taken."""
-        return bool(self.waiting) or readable(self._end.fileno())
-
-    def close(self) -> None:
-        """Close both ends; workers that wait then see the end of the queue."""
-        self.close_callers()
-        self.reader.close()
-        self.lifeline.close()
-
-    def close_callers(self) -> None:
-        """Close only the caller's ends; a forked child does so too, and it may be a worker."""
-        self._writer.close()
-        self._end.close()
-        if self._life >= 0:
-            os.close(self._life)
-            self._life = -1
-
-
-def end_with_caller(lifeline: End) -> None:
-    """Have the system kill this worker as soon as its caller is gone (Linux only).
-
-    On other systems, or without ``/proc``, a worker notices between two chunks.
-
-    Args:
-        lifeline: ``Tasks.lifeline`` of the caller.
-    """
-    try:
-        import fcntl
-
-        # Opened anew: a file description that processes share has one owner, which gets the signal.
-        end = os.open(f"/proc/self/fd/{lifeline.fileno()}", os.O_RDONLY | os.O_NONBLOCK)
-        fcntl.fcntl(end, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(end, fcntl.F_SETSIG, _signal.SIGKILL)
-        fcntl.fcntl(end, fcntl.F_SETFL, os.O_RDONLY | os.O_NONBLOCK | os.O_ASYNC)
-    except (ImportError, AttributeError, OSError):
-        return
-    if readable(end):  # the caller was gone before
-        os._exit(1)
-
-
-def task_buffer() -> mmap.mmap | bytearray:
-    """Return a buffer large enough for any message.
-
-    A mapping takes memory only for the pages that messages are written to. Each page that a new
-    worker touches costs some us; all pages of a ``bytearray`` cost half as much as the fork.
-    """
-    try:
-        return mmap.mmap(-1, MOST_BYTES)
-    except OSError:  # the process has reached its limit of mappings
-        return bytearray(MOST_BYTES)
-
-
-class TaskReader:
-    """The worker's side of the task queue.
-
-    Args:
-        reader: the read end of the queue.
-    """
-
-    def __init__(self, reader: End) -> None:
-        default = _socket.getdefaulttimeout()
-        # A new socket object with a time limit would make the shared end non-blocking for all.
-        _socket.setdefaulttimeout(None)
-        try:
-            self._socket = _socket.socket(fileno=reader.fileno())
-        finally:
-            _socket.setdefaulttimeout(default)
-        self._buffer = task_buffer()
-
-    def close(self) -> None:
-        """Let go of the queue, whose end belongs to others."""
-        self._socket.detach()
-
-    def take(self, *, wait: bool) -> memoryview | None:
+    def take(self, *, wait: bool) -> bytes | memoryview | None:
         """Take the next task.
 
         Args:
@@ -254,13 +75,100 @@ class TaskReader:
         Returns:
             The message; an empty one at the end of the queue; None if there is none.
         """
-        try:
-            size = self._socket.recv_into(self._buffer, 0, 0 if wait else _socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
-        except ConnectionResetError:  # datagram sockets report a closed peer in this way
-            size = 0
-        return memoryview(self._buffer)[:size]
+        ...
+
+    def send(self, kind: bytes, body: bytes) -> None:
+        """Send a frame; wait for the caller to read if there is no room.
+
+        Raises:
+            OSError: the caller is gone.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the tasks, in the worker."""
+        ...
+
+    def release(self) -> None:
+        """Close, in the caller, what only the worker uses."""
+        ...
+
+
+class Channel(Protocol):
+    """The caller's end of all ways. It never waits in a write.
+
+    Attributes:
+        waiting: messages that no worker has been sent.
+    """
+
+    waiting: deque[bytes]
+
+    def connect(self) -> tuple[Link, Frames]:
+        """Return the two ends of the ways to and from a new worker.
+
+        Raises:
+            OSError: there is no room for another worker.
+        """
+        ...
+
+    def listen(self, worker: Process, frames: Frames) -> None:
+        """Count what a started worker sends, and its end, among the events."""
+        ...
+
+    def put(self, message: bytes) -> None:
+        """Send a message, or keep it until there is room.
+
+        Raises:
+            OSError: the message is too large.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Send kept messages, as far as there is room now."""
+        ...
+
+    def take_back(self) -> bytes | None:
+        """Take back the first message that no worker has taken; None if there is none."""
+        ...
+
+    def has_messages(self) -> bool:
+        """Return whether there is a message that can be taken back."""
+        ...
+
+    def has_news(self) -> bool:
+        """Return whether anything has arrived, or a worker has ended."""
+        ...
+
+    def wait(self, timeout: float) -> tuple[list[Frames], list[Process]]:
+        """Wait up to ``timeout`` seconds for an event, among them room for kept messages.
+
+        Returns:
+            Where something has arrived; the workers that the system reports to have ended.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close all ends; workers that wait then see the end of the queue."""
+        ...
+
+    def close_callers(self) -> None:
+        """Close only the caller's ends; a forked child does so too, and it may be a worker."""
+        ...
+
+
+def open_channel() -> Channel:
+    """Return a new channel, of the kind that this system has.
+
+    Raises:
+        OSError: the system has no socket or pipe to give.
+    """
+    if hasattr(_socket, "AF_UNIX") and hasattr(select, "poll"):
+        from .sockets import SocketChannel
+
+        return SocketChannel()
+    from .pipes import PipeChannel
+
+    return PipeChannel()
 
 
 def packed_task(task: Task, columns: Parcel | None, shipment: Shipment | None) -> bytes:
@@ -285,68 +193,3 @@ def opened_task(message: bytes | memoryview) -> tuple[Any, ...]:
         return chunk, start, size, None, track, None, seconds, prompt
     fields: tuple[Any, ...] = pickle.loads(message)
     return fields
-
-
-def reply_pipe() -> tuple[End, End]:
-    """Return (read end, write end) of a pipe from a worker to the caller; reads do not block."""
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    try:
-        import fcntl
-
-        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _REPLY_ROOM)
-    except (ImportError, AttributeError, OSError):  # not Linux, or over the user's limit
-        pass
-    return End(reading), End(writing)
-
-
-def send_frame(descriptor: int, kind: bytes, body: bytes) -> None:
-    """Write a frame, in a worker; wait for the caller to read if the pipe is full.
-
-    Args:
-        descriptor: the write end of the pipe.
-        kind: one byte.
-        body: the content.
-
-    Raises:
-        BrokenPipeError: the caller is gone.
-    """
-    view = memoryview(_HEADER.pack(kind, len(body)) + body)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-class Frames:
-    """Assembles the frames of one pipe, reading without waiting.
-
-    Args:
-        reader: the pipe's read end.
-    """
-
-    def __init__(self, reader: End) -> None:
-        self.reader = reader
-        self._buffer = bytearray()
-
-    def read(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (kind, body) of all frames that have arrived whole."""
-        descriptor = self.reader.fileno()
-        while True:
-            try:
-                data = os.read(descriptor, 1 << 16)
-            except BlockingIOError:
-                data = b""
-            self._buffer += data
-            if len(data) < 1 << 16:
-                break
-        yield from self._take()
-
-    def _take(self) -> Iterator[tuple[bytes, bytes]]:
-        buffer, start = self._buffer, 0
-        while len(buffer) - start >= _HEADER.size:
-            kind, size = _HEADER.unpack_from(buffer, start)
-            end = start + _HEADER.size + size
-            if len(buffer) < end:
-                break
-            yield kind, bytes(buffer[start + _HEADER.size : end])
-            start = end
-        del buffer[:start]

@@ -60,11 +60,14 @@ def kill(workers: list[Process]) -> None:
         if worker.is_alive():
             worker.kill()
     for pid in below:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, _signal.SIGKILL)
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
+            os.kill(pid, _KILL)
     for worker in workers:
         worker.join(KILL_SECONDS)
 
+
+# On Windows any signal but Ctrl-C ends a process at once.
+_KILL = getattr(_signal, "SIGKILL", _signal.SIGTERM)
 
 # SIGKILL takes a moment to act, longer for a process with much memory.
 KILL_SECONDS = 30.0

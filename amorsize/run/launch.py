@@ -199,7 +199,7 @@ def ensure_server(method: str) -> None:
         OSError: this interpreter cannot start workers by this method.
     """
     _check_interpreter(method)
-    if method != "fork":
+    if method != "fork" and os.name == "posix":
         from multiprocessing import resource_tracker
 
         resource_tracker.ensure_running()
@@ -323,8 +323,9 @@ class Worker:
 
     def exitcode(self) -> int | None:
         """Return the exit code of a worker that has ended; None if other code has taken it."""
-        if self.process.exitcode is None and isinstance(self.process, _RELAYED):
-            self.process.join(RELAY_SECONDS)
+        late = not self.reports or isinstance(self.process, _RELAYED)
+        if late and self.process.exitcode is None:
+            self.process.join(LATE_SECONDS)
         return self.process.exitcode
 
     def join(self, seconds: float) -> bool:
@@ -357,8 +358,9 @@ class Worker:
 # left for other uses.
 START_DESCRIPTORS = 12
 
-# The fork server passes an exit code on a moment after the system has reported the death.
-RELAY_SECONDS = 1.0
+# The fork server passes an exit code on a moment after the system has reported the death. Where a
+# closed pipe shows the death, there is an exit code a moment later.
+LATE_SECONDS = 1.0
 _RELAYED: tuple[type, ...] = (
     (multiprocessing.context.ForkServerProcess,) if "forkserver" in _METHODS else ()
 )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import _pickle as pickle  # ``pickle`` takes 5 ms to load
-import select
 import time
 from collections.abc import Callable
 
 from . import logs, tracker
-from .channel import End, Frames, Tasks
+from .channel import Channel, Frames
 from .crew import Process, Running
 from .reply import CHUNK, ITEM, LEAVE, LEAVING, NOTE, READY, RECORD, REPLY, TRACKED
 from .stuck import deadlock
@@ -30,6 +29,9 @@ _RELAYED: dict[bytes, Callable[[bytes], None]] = {RECORD: logs.handle, TRACKED: 
 class Listener:
     """Waits for the workers of a crew, and takes in what they send.
 
+    Args:
+        channel: the ways to the workers and back.
+
     Attributes:
         workers: all workers that were added.
         dead: those that the system has reported to have ended.
@@ -40,7 +42,8 @@ class Listener:
         ready_at: when the first worker was set up, on the monotonic clock, s; None before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self.workers: list[Process] = []
         self.dead: list[Process] = []
         self.found: list[tuple[int, Any]] = []
@@ -48,57 +51,40 @@ class Listener:
         self.peaks: dict[int, int] = {}
         self.ready = 0
         self.ready_at: float | None = None
-        self._frames: dict[int, tuple[Process, Frames]] = {}  # by the pipe's file descriptor
-        self._sentinels: dict[int, Process] = {}
-        self._poll = select.poll()
-        self._awaits_room = False  # whether to wait for room for tasks
+        self._speakers: dict[Frames, Process] = {}
         self._heard_at = self._suspected_at = time.monotonic()
         self._suspects: dict[int, tuple[str, ...]] = {}
 
-    def add(self, worker: Process, reading: End) -> None:
+    def add(self, worker: Process, frames: Frames) -> None:
         """Listen to a worker that was started.
 
         Args:
             worker: the worker.
-            reading: the read end of its pipe.
+            frames: what it sends.
         """
         self.workers.append(worker)
-        self._frames[reading.fileno()] = (worker, Frames(reading))
-        self._poll.register(reading.fileno(), select.POLLIN)
-        if worker.sentinel >= 0:
-            self._sentinels[worker.sentinel] = worker
-            self._poll.register(worker.sentinel, select.POLLIN)
+        self._speakers[frames] = worker
+        self._channel.listen(worker, frames)
 
-    def has_news(self) -> bool:
-        """Return whether there is anything to read, or a worker has ended."""
-        return bool(self._poll.poll(0))
-
-    def wait(self, tasks: Tasks, timeout: float) -> None:
+    def wait(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds for any event, and take in all that has arrived.
 
         Args:
-            tasks: the task queue; room for its messages is an event, too.
             timeout: longest time to wait, s.
         """
-        tasks.flush()
-        self._await_room(tasks)
-        for descriptor, event in self._poll.poll(timeout * 1000):
-            if descriptor in self._frames:
-                self._hear(*self._frames[descriptor])
-                if event & ~select.POLLIN:  # the worker's end is closed: nothing more will come
-                    self._poll.unregister(descriptor)
-            elif descriptor in self._sentinels:
-                self.dead.append(self._sentinels[descriptor])
-                self._poll.unregister(descriptor)
+        heard, ended = self._channel.wait(timeout)
+        for frames in heard:
+            self._hear(self._speakers[frames], frames)
+        self.dead += ended
 
     def hear_all(self) -> None:
         """Take in what all workers have sent, without waiting."""
-        for worker, frames in self._frames.values():
+        for frames, worker in self._speakers.items():
             self._hear(worker, frames)
 
     def has_left(self, dead: Process) -> bool:
         """Return whether a worker that has ended was asked to, and had sent everything."""
-        for one, frames in self._frames.values():
+        for frames, one in self._speakers.items():
             if one is dead:  # its last frames may still be in the pipe
                 self._hear(one, frames)
         return dead.pid in self.peaks
@@ -122,19 +108,9 @@ class Listener:
         self.found.clear()
 
     def close(self) -> None:
-        """Close the read ends of all pipes."""
-        for _, frames in self._frames.values():
-            frames.reader.close()
-
-    def _await_room(self, tasks: Tasks) -> None:
-        wanted = bool(tasks.waiting)
-        if wanted == self._awaits_room:
-            return
-        self._awaits_room = wanted
-        if wanted:
-            self._poll.register(tasks.fileno(), select.POLLOUT)
-        else:
-            self._poll.unregister(tasks.fileno())
+        """Close the ways back from all workers."""
+        for frames in self._speakers:
+            frames.close()
 
     def _hear(self, speaker: Process, frames: Frames) -> None:
         """Take in the frames that a worker has sent."""

@@ -17,7 +17,7 @@ from ..errors import SerializationError
 from ..measure.machine import oom_kills
 from ..signals import held_signals
 from . import worker
-from .channel import END, Tasks, opened_task, packed_task, reply_pipe
+from .channel import END, open_channel, opened_task, packed_task
 from .children import kill
 from .crew import Lost, Running, Starts, Task, starting
 from .failure import keep
@@ -39,6 +39,8 @@ LOOK_SECONDS = 0.02
 # A worker that has not ended after this time (an atexit hook of the user's, a thread that runs on)
 # is killed.
 GRACE_SECONDS = 2.0
+# How long to wait at a time for room for the last messages.
+ROOM_SECONDS = 0.005
 
 
 class ProcessCrew:
@@ -71,9 +73,6 @@ class ProcessCrew:
     ) -> None:
         self._owner = os.getpid()
         self._ended = True  # nothing to end yet
-        self._listener = Listener()
-        self._workers = self._listener.workers
-        self.peaks = self._listener.peaks
         self._swept = False  # whether there can be no more segments
         self._dismissed = False  # whether each worker was asked to end
         self._looked = time.monotonic()
@@ -93,7 +92,10 @@ class ProcessCrew:
         tasks = [*first] if first is not None else []
         try:
             with starting():
-                self._tasks = Tasks()
+                self._tasks = open_channel()
+                self._listener = Listener(self._tasks)
+                self._workers = self._listener.workers
+                self.peaks = self._listener.peaks
                 self._ended = False
                 _crews.add(self)
                 # Ends kept workers, and those of an unfinished call, when the interpreter exits.
@@ -120,16 +122,15 @@ class ProcessCrew:
         self.workers = len(self._workers)
 
     def _start_one(self, starts: Starts, setup: Setup, number: int) -> None:
-        reading, writing = reply_pipe()
+        link, frames = self._tasks.connect()
         try:
-            args = (setup, self._tasks.reader, self._tasks.lifeline, writing)
-            started = starts.start(f"amorsize-{number + 1}", worker.serve, args)
+            started = starts.start(f"amorsize-{number + 1}", worker.serve, (setup, link))
         except BaseException:  # also Ctrl-C: nothing else would close this end
-            reading.close()
+            frames.close()
             raise
         finally:
-            writing.close()
-        self._listener.add(started, reading)
+            link.release()
+        self._listener.add(started, frames)
 
     def __del__(self) -> None:
         """End the workers of a crew that was dropped before its caller received it."""
@@ -202,7 +203,7 @@ class ProcessCrew:
 
     def has_news(self) -> bool:
         """Return whether there is anything to read, or a worker has ended."""
-        return not self._ended and self._listener.has_news()
+        return not self._ended and self._tasks.has_news()
 
     def dismiss(self) -> bool:
         """Ask the workers to end after the last task that was handed out; return True."""
@@ -246,7 +247,7 @@ class ProcessCrew:
             deadline = begun + GRACE_SECONDS
             for one in self._workers:
                 while not one.join(0.0 if self._tasks.waiting else deadline - time.monotonic()):
-                    self._tasks.flush()
+                    self._read(ROOM_SECONDS)
                     if time.monotonic() >= deadline:
                         break
             self._listener.hear_all()
@@ -292,7 +293,7 @@ class ProcessCrew:
         if self._ended:  # the numbers of its file descriptors may be in use again
             time.sleep(timeout)  # at interpreter exit, in a daemon thread that still uses the crew
             return
-        self._listener.wait(self._tasks, timeout)
+        self._listener.wait(timeout)
 
     def _fetched(self) -> list[tuple[int, Any]]:
         """Return the replies that have arrived, and forget them."""

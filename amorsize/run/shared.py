@@ -95,6 +95,10 @@ def _namespace() -> int:
 def _is_alive(pid: str) -> bool:
     if not pid.isdecimal():
         return True
+    if os.name == "nt":  # there, signal 0 is Ctrl-C
+        import psutil
+
+        return psutil.pid_exists(int(pid))
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:

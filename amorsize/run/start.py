@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import _socket  # ``socket`` takes 5 ms to load
-import select
 from collections.abc import Callable, Iterator
 
 from ..errors import SerializationError
 from ..lookup import load, loaded
 from ..signals import held_signals
-from .crew import CannotStart, starting
+from .crew import starting
 from .setup import Setup
 from .surroundings import take_own
 
@@ -57,8 +55,6 @@ def start_crew(
         with starting():
             from .threads import ThreadCrew
         return ThreadCrew(workers, setup)
-    if not hasattr(_socket, "AF_UNIX") or not hasattr(select, "poll"):
-        raise CannotStart("worker processes need local sockets and poll(), which Windows lacks")
     own = None if context is None or isinstance(context, str) else context
     if method != "fork":
         with starting():

@@ -22,7 +22,7 @@ from ..lookup import loaded
 from ..measure.usage import cpu_seconds, queued_seconds, with_queue
 from ..signals import restore_signals
 from . import known, logs, tracker
-from .channel import END, TaskReader, end_with_caller, opened_task, send_frame
+from .channel import END, opened_task
 from .ending import flush_streams, run_finalizers
 from .failure import Failure, pack, survivor
 from .feed import Blocks, call_all, guarded
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .adopting import Undo
-    from .channel import End
+    from .channel import Link
 
 __all__ = ["run_chunk", "run_columns", "serve"]
 
@@ -54,7 +54,7 @@ class _Worker:
 
     call: Call
     func: Callable[..., Any]
-    replies: End
+    link: Link
     prefix: str
     broken: Failure | None = None
     threads: Threads | None = None  # None once the limits are applied, or if there are none
@@ -84,7 +84,7 @@ class _Worker:
             self._sender = threading.get_ident()
             try:
                 while self._outbox:
-                    send_frame(self.replies.fileno(), *self._outbox.popleft())
+                    self.link.send(*self._outbox.popleft())
             except OSError:
                 _leave()
             finally:
@@ -153,17 +153,15 @@ class _Worker:
 _worker = _Worker()
 
 
-def serve(setup: Setup, tasks: End, lifeline: End, replies: End) -> None:
+def serve(setup: Setup, link: Link) -> None:
     """Be a worker: prepare, and run chunks until there are no more or the caller is gone.
 
     Args:
         setup: the worker's setup.
-        tasks: read end of the task queue, shared by all workers of the crew.
-        lifeline: read end of a pipe whose write end only the caller holds.
-        replies: write end of this worker's own pipe for frames.
+        link: the way from and to the caller.
     """
-    end_with_caller(lifeline)
-    _worker.replies = replies
+    _worker.link = link
+    link.open(_worker.tell)
     logs.relay_to(partial(_worker.tell, RECORD))
     if type(setup) is Setup:  # not pickled, so this worker was forked
         logs.leave_to_caller()
@@ -172,18 +170,17 @@ def serve(setup: Setup, tasks: End, lifeline: End, replies: End) -> None:
         tracker.relay_to(partial(_worker.tell, TRACKED))
     _worker.prefix = setup.prefix
     _start(setup)
-    queue = TaskReader(tasks)
     try:
-        _run_tasks(queue)
+        _run_tasks(link)
     finally:
-        queue.close()
+        link.close()
 
 
-def _run_tasks(queue: TaskReader) -> None:
+def _run_tasks(link: Link) -> None:
     """Run the chunks of the queue until there are no more or the caller is gone."""
     caller = os.getppid()
     while True:
-        message = queue.take(wait=not _worker.unsent)
+        message = link.take(wait=not _worker.unsent)
         if message is None:
             _worker.send_all()
             # The queue does not end while any other process holds the caller's end open.

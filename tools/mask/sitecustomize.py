@@ -1,9 +1,9 @@
 """Hides from Python what macOS or Windows lacks.
 
 With this folder on PYTHONPATH, every Python process starts with the mask. It has no ``os.fork``, no
-``resource``, no ``fcntl``, no CPU affinity, nothing under ``/proc``, ``/sys`` and ``/dev/shm``, and
-its CPU clocks tick every 15.6 ms. The only start method is spawn. What the standard library itself
-needs of these (subprocesses, semaphores) goes on working.
+``resource``, no ``fcntl``, no local sockets, no ``poll``, no CPU affinity, nothing under ``/proc``,
+``/sys`` and ``/dev/shm``, and its CPU clocks tick every 15.6 ms. The only start method is spawn.
+What the standard library itself needs of these (subprocesses, semaphores) goes on working.
 
     PYTHONPATH=tools/mask python -m pytest
 """
@@ -13,6 +13,8 @@ import io
 import multiprocessing.context
 import multiprocessing.util
 import os
+import select
+import socket
 import sys
 import sysconfig
 import time
@@ -25,21 +27,26 @@ HIDDEN = ("/proc/", "/sys/", "/dev/shm")
 GONE = ("fork", "forkpty", "register_at_fork", "sched_getaffinity", "sched_setaffinity",
         "pidfd_open", "memfd_create", "eventfd", "posix_fallocate", "pipe2")  # fmt: skip
 
-for name in GONE:
-    if hasattr(os, name):
-        delattr(os, name)
-for name in ("resource", "fcntl"):
-    sys.modules[name] = None
-sys.platform = "darwin"
-contexts = multiprocessing.context
-spawn = contexts._concrete_contexts["spawn"]
-contexts._concrete_contexts.clear()
-contexts.DefaultContext.get_all_start_methods = lambda self: ["spawn"]
-multiprocessing.get_all_start_methods = contexts._default_context.get_all_start_methods
-contexts._concrete_contexts["spawn"] = spawn
-multiprocessing._default_context = contexts._default_context
-contexts._default_context._default_context = spawn
-contexts._default_context._actual_context = None
+
+def _leave_spawn():
+    """Hide what only POSIX systems, or only some of them, have."""
+    for name in GONE:
+        if hasattr(os, name):
+            delattr(os, name)
+    for module, name in ((socket, "AF_UNIX"), (socket._socket, "AF_UNIX"), (select, "poll")):
+        delattr(module, name)
+    for name in ("resource", "fcntl"):
+        sys.modules[name] = None
+    sys.platform = "darwin"
+    contexts = multiprocessing.context
+    spawn = contexts._concrete_contexts["spawn"]
+    contexts._concrete_contexts.clear()
+    contexts.DefaultContext.get_all_start_methods = lambda self: ["spawn"]
+    multiprocessing.get_all_start_methods = contexts._default_context.get_all_start_methods
+    contexts._concrete_contexts["spawn"] = spawn
+    multiprocessing._default_context = contexts._default_context
+    contexts._default_context._default_context = spawn
+    contexts._default_context._actual_context = None
 
 
 def _is_hidden(path):
@@ -77,11 +84,13 @@ os.access = lambda path, *args, **options: (
     not _is_hidden(path) and _real_access(path, *args, **options)
 )
 
-TICK = 1 / 64
-
 
 def _coarse(clock):
     return lambda: clock() // TICK * TICK
 
 
-time.process_time, time.thread_time = _coarse(time.process_time), _coarse(time.thread_time)
+TICK = 1 / 64
+
+if os.name == "posix":  # else this is Windows' Python in Wine, which shows the folders of Linux
+    _leave_spawn()
+    time.process_time, time.thread_time = _coarse(time.process_time), _coarse(time.thread_time)
