@@ -57,7 +57,8 @@ def finish(process, *, feed=None, deadline=60):
     try:
         out, err = process.communicate(feed, timeout=deadline)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGABRT)  # faulthandler tells where it hangs
+        # faulthandler tells where it hangs; Windows has no such signal for another process.
+        process.kill() if os.name == "nt" else process.send_signal(signal.SIGABRT)
         out, err = process.communicate()
         raise AssertionError(f"not over after {deadline} s:\n{out}\n{err}") from None
     if not wait_for_group(process.pid, 5):
@@ -96,13 +97,20 @@ def run_source(source, folder, *, name="program.py", deadline=60, **env):
 def group(leader):
     """Return the living processes of a group; a zombie is not left."""
     members = []
-    for process in psutil.process_iter(["pid", "status"]):
+    for process in psutil.process_iter(["pid", "ppid", "status"]):
         try:
-            if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+            if _is_of(process, leader, members) and process.status() != psutil.STATUS_ZOMBIE:
                 members.append(process)
         except (ProcessLookupError, psutil.Error):
             continue
     return members
+
+
+def _is_of(process, leader, members):
+    """Return whether a process is of a group: on Windows, a descendant of the leader."""
+    if hasattr(os, "getpgid"):
+        return os.getpgid(process.pid) == leader
+    return process.pid == leader or process.ppid() in (leader, *(one.pid for one in members))
 
 
 def wait_for_group(leader, seconds):

@@ -11,8 +11,6 @@ no lock held.
 from __future__ import annotations
 
 import _pickle as pickle  # ``pickle`` takes 5 ms to load
-import _socket  # ``socket`` takes 5 ms to load
-import select
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 else:
     Protocol = object  # ``typing`` takes 3 ms to load
 
-__all__ = ["END", "Channel", "Frames", "Link", "open_channel", "opened_task", "packed_task"]
+__all__ = ["END", "Channel", "Frames", "Link", "opened_task", "packed_task"]
 
 # Interval at which a worker that waits for a task checks that its caller is alive.
 LOOK_SECONDS = 2.0
@@ -154,21 +152,6 @@ class Channel(Protocol):
     def close_callers(self) -> None:
         """Close only the caller's ends; a forked child does so too, and it may be a worker."""
         ...
-
-
-def open_channel() -> Channel:
-    """Return a new channel, of the kind that this system has.
-
-    Raises:
-        OSError: the system has no socket or pipe to give.
-    """
-    if hasattr(_socket, "AF_UNIX") and hasattr(select, "poll"):
-        from .sockets import SocketChannel
-
-        return SocketChannel()
-    from .pipes import PipeChannel
-
-    return PipeChannel()
 
 
 def packed_task(task: Task, columns: Parcel | None, shipment: Shipment | None) -> bytes:

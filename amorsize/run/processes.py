@@ -8,7 +8,9 @@ gives the reasons.
 
 from __future__ import annotations
 
+import _socket  # ``socket`` takes 5 ms to load
 import os
+import select
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from ..errors import SerializationError
 from ..measure.machine import oom_kills
 from ..signals import held_signals
 from . import worker
-from .channel import END, open_channel, opened_task, packed_task
+from .channel import END, opened_task, packed_task
 from .children import kill
 from .crew import Lost, Running, Starts, Task, starting
 from .failure import keep
@@ -31,6 +33,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .channel import Channel
+
 __all__ = ["ProcessCrew"]
 
 # Interval between checks for deaths, where the system does not report deaths.
@@ -41,6 +45,21 @@ LOOK_SECONDS = 0.02
 GRACE_SECONDS = 2.0
 # How long to wait at a time for room for the last messages.
 ROOM_SECONDS = 0.005
+
+
+def open_channel() -> Channel:
+    """Return the ways to the workers of a crew and back, of the kind that this system has.
+
+    Raises:
+        OSError: the system has no socket or pipe to give.
+    """
+    if hasattr(_socket, "AF_UNIX") and hasattr(select, "poll"):
+        from .sockets import SocketChannel
+
+        return SocketChannel()
+    from .pipes import PipeChannel  # Windows
+
+    return PipeChannel()
 
 
 class ProcessCrew:
