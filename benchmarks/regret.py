@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import statistics
+from collections.abc import Callable
 from math import exp, log
 from typing import Any
 
@@ -49,6 +50,12 @@ def grid(workload: Workload) -> list[str]:
 
 def ways(name: str) -> list[str]:
     return ["serial", "smart_map", *grid(WORKLOADS[name]), *OTHERS]
+
+
+def measure_packages(name: str) -> dict[str, Any]:
+    """Time the serial loop, ``smart_map`` and what people use without tuning, in turns."""
+    tried = take_turns(name, ["serial", "smart_map", *OTHERS], ROUNDS)
+    return {"best": {when: best_by_hand(tried[when]) for when in ("first", "later")}, **tried}
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -166,7 +173,7 @@ def draw(found: dict[str, dict[str, Any]]) -> None:
     figure.savefig(RESULTS / "regret.svg")
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str], results: str, measure: Callable[[str], dict[str, Any]]) -> None:
     found = {}
     for name in names:
         found[name] = measure(name)
@@ -177,11 +184,15 @@ def main(names: list[str]) -> None:
     judged = verdict(found)
     print(json.dumps(judged, indent=1))
     if names == list(WORKLOADS):
-        draw(found)
-        print(f"written to {write('regret', {'workloads': found, 'verdict': judged})}")
+        if results == "regret":
+            draw(found)
+        print(f"written to {write(results, {'workloads': found, 'verdict': judged})}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workloads", nargs="*", default=list(WORKLOADS), metavar="workload")
-    main(parser.parse_args().workloads)
+    parser.add_argument("--results", default="regret", metavar="name", help="of the file written")
+    parser.add_argument("--packages", action="store_true", help="leave out Pools tuned by hand")
+    given = parser.parse_args()
+    main(given.workloads, given.results, measure_packages if given.packages else measure)

@@ -3,12 +3,15 @@
 The files are very uneven, from one line to thousands of lines, and pools are usually bad at that.
 Run it twice: the second time amorsize remembers what it measured.
 
-    python examples/stdlib_census.py
+    python examples/stdlib_census.py [FOLDER]
+
+A folder is looked at in place of the standard library.
 """
 
 from __future__ import annotations
 
 import ast
+import sys
 import sysconfig
 import time
 import warnings
@@ -46,16 +49,15 @@ def census(path: str) -> FileCensus:
     return FileCensus(nodes, tuple(sorted(functions, reverse=True)[:5]))
 
 
-def library_files() -> list[str]:
-    """Return every .py file of the running interpreter's standard library, in order."""
-    root = Path(sysconfig.get_path("stdlib"))
-    found = (p for p in root.rglob("*.py") if "site-packages" not in p.parts)
+def python_files(folder: str) -> list[str]:
+    """Return every .py file in a folder, in order; installed packages are left out."""
+    found = (p for p in Path(folder).rglob("*.py") if "site-packages" not in p.parts)
     return sorted(map(str, found))
 
 
-def main() -> None:
+def main(folder: str) -> None:
     """Count serially, then twice with amorsize; print the results and the times."""
-    files = library_files()
+    files = python_files(folder)
     serial = [census(path) for path in files]
 
     for title in ("First run", "Second run"):
@@ -96,4 +98,4 @@ def show_advice(files: list[str], decided: float) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1] if len(sys.argv) > 1 else sysconfig.get_path("stdlib"))

@@ -1,6 +1,7 @@
 """Whose a module is, its file says: never its name, nor an attribute that would load it."""
 
 import json
+import multiprocessing
 import os
 import sys
 import textwrap
@@ -105,6 +106,37 @@ def test_a_copied_amorsize_is_not_the_users(tmp_path):
         os.chdir(old)
     assert "link" in ended.out, ended.err
     assert ended.out.endswith("{'library'} user\n")
+
+
+NESTED = """
+import sys
+sys.path.insert(0, {folder!r})
+import amorsize
+from amorsize import smart_map
+def inner(x):
+    return x + 1
+def outer(n):
+    return sum(smart_map(inner, range(n)))
+if __name__ == "__main__":
+    assert amorsize.__file__.startswith({folder!r}), amorsize.__file__
+    for _ in range(2):
+        print(smart_map(outer, range(5), n_jobs=2, mp_context={method!r}))
+"""
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize("is_installed", [False, True])
+def test_calls_in_workers_of_a_copied_amorsize_are_right(method, is_installed, tmp_path):
+    """Vendored, or put there by ``pip install --target``: a worker's own state is left alone."""
+    import shutil
+
+    folder = tmp_path / "put"
+    shutil.copytree(programs.ROOT / "amorsize", folder / "amorsize")
+    if is_installed:
+        distribution(folder, "amorsize", [])
+    source = NESTED.format(folder=str(folder), method=method)
+    ended = programs.run_source(source, tmp_path, PYTHONPATH="")
+    assert ended.out == "[0, 1, 3, 6, 10]\n" * 2, ended.err
 
 
 def distribution(folder, name, files):

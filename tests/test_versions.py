@@ -1,10 +1,14 @@
 """What differs between versions of Python: bytecode, lazy imports, start methods."""
 
 import dis
+import os
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
+import cloudpickle
+import psutil
 import pytest
 
 from amorsize.identity.codes import describe
@@ -81,6 +85,71 @@ assert first != fingerprint(f).digest
 """,
     )
     assert made.code == 0, made.err
+
+
+FUNCTIONS = """
+import dataclasses, functools, json, re, sys
+from amorsize.identity.fingerprint import fingerprint
+K = 3
+@dataclasses.dataclass
+class Point:
+    x: int = 0
+    def moved(self, by):
+        return dataclasses.replace(self, x=self.x + by)
+def plain(x):
+    return x + K
+def imports(x):
+    import textwrap
+    return textwrap.wrap(json.dumps(x), 10)
+def builds(x):
+    return Point(x).moved(K)
+@functools.lru_cache
+def cached(x):
+    return re.sub("a", "b", x)
+def raises(x):
+    try:
+        return f"{x!r:>{K}}"
+    except ValueError as error:
+        raise KeyError(x) from error
+async def waits(x):
+    async with x as y:
+        match y:
+            case {"a": z}:
+                return z
+print([fingerprint(f).digest for f in (plain, imports, builds, cached, raises, waits)])
+"""
+
+
+def other_releases():
+    """Return interpreters at hand of other patch releases of this version."""
+    name = "{}.{}".format(*sys.version_info[:2])
+    found = [
+        Path(f"/usr/bin/python{name}"),
+        *Path.home().glob(f".pyenv/versions/{name}.*/bin/python"),
+    ]
+    ask = "import sys; print('%d.%d %s' % (*sys.version_info[:2], sys.version_info[:3]))"
+    for path in filter(Path.exists, found):
+        said = subprocess.run([path, "-c", ask], capture_output=True, text=True, check=True).stdout
+        if said.strip() == f"{name} {sys.version_info[:3]}" or not said.startswith(f"{name} "):
+            continue
+        yield path
+
+
+def test_fingerprints_are_those_of_other_patch_releases():
+    """Where the compiler makes the same bytecode."""
+    others = list(other_releases())
+    if not others:
+        pytest.skip("no other patch release of this version is at hand")
+    own = run("-c", FUNCTIONS)
+    assert own.code == 0, own.err
+    packages = {str(Path(module.__file__).parent.parent) for module in (psutil, cloudpickle)}
+    for python in others:
+        where = os.pathsep.join([str(ROOT), *packages])
+        made = subprocess.run(
+            [python, "-c", FUNCTIONS],
+            env={**os.environ, "PYTHONPATH": where}, capture_output=True, text=True, check=False
+        )  # fmt: skip
+        assert made.stdout == own.out, (python, made.stderr)
 
 
 def test_bytecode_of_an_unknown_version_names_no_record_for_other_processes():

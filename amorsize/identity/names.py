@@ -49,11 +49,13 @@ class Names:
 
     Attributes:
         values, codes: see ``uses.Uses``; the values by (id of the namespace, name).
+        libraries: names of the installed modules of what the search met, the first met first.
     """
 
     def __init__(self, frontier: Frontier) -> None:
         self.values: dict[tuple[int, str], tuple[Owner, str, object]] = {}
         self.codes: dict[tuple[str, str], frozenset[bytes]] = {}
+        self.libraries: dict[str, None] = {}
         self._meet = frontier.meet
         self._texts = frontier.texts
         self._library_left = MOST_LIBRARY_FUNCTIONS
@@ -86,9 +88,11 @@ class Names:
         of = whose(function.__module__)
         if of == USER:
             self._of_user(function)
-        elif of == LIBRARY and self._library_left > 0:
-            self._library_left -= 1
-            self._of_library(function)
+        elif of == LIBRARY:
+            self.libraries[function.__module__] = None
+            if self._library_left > 0:
+                self._library_left -= 1
+                self._of_library(function)
 
     def _of_user(self, function: types.FunctionType) -> None:
         described, names = describe(function.__code__), function.__globals__
@@ -171,8 +175,11 @@ class Names:
 
     def add_module(self, module: types.ModuleType) -> None:
         """Note a module whose attributes code may look up; a lazy module has none yet."""
-        if _is_loaded(module) and whose(_name_of(module)) != PYTHON:
+        name = _name_of(module)
+        if _is_loaded(module) and (of := whose(name)) != PYTHON:
             self._modules[id(module)] = module
+            if of == LIBRARY and type(name) is str:
+                self.libraries[name] = None
             # A module may make attributes on demand, or have a class of its own.
             self._meet(namespace_of(module).get("__getattr__"))
             if type(module) is not types.ModuleType:
@@ -181,6 +188,7 @@ class Names:
     def add_class(self, cls: type) -> None:
         """Note a class of a package, whose attributes code may look up."""
         self._classes[id(cls)] = cls
+        self.libraries[module_of(cls)] = None
 
     def ask(self) -> bool:
         """Look up the names used so far in the modules met so far; return whether any is new."""

@@ -53,6 +53,7 @@ class Uses(NamedTuple):
         whole: False if there were more objects than a search takes (``frontier.MOST_OBJECTS``).
         texts: short texts in the user's code, or reached by it.
         variables: context variables that it reaches.
+        libraries: names of the installed modules that hold what it reaches, the nearest first.
     """
 
     values: tuple[tuple[Owner, str, object], ...]
@@ -61,6 +62,7 @@ class Uses(NamedTuple):
     whole: bool
     texts: frozenset[str] = frozenset()
     variables: frozenset[ContextVar[Any]] = frozenset()
+    libraries: tuple[str, ...] = ()
 
     def places(self) -> dict[int, tuple[str, str]]:
         """Return (module, name) of the values in modules that have an identity, by their ids."""
@@ -85,7 +87,8 @@ def uses(func: object) -> Uses:
     names, frontier = reach.names, reach.frontier
     values, caches = tuple(names.values.values()), frozenset(reach.caches)
     texts, variables = frozenset(frontier.texts), frozenset(reach.variables)
-    return Uses(values, names.codes, caches, frontier.whole, texts, variables)
+    libraries = tuple(names.libraries)
+    return Uses(values, names.codes, caches, frontier.whole, texts, variables, libraries)
 
 
 class _Reach:

@@ -150,7 +150,8 @@ def lease(
         reused = kept is not None
         if kept is None:
             blank = Setup(None, None, (), environ=current_environ(context), threads=threads)
-            crew = ProcessCrew(Starts(context), workers, blank, inherits=False)
+            starts = Starts(context, used.libraries, threads)
+            crew = ProcessCrew(starts, workers, blank, inherits=False)
             kept = _Kept(crew, context, surroundings)
     except BaseException:  # no process could be started, or Ctrl-C
         sweep(prefix)

@@ -23,13 +23,16 @@ from typing import Any
 
 from .descriptors import ensure_descriptors, readable, watch_end
 from .interpreters import ensure_main_interpreter
+from .rebinding import rebound
 from .unwarned import fork_unwarned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from multiprocessing.context import BaseContext
     from multiprocessing.process import BaseProcess
+
+    from .setup import Threads
 
 __all__ = [
     "Starts",
@@ -67,19 +70,6 @@ def _preparation_data(name: str) -> dict[str, Any]:
             "sys_argv": getattr(sys, "argv", []),
             "orig_dir": multiprocessing.process.ORIGINAL_DIR,  # type: ignore[attr-defined]
         }
-
-
-def _rebound(function: Any, **names: object) -> Any:
-    """Return a copy of a function, with some of its globals replaced."""
-    copy = types.FunctionType(
-        function.__code__,
-        {**function.__globals__, **names},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
 
 
 def _launch_of(module: types.ModuleType) -> Any:
@@ -127,66 +117,41 @@ class _SpawnWorker(_MayHaveChildren, multiprocessing.context.SpawnProcess):  # p
         if sys.platform == "win32":
             from multiprocessing import popen_spawn_win32 as module
 
-            changed = {"__init__": _rebound(module.Popen.__init__, spawn=_WithoutMain())}
+            changed = {"__init__": rebound(module.Popen.__init__, spawn=_WithoutMain())}
         else:
             from multiprocessing import popen_spawn_posix as module
 
-            changed = {"_launch": _rebound(_launch_of(module), spawn=_WithoutMain())}
+            changed = {"_launch": rebound(_launch_of(module), spawn=_WithoutMain())}
         return type("Popen", (module.Popen,), changed)(process_obj)
 
 
 if "forkserver" in _METHODS:
-    from multiprocessing import forkserver
+    from .servers import SERVERS, Server
 
     class _ForkServerWorker(_MayHaveChildren, multiprocessing.context.ForkServerProcess):  # pyright: ignore[reportIncompatibleVariableOverride]
+        server: Server
+
         @staticmethod
         def _Popen(process_obj: Any) -> Any:  # noqa: N802 - so named by multiprocessing
             from multiprocessing import popen_forkserver as module
 
-            launch = _rebound(_launch_of(module), spawn=_WithoutMain(), forkserver=_OwnServer())
-            return type("Popen", (module.Popen,), {"_launch": launch})(process_obj)
+            server = SERVERS.claim()
+            launch = rebound(_launch_of(module), spawn=_WithoutMain(), forkserver=server)
+            try:
+                popen = type("Popen", (module.Popen,), {"_launch": launch})(process_obj)
+            except BaseException:
+                SERVERS.release(server)
+                raise
+            process_obj.server = server
+            return popen
 
-    # Most of the modules that a worker needs. The server loads them once for all workers.
-    _PRELOADED = [
-        "amorsize.run.worker",
-        "amorsize.run.adopting",
-        "amorsize.run.carriers",
-        "cloudpickle",
-    ]
-
-    def _new_server() -> forkserver.ForkServer:
-        server = forkserver.ForkServer()
-        server.set_forkserver_preload(_PRELOADED)
-        return server
-
-    _server = _new_server()
-
-    def _leave_server() -> None:
-        """Give a forked child a server of its own: the parent's serves only the parent."""
-        global _server  # noqa: PLW0603
-        alive: int | None = _server._forkserver_alive_fd  # type: ignore[attr-defined]
-        if alive is not None:  # the server ends when no process holds this open any more
-            os.close(alive)
-        _server = _new_server()
-
-    os.register_at_fork(after_in_child=_leave_server)
-
-    class _OwnServer:
-        """Replaces the module ``multiprocessing.forkserver``, with a server of amorsize's own.
-
-        The user's server has the user's preloaded modules and signal mask. It may import the user's
-        main module, which fails in a script without a guard.
-        """
-
-        @staticmethod
-        def connect_to_new_process(fds: list[int]) -> Any:
-            return _server.connect_to_new_process(fds)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(forkserver, name)
+        def close(self) -> None:
+            """Release the process's resources, and its server."""
+            super().close()
+            SERVERS.release(self.server)
 
 
-def ensure_server(method: str) -> None:
+def ensure_server(method: str, libraries: Iterable[str], variables: dict[str, str]) -> None:
     """Start the helper processes that a start method needs; call it while signals are held.
 
     The fork server inherits the signal mask, so that Ctrl-C does not interrupt its preloading. Its
@@ -194,6 +159,8 @@ def ensure_server(method: str) -> None:
 
     Args:
         method: start method.
+        libraries: installed modules that workers will need.
+        variables: environment variables that limit the threads of libraries.
 
     Raises:
         OSError: this interpreter cannot start workers by this method.
@@ -204,7 +171,7 @@ def ensure_server(method: str) -> None:
 
         resource_tracker.ensure_running()
     if method == "forkserver":
-        _server.ensure_running()
+        SERVERS.ensure_running(libraries, variables)
 
 
 def _check_interpreter(method: str) -> None:
@@ -218,19 +185,29 @@ def _check_interpreter(method: str) -> None:
         raise OSError("where Python's program lies is not known (sys.executable)")
 
 
+class _ServerGone(OSError):  # noqa: N818 - says what is so
+    """The fork server has ended."""
+
+
 class Starts:
     """Starts worker processes by multiprocessing.
 
     Args:
         context: the multiprocessing context; a user's own context keeps its own process class.
+        libraries: installed modules that the workers will need; a fork server loads them.
+        threads: limits for the threads of libraries; None for none.
 
     Attributes:
         method: start method.
     """
 
-    def __init__(self, context: BaseContext) -> None:
+    def __init__(
+        self, context: BaseContext, libraries: Iterable[str] = (), threads: Threads | None = None
+    ) -> None:
         self.method = context.get_start_method()
         self._context = context
+        self._libraries = libraries
+        self._variables = {} if threads is None else threads.variables
 
     def ensure(self) -> None:
         """Start the helper processes that the start method needs.
@@ -238,7 +215,7 @@ class Starts:
         Raises:
             OSError: this interpreter cannot start workers by this method.
         """
-        ensure_server(self.method)
+        ensure_server(self.method, self._libraries, self._variables)
 
     def start(self, name: str, target: Any, args: tuple[Any, ...]) -> Worker:
         """Start a worker process.
@@ -252,6 +229,16 @@ class Starts:
             OSError: the process cannot be started.
         """
         ensure_descriptors(START_DESCRIPTORS)
+        if self.method == "forkserver":
+            server = SERVERS.current
+            try:
+                return self._start(name, target, args)
+            except _ServerGone:
+                if not SERVERS.give_up_libraries(server):
+                    raise
+        return self._start(name, target, args)
+
+    def _start(self, name: str, target: Any, args: tuple[Any, ...]) -> Worker:
         kind = self._context.Process  # type: ignore[attr-defined,unused-ignore]
         own = globals().get(_OWN.get(f"{kind.__module__}.{kind.__name__}", ""), kind)
         process = own(target=target, args=args, name=name)
@@ -259,9 +246,10 @@ class Starts:
             process.daemon = True
         try:
             process.start()
-        except (RuntimeError, EOFError) as error:
-            # A sub-interpreter, an interpreter that is shutting down, or a fork server that is
-            # gone.
+        except (EOFError, ConnectionError) as error:
+            gone = _ServerGone if self.method == "forkserver" else OSError
+            raise gone(f"{type(error).__name__}: {error}") from error
+        except RuntimeError as error:  # a sub-interpreter, or one that is shutting down
             raise OSError(str(error)) from error
         return Worker(process)
 

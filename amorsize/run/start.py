@@ -128,7 +128,8 @@ def _start_fresh(
             if crew is not None:
                 return crew
         setup = setup.of_caller(current, kept.current_environ(context), state)
-        return ProcessCrew(MultiprocessingStarts(context), workers, setup, inherits=inherits)
+        starts = MultiprocessingStarts(context, used.libraries, setup.threads)
+        return ProcessCrew(starts, workers, setup, inherits=inherits)
 
 
 def _check(left_out: tuple[str, ...], lenient: Callable[[str], None] | None) -> None:

@@ -34,7 +34,7 @@ if __name__ == "__main__":
     [
         ("data.values()", ""),
         ("(t for t in data.values())", "n_jobs=24"),
-        ("data.values()", "n_jobs=40, mp_context='spawn'"),
+        ("data.values()", "n_jobs=16, mp_context='spawn'"),
     ],
 )
 def test_first_tasks_that_fill_the_way_to_the_workers_do_not_block_the_caller(
@@ -298,7 +298,7 @@ def failing(x):
     if x == 5:
         time.sleep(0.2)
         raise ValueError(x)
-    time.sleep(30)
+    time.sleep(2)
 if __name__ == "__main__":
     for func in (with_pool, with_executor, with_leftovers):
         reports = []

@@ -1,0 +1,12 @@
+"""Imported by a fork server when it has loaded the libraries: ends it if it must not be forked."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from ..measure.forking import fork_danger
+
+# A thread of Python's may be one that the library hands work to, which workers would lack.
+if threading.active_count() > 1 or fork_danger():
+    os._exit(1)

@@ -1,0 +1,202 @@
+"""The fork server of amorsize, which starts the workers of the start method forkserver.
+
+It is amorsize's own. The user's has the user's preloaded modules and signal mask, and may import
+the user's main module, which fails in a script without a guard.
+
+The server loads once what each worker would load: amorsize, and the installed packages that the
+functions of its crews use. Where a new crew needs another package, a new server is started, and the
+old one ends with its last worker. Modules of the user may change, so no server loads them.
+
+After loading, a server looks at its threads (``loading``). If it cannot be forked safely, it ends,
+and from then on servers load no packages.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from multiprocessing import forkserver, util
+from typing import Any
+
+from ..identity.looking import namespace_of
+from .rebinding import rebound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["SERVERS", "Server"]
+
+# Most of the modules that a worker needs, the last of them to see whether forks are safe.
+_OWN = ("amorsize.run.worker", "amorsize.run.adopting", "amorsize.run.carriers", "cloudpickle")
+_CHECK = "amorsize.run.loading"
+
+
+class Servers:
+    """The present server. Calls in several threads may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.current = Server((), {})
+        self._may_load = sys.platform == "linux"  # elsewhere threads are not seen
+
+    def ensure_running(self, libraries: Iterable[str], variables: dict[str, str]) -> None:
+        """Start a server that has loaded some packages, unless there is one.
+
+        Args:
+            libraries: installed modules that workers will need.
+            variables: environment variables that limit the threads of libraries.
+        """
+        wanted = dict.fromkeys(filter(_is_file, libraries)) if self._may_load else {}
+        with self._lock:
+            loaded = self.current.libraries
+            if not self.current.is_started or not _packages(wanted) <= _packages(loaded):
+                self._replace(Server((*dict.fromkeys([*loaded, *wanted]),), variables))
+            self.current.ensure_running()
+
+    def claim(self) -> Server:
+        """Return the present server, for one worker; ``release`` gives it back."""
+        with self._lock:
+            self.current.workers += 1
+            return self.current
+
+    def release(self, server: Server) -> None:
+        """Give back a server whose worker has ended."""
+        with self._lock:
+            server.workers -= 1
+            self._end_unused(server)
+
+    def give_up_libraries(self, gone: Server) -> bool:
+        """Start a server without packages in place of one that has ended.
+
+        Returns:
+            Whether there is another server now; False if the other had loaded no packages, either.
+        """
+        with self._lock:
+            if gone is self.current:
+                if not gone.libraries:
+                    return False
+                self._may_load = False
+                self._replace(Server((), {}))
+                self.current.ensure_running()
+            return True
+
+    def forget(self) -> None:
+        """Let go of the parent's servers in a forked child: they serve only the parent."""
+        for server in list(_servers):
+            server.leave()
+        self._lock = threading.RLock()  # the old one may be held by a thread that is not here
+        self.current = Server((), {})
+
+    def _replace(self, server: Server) -> None:
+        before, self.current = self.current, server
+        self._end_unused(before)
+
+    def _end_unused(self, server: Server) -> None:
+        """Have a server end that is used no more; it passes on the exit codes of its workers."""
+        if server is not self.current and not server.workers and server.leave():
+            _ended.append(server.pid)
+        _ended[:] = [pid for pid in _ended if not _has_exited(pid)]
+
+
+class Server(forkserver.ForkServer):
+    """A fork server that loads some packages; replaces the module ``multiprocessing.forkserver``.
+
+    Args:
+        libraries: the installed modules to load.
+        variables: environment variables to set before.
+
+    Attributes:
+        is_started: whether it was started.
+        workers: number of workers that have not been closed.
+    """
+
+    def __init__(self, libraries: tuple[str, ...], variables: dict[str, str]) -> None:
+        super().__init__()
+        _servers.add(self)
+        self.libraries = libraries
+        self.is_started = False
+        self.workers = 0
+        self.set_forkserver_preload([*_OWN, *libraries, _CHECK] if libraries else [*_OWN])
+        self._start = rebound(forkserver.ForkServer.ensure_running, util=_Prepared(variables))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(forkserver, name)
+
+    @property
+    def pid(self) -> int:
+        """The process id of a server that was started."""
+        return int(vars(self)["_forkserver_pid"])
+
+    def ensure_running(self) -> None:
+        """Start the server unless it is running."""
+        self.is_started = True
+        self._start(self)
+
+    def leave(self) -> bool:
+        """Close this process's hold on the server, if it has one; return whether it had.
+
+        The server ends when no process has it.
+        """
+        state = vars(self)
+        alive, state["_forkserver_alive_fd"] = state["_forkserver_alive_fd"], None
+        if alive is not None:
+            os.close(alive)
+        return alive is not None
+
+
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+# The servers that were told to end and whose exit code was not taken yet.
+_ended: list[int] = []
+
+
+def _has_exited(pid: int) -> bool:
+    """Return whether a server has ended, and take its exit code."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:  # other code has taken it
+        return True
+
+
+def _packages(modules: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules}
+
+
+class _Prepared:
+    """Replaces the module ``multiprocessing.util`` while the server is started.
+
+    Libraries read their number of threads as they are loaded, from the server's environment. The
+    caller's own is left as it is. In some versions the server does not take the caller's path.
+
+    Args:
+        variables: environment variables that the server sets first.
+    """
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        self._variables = variables
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(util, name)
+
+    def spawnv_passfds(self, path: bytes, args: list[str], passfds: list[int]) -> int:
+        """Start Python with a program that prepares its process first."""
+        *options, program = args
+        where = [place for place in sys.path if type(place) is str]
+        prepare = f"os.environ.update({self._variables!r}); sys.path[:] = {where!r}"
+        return util.spawnv_passfds(
+            path, [*options, f"import os, sys; {prepare}; {program}"], passfds
+        )
+
+
+def _is_file(name: str) -> bool:
+    """Return whether a module was loaded from a file, as a library makes some at run time."""
+    return type(namespace_of(sys.modules.get(name)).get("__file__")) is str
+
+
+SERVERS = Servers()
+
+# A forked child has a server of its own: the parent's serves only the parent.
+os.register_at_fork(after_in_child=SERVERS.forget)
