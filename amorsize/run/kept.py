@@ -18,6 +18,7 @@ import threading
 import time
 
 from ..errors import SerializationError
+from ..identity.looking import namespace_of
 from ..identity.owners import is_users
 from ..identity.uses import Uses
 from ..lookup import loaded
@@ -93,7 +94,7 @@ class _Surroundings:
         self.place = folder, tuple(sys.path), dict(os.environ)
         # A reloaded module has a new spec.
         self.specs = {
-            name: getattr(module, "__spec__", None)
+            name: namespace_of(module).get("__spec__")
             for name, module in list(sys.modules.items())
             if is_users(name)
         }

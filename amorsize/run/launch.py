@@ -122,7 +122,17 @@ class _SpawnWorker(_MayHaveChildren, multiprocessing.context.SpawnProcess):  # p
             from multiprocessing import popen_spawn_posix as module
 
             changed = {"_launch": rebound(_launch_of(module), spawn=_WithoutMain())}
-        return type("Popen", (module.Popen,), changed)(process_obj)
+        kind: Any = type("Popen", (module.Popen,), changed)
+        popen = kind.__new__(kind)
+        try:
+            popen.__init__(process_obj)
+        except BaseException:
+            # On Windows the process exists already when what it is to run is pickled.
+            if sys.platform == "win32" and "sentinel" in vars(popen):
+                popen.terminate()
+                popen.wait()
+            raise
+        return popen
 
 
 if "forkserver" in _METHODS:
