@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from multiprocessing.process import BaseProcess
 
+    from .servers import Server
     from .setup import Threads
 
 __all__ = [
@@ -136,7 +137,6 @@ class _SpawnWorker(_MayHaveChildren, multiprocessing.context.SpawnProcess):  # p
 
 
 if "forkserver" in _METHODS:
-    from .servers import SERVERS, Server
 
     class _ForkServerWorker(_MayHaveChildren, multiprocessing.context.ForkServerProcess):  # pyright: ignore[reportIncompatibleVariableOverride]
         server: Server
@@ -144,6 +144,8 @@ if "forkserver" in _METHODS:
         @staticmethod
         def _Popen(process_obj: Any) -> Any:  # noqa: N802 - so named by multiprocessing
             from multiprocessing import popen_forkserver as module
+
+            from .servers import SERVERS
 
             server = SERVERS.claim()
             launch = rebound(_launch_of(module), spawn=_WithoutMain(), forkserver=server)
@@ -157,6 +159,8 @@ if "forkserver" in _METHODS:
 
         def close(self) -> None:
             """Release the process's resources, and its server."""
+            from .servers import SERVERS
+
             super().close()
             SERVERS.release(self.server)
 
@@ -181,6 +185,8 @@ def ensure_server(method: str, libraries: Iterable[str], variables: dict[str, st
 
         resource_tracker.ensure_running()
     if method == "forkserver":
+        from .servers import SERVERS
+
         SERVERS.ensure_running(libraries, variables)
 
 
@@ -240,6 +246,8 @@ class Starts:
         """
         ensure_descriptors(START_DESCRIPTORS)
         if self.method == "forkserver":
+            from .servers import SERVERS
+
             server = SERVERS.current
             try:
                 return self._start(name, target, args)
