@@ -199,4 +199,5 @@ def _is_file(name: str) -> bool:
 SERVERS = Servers()
 
 # A forked child has a server of its own: the parent's serves only the parent.
-os.register_at_fork(after_in_child=SERVERS.forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=SERVERS.forget)
