@@ -142,6 +142,8 @@ def fresh_resident_bytes() -> int:
     text = _read("/proc/self/statm")
     if text:
         return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if sys.platform == "linux":  # no file descriptor is left to read it
+        return _resident
     import psutil  # only on systems without /proc
 
     return int(psutil.Process().memory_info().rss)
@@ -321,6 +323,8 @@ def _available(root: str) -> int:
     for line in _read(f"{root}/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
+    if sys.platform == "linux":  # no file descriptor is left to read it
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     import psutil  # only on systems without /proc
 
     return int(psutil.virtual_memory().available)

@@ -70,7 +70,12 @@ class PipeChannel:
         if len(self._lines) >= MOST_WAITED_FOR:
             raise OSError(f"this system can wait for {MOST_WAITED_FOR} workers at most")
         tasks, tasks_in = Pipe(duplex=False)
-        replies, replies_in = Pipe(duplex=False)
+        try:
+            replies, replies_in = Pipe(duplex=False)
+        except BaseException:
+            tasks.close()
+            tasks_in.close()
+            raise
         return PipeLink(tasks, replies_in), _Line(tasks_in, replies, self.waiting)
 
     def listen(self, worker: Process, frames: Frames) -> None:

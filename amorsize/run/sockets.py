@@ -96,7 +96,22 @@ class SocketChannel:
     """
 
     def __init__(self) -> None:
+        self.waiting: deque[bytes] = deque()
+        self._buffer: mmap.mmap | bytearray | None = None
+        self._poll = select.poll()
+        self._awaits_room = False  # whether room for messages is an event
+        self._frames: dict[int, Frames] = {}  # by the pipe's file descriptor
+        self._sentinels: dict[int, Process] = {}
+        self._reader = self._lifeline = End(-1)
+        self._life = -1
         self._writer, self._end = _socket.socketpair(_socket.AF_UNIX, _KIND)
+        try:
+            self._open()
+        except BaseException:  # now: the error's traceback may keep this object for a while
+            self.close()
+            raise
+
+    def _open(self) -> None:
         self._reader = End(os.dup(self._end.fileno()))
         self._writer.setblocking(False)
         self._end.setblocking(True)  # whatever the user's socket.setdefaulttimeout() says
@@ -108,12 +123,6 @@ class SocketChannel:
         self._end.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, wait)
         reading, self._life = os.pipe()
         self._lifeline = End(reading)
-        self.waiting: deque[bytes] = deque()
-        self._buffer: mmap.mmap | bytearray | None = None
-        self._poll = select.poll()
-        self._awaits_room = False  # whether room for messages is an event
-        self._frames: dict[int, Frames] = {}  # by the pipe's file descriptor
-        self._sentinels: dict[int, Process] = {}
 
     def connect(self) -> tuple[Link, Frames]:
         """Return the two ends of the ways to and from a new worker.
