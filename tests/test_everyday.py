@@ -1,6 +1,7 @@
 """What people use every day has a fingerprint that the next process knows again."""
 
 import json
+import os
 import textwrap
 
 import pytest
@@ -359,6 +360,8 @@ def test_every_process_knows_it_again(name, tmp_path):
     """Its fingerprint is stable, equal under another hash seed, and differs from its like's."""
     if KINDS[name][0]:
         pytest.importorskip(KINDS[name][0])
+    if os.name == "nt" and ("environb" in KINDS[name][1] or "None)" in "".join(KINDS[name][1:])):
+        pytest.skip("Windows has no environb, nor a library that is the program itself")
     first, second = printed(name, tmp_path, "1"), printed(name, tmp_path, "2")
     assert first[1], "not stable"
     assert first == second

@@ -178,7 +178,7 @@ KINDS = [
     lambda: Quit(3),
     lambda: SystemExit({"code": 4}),
     lambda: Missing(2, "gone", "a.txt"),
-    lambda: OSError(2, "gone", "a", None, "b"),
+    lambda: OSError(2, "gone", "a", 2, "b"),
     lambda: Denied(13, "denied", "a.txt", extra=1),
     lambda: ImportError("m", name="n", path="p"),
     lambda: SyntaxError("m", ("f", 1, 2, "t", 1, 3)),

@@ -101,6 +101,8 @@ class TestEveryWay:
 
     def test_each_item_runs_exactly_once(self, way, tmp_path):
         """Whatever is decided, func is called once for each item."""
+        if os.name == "nt":
+            pytest.skip("appends of several processes to one file are not atomic on Windows")
         path = str(tmp_path / "calls")
         n = 200
         smart_map(functools.partial(f.log_call, path), range(n), **way)

@@ -173,8 +173,8 @@ def test_what_is_installed_to_be_edited_is_the_users(tmp_path):
     (tmp_path / "src" / "mine.egg-info").mkdir()
     site = tmp_path / "site-packages"
     distribution(site, "mine", ["__editable__.mine.pth"])
-    path = os.pathsep.join([str(tmp_path / "src"), str(site)])
-    whose, first, second, _, _ = found(tmp_path, "mine", PYTHONPATH=f"{programs.ROOT}:{path}")
+    path = os.pathsep.join(map(str, [programs.ROOT, tmp_path / "src", site]))
+    whose, first, second, _, _ = found(tmp_path, "mine", PYTHONPATH=path)
     assert whose == owners.USER
     assert first != second
 
@@ -201,7 +201,7 @@ def test_namespace_packages_are_whose_their_folder_is(tmp_path):
         (tmp_path / place / f"space_{place[:4]}" / "part.py").write_text(MODULE)
     source = """
         import sys
-        sys.path += ["{folder}/here", "{folder}/site-packages"]
+        sys.path += [r"{folder}/here", r"{folder}/site-packages"]
         import space_here.part, space_site.part
         from amorsize.identity.owners import owner
         print(*map(owner, ["space_here", "space_here.part", "space_site", "space_site.part"]))

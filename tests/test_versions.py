@@ -47,6 +47,8 @@ def sources():
 def test_bytecode_is_read_as_dis_reads_it():
     """A function loads and imports the names that ``dis`` finds, in the whole library."""
     codes = 0
+    if not sources():
+        pytest.skip("this Python has no sources of its library")
     for path in sources():
         try:
             whole = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)

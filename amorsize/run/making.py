@@ -165,6 +165,13 @@ def made_dispatcher(function: Any, registry: dict[Any, Any], attributes: dict[st
     return made
 
 
+def made_method_dispatcher(dispatcher: Any, function: Any) -> Any:
+    """Return a ``functools.singledispatchmethod`` with a dispatcher."""
+    made = functools.singledispatchmethod(function)
+    made.dispatcher = dispatcher
+    return made
+
+
 def function_at(module: str, home: homes.Home | None, path: str) -> Any:
     """Return the function in a module's static method, class method or ``lru_cache``."""
     loaded = cloudpickle.subimport(module) if home is None else homes.module_at(home)

@@ -369,4 +369,9 @@ _REDUCERS: dict[type, Any] = {
         (value.func, value.attrname),
     ),
     functools.partialmethod: Pickler.partial_method,
+    # In 3.13 it has a cache of methods, which cannot be pickled.
+    functools.singledispatchmethod: lambda _, value: (
+        making.made_method_dispatcher,
+        (value.dispatcher, value.func),
+    ),
 }
