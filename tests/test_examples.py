@@ -16,12 +16,15 @@ SAYS = {
 
 
 # A part of the standard library says as much as the whole, which takes a minute on a busy machine.
-ARGUMENTS = {"stdlib_census.py": [Path(sysconfig.get_path("stdlib"), "asyncio")]}
+PART = Path(sysconfig.get_path("stdlib"), "asyncio")
+ARGUMENTS = {"stdlib_census.py": [PART]}
 
 
 @pytest.mark.parametrize("name", SAYS)
 def test_an_example_runs_and_says_what_it_promises(name):
     """Each example ends well within its deadline."""
+    if name == "stdlib_census.py" and not list(PART.glob("*.py")):
+        pytest.skip("this Python has no sources of its library")
     example = programs.ROOT / "examples" / name
     ended = programs.run(example, *ARGUMENTS.get(name, ()), deadline=110)
     assert ended.code == 0, ended.err

@@ -10,6 +10,7 @@ import functools
 import importlib
 import math
 import operator
+import os
 import pathlib
 import random
 import subprocess
@@ -637,9 +638,10 @@ def test_equal_in_every_process(tmp_path):
         folder.mkdir()
         script = folder / f"script{seed}.py"
         script.write_text("\n" * seed + PROGRAM)
+        path = os.pathsep.join(filter(None, sys.path))
         done = subprocess.run(
             [sys.executable, str(script)],
-            env={"PYTHONHASHSEED": str(seed), "PYTHONPATH": ":".join(filter(None, sys.path))},
+            env={**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": path},
             capture_output=True,
             text=True,
             timeout=60,
