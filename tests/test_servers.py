@@ -120,3 +120,43 @@ def test_another_package_starts_another_server_and_the_old_one_ends(tmp_path):
     assert ended.out.splitlines() == [
         "2 1 True", "3 1 True", "2 1 True", "4 1 True", "2"
     ], ended.err  # fmt: skip
+
+
+SLOW = """
+import os, signal, sys
+sys.path.insert(0, {folder!r})
+from amorsize import smart_map
+import slow
+class Stop(Exception):
+    pass
+def stop(*_):
+    raise Stop
+def work(x):
+    slow.use()
+    return x
+if __name__ == "__main__":
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        smart_map(work, range(4), n_jobs=2, mp_context="forkserver")
+    except Stop:
+        print("stopped", os.path.exists({folder!r} + "/loaded"))
+    print(smart_map(work, range(4), n_jobs=2, mp_context="forkserver"))
+"""
+
+
+def test_a_time_limit_does_not_wait_for_what_the_server_loads(tmp_path):
+    """The call ends while the server goes on loading, and the next call uses that server."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "slow.py").write_text(
+        "import os, time\n"
+        f"here = {str(folder)!r}\n"
+        "def use(): pass\n"
+        "if os.path.exists(here + '/begun'):\n"
+        "    time.sleep(4)\n"
+        "    open(here + '/loaded', 'w').close()\n"
+        "open(here + '/begun', 'w').close()\n"
+    )
+    ended = programs.run_source(SLOW.format(folder=str(folder)), tmp_path, deadline=60)
+    assert ended.out == "stopped False\n[0, 1, 2, 3]\n", ended.err

@@ -253,6 +253,10 @@ class Starts(Protocol):
         """
         ...
 
+    def wait(self) -> None:
+        """Wait until the helper processes are ready; call it while signals are not held."""
+        ...
+
     def start(self, name: str, target: Callable[..., object], args: tuple[Any, ...]) -> Process:
         """Start a worker that calls ``target(*args)``.
 

@@ -6,7 +6,10 @@ import os
 import select
 from contextlib import suppress
 
-__all__ = ["ensure_descriptors", "readable", "watch_end"]
+__all__ = ["LOADING", "ensure_descriptors", "readable", "watch_end"]
+
+# Environment variable of a fork server: the descriptor through which it tells that all is loaded.
+LOADING = "AMORSIZE_LOADING"
 
 
 def ensure_descriptors(number: int) -> None:

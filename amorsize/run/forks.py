@@ -132,6 +132,9 @@ class ForkStarts:
         """
         ensure_main_interpreter()
 
+    def wait(self) -> None:
+        """Do nothing: a fork needs no helper."""
+
     def start(
         self, name: str, target: Callable[..., object], args: tuple[Any, ...]
     ) -> ForkedWorker:

@@ -21,6 +21,7 @@ from multiprocessing import spawn, util
 from multiprocessing.connection import wait
 from typing import Any
 
+from .crew import starting
 from .descriptors import ensure_descriptors, readable, watch_end
 from .interpreters import ensure_main_interpreter
 from .rebinding import rebound
@@ -232,6 +233,16 @@ class Starts:
             OSError: this interpreter cannot start workers by this method.
         """
         ensure_server(self.method, self._libraries, self._variables)
+
+    def wait(self) -> None:
+        """Wait until the fork server has loaded what its workers need, which may take seconds."""
+        if self.method == "forkserver":
+            from .servers import SERVERS
+
+            server = SERVERS.current
+            if not server.wait():
+                with starting():
+                    SERVERS.give_up_libraries(server)
 
     def start(self, name: str, target: Any, args: tuple[Any, ...]) -> Worker:
         """Start a worker process.

@@ -107,6 +107,7 @@ class ProcessCrew:
         self.prefix = make_prefix()
         with starting():
             starts.ensure()
+        starts.wait()
         # Reading the input may block or raise, so it is read here, before signals are held.
         tasks = [*first] if first is not None else []
         try:

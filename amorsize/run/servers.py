@@ -21,7 +21,9 @@ from multiprocessing import forkserver, util
 from typing import Any
 
 from ..identity.looking import namespace_of
+from .descriptors import LOADING, readable
 from .rebinding import rebound
+from .sockets import End
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ __all__ = ["SERVERS", "Server"]
 # Most of the modules that a worker needs, the last of them to see whether forks are safe.
 _OWN = ("amorsize.run.worker", "amorsize.run.adopting", "amorsize.run.carriers", "cloudpickle")
 _CHECK = "amorsize.run.loading"
+
+# How long to wait at a time for a server to load, s.
+WAIT_SECONDS = 1.0
 
 
 class Servers:
@@ -120,7 +125,8 @@ class Server(forkserver.ForkServer):
         self.is_started = False
         self.workers = 0
         self.set_forkserver_preload([*_OWN, *libraries, _CHECK] if libraries else [*_OWN])
-        self._start = rebound(forkserver.ForkServer.ensure_running, util=_Prepared(variables))
+        self._variables = variables
+        self._loading = End(-1)  # read end of a pipe through which it tells that
 
     def __getattr__(self, name: str) -> Any:
         return getattr(forkserver, name)
@@ -133,7 +139,25 @@ class Server(forkserver.ForkServer):
     def ensure_running(self) -> None:
         """Start the server unless it is running."""
         self.is_started = True
-        self._start(self)
+        reading, writing = map(End, os.pipe())
+        prepared = _Prepared(self._variables, writing.fileno() if self.libraries else -1)
+        try:
+            rebound(forkserver.ForkServer.ensure_running, util=prepared)(self)
+        finally:
+            writing.close()
+        if prepared.has_started and self.libraries:
+            self._loading = reading
+
+    def wait(self) -> bool:
+        """Wait until the server has loaded all; return False if it has ended before."""
+        loading, self._loading = self._loading, End(-1)  # no other thread waits for the same
+        if loading.fileno() < 0:
+            return True
+        while not readable(loading.fileno(), WAIT_SECONDS):
+            pass
+        has_loaded = bool(os.read(loading.fileno(), 1))
+        loading.close()
+        return has_loaded
 
     def leave(self) -> bool:
         """Close this process's hold on the server, if it has one; return whether it had.
@@ -173,10 +197,16 @@ class _Prepared:
 
     Args:
         variables: environment variables that the server sets first.
+        loading: file descriptor that it closes when it has loaded all; -1 for none.
+
+    Attributes:
+        has_started: whether a server was started.
     """
 
-    def __init__(self, variables: dict[str, str]) -> None:
+    def __init__(self, variables: dict[str, str], loading: int) -> None:
         self._variables = variables
+        self._loading = loading
+        self.has_started = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(util, name)
@@ -185,9 +215,14 @@ class _Prepared:
         """Start Python with a program that prepares its process first."""
         *options, program = args
         where = [place for place in sys.path if type(place) is str]
-        prepare = f"os.environ.update({self._variables!r}); sys.path[:] = {where!r}"
+        variables, passed = dict(self._variables), list(passfds)
+        if self._loading >= 0:
+            variables[LOADING] = str(self._loading)
+            passed.append(self._loading)
+        prepare = f"os.environ.update({variables!r}); sys.path[:] = {where!r}"
+        self.has_started = True
         return util.spawnv_passfds(
-            path, [*options, f"import os, sys; {prepare}; {program}"], passfds
+            path, [*options, f"import os, sys; {prepare}; {program}"], passed
         )
 
 
