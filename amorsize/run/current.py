@@ -20,8 +20,9 @@ from functools import cached_property
 from ..errors import SerializationError
 from ..identity.atoms import ATOMS
 from ..identity.codes import describe, hash_of
-from ..identity.looking import content_of
+from ..identity.looking import content_of, namespace
 from ..identity.names import Owner
+from ..identity.settings import names_of
 from ..identity.uses import Uses
 from ..identity.walk import ABSENT
 from ..lookup import load
@@ -300,8 +301,9 @@ def _is_importable(value: type | types.FunctionType) -> bool:
 def object_at(module: str, path: str) -> Any:
     """Return the object under a qualified name in a loaded module, ``ABSENT`` for none."""
     value: Any = sys.modules.get(module, ABSENT)
-    for part in path.split("."):
-        value = vars(value).get(part, ABSENT) if hasattr(value, "__dict__") else ABSENT
+    for part in path.split("."):  # by no attribute access: any object may be in the way
+        is_class = issubclass(type(value), type)
+        value = (namespace(value) if is_class else names_of(value)).get(part, ABSENT)
     return value
 
 

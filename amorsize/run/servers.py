@@ -213,7 +213,7 @@ class _Prepared:
 
     def spawnv_passfds(self, path: bytes, args: list[str], passfds: list[int]) -> int:
         """Start Python with a program that prepares its process first."""
-        *options, program = args
+        place = args.index("-c") + 1  # from 3.14 on the caller's sys.argv comes after it
         where = [place for place in sys.path if type(place) is str]
         variables, passed = dict(self._variables), list(passfds)
         if self._loading >= 0:
@@ -221,9 +221,8 @@ class _Prepared:
             passed.append(self._loading)
         prepare = f"os.environ.update({variables!r}); sys.path[:] = {where!r}"
         self.has_started = True
-        return util.spawnv_passfds(
-            path, [*options, f"import os, sys; {prepare}; {program}"], passed
-        )
+        program = f"import os, sys; {prepare}; {args[place]}"
+        return util.spawnv_passfds(path, [*args[:place], program, *args[place + 1 :]], passed)
 
 
 def _is_file(name: str) -> bool:
