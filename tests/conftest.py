@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         text = inspect.getsource(item.function) if hasattr(item, "function") else ""
         if "fork" in item.name or any(part in text for part in parts):
-            item.add_marker(pytest.mark.skip(reason="needs Linux"))
+            item.add_marker(pytest.mark.skip(reason="needs what only Linux or Unix has"))
 
 
 @pytest.fixture(autouse=True)

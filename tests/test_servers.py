@@ -35,13 +35,13 @@ def use(): pass
 """
 
 
-def lines(tmp_path, source, **env):
+def lines(tmp_path, source):
     """Return what a program says whose function uses a library with this source."""
     folder = tmp_path / "site-packages"
     folder.mkdir()
     (folder / "library.py").write_text(LIBRARY + textwrap.dedent(source))
     program = PROGRAM.format(folder=str(folder))
-    ended = programs.run_source(program, tmp_path, deadline=100, **env)
+    ended = programs.run_source(program, tmp_path, deadline=100)
     assert ended.code == 0, ended.err
     return ended.out.splitlines(), ended.err
 

@@ -290,9 +290,10 @@ MOST_WAITED_FOR = 61
 
 
 def most_children() -> int | None:
-    """Return how many workers the limit on open files allows, None for no limit.
+    """Return how many workers the system allows, None for no limit.
 
-    A started process takes two file descriptors. Half of the limit is left for other uses.
+    On Unix the limit on open files counts, on Windows how many can be waited for. A started
+    process takes two file descriptors. Half of the limit is left for other uses.
     """
     try:
         import resource

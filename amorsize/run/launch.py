@@ -152,7 +152,7 @@ if "forkserver" in _METHODS:
             launch = rebound(_launch_of(module), spawn=_WithoutMain(), forkserver=server)
             try:
                 popen = type("Popen", (module.Popen,), {"_launch": launch})(process_obj)
-            except BaseException:
+            except BaseException:  # also Ctrl-C: no process object will release it
                 SERVERS.release(server)
                 raise
             process_obj.server = server

@@ -65,14 +65,14 @@ class PipeChannel:
         """Return the two ends of the ways to and from a new worker.
 
         Raises:
-            OSError: there is no pipe to be had, or the system cannot wait for one worker more.
+            OSError: no pipe can be opened, or the system cannot wait for another worker.
         """
         if len(self._lines) >= MOST_WAITED_FOR:
             raise OSError(f"this system can wait for {MOST_WAITED_FOR} workers at most")
         tasks, tasks_in = Pipe(duplex=False)
         try:
             replies, replies_in = Pipe(duplex=False)
-        except BaseException:
+        except BaseException:  # now: the error's traceback may keep these ends for a while
             tasks.close()
             tasks_in.close()
             raise

@@ -125,8 +125,7 @@ class Server(forkserver.ForkServer):
         self.is_started = False
         self.workers = 0
         self.set_forkserver_preload([*_OWN, *libraries, _CHECK] if libraries else [*_OWN])
-        self._variables = variables
-        self._loading = End(-1)  # read end of a pipe through which it tells that
+        self._prepared = _Prepared(variables, tells=bool(libraries))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(forkserver, name)
@@ -139,19 +138,12 @@ class Server(forkserver.ForkServer):
     def ensure_running(self) -> None:
         """Start the server unless it is running."""
         self.is_started = True
-        reading, writing = map(End, os.pipe())
-        prepared = _Prepared(self._variables, writing.fileno() if self.libraries else -1)
-        try:
-            rebound(forkserver.ForkServer.ensure_running, util=prepared)(self)
-        finally:
-            writing.close()
-        if prepared.has_started and self.libraries:
-            self._loading = reading
+        rebound(forkserver.ForkServer.ensure_running, util=self._prepared)(self)
 
     def wait(self) -> bool:
         """Wait until the server has loaded all; return False if it has ended before."""
-        loading, self._loading = self._loading, End(-1)  # no other thread waits for the same
-        if loading.fileno() < 0:
+        loading = self._prepared.take_loading()
+        if loading is None:
             return True
         while not readable(loading.fileno(), WAIT_SECONDS):
             pass
@@ -173,7 +165,7 @@ class Server(forkserver.ForkServer):
 
 _servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
-# The servers that were told to end and whose exit code was not taken yet.
+# Process ids of servers that are ending; each exit code is still to be taken.
 _ended: list[int] = []
 
 
@@ -197,32 +189,42 @@ class _Prepared:
 
     Args:
         variables: environment variables that the server sets first.
-        loading: file descriptor that it closes when it has loaded all; -1 for none.
-
-    Attributes:
-        has_started: whether a server was started.
+        tells: whether the server tells when it has loaded all.
     """
 
-    def __init__(self, variables: dict[str, str], loading: int) -> None:
+    def __init__(self, variables: dict[str, str], *, tells: bool) -> None:
         self._variables = variables
-        self._loading = loading
-        self.has_started = False
+        self._tells = tells
+        self._loading: End | None = None  # read end of the pipe through which it tells
 
     def __getattr__(self, name: str) -> Any:
         return getattr(util, name)
 
+    def take_loading(self) -> End | None:
+        """Return the pipe through which a server that was started tells, to one thread only."""
+        loading, self._loading = self._loading, None
+        return loading
+
     def spawnv_passfds(self, path: bytes, args: list[str], passfds: list[int]) -> int:
         """Start Python with a program that prepares its process first."""
-        place = args.index("-c") + 1  # from 3.14 on the caller's sys.argv comes after it
+        if not self._tells:
+            return self._spawn(path, args, passfds, self._variables)
+        reading, writing = map(End, os.pipe())
+        try:
+            variables = {**self._variables, LOADING: str(writing.fileno())}
+            pid = self._spawn(path, args, [*passfds, writing.fileno()], variables)
+        finally:
+            writing.close()
+        self._loading = reading
+        return pid
+
+    @staticmethod
+    def _spawn(path: bytes, args: list[str], passfds: list[int], variables: dict[str, str]) -> int:
         where = [place for place in sys.path if type(place) is str]
-        variables, passed = dict(self._variables), list(passfds)
-        if self._loading >= 0:
-            variables[LOADING] = str(self._loading)
-            passed.append(self._loading)
         prepare = f"os.environ.update({variables!r}); sys.path[:] = {where!r}"
-        self.has_started = True
+        place = args.index("-c") + 1  # from 3.14 on the caller's sys.argv comes after it
         program = f"import os, sys; {prepare}; {args[place]}"
-        return util.spawnv_passfds(path, [*args[:place], program, *args[place + 1 :]], passed)
+        return util.spawnv_passfds(path, [*args[:place], program, *args[place + 1 :]], passfds)
 
 
 def _is_file(name: str) -> bool:

@@ -128,7 +128,7 @@ class SocketChannel:
         """Return the two ends of the ways to and from a new worker.
 
         Raises:
-            OSError: there is no pipe to be had.
+            OSError: no pipe can be opened.
         """
         reading, writing = reply_pipe()
         return SocketLink(self._reader, self._lifeline, writing), PipedFrames(reading)
