@@ -161,7 +161,7 @@ def test_many_calls_write_one_record(kind):
     """Not one a call, which would drive out everybody else's."""
     func = KINDS[kind]()
     for _ in range(8):
-        smart_map(func, range(12))
+        smart_map(func, range(50))  # enough that even a slow walk of the function pays
     assert len(names()) == 1
 
 

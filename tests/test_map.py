@@ -259,8 +259,8 @@ def test_results_that_cannot_be_pickled_keep_the_call_here():
         return (y for y in [x])
 
     reports = []
-    results = smart_map(lazily, range(20), report=reports.append)
-    assert [next(r) for r in results] == list(range(20))
+    results = smart_map(lazily, range(60), report=reports.append)
+    assert [next(r) for r in results] == list(range(60))
     assert reports[0].backend == "serial"
     assert "cannot be pickled" in reports[0].reason
 
