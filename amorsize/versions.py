@@ -16,6 +16,7 @@ __all__ = [
     "DEDENTS_DOCSTRINGS",
     "DEFAULT_ON_LINUX",
     "FLAGS_DOCSTRINGS",
+    "FREE_THREADED",
     "IMPORT_SHIFT",
     "KNOWS_BYTECODE",
     "MAPPING_OPTIONS",
@@ -29,6 +30,10 @@ __all__ = [
 _VERSION = sys.version_info[:2]
 
 NAME = "{}.{}".format(*_VERSION)
+
+# Whether this is the free-threaded build. There ``gc.get_objects`` does not always list all objects
+# (seen in forked children, 3.13.5).
+FREE_THREADED = "t" in getattr(sys, "abiflags", "")
 
 # Bytecode ------------------------------------------------------------------------------------
 

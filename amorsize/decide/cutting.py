@@ -17,6 +17,8 @@ __all__ = [
     "LARGEST_CHUNK_BYTES",
     "LEAST_SHARE",
     "SMALLEST_CHUNK_SECONDS",
+    "STREAM_CHUNK_ITEMS",
+    "STREAM_CHUNK_SECONDS",
     "Chunking",
     "chunk_count",
     "chunk_share",

@@ -97,9 +97,11 @@ class Channel(Protocol):
 
     Attributes:
         waiting: messages that no worker has been sent.
+        recalls: whether ``take_back`` also takes back what was sent, but not taken yet.
     """
 
     waiting: deque[bytes]
+    recalls: bool
 
     def connect(self) -> tuple[Link, Frames]:
         """Return the two ends of the ways to and from a new worker.
@@ -143,6 +145,10 @@ class Channel(Protocol):
         Returns:
             Where something has arrived; the workers that the system reports to have ended.
         """
+        ...
+
+    def sources(self) -> list[Any]:
+        """Return what to wait for together with other channels: descriptors or connections."""
         ...
 
     def close(self) -> None:

@@ -8,7 +8,8 @@ has is left as it is, except that each call updates the classes in its fresh wor
 
 In a forked worker, every object from before the fork has the same address as in the caller. The
 garbage collector tells which objects are that old: those present when the worker begins are frozen
-(which also keeps memory pages shared), so every object that the collector lists is newer.
+(which also keeps memory pages shared), so every object that the collector lists is newer. In the
+free-threaded build the classes that are present are listed instead.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import types
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from ..versions import FREE_THREADED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,8 +96,22 @@ class _Process:
 
 def inherit() -> None:
     """Note, in a forked worker, that the caller has all present objects, too."""
+    if FREE_THREADED:
+        _inherited.update((id(kind), weakref.ref(kind)) for kind in _classes())
     gc.freeze()
     _Process.forked = True
+
+
+def _classes() -> Iterator[type]:
+    """Yield all classes of this process."""
+    met: set[int] = set()  # by id: classes may define their own hash
+    left: list[type] = [object]
+    while left:
+        kind = left.pop()
+        if id(kind) not in met:
+            met.add(id(kind))
+            left += type.__subclasses__(kind)
+            yield kind
 
 
 def is_forked() -> bool:
@@ -103,12 +120,12 @@ def is_forked() -> bool:
 
 
 def is_inherited(value: object) -> bool:
-    """Return whether this is a forked worker that got ``value`` from its caller by the fork."""
+    """Return whether this is a forked worker that got a class from its caller by the fork."""
     if not _Process.forked:
         return False
     known = _inherited.get(id(value))
     if known is None or known() is not value:
-        if any(new is value for new in gc.get_objects()):
+        if FREE_THREADED or any(new is value for new in gc.get_objects()):
             return False
         _inherited[id(value)] = weakref.ref(value)
     return True

@@ -7,7 +7,7 @@ from .crew import Lost
 from .failure import NO_ITEM, short_repr
 from .feed import Feed, Slice
 
-__all__ = ["explain_idle", "explain_stuck", "loss_error", "worded"]
+__all__ = ["explain_idle", "explain_running", "explain_stuck", "loss_error", "worded"]
 
 
 def loss_error(
@@ -41,6 +41,17 @@ def explain_idle(lost: Lost) -> str:
     if lost.ready:
         return f"a worker {_cause(lost.exitcode)} while it was idle"
     return f"a worker {_cause(lost.exitcode)} before it could start; its own output tells why"
+
+
+def explain_running(lost: Lost, losses: int) -> str:
+    """Return the message for workers that died while they ran a task.
+
+    Args:
+        lost: the last of them.
+        losses: how many died.
+    """
+    times = "" if losses < 2 else f", {losses} times"
+    return f"a worker {_cause(lost.exitcode)} while it ran this task{times}"
 
 
 def explain_stuck() -> str:

@@ -31,6 +31,7 @@ __all__ = [
     "dumps_by_value",
     "dumps_inherited",
     "dumps_items",
+    "dumps_plain",
     "dumps_result",
     "dumps_state",
     "is_smaller",
@@ -80,6 +81,19 @@ def dumps_result(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -
     head, kinds = _dumped(value, buffers)
     _prove(value, head, apart, kinds)
     return head
+
+
+def dumps_plain(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
+    """Pickle a value that pickle can serialize without amorsize's own pickler.
+
+    Args:
+        value: the value.
+        buffers: as in ``dumps``.
+
+    Raises:
+        Exception: whatever pickling it raises.
+    """
+    return reductions.dump(value, _collector(buffers))[0]
 
 
 def _dumped(value: Any, buffers: list[pickle.PickleBuffer] | None) -> tuple[bytes, set[type]]:

@@ -56,6 +56,8 @@ class PipeChannel:
         waiting: messages that no worker has been sent.
     """
 
+    recalls = False
+
     def __init__(self) -> None:
         self.waiting: deque[bytes] = deque()
         self._lines: list[_Line] = []
@@ -125,6 +127,10 @@ class PipeChannel:
         spoken = self._spoken(timeout)
         gone = [line for line, worker in self._watched.items() if line.is_over(worker)]
         return [*spoken], [self._watched.pop(line) for line in gone]
+
+    def sources(self) -> list[Any]:
+        """Return the connections from all workers."""
+        return [line.replies for line in self._lines if not line.is_ended]
 
     def close(self) -> None:
         """Close all ends; workers that wait then see the end of the queue."""

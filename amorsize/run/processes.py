@@ -33,7 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .channel import Channel
+    from .channel import Channel, Link
 
 __all__ = ["ProcessCrew"]
 
@@ -80,6 +80,7 @@ class ProcessCrew:
     reused = False
     claims = True
     shipped_bytes = 0
+    serve: Callable[[Setup, Link], None] = staticmethod(worker.serve)  # what a worker runs
 
     def __init__(
         self,
@@ -119,7 +120,7 @@ class ProcessCrew:
                 self._ended = False
                 _crews.add(self)
                 # Ends kept workers, and those of an unfinished call, when the interpreter exits.
-                self._cancel_exit = starts.at_exit(_ender(self))
+                self._cancel_exit = self._at_exit(starts)
                 for task in tasks:
                     self.submit(task)
                 self._start(starts, workers, setup.for_crew(self.prefix))
@@ -129,6 +130,10 @@ class ProcessCrew:
             raise
         self.has_first = first is not None
         self.start_seconds = time.monotonic() - self.started_at
+
+    def _at_exit(self, starts: Starts) -> Callable[[], object]:
+        """Have the crew end when the interpreter exits; return a function that cancels that."""
+        return starts.at_exit(_ender(self))
 
     def _start(self, starts: Starts, workers: int, setup: Setup) -> None:
         for number in range(workers):
@@ -144,7 +149,7 @@ class ProcessCrew:
     def _start_one(self, starts: Starts, setup: Setup, number: int) -> None:
         link, frames = self._tasks.connect()
         try:
-            started = starts.start(f"amorsize-{number + 1}", worker.serve, (setup, link))
+            started = starts.start(f"amorsize-{number + 1}", self.serve, (setup, link))
         except BaseException:  # also Ctrl-C: nothing else would close this end
             frames.close()
             raise
@@ -236,7 +241,7 @@ class ProcessCrew:
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) for each."""
         self._read(0.0 if self._listener.found else timeout)
-        return [(chunk, _reply(fields)) for chunk, fields in self._fetched()]
+        return [(chunk, self.opened(fields)) for chunk, fields in self._fetched()]
 
     def running(self) -> dict[int, Running]:
         """Return what each worker reported last, by its pid, as far as read."""
@@ -284,7 +289,7 @@ class ProcessCrew:
             self._dispose()
         # Drop errors: they are tasks whose items could not be sent, and those run again.
         found = [pair for pair in self._fetched() if isinstance(pair[1], tuple)]
-        return [(chunk, _reply(fields)) for chunk, fields in found]
+        return [(chunk, self.opened(fields)) for chunk, fields in found]
 
     def end(self) -> None:
         """Close the crew if all workers are alive, set up and idle, else abandon it."""
@@ -305,6 +310,13 @@ class ProcessCrew:
     def is_inherited(self) -> bool:
         """Return whether this is a forked child's copy of its parent's crew."""
         return os.getpid() != self._owner
+
+    @staticmethod
+    def opened(fields: Any) -> Any:
+        """Return a reply, from what a worker has sent or from the error that kept its task here."""
+        if isinstance(fields, SerializationError):
+            return Reply([], 0, keep(fields, fields.index)._replace(unrun=True), 0, 0.0, 0.0, 0.0)
+        return Reply(*fields)
 
     # Inside --------------------------------------------------------------------------------
 
@@ -377,9 +389,3 @@ def _disown_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_disown_all)
-
-
-def _reply(fields: Any) -> Reply:
-    if isinstance(fields, SerializationError):
-        return Reply([], 0, keep(fields, fields.index)._replace(unrun=True), 0, 0.0, 0.0, 0.0)
-    return Reply(*fields)

@@ -164,8 +164,9 @@ class Setup:
 
     @property
     def code(self) -> tuple[object, ...]:
-        """The function, the initializer and the initializer's arguments."""
-        return self.call.func, *self._content[1:]
+        """The function, if there is one yet, the initializer and the initializer's arguments."""
+        call, *rest = self._content
+        return *(() if call is None else (call.func,)), *rest
 
     @property
     def is_plain(self) -> bool:

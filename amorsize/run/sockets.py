@@ -95,6 +95,8 @@ class SocketChannel:
         waiting: messages that did not fit yet.
     """
 
+    recalls = True
+
     def __init__(self) -> None:
         self.waiting: deque[bytes] = deque()
         self._buffer: mmap.mmap | bytearray | None = None
@@ -198,6 +200,10 @@ class SocketChannel:
                 ended.append(self._sentinels[descriptor])
                 self._poll.unregister(descriptor)
         return heard, ended
+
+    def sources(self) -> list[int]:
+        """Return the file descriptors of all reply pipes, and those that show a worker's end."""
+        return [*self._frames, *self._sentinels]
 
     def close(self) -> None:
         """Close all ends; workers that wait then see the end of the queue."""

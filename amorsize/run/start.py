@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from ..errors import SerializationError
 from ..lookup import load, loaded
 from ..signals import held_signals
+from ..tuples import NamedTuple
 from .crew import starting
 from .setup import Setup
 from .surroundings import take_own
@@ -15,9 +16,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
+    from ..identity.uses import Uses
     from .crew import Crew, Starts, Task
+    from .current import Current
+    from .known import Places
+    from .surroundings import State
 
-__all__ = ["start_crew"]
+__all__ = ["Recipe", "recipe_for", "start_crew"]
 
 MOST_NAMES = 5  # most names in a message about state that cannot be sent
 
@@ -57,11 +62,7 @@ def start_crew(
         return ThreadCrew(workers, setup)
     own = None if context is None or isinstance(context, str) else context
     if method != "fork":
-        with starting():
-            import multiprocessing  # takes 15 ms
-
-        chosen = own or multiprocessing.get_context(method)
-        return _start_fresh(chosen, workers, setup, inherits, sample, lenient)
+        return _start_fresh(_context(method, own), workers, setup, inherits, sample, lenient)
     with starting():
         from .processes import ProcessCrew
 
@@ -69,6 +70,55 @@ def start_crew(
     setup.state = take_own()
     tasks = first(inherits) if first is not None else None
     return ProcessCrew(starts, workers, setup, inherits=inherits, first=tasks)
+
+
+class Recipe(NamedTuple):
+    """How to start workers of one kind, one at a time and at any time.
+
+    Attributes:
+        starts: the way to start them.
+        setup: what each is started with.
+        places: what the pickle of the setup names instead of copying it (``known.named``).
+    """
+
+    starts: Starts
+    setup: Setup
+    places: Places
+
+
+def recipe_for(method: str, setup: Setup, context: BaseContext | None) -> Recipe:
+    """Return how to start workers that run what they are sent later.
+
+    Args:
+        method: start method.
+        setup: what they begin with; it has no call yet.
+        context: the user's own multiprocessing context, None for none.
+
+    Raises:
+        CannotStart: the system refuses.
+        SerializationError: the initializer or what it uses cannot be sent.
+    """
+    if method == "fork":
+        with starting():
+            starts = _forks(context)
+        setup.state = take_own()
+        return Recipe(starts, setup, {})
+    from .kept import current_environ
+    from .launch import Starts as MultiprocessingStarts
+
+    chosen = _context(method, context)
+    used, current, state = _taken(setup, None, None)
+    ready = setup.of_caller(current, current_environ(chosen), state)
+    starts = MultiprocessingStarts(chosen, used.libraries, setup.threads)
+    return Recipe(starts, ready, used.places())
+
+
+def _context(method: str, own: BaseContext | None) -> BaseContext:
+    """Return the user's own context, or multiprocessing's for a start method."""
+    with starting():
+        import multiprocessing  # takes 15 ms
+
+    return own or multiprocessing.get_context(method)
 
 
 def _forks(context: BaseContext | None) -> Starts:
@@ -108,20 +158,12 @@ def _start_fresh(
 ) -> Crew:
     """Start workers that inherit nothing, or reuse kept workers; see ``start_crew``."""
     load("amorsize.run.kept")  # forked workers need none of this
-    from ..identity.uses import uses
     from . import kept
-    from .current import current_values
     from .known import named
     from .launch import Starts as MultiprocessingStarts
     from .processes import ProcessCrew
-    from .surroundings import take
 
-    with held_signals():  # a handler's exception must not be taken for an object's refusal
-        used = uses((*setup.code, sample))
-        # Unless the items must run in workers, workers that import other code must refuse to run.
-        current = current_values(used, strict=lenient is None)
-        state = take(used.texts, used.variables)
-    _check(current.left_out + state.left_out, lenient)
+    used, current, state = _taken(setup, sample, lenient)
     with named(used.places()):
         if setup.is_plain:
             crew = kept.lease(context, workers, setup.call, used, current, setup.threads, state)
@@ -130,6 +172,33 @@ def _start_fresh(
         setup = setup.of_caller(current, kept.current_environ(context), state)
         starts = MultiprocessingStarts(context, used.libraries, setup.threads)
         return ProcessCrew(starts, workers, setup, inherits=inherits)
+
+
+def _taken(
+    setup: Setup, sample: object, lenient: Callable[[str], None] | None
+) -> tuple[Uses, Current, State]:
+    """Return what the code of a setup uses, and the caller's present values and state of that.
+
+    Args:
+        setup: what workers run.
+        sample: an item; what it refers to counts as used, too.
+        lenient: see ``start_crew``.
+
+    Raises:
+        SerializationError: some of it cannot be sent.
+    """
+    load("amorsize.run.kept")
+    from ..identity.uses import uses
+    from .current import current_values
+    from .surroundings import take
+
+    with held_signals():  # a handler's exception must not be taken for an object's refusal
+        used = uses((*setup.code, sample))
+        # Unless the items must run in workers, workers that import other code must refuse to run.
+        current = current_values(used, strict=lenient is None)
+        state = take(used.texts, used.variables)
+    _check(current.left_out + state.left_out, lenient)
+    return used, current, state
 
 
 def _check(left_out: tuple[str, ...], lenient: Callable[[str], None] | None) -> None:

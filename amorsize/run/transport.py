@@ -13,13 +13,21 @@ from ..decide.figures import SHARED_FROM_BYTES
 from ..errors import SerializationError
 from ..tuples import NamedTuple
 from . import shared
-from .pickles import dumps, dumps_by_value, dumps_items, dumps_result, opened, refusal_of
+from .pickles import (
+    dumps,
+    dumps_by_value,
+    dumps_items,
+    dumps_plain,
+    dumps_result,
+    opened,
+    refusal_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Parcel", "pack_common", "pack_forked", "pack_results", "pack_shipped", "unpack"]
+__all__ = ["Parcel", "pack_common", "pack_forked", "pack_plain", "pack_results", "pack_shipped", "unpack"]
 
 # A part of a call up to this size goes with every task, a larger one once through a shared segment.
 # 16 kB add 10 us to a task, 64 kB add 160 us; a segment takes 30 us in each worker (two cores,
@@ -191,6 +199,19 @@ def pack_forked(value: Any, prefix: str, *, start: int | None = None) -> Parcel:
             columns.
     """
     return _packed_columns(value, prefix, start, dumps)
+
+
+def pack_plain(value: Any, prefix: str) -> Parcel:
+    """Make a parcel of a value that plain pickle can serialize.
+
+    Args:
+        value: the value to send.
+        prefix: path prefix of the crew's segments, "" for none.
+
+    Raises:
+        Exception: whatever pickling it raises.
+    """
+    return _packed(value, prefix, dumps_plain)
 
 
 def _packed_columns(

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .adopting import Undo
     from .channel import Link
 
-__all__ = ["run_chunk", "run_columns", "serve"]
+__all__ = ["Worker", "run_chunk", "run_columns", "serve"]
 
 
 # Chunks that have run are sent together, unless they have taken this long, or packing their results
@@ -49,15 +49,22 @@ MOST_UNSENT_SECONDS = 0.02
 MOST_UNSENT_BYTES = 1 << 16
 
 
-class _Worker:
-    """The state of this worker process."""
+class Worker:
+    """The state of this worker process.
+
+    Attributes:
+        link: the way from and to the caller.
+        prefix: path prefix of the crew's shared segments.
+        broken: why the worker can run nothing; None if it can.
+        threads: limits for numerical libraries; None once they are applied, or if there are none.
+    """
 
     call: Call
     func: Callable[..., Any]
     link: Link
     prefix: str
     broken: Failure | None = None
-    threads: Threads | None = None  # None once the limits are applied, or if there are none
+    threads: Threads | None = None
     shipment: str = ""  # name of the last shipment
     undo: Undo  # what this call replaced in modules
     unsent: list[Ran]  # chunks whose results were not sent yet
@@ -89,6 +96,21 @@ class _Worker:
                 _leave()
             finally:
                 self._sender = 0
+
+    def say_goodbye(self) -> None:
+        """Tell the caller that this worker ends as it was asked to, and needed this much memory."""
+        self.tell(LEAVING, LEAVE.pack(private_peak()))
+
+    def mind_threads(self, wall: float, cpu_seconds: float) -> None:
+        """Limit the threads of libraries that are loaded, once items have used several CPUs.
+
+        Args:
+            wall: wall time of some items, s.
+            cpu_seconds: their CPU time, s.
+        """
+        if self.threads is not None and cpu_seconds > BUSY_SHARE * max(wall, 0.001):
+            self.threads.limit_loaded()
+            self.threads = None
 
     @property
     def must_send(self) -> bool:
@@ -150,15 +172,16 @@ class _Worker:
 
 
 # An instance, because functions and other descriptors that are class attributes would be bound.
-_worker = _Worker()
+_worker = Worker()
 
 
-def serve(setup: Setup, link: Link) -> None:
+def serve(setup: Setup, link: Link, work: Callable[[Worker], None] | None = None) -> None:
     """Be a worker: prepare, and run chunks until there are no more or the caller is gone.
 
     Args:
         setup: the worker's setup.
         link: the way from and to the caller.
+        work: does what the caller asks for, until there is no more; None runs chunks of a call.
     """
     _worker.link = link
     link.open(_worker.tell)
@@ -171,33 +194,33 @@ def serve(setup: Setup, link: Link) -> None:
     _worker.prefix = setup.prefix
     _start(setup)
     try:
-        _run_tasks(link)
+        (work or _run_tasks)(_worker)
     finally:
         link.close()
 
 
-def _run_tasks(link: Link) -> None:
+def _run_tasks(worker: Worker) -> None:
     """Run the chunks of the queue until there are no more or the caller is gone."""
     caller = os.getppid()
     while True:
-        message = link.take(wait=not _worker.unsent)
+        message = worker.link.take(wait=not worker.unsent)
         if message is None:
-            _worker.send_all()
+            worker.send_all()
             # The queue does not end while any other process holds the caller's end open.
             if os.getppid() != caller:
                 return
             continue
         if not message or message == END:
-            _worker.send_all()
-            _worker.tell(LEAVING, LEAVE.pack(private_peak()))
+            worker.send_all()
+            worker.say_goodbye()
             return
         *fields, prompt = opened_task(message)
         track = fields[4]
         if track or prompt:
-            _worker.send_all()
-        _worker.unsent.append(run_chunk(*fields))
-        if track or prompt or _worker.must_send:
-            _worker.send_all()
+            worker.send_all()
+        worker.unsent.append(run_chunk(*fields))
+        if track or prompt or worker.must_send:
+            worker.send_all()
 
 
 def _leave() -> None:
@@ -320,9 +343,7 @@ def run_chunk(
     if track:
         _note(CHUNK, chunk)  # the last item is not to blame for a death from here on
     flush_streams()  # this worker may wait long for its next chunk, or be killed
-    if _worker.threads is not None and cpu_seconds > BUSY_SHARE * max(wall, 0.001):
-        _worker.threads.limit_loaded()
-        _worker.threads = None
+    _worker.mind_threads(wall, cpu_seconds)
     # Fewer results than items without a failure mean that the function has ended the results.
     gives_back = failure is None and 0 < left == size - len(out)
     return Ran(chunk, begin, out, failure, begun, wall, cpu_seconds, gives_back)

@@ -1,0 +1,413 @@
+"""``Pool``: a drop-in for ``multiprocessing.Pool`` that plans its chunks and survives its workers."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import warnings
+from collections.abc import Callable, Iterable
+
+from .call.recall import Recall
+from .identity.fingerprint import walk_seconds
+from .measure.machine import choose_start_method, this_machine, usable_cpus
+from .measure.probe import profile_of
+from .options import DEFAULTS, make_options
+from .run.setup import Setup, Threads
+from .run.start import recipe_for
+from .serve.books import Ticket
+from .serve.jobs import Inputs, MapJob, StreamJob
+from .serve.orders import Apply, Raised, Sendable
+from .serve.results import AsyncResult, Results, raised
+from .serve.service import CLOSE, RUN, TERMINATE, Service
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+    from types import TracebackType
+    from typing import Any, Self
+
+    from .serve.attendant import Attendant
+
+__all__ = ["Pool"]
+
+_numbers = itertools.count()
+
+# What can be cut into chunks as it is; any other input is listed first.
+_SLICEABLE = (list, tuple, range, str, bytes)
+# The record of a function is not looked up if its fingerprint is known to take longer than this, s.
+MOST_WALK_SECONDS = 0.001
+# Work of at least this long, s, is recorded.
+WORTH_RECORDING_SECONDS = 0.05
+
+
+class Member:
+    """A worker of a pool: what is of use of a ``multiprocessing.Process``."""
+
+    def __init__(self, attendant: Attendant) -> None:
+        self._attendant = attendant
+        self.pid: int = attendant.process.pid
+        self.name = f"amorsize-{attendant.number}"
+        self.daemon = True
+
+    @property
+    def exitcode(self) -> int | None:
+        """The exit code, None while the worker runs or where it is unknown."""
+        return self._attendant.exitcode()
+
+    def is_alive(self) -> bool:
+        """Return whether the worker is running."""
+        return not self._attendant.ended and self._attendant.process.is_alive()
+
+    def __repr__(self) -> str:
+        return f"<worker {self.name} pid={self.pid}>"
+
+
+class Pool:
+    """Worker processes that run what they are given until the pool is closed.
+
+    It has the methods of ``multiprocessing.Pool``, with the same results and exceptions. These are
+    the differences:
+
+    - Where no ``chunksize`` is given, chunks are planned, with what is remembered of the function.
+    - A worker that dies does not hang the pool. What it ran runs again, once; if another worker
+      dies with it, it raises ``WorkerLostError``.
+    - Lambdas, closures, and functions that were defined after the pool are carried, too.
+    - Large values move through shared memory.
+    - A result that is waited for when the pool is terminated raises an error.
+
+    Args:
+        processes: number of workers; None for the number of usable CPUs.
+        initializer: called in each worker with ``initargs`` as it starts.
+        initargs: arguments of ``initializer``.
+        maxtasksperchild: number of tasks (chunks) after which a worker is replaced; None for no
+            limit.
+        context: a multiprocessing context, or the name of a start method. None chooses as
+            ``mp_context=None`` does everywhere.
+
+    Raises:
+        ValueError: a number out of range.
+        TypeError: ``initializer`` cannot be called.
+        OSError: no worker can be started.
+
+    >>> with Pool(2) as pool:
+    ...     pool.map(abs, [-1, 2, -3]), pool.apply(pow, (2, 5))
+    ([1, 2, 3], 32)
+    """
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: BaseContext | str | None = None,
+    ) -> None:
+        self._state = TERMINATE  # until it runs
+        if processes is None:
+            processes = usable_cpus()
+        if processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        if maxtasksperchild is not None and (
+            not isinstance(maxtasksperchild, int) or maxtasksperchild < 1
+        ):
+            raise ValueError("maxtasksperchild must be a positive int or None")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        make_options({"mp_context": context})
+        self._ctx = None if isinstance(context, str) else context
+        self._processes = processes
+        self._initializer = initializer
+        self._method = choose_start_method(context)[0]
+        threads = Threads.shared(max(1, usable_cpus() // processes))
+        setup = Setup(None, initializer, tuple(initargs), threads=threads)
+        self._service = Service(
+            recipe_for(self._method, setup, self._ctx),
+            processes,
+            plain=True,
+            most=maxtasksperchild,
+            retries=DEFAULTS.retries,
+            name=f"amorsize-pool-{next(_numbers)}",
+        )
+        self._state = RUN
+
+    # One call -------------------------------------------------------------------------------
+
+    def apply(
+        self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: dict[str, Any] | None = None
+    ) -> Any:
+        """Return ``func(*args, **kwds)``, run in a worker.
+
+        Raises:
+            Exception: whatever ``func`` raises.
+            WorkerLostError: two workers died while they ran it.
+        """
+        return self.apply_async(func, args, kwds).get()
+
+    def apply_async(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: dict[str, Any] | None = None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult:
+        """Have a worker run ``func(*args, **kwds)``; return a result to wait for.
+
+        Args:
+            func: the function.
+            args, kwds: its arguments.
+            callback: called with the value, in a thread of the pool.
+            error_callback: called with the exception, instead.
+        """
+        self._check_running()
+        result = AsyncResult(callback, error_callback)
+
+        def settle(outcome: Any, *_: float) -> None:
+            if isinstance(outcome, Raised):
+                result.settle(None, raised(outcome))
+            else:
+                result.settle(outcome)
+
+        self._service.put(Ticket(Apply(func, tuple(args), dict(kwds or {})), settle))
+        return result
+
+    # Many calls -----------------------------------------------------------------------------
+
+    def map(
+        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None
+    ) -> list[Any]:
+        """Return ``list(map(func, iterable))``, run in workers.
+
+        Args:
+            func: the function.
+            iterable: the items.
+            chunksize: items in one chunk; None to plan it.
+
+        Raises:
+            Exception: what ``func`` raised for the earliest failing item, once all other chunks are
+                done.
+            WorkerLostError: two workers died with the same chunk.
+        """
+        return self._map(func, iterable, chunksize, star=False)
+
+    def starmap(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+    ) -> list[Any]:
+        """Return ``list(itertools.starmap(func, iterable))``, run in workers; see ``map``."""
+        return self._map(func, iterable, chunksize, star=True)
+
+    def map_async(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        callback: Callable[[list[Any]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult:
+        """Begin a ``map``; return its result to wait for. The callbacks are as ``apply_async``'s."""
+        result = AsyncResult(callback, error_callback)
+        self._begin(func, iterable, chunksize, result, star=False)
+        return result
+
+    def starmap_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: Callable[[list[Any]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult:
+        """Begin a ``starmap``; return its result to wait for, see ``map_async``."""
+        result = AsyncResult(callback, error_callback)
+        self._begin(func, iterable, chunksize, result, star=True)
+        return result
+
+    def imap(
+        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None
+    ) -> Results:
+        """Return an iterator of the results in the order of the items.
+
+        Its method ``next(timeout)`` waits for a limited time. The iterator goes on after an item
+        that has raised.
+
+        Args:
+            func: the function.
+            iterable: the items. They are read as far as the input goes, whether results are taken
+                or not.
+            chunksize: items in one chunk, whose first exception stands for all its results; None to
+                plan it, with a result or an exception for each item.
+        """
+        return self._imap(func, iterable, chunksize, ordered=True)
+
+    def imap_unordered(
+        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None
+    ) -> Results:
+        """Return an iterator of the results as they come; see ``imap``."""
+        return self._imap(func, iterable, chunksize, ordered=False)
+
+    # The end --------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take no more work; the workers end when all is done."""
+        if self._state == RUN:
+            self._state = CLOSE
+            self._service.close()
+
+    def terminate(self) -> None:
+        """End the workers at once; what is not done fails."""
+        self._state = TERMINATE
+        self._service.terminate()
+
+    def join(self) -> None:
+        """Wait for the workers to end.
+
+        Raises:
+            ValueError: neither ``close`` nor ``terminate`` was called.
+        """
+        if self._state == RUN:
+            raise ValueError("Pool is still running")
+        self._service.join()
+
+    def __enter__(self) -> Self:
+        """Return the pool.
+
+        Raises:
+            ValueError: it does not run any more.
+        """
+        self._check_running()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Terminate the pool, as ``multiprocessing.Pool`` does."""
+        self.terminate()
+
+    def __del__(self) -> None:
+        """Warn of a pool that was neither closed nor terminated, and terminate it."""
+        if self._state == RUN and self._service.is_own:
+            warnings.warn(
+                f"unclosed running multiprocessing pool {self!r}",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+            self._service.terminate()
+
+    def __reduce__(self) -> str:
+        raise NotImplementedError(
+            "pool objects cannot be passed between processes or pickled"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} state={self._state} pool_size={self._processes}>"
+
+    # Inside ---------------------------------------------------------------------------------
+
+    @property
+    def _pool(self) -> list[Member]:
+        """The present workers; programs read their ``pid``."""
+        return [Member(attendant) for attendant in self._service.members]
+
+    def _repopulate_pool(self) -> None:
+        """Do nothing: workers that have ended are replaced at once."""
+
+    def _check_running(self) -> None:
+        if self._state != RUN:
+            raise ValueError("Pool not running")
+        if not self._service.is_own:
+            raise ValueError("this pool belongs to the process that this one was forked from")
+
+    def _map(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        *,
+        star: bool,
+    ) -> list[Any]:
+        result = AsyncResult()
+        begun = time.perf_counter()
+        job = self._begin(func, iterable, chunksize, result, star=star)
+        recall = None
+        worth = chunksize is None and job.size > self._processes
+        if worth and walk_seconds(func) <= MOST_WALK_SECONDS:
+            # Workers run the first items meanwhile.
+            recall = Recall(func, job.size, this_machine(), self._method, use_cache=True)
+            recall.look_up()
+            if recall.profile is not None:
+                job.expect(recall.profile.item_seconds)
+        values: list[Any] = result.get()
+        seconds = time.perf_counter() - begun
+        if recall is not None and seconds > WORTH_RECORDING_SECONDS and job.tally.items:
+            recall.remember(
+                profile_of(job.tally, job.tally.seconds / job.tally.items),
+                executor="process",
+                n_jobs=self._processes,
+                chunksize=0,
+                run_seconds=seconds,
+                by_pickle=True,
+                items=job.size,
+            )
+        return values
+
+    def _begin(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        result: AsyncResult,
+        *,
+        star: bool,
+    ) -> MapJob:
+        """Put a job into the service."""
+        self._check_running()
+        _check_chunksize(chunksize)
+        items = iterable if type(iterable) in _SLICEABLE else list(iterable)
+        job = MapJob(
+            self._sendable(func),
+            items,
+            star=star,
+            chunksize=chunksize,
+            workers=self._processes,
+            result=result,
+        )
+        self._service.put(job)
+        return job
+
+    def _imap(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        *,
+        ordered: bool,
+    ) -> Results:
+        self._check_running()
+        _check_chunksize(chunksize)
+        results = Results(ordered=ordered)
+        job = StreamJob(
+            self._sendable(func),
+            Inputs(iterable, self._service.rouse),
+            chunksize=chunksize,
+            workers=self._processes,
+            results=results,
+        )
+        self._service.put(job)
+        return results
+
+    def _sendable(self, func: Callable[..., Any]) -> Sendable:
+        if not callable(func):
+            raise TypeError(f"func must be callable, but {func!r:.80} was given")
+        return Sendable(func, self._service.prefix)
+
+
+def _check_chunksize(chunksize: int | None) -> None:
+    if chunksize is not None and chunksize < 1:
+        raise ValueError(f"Chunksize must be 1+, not {chunksize}")

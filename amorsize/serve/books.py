@@ -1,0 +1,224 @@
+"""The books of a pool: which order waits, and which worker has which orders.
+
+The books have no clock, no workers and no I/O. The pool reports each event to them, and acts on the
+answer. Every order is in exactly one place: not drawn yet, waiting, held by a worker, or settled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+    from typing import Any, Protocol
+
+    from ..run.failure import Failure
+    from .orders import Order
+else:
+    Protocol = object  # ``typing`` takes 3 ms to load
+
+__all__ = ["AHEAD_SECONDS", "MOST_AHEAD", "Books", "Source", "Ticket", "ahead"]
+
+# A worker has this much work in its queue, so that it need not wait for more, and at most this many
+# orders. What it has not begun can be taken back for a worker that is idle.
+AHEAD_SECONDS = 0.01
+MOST_AHEAD = 48
+
+
+def ahead(seconds: float | None) -> int:
+    """Return how many orders a worker may hold at a time.
+
+    Args:
+        seconds: time of an order lately, s; None if not known.
+
+    >>> ahead(None), ahead(1.0), ahead(0.005), ahead(1e-6)
+    (1, 1, 3, 48)
+    """
+    if seconds is None:
+        return 1
+    return max(1, min(MOST_AHEAD, 1 + int(AHEAD_SECONDS / max(seconds, 1e-9))))
+
+
+class Ticket:
+    """An order on its way.
+
+    Args:
+        order: what to run.
+        settle: called once, with the outcome, the wall time and the CPU time, s.
+        begin: called before the order is sent; returns whether it is still wanted.
+        cancel: called if the order is not wanted any more; ``begin`` then returns False.
+
+    Attributes:
+        losses: how many workers have died while they ran it.
+        by_value: whether what a forked worker may lack goes by value.
+    """
+
+    __slots__ = ("begin", "by_value", "cancel", "losses", "order", "settle")
+
+    def __init__(
+        self,
+        order: Order,
+        settle: Callable[[Any, float, float], None],
+        begin: Callable[[], bool] | None = None,
+        cancel: Callable[[], object] | None = None,
+    ) -> None:
+        self.order = order
+        self.settle = settle
+        self.begin = begin
+        self.losses = 0
+        self.cancel = cancel
+        self.by_value = False
+
+
+class Source(Protocol):
+    """Gives tickets, one at a time, as workers have room for them."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there will be no more tickets."""
+        ...
+
+    def draw(self) -> Ticket | None:
+        """Return the next ticket; None if there is none for now."""
+        ...
+
+    def drop(self, failure: Failure) -> None:
+        """Give no more tickets, for this reason."""
+        ...
+
+
+class Books:
+    """The state of all orders of a pool.
+
+    Args:
+        retries: how often an order runs again after a worker has died with it.
+    """
+
+    def __init__(self, retries: int) -> None:
+        self._retries = retries
+        self._again: deque[Ticket] = deque()
+        self._waiting: deque[Ticket | Source] = deque()
+        self._held: dict[Hashable, dict[int, Ticket]] = {}
+        self._open: dict[Hashable, None] = {}  # workers that may be sent more
+        self._number = 0
+
+    # Queries --------------------------------------------------------------------------------
+
+    @property
+    def workers(self) -> list[Any]:
+        """All workers, in the order in which they came."""
+        return list(self._held)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no order anywhere."""
+        return not (self._again or self._waiting or any(self._held.values()))
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether any order or source waits."""
+        return bool(self._again or self._waiting)
+
+    def count(self, worker: Hashable) -> int:
+        """Return how many orders a worker has."""
+        return len(self._held[worker])
+
+    def numbers(self, worker: Hashable) -> set[int]:
+        """Return the numbers of the orders that a worker has."""
+        return set(self._held[worker])
+
+    def freest(self, most: int) -> Any:
+        """Return the worker that holds the fewest orders, None if all hold ``most``.
+
+        Workers that are sealed do not count.
+        """
+        found = min(self._open, key=self.count, default=None)
+        return None if found is None or self.count(found) >= most else found
+
+    # Orders ---------------------------------------------------------------------------------
+
+    def add(self, item: Ticket | Source) -> None:
+        """Enter an order, or a source of orders, behind all others."""
+        self._waiting.append(item)
+
+    def draw(self) -> Ticket | None:
+        """Return the next order that is still wanted; None if there is none for now."""
+        while self._again:
+            return self._again.popleft()
+        for place, item in enumerate(self._waiting):
+            if isinstance(item, Ticket):
+                del self._waiting[place]
+                if item.begin is None or item.begin():
+                    return item
+                return self.draw()
+            ticket = item.draw()
+            if item.is_empty:
+                del self._waiting[place]
+                if ticket is None:
+                    return self.draw()
+            if ticket is not None:
+                return ticket
+        return None
+
+    def hold(self, worker: Hashable, ticket: Ticket) -> int:
+        """Enter an order as sent to a worker; return its number."""
+        self._number += 1
+        self._held[worker][self._number] = ticket
+        return self._number
+
+    def take(self, worker: Hashable, number: int) -> Ticket:
+        """Remove an order that a worker has answered, or has given back."""
+        return self._held[worker].pop(number)
+
+    def repeat(self, ticket: Ticket) -> None:
+        """Enter an order before all others, to be sent again."""
+        self._again.append(ticket)
+
+    def waiting(self) -> list[Ticket | Source]:
+        """Return all that waits and was never sent."""
+        return list(self._waiting)
+
+    def drop_waiting(self) -> list[Ticket | Source]:
+        """Forget all that waits, and return it."""
+        dropped = [*self._again, *self._waiting]
+        self._again.clear()
+        self._waiting.clear()
+        return dropped
+
+    # Workers --------------------------------------------------------------------------------
+
+    def enter(self, worker: Hashable) -> None:
+        """Enter a worker, which holds no order."""
+        self._held[worker] = {}
+        self._open[worker] = None
+
+    def seal(self, worker: Hashable) -> None:
+        """Send a worker no more orders: it ends after those that it has."""
+        self._open.pop(worker, None)
+
+    def leave(self, worker: Hashable, *, unbegun: set[int]) -> Ticket | None:
+        """Remove a worker that has ended; the orders that it had run again.
+
+        A worker runs its orders one after the other and answers each, so it had begun at most one
+        that it has not answered.
+
+        Args:
+            worker: the worker.
+            unbegun: numbers of the orders that it had not taken.
+
+        Returns:
+            The order that it was running, if its retries are used up.
+        """
+        self.seal(worker)
+        held = self._held.pop(worker)
+        again, blamed = [], None
+        for number, ticket in held.items():
+            if number not in unbegun:
+                ticket.losses += 1
+                if ticket.losses > self._retries:
+                    blamed = ticket
+                    continue
+            again.append(ticket)
+        self._again.extendleft(reversed(again))
+        return blamed

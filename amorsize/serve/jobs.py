@@ -1,0 +1,328 @@
+"""The jobs of a pool: inputs that are cut into orders as workers have room for them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+from ..decide.cutting import (
+    DEFAULT_CHUNKING,
+    STREAM_CHUNK_ITEMS,
+    STREAM_CHUNK_SECONDS,
+    next_chunksize,
+)
+from ..errors import AmorsizeError
+from ..measure.timing import CLAIMED, Block, Tally
+from ..run.failure import NO_ITEM, add_item_note, add_note
+from .books import Ticket
+from .orders import Chunk, Each, Outcomes, Raised
+from .results import AsyncResult, Results, raised
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..run.failure import Failure
+    from .orders import Sendable
+
+__all__ = ["Inputs", "MapJob", "StreamJob", "noted"]
+
+# While the time of an item is not known, a worker gets this part of its share of the items, and at
+# most so many items: enough to show it, few enough to lose little if they are dear.
+FIRST_PART = 16
+MOST_FIRST = 64
+# Chunks that each worker may have: one runs, one waits.
+_HANDS = 2
+
+
+class MapJob:
+    """The items of one ``map``, whose results are needed all at once.
+
+    Args:
+        func: the function to call.
+        items: the items, which can be sliced.
+        star: whether each item is a tuple of arguments.
+        chunksize: items in one chunk; None to plan it.
+        workers: number of workers.
+        result: gets the list of all results.
+
+    Attributes:
+        size: number of items.
+        tally: what the items have taken so far.
+        is_empty: whether all chunks were drawn.
+    """
+
+    def __init__(
+        self,
+        func: Sendable,
+        items: Any,
+        *,
+        star: bool,
+        chunksize: int | None,
+        workers: int,
+        result: AsyncResult,
+    ) -> None:
+        self.tally = Tally()
+        self.is_empty = False
+        self._func = func
+        self._items = items
+        self._star = star
+        self._chunksize = chunksize
+        self._workers = workers
+        self._item_seconds: float | None = None  # None while not known
+        self._result = result
+        self.size = len(items)
+        self._position = 0
+        self._out = 0  # chunks that were drawn and not settled
+        self._done: dict[int, list[Any]] = {}  # results by the index of the first
+        self._failed: tuple[int, BaseException] | None = None  # the earliest failure
+
+    def expect(self, item_seconds: float) -> None:
+        """Take the time of an item, s, as known, unless it was measured meanwhile."""
+        if self._item_seconds is None:
+            self._item_seconds = item_seconds
+
+    def draw(self) -> Ticket | None:
+        """Return the next chunk; None while the workers have enough."""
+        hands = _HANDS if self._item_seconds or self._chunksize else 1
+        if self.size == 0:
+            self.is_empty = True
+            self._finish()
+        if self.is_empty or self._out >= hands * self._workers:
+            return None
+        start = self._position
+        size = self._chunksize or self._planned(self.size - start)
+        self._position = end = min(start + size, self.size)
+        self._out += 1
+        order = Chunk(self._func, self._items[start:end], self._star)
+        if end >= self.size:
+            self.is_empty = True
+            self._items = None  # results may be needed long after the items
+        return Ticket(order, lambda *outcome: self._settle(start, end - start, *outcome))
+
+    def drop(self, failure: Failure) -> None:
+        """Give no more chunks, for this reason."""
+        self.is_empty = True
+        self._items = None
+        self._fail(self._position, raised(Raised(failure)))
+        if not self._out:
+            self._finish()
+
+    def _planned(self, left: int) -> int:
+        if self._item_seconds is None:
+            return max(1, min(left // (FIRST_PART * self._workers), MOST_FIRST))
+        return next_chunksize(left, self._workers, self._item_seconds, chunking=DEFAULT_CHUNKING)
+
+    def _settle(self, start: int, size: int, outcome: Any, seconds: float, cpu: float) -> None:
+        self._out -= 1
+        if isinstance(outcome, Raised):
+            self._fail(start + outcome.offset, noted(outcome, start, size))
+        else:
+            self._done[start] = outcome
+            if outcome and seconds:
+                self.tally.add(Block(len(outcome), seconds, cpu, CLAIMED))
+                self._item_seconds = self.tally.seconds / self.tally.items
+        if self.is_empty and not self._out:
+            self._finish()
+
+    def _fail(self, index: int, error: BaseException) -> None:
+        if self._failed is None or index < self._failed[0]:
+            self._failed = index, error
+
+    def _finish(self) -> None:
+        done, self._done = self._done, {}
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            self._result.settle(None, failed[1])
+        else:
+            self._result.settle([value for start in sorted(done) for value in done[start]])
+
+
+class StreamJob:
+    """The items of one ``imap``, whose results are given as they come.
+
+    Args:
+        func: the function to call.
+        inputs: gives the items.
+        chunksize: items in one chunk, whose first exception stands for all of its results; None to
+            plan it, with an outcome for each item.
+        workers: number of workers.
+        results: gets the results.
+
+    Attributes:
+        is_empty: whether all chunks were drawn.
+    """
+
+    def __init__(
+        self,
+        func: Sendable,
+        inputs: Inputs,
+        *,
+        chunksize: int | None,
+        workers: int,
+        results: Results,
+    ) -> None:
+        self.is_empty = False
+        self._func = func
+        self._inputs = inputs
+        self._chunksize = chunksize
+        self._workers = workers
+        self._results = results
+        self._out = 0
+        self._places = 0  # chunks drawn so far
+        self._position = 0
+        self._tally = Tally()
+
+    def draw(self) -> Ticket | None:
+        """Return the next chunk; None while none is read, or the workers have enough."""
+        if self.is_empty or self._out >= _HANDS * self._workers:
+            return None
+        items = self._inputs.take(self._chunksize or self._planned(), whole=bool(self._chunksize))
+        if not items:
+            if self._inputs.is_over:
+                self._end(self._inputs.error)
+            return None
+        start, place = self._position, self._places
+        self._position += len(items)
+        self._places += 1
+        self._out += 1
+        order = Chunk(self._func, items, False) if self._chunksize else Each(self._func, items)
+        return Ticket(order, lambda *outcome: self._settle(place, start, len(items), *outcome))
+
+    def drop(self, failure: Failure) -> None:
+        """Give no more chunks, for this reason."""
+        self._inputs.close()
+        self._end(raised(Raised(failure)))
+
+    def _end(self, error: BaseException | None) -> None:
+        self.is_empty = True
+        if error is not None:
+            self._results.settle(self._places, [(None, error)])
+            self._places += 1
+        self._results.finish(self._places)
+
+    def _planned(self) -> int:
+        if not self._tally.items:
+            return 1
+        return next_chunksize(
+            None,
+            self._workers,
+            self._tally.seconds / self._tally.items,
+            done=self._position,
+            longest_seconds=STREAM_CHUNK_SECONDS,
+            most_items=STREAM_CHUNK_ITEMS,
+        )
+
+    def _settle(
+        self, place: int, start: int, size: int, outcome: Any, seconds: float, cpu: float
+    ) -> None:
+        self._out -= 1
+        if isinstance(outcome, Raised):
+            error = noted(outcome, start, size)
+            count = 1 if self._chunksize else size
+            self._results.settle(place, [(None, error)] * count)
+            return
+        if seconds:
+            self._tally.add(Block(size, seconds, cpu, CLAIMED))
+        values = outcome.each if isinstance(outcome, Outcomes) else outcome
+        self._results.settle(
+            place,
+            [
+                (None, noted(one, start + offset, 1)) if isinstance(one, Raised) else (one, None)
+                for offset, one in enumerate(values)
+            ],
+        )
+
+
+class Inputs:
+    """Reads an input: one that is in memory as it is needed, any other one in a thread.
+
+    Reading any other input may take long, or wait for results of this pool.
+
+    Args:
+        iterable: the input.
+        rouse: called when items have come that were asked for.
+
+    Attributes:
+        error: what the input has raised; None for nothing.
+    """
+
+    def __init__(self, iterable: Iterable[Any], rouse: Callable[[], None]) -> None:
+        self.error: BaseException | None = None
+        self._rouse = rouse
+        self._read: deque[Any] = deque()
+        self._is_wanted = False
+        self._ended = False
+        self._source: Iterator[Any] | None = None
+        if type(iterable) in (list, tuple, range, str, bytes):
+            self._source = iter(iterable)
+        else:
+            source = iter(iterable)
+            thread = threading.Thread(
+                target=self._fill, args=(source,), name="amorsize-input", daemon=True
+            )
+            thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there will be no more items."""
+        return self._ended and not self._read
+
+    def take(self, wanted: int, *, whole: bool) -> list[Any]:
+        """Return up to ``wanted`` items that have been read.
+
+        Args:
+            wanted: most items.
+            whole: whether to return fewer only at the end of the input, and none of those before an
+                exception.
+        """
+        if self._source is not None:
+            items = list(islice(self._source, wanted))
+            self._ended = len(items) < wanted
+            return items
+        self._is_wanted = True  # first: the thread looks at it after each item
+        ended, found = self._ended, len(self._read)
+        if whole and found < wanted:
+            if not ended:
+                return []
+            if self.error is not None:
+                self._read.clear()
+                return []
+        return [self._read.popleft() for _ in range(min(found, wanted))]
+
+    def close(self) -> None:
+        """Read no further."""
+        self._ended = True
+        self._read.clear()
+
+    def _fill(self, source: Iterator[Any]) -> None:
+        try:
+            for item in source:
+                if self._ended:
+                    return
+                self._read.append(item)
+                if self._is_wanted:
+                    self._is_wanted = False
+                    self._rouse()
+        except BaseException as error:  # noqa: BLE001 - raised where the results are taken
+            self.error = error
+        self._ended = True
+        self._rouse()
+
+
+def noted(outcome: Raised, start: int, size: int) -> BaseException:
+    """Return the exception of an outcome, with a note that names its item.
+
+    Args:
+        outcome: the outcome.
+        start: index of the first item of the order.
+        size: number of its items.
+    """
+    error = raised(outcome)
+    if size == 1 or not isinstance(error, AmorsizeError):
+        add_item_note(error, start + outcome.offset, NO_ITEM)
+    else:
+        add_note(error, f"raised for one of the items {start} to {start + size - 1}")
+    return error
