@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .api import smart_imap, smart_imap_unordered, smart_map, smart_starmap
     from .decorator import ParallelFunction, parallelize
     from .errors import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
+    from .executor import SmartExecutor
     from .memory.manage import (
         CacheStats,
         cache_stats,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         prune_expired_cache,
     )
     from .optimizer import OptimizationResult, optimize
+    from .pool import Pool
     from .run.surroundings import carry_state
     from .show.report import RunReport
 
@@ -35,8 +37,10 @@ __all__ = [
     "CacheStats",
     "OptimizationResult",
     "ParallelFunction",
+    "Pool",
     "RunReport",
     "SerializationError",
+    "SmartExecutor",
     "TaskTimeoutError",
     "WorkerLostError",
     "cache_stats",
@@ -61,8 +65,10 @@ _HOMES = {
     "CacheStats": "memory.manage",
     "OptimizationResult": "optimizer",
     "ParallelFunction": "decorator",
+    "Pool": "pool",
     "RunReport": "show.report",
     "SerializationError": "errors",
+    "SmartExecutor": "executor",
     "TaskTimeoutError": "errors",
     "WorkerLostError": "errors",
     "cache_stats": "memory.manage",

@@ -62,6 +62,29 @@ class Member:
         return f"<worker {self.name} pid={self.pid}>"
 
 
+class _Call(Ticket):
+    """A single call, whose outcome is for a result.
+
+    Args:
+        order: what to run.
+        result: gets the outcome.
+    """
+
+    __slots__ = ("_result",)
+
+    def __init__(self, order: Apply, result: AsyncResult) -> None:
+        super().__init__(order)
+        self._result = result
+
+    def settle(self, outcome: Any, seconds: float, cpu_seconds: float) -> None:
+        """Give the result its value or its exception."""
+        del seconds, cpu_seconds
+        if isinstance(outcome, Raised):
+            self._result.settle(None, raised(outcome))
+        else:
+            self._result.settle(outcome)
+
+
 class Pool:
     """Worker processes that run what they are given until the pool is closed.
 
@@ -161,14 +184,7 @@ class Pool:
         """
         self._check_running()
         result = AsyncResult(callback, error_callback)
-
-        def settle(outcome: Any, *_: float) -> None:
-            if isinstance(outcome, Raised):
-                result.settle(None, raised(outcome))
-            else:
-                result.settle(outcome)
-
-        self._service.put(Ticket(Apply(func, tuple(args), dict(kwds or {})), settle))
+        self._service.put(_Call(Apply(func, tuple(args), dict(kwds or {})), result))
         return result
 
     # Many calls -----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Running small programs as users do: in a process of their own, with a deadline."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,8 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 ROOT = Path(__file__).parent.parent
+
+# Where the fork server's workers stand for all that inherit nothing: spawned ones differ in their
+# start only, and take ten times as long for it. So they run with the slow tests.
+MOSTLY_FORKSERVER = (
+    [pytest.param("spawn", marks=pytest.mark.slow), "forkserver"]
+    if "forkserver" in multiprocessing.get_all_start_methods()
+    else ["spawn"]
+)
 
 
 @dataclass

@@ -497,7 +497,7 @@ def modules(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("method", FRESH)
+@pytest.mark.parametrize("method", programs.MOSTLY_FORKSERVER)
 def test_a_value_set_at_run_time_counts(case, method, modules):
     """In fresh workers, in kept ones, and no more once it is put back."""
     text, change = CASES[case]

@@ -75,6 +75,7 @@ def test_what_workers_log_and_print_arrives_whole(tmp_path, method):
     source = f"""
 import logging, sys, warnings
 from amorsize import TaskTimeoutError, smart_map
+warnings.simplefilter("default")
 def talk(x):
     logging.warning("log %d %s", x, "l" * 200)
     warnings.warn(f"warning {{x}} " + "w" * 200)

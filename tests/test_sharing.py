@@ -433,7 +433,7 @@ if __name__ == "__main__":
         smart_map(work, range(40))
     before, hits = open_files(), 0
     random.seed(2)
-    for _ in range(500):
+    for _ in range(250):
         try:
             signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.045))
             got = smart_map(work, range(40))
@@ -443,14 +443,14 @@ if __name__ == "__main__":
             hits += 1
         assert not children(), children()
     left = {{n: path for n, path in open_files().items() if before.get(n) != path}}
-    print(hits > 50, {{n: path for n, path in left.items() if "fd" not in path}})
+    print(hits > 25, {{n: path for n, path in left.items() if "fd" not in path}})
 """
 
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("error", ["Late", "KeyboardInterrupt"])
 def test_an_interrupt_at_any_moment_leaves_nothing_behind(error, tmp_path):
-    """A thousand moments in all: no worker and no descriptor stays, and the next call is right."""
+    """Five hundred moments in all: no worker and no descriptor stays, and the next call is right."""
     source = INTERRUPTED.format(error=error)
     ended = programs.run_source(source, tmp_path, deadline=150)
     assert ended.out == "True {}\n", ended.out + ended.err

@@ -167,8 +167,11 @@ if __name__ == "__main__":
 
 
 NO_START = """
-import multiprocessing, os, time
+import multiprocessing, os, time, warnings
 from amorsize import smart_map
+
+# From 3.15 on multiprocessing warns where its tracker of resources cannot start.
+warnings.filterwarnings("ignore", "resource_tracker")
 
 def work(x):
     time.sleep(0.004)

@@ -80,6 +80,7 @@ class ProcessCrew:
     reused = False
     claims = True
     shipped_bytes = 0
+    minds_memory = True  # whether fewer workers could be a remedy for a lack of memory
     serve: Callable[[Setup, Link], None] = staticmethod(worker.serve)  # what a worker runs
 
     def __init__(
@@ -339,7 +340,7 @@ class ProcessCrew:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        if self._oom_kills is None:
+        if self._oom_kills is None and self.minds_memory:
             self._oom_kills = oom_kills()
         self._listener.dead += [
             one for one in self._workers if not one.reports and not one.is_alive()

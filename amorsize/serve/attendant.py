@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import time
+from collections import deque
 from functools import partial
 
 from ..run.channel import END
 from ..run.known import named
 from ..run.processes import ProcessCrew
-from .attending import Answer, attend, opened_order, packed_order
+from .attending import attend, opened_orders, packed_orders
+from .claims import SETTLE_SECONDS, Claims
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +22,11 @@ if TYPE_CHECKING:
     from ..run.start import Recipe
     from ..run.transport import Parcel
 
-__all__ = ["Attendant"]
+__all__ = ["LATE_SECONDS", "Attendant"]
+
+# A batch is expected to take a fraction of a millisecond. If nothing was heard of it for so long,
+# what its worker has not begun is taken away.
+LATE_SECONDS = 0.02
 
 _numbers = itertools.count(1)
 
@@ -30,28 +37,46 @@ class Attendant(ProcessCrew):
     Args:
         recipe: how to start it.
         plain: whether its results must be such as plain pickle can serialize.
-        most: number of orders after which it ends; None for no limit.
+        most: number of batches after which it ends; None for no limit.
+        prefix: path prefix of shared segments, "" for none.
 
     Attributes:
         number: counts the workers of this process.
         process: the worker process.
+        claims: the page that shows what it has begun; None where there is none.
 
     Raises:
         CannotStart: the process cannot be started.
         SerializationError: the initializer cannot be sent.
     """
 
-    def __init__(self, recipe: Recipe, *, plain: bool, most: int | None) -> None:
+    minds_memory = False  # an order runs in one worker at a time in any case
+
+    def __init__(self, recipe: Recipe, *, plain: bool, most: int | None, prefix: str) -> None:
         self.number = next(_numbers)
-        self.serve = partial(attend, plain=plain, most=most)
-        with named(recipe.places):
-            super().__init__(recipe.starts, 1, recipe.setup, inherits=False)
+        self.claims = _claims(prefix, self.number)
+        self._heard_at = 0.0  # when it sent something, or was sent something while it was idle
+        self._batches: deque[list[int]] = deque()  # those of several orders, by their numbers
+        self._limited: tuple[int, int, float] | None = None  # (batch, limit, since when)
+        page = "" if self.claims is None else self.claims.path
+        self.serve = partial(attend, plain=plain, most=most, page=page)
+        try:
+            with named(recipe.places):
+                super().__init__(recipe.starts, 1, recipe.setup, inherits=False)
+        except BaseException:
+            self.sweep()
+            raise
         self.process: Process = self._workers[0]
 
     @property
     def recalls(self) -> bool:
-        """Whether an order that it has not begun can be taken back."""
+        """Whether what it has not begun can be taken back."""
         return self._tasks.recalls
+
+    @property
+    def has_batches(self) -> bool:
+        """Whether it may have several orders of one message."""
+        return bool(self._batches)
 
     @property
     def is_ready(self) -> bool:
@@ -67,35 +92,119 @@ class Attendant(ProcessCrew):
         """Return what shows that it has sent something, or has ended."""
         return self._tasks.sources()
 
-    def send(self, number: int, parcel: Parcel) -> None:
-        """Send an order.
+    def send(self, numbers: list[int], parcel: Parcel, *, idle: bool) -> None:
+        """Send a batch.
+
+        Args:
+            numbers: the numbers of its orders.
+            parcel: a list of (number, order).
+            idle: whether it has nothing else.
 
         Raises:
-            OSError: the order is too large.
+            OSError: the batch is too large.
         """
-        self._tasks.put(packed_order(number, parcel))
+        self._tasks.put(packed_orders(numbers[0], parcel))
+        if idle:
+            self._heard_at = time.monotonic()
+        if len(numbers) > 1:
+            self._batches.append(numbers)
 
-    def withdraw(self) -> int | None:
-        """Take back the first order that it has not begun; return its number, None for none."""
+    def withdraw(self) -> list[int]:
+        """Take back the first batch that it has not begun; return its numbers, none if none."""
         message = None if self._ended else self._tasks.take_back()
+        if message is None:
+            return []
         if message == END:
             self._tasks.put(END)
-            return None
-        return None if message is None else opened_order(message)[0]
+            return []
+        batch = opened_orders(message)[0]
+        found = self.batch_of(batch)
+        if found in self._batches:
+            self._batches.remove(found)
+        return found
+
+    def heard(self, number: int) -> None:
+        """Note that it has answered all orders up to a number."""
+        self._heard_at = time.monotonic()
+        while self._batches and self._batches[0][-1] <= number:
+            self._batches.popleft()
+
+    def given_back(self, batch: int, place: int) -> list[int]:
+        """Return the numbers of the orders of a batch that it gives back, from a place on."""
+        numbers = self.batch_of(batch)
+        if numbers in self._batches:
+            self._batches.remove(numbers)
+        return numbers[place:]
+
+    def batch_of(self, number: int) -> list[int]:
+        """Return the numbers of the orders that came in one message with an order."""
+        return next((numbers for numbers in self._batches if number in numbers), [number])
+
+    def take_away(self) -> list[int]:
+        """Take away what it has not begun of a batch that is late; return the numbers.
+
+        The first call sets a limit, a later one takes away what is above it.
+        """
+        now = time.monotonic()
+        if self.claims is None or not self._batches or now - self._heard_at < LATE_SECONDS:
+            return []
+        numbers = self._batches[0]
+        limited, self._limited = self._limited, None
+        if limited is None or limited[0] != numbers[0]:
+            place = self.claims.begun(numbers[0]) + 1
+            if place < len(numbers):
+                self.claims.limit(numbers[0], place)
+                self._limited = numbers[0], place, now
+            return []
+        _, place, since = limited
+        if now - since < SETTLE_SECONDS:
+            self._limited = limited
+            return []
+        if self.claims.begun(numbers[0]) >= place:  # it will stop at the next one, and say so
+            return []
+        taken, self._batches[0] = numbers[place:], numbers[:place]
+        return taken
+
+    def answers(self) -> list[tuple[int, tuple[Any, ...]]]:
+        """Return what it has sent.
+
+        Returns:
+            (number of an order, (packed outcome, wall time, CPU time)), or for a batch that was not
+            run to its end (its number, (place of the first order that it gives back,)).
+        """
+        self._read(0.0)
+        return self._fetched()
 
     @staticmethod
-    def opened(fields: Any) -> Answer:
-        """Return an answer, from what the worker has sent."""
-        return Answer(*fields)
+    def opened(fields: Any) -> Any:
+        """Return an answer as it was sent."""
+        return fields
 
     def lost(self) -> Lost | None:
         """Return how it was lost; None if it is well, or has left as it was asked to."""
         return None if self.has_left else super().lost()
 
-    def _at_exit(self, starts: Starts) -> Callable[[], object]:
-        """Do nothing: the service ends its workers, in its own thread."""
-        return int
+    def sweep(self) -> None:
+        """Remove its segments and, once it has ended, the page of its claims."""
+        super().sweep()
+        if self._ended and self.claims is not None and not self.is_inherited():
+            self.claims.close()
+            self.claims = None
 
     def exitcode(self) -> int | None:
         """Return its exit code, None while it runs or where it is unknown."""
         return None if self._ended or self.process.is_alive() else self.process.exitcode()
+
+    def _at_exit(self, starts: Starts) -> Callable[[], object]:
+        """Do nothing: the service ends its workers, in its own thread."""
+        return int
+
+
+def _claims(prefix: str, number: int) -> Claims | None:
+    """Return a new page, None if there is no room for it."""
+    if not prefix:
+        return None
+    try:
+        return Claims(f"{prefix}claims-{number}", create=True)
+    except OSError:
+        return None

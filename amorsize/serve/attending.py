@@ -13,7 +13,7 @@ from ..run.reductions import PROTOCOL
 from ..run.reply import REPLY
 from ..run.transport import Parcel, pack_forked, pack_plain, unpack
 from ..run.worker import serve
-from ..tuples import NamedTuple
+from .claims import Claims
 from .orders import Functions, Outcomes, Raised, Ran
 
 TYPE_CHECKING = False
@@ -25,57 +25,57 @@ if TYPE_CHECKING:
     from ..run.worker import Worker
     from .orders import Order
 
-__all__ = ["Answer", "attend", "opened_order", "packed_order"]
+__all__ = ["attend", "opened_orders", "opened_outcome", "packed_orders"]
 
-# The mark of an order whose pickle follows, and of one whose parcel follows. The number of the
-# order is next to it.
+# The mark of a batch whose pickle follows, and of one whose parcel follows. The number of the batch,
+# which is that of its first order, is next to it.
 _WHOLE, _PARCEL = b"o", b"p"
 _NUMBER_BYTES = 8
 
+# Outcomes of these types are part of the answer; others are pickled first, as they may refuse.
+_ATOMS = frozenset({int, float, bool, type(None)})
 
-class Answer(NamedTuple):
-    """What a worker answers to an order.
 
-    Attributes:
-        outcome: the outcome: its pickle, or the parcel that holds it.
-        seconds: wall time of the user's code.
-        cpu_seconds: CPU time of the process meanwhile; 0 where not measured.
+def opened_outcome(packed: Any) -> Any:
+    """Return the outcome of an order, as a worker has sent it.
+
+    Args:
+        packed: its pickle, a parcel of it, or the outcome itself if it is a small atom.
+
+    Raises:
+        Exception: whatever unpickling it raises.
     """
-
-    outcome: bytes | Parcel
-    seconds: float
-    cpu_seconds: float
-
-    def open(self) -> Any:
-        """Return the outcome.
-
-        Raises:
-            Exception: whatever unpickling it raises.
-        """
-        if isinstance(self.outcome, Parcel):
-            return unpack(self.outcome)
-        return unpack(Parcel(self.outcome))
+    if isinstance(packed, Parcel):
+        return unpack(packed)
+    if type(packed) is not bytes:
+        return packed
+    try:
+        return pickle.loads(packed)
+    except Exception:  # noqa: BLE001 - tried again, to say what is missing
+        return unpack(Parcel(packed))
 
 
-def packed_order(number: int, parcel: Parcel) -> bytes:
-    """Return the message for an order."""
-    place = number.to_bytes(_NUMBER_BYTES, "little")
+def packed_orders(batch: int, parcel: Parcel) -> bytes:
+    """Return the message for a batch: a parcel of a list of (number, order)."""
+    name = batch.to_bytes(_NUMBER_BYTES, "little")
     if parcel.segment:
-        return _PARCEL + place + pickle.dumps(parcel, PROTOCOL)
-    return _WHOLE + place + parcel.head
+        return _PARCEL + name + pickle.dumps(parcel, PROTOCOL)
+    return _WHOLE + name + parcel.head
 
 
-def opened_order(message: bytes | memoryview) -> tuple[int, Parcel]:
-    """Return (number, parcel of the order) of a message."""
-    number = int.from_bytes(message[1 : 1 + _NUMBER_BYTES], "little")
+def opened_orders(message: bytes | memoryview) -> tuple[int, Parcel]:
+    """Return (number of the batch, parcel of its orders) of a message."""
+    batch = int.from_bytes(message[1 : 1 + _NUMBER_BYTES], "little")
     content = message[1 + _NUMBER_BYTES :]
     if message[:1] == _PARCEL:
         parcel: Parcel = pickle.loads(content)
-        return number, parcel
-    return number, Parcel(bytes(content))
+        return batch, parcel
+    return batch, Parcel(bytes(content))
 
 
-def attend(setup: Setup, link: Link, *, plain: bool = False, most: int | None = None) -> None:
+def attend(
+    setup: Setup, link: Link, *, plain: bool = False, most: int | None = None, page: str = ""
+) -> None:
     """Be a worker of a pool: prepare, and answer orders until there are no more.
 
     Args:
@@ -83,11 +83,13 @@ def attend(setup: Setup, link: Link, *, plain: bool = False, most: int | None = 
         link: the way from and to the caller.
         plain: whether results must be such as plain pickle can serialize, as in a Pool.
         most: number of orders after which the worker ends; None for no limit.
+        page: path of the page for its claims, "" for none.
     """
-    serve(setup, link, lambda worker: _answer_orders(worker, plain=plain, most=most))
+    claims = Claims(page) if page else None
+    serve(setup, link, lambda worker: _answer_all(worker, claims, plain=plain, most=most))
 
 
-def _answer_orders(worker: Worker, *, plain: bool, most: int | None) -> None:
+def _answer_all(worker: Worker, claims: Claims | None, *, plain: bool, most: int | None) -> None:
     """Answer orders until there are no more, or the caller is gone."""
     caller, functions, done = os.getppid(), Functions(), 0
     while done != most:
@@ -98,27 +100,36 @@ def _answer_orders(worker: Worker, *, plain: bool, most: int | None) -> None:
             continue
         if not message or message == END:
             break
-        number, parcel = opened_order(message)
-        ran = _run(worker, functions, parcel)
-        outcome = _packed(ran.outcome, worker.prefix, plain=plain)
-        answer = (number, outcome, ran.seconds, ran.cpu_seconds)
-        worker.tell(REPLY, pickle.dumps(answer, PROTOCOL))
         done += 1
+        batch, parcel = opened_orders(message)
+        try:
+            orders: list[tuple[int, Order]] = unpack(parcel)
+        except BaseException as error:  # noqa: BLE001 - unpickling an argument may raise anything
+            unopened = Raised(pack(error, None)._replace(unrun=True))
+            _tell(worker, batch, Ran(unopened), plain=plain)
+            continue
+        for place, (number, order) in enumerate(orders):
+            if len(orders) > 1 and claims is not None and not claims.may_begin(batch, place):
+                worker.tell(REPLY, pickle.dumps((batch, place), PROTOCOL))
+                break
+            if worker.broken is not None:
+                ran = Ran(Raised(worker.broken, broken=True))
+            else:
+                ran = order.run(functions)
+                worker.mind_threads(ran.seconds, ran.cpu_seconds)
+            if place == len(orders) - 1:
+                flush_streams()  # this worker may wait long for its next order, or be killed
+            # Now, not with those of the next orders: what they wait for may depend on it.
+            _tell(worker, number, ran, plain=plain)
     worker.say_goodbye()
 
 
-def _run(worker: Worker, functions: Functions, parcel: Parcel) -> Ran:
-    """Run an order."""
-    if worker.broken is not None:
-        return Ran(Raised(worker.broken, broken=True))
-    try:
-        order: Order = unpack(parcel)
-    except BaseException as error:  # noqa: BLE001 - unpickling an argument may raise anything
-        return Ran(Raised(pack(error, None)._replace(unrun=True)))
-    ran = order.run(functions)
-    worker.mind_threads(ran.seconds, ran.cpu_seconds)
-    flush_streams()  # this worker may wait long for its next order, or be killed
-    return ran
+def _tell(worker: Worker, number: int, ran: Ran, *, plain: bool) -> None:
+    """Send the answer to an order."""
+    outcome, seconds, cpu_seconds = ran
+    if type(outcome) not in _ATOMS:
+        outcome = _packed(outcome, worker.prefix, plain=plain)
+    worker.tell(REPLY, pickle.dumps((number, outcome, seconds, cpu_seconds), PROTOCOL))
 
 
 def _packed(outcome: Any, prefix: str, *, plain: bool) -> bytes | Parcel:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from .orders import Apply
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -41,34 +43,39 @@ def ahead(seconds: float | None) -> int:
 
 
 class Ticket:
-    """An order on its way.
+    """An order on its way, and what is to become of its outcome.
 
     Args:
         order: what to run.
-        settle: called once, with the outcome, the wall time and the CPU time, s.
-        begin: called before the order is sent; returns whether it is still wanted.
-        cancel: called if the order is not wanted any more; ``begin`` then returns False.
 
     Attributes:
         losses: how many workers have died while they ran it.
         by_value: whether what a forked worker may lack goes by value.
+        alone: whether it is sent in a message of its own.
     """
 
-    __slots__ = ("begin", "by_value", "cancel", "losses", "order", "settle")
+    __slots__ = ("alone", "by_value", "losses", "order")
 
-    def __init__(
-        self,
-        order: Order,
-        settle: Callable[[Any, float, float], None],
-        begin: Callable[[], bool] | None = None,
-        cancel: Callable[[], object] | None = None,
-    ) -> None:
+    def __init__(self, order: Order) -> None:
         self.order = order
-        self.settle = settle
-        self.begin = begin
         self.losses = 0
-        self.cancel = cancel
-        self.by_value = False
+        self.by_value = self.alone = False
+
+    def begin(self) -> bool:
+        """Return whether the order is still wanted; called before it is sent the first time."""
+        return True
+
+    def cancel(self) -> None:
+        """Note that the order is not wanted any more, if that is possible."""
+
+    def settle(self, outcome: Any, seconds: float, cpu_seconds: float) -> None:
+        """Take the outcome; called once.
+
+        Args:
+            outcome: what came of the order.
+            seconds, cpu_seconds: wall and CPU time of the user's code, s.
+        """
+        raise NotImplementedError
 
 
 class Source(Protocol):
@@ -86,6 +93,11 @@ class Source(Protocol):
     def drop(self, failure: Failure) -> None:
         """Give no more tickets, for this reason."""
         ...
+
+
+def _joins(ticket: Ticket) -> bool:
+    """Return whether an order may travel with others: a call that was never tried."""
+    return type(ticket.order) is Apply and not ticket.alone
 
 
 class Books:
@@ -116,6 +128,12 @@ class Books:
         return not (self._again or self._waiting or any(self._held.values()))
 
     @property
+    def total(self) -> int:
+        """About how many orders there are, as another thread may ask."""
+        held = list(self._held.values())
+        return len(self._again) + len(self._waiting) + sum(map(len, held))
+
+    @property
     def has_waiting(self) -> bool:
         """Whether any order or source waits."""
         return bool(self._again or self._waiting)
@@ -142,14 +160,33 @@ class Books:
         """Enter an order, or a source of orders, behind all others."""
         self._waiting.append(item)
 
+    def draw_batch(self, most: int) -> list[Ticket]:
+        """Return the next orders that may travel together; none if there are none for now.
+
+        Args:
+            most: most orders; only single calls travel together.
+        """
+        first = self.draw()
+        if first is None:
+            return []
+        batch = [first]
+        while len(batch) < most and _joins(first) and self._waiting and not self._again:
+            item = self._waiting[0]
+            if not isinstance(item, Ticket) or not _joins(item):
+                break
+            self._waiting.popleft()
+            if item.begin():
+                batch.append(item)
+        return batch
+
     def draw(self) -> Ticket | None:
         """Return the next order that is still wanted; None if there is none for now."""
-        while self._again:
+        if self._again:
             return self._again.popleft()
         for place, item in enumerate(self._waiting):
             if isinstance(item, Ticket):
                 del self._waiting[place]
-                if item.begin is None or item.begin():
+                if item.begin():
                     return item
                 return self.draw()
             ticket = item.draw()
@@ -161,15 +198,24 @@ class Books:
                 return ticket
         return None
 
+    @property
+    def backlog(self) -> int:
+        """Number of orders and sources that wait."""
+        return len(self._waiting)
+
     def hold(self, worker: Hashable, ticket: Ticket) -> int:
         """Enter an order as sent to a worker; return its number."""
         self._number += 1
         self._held[worker][self._number] = ticket
         return self._number
 
-    def take(self, worker: Hashable, number: int) -> Ticket:
-        """Remove an order that a worker has answered, or has given back."""
-        return self._held[worker].pop(number)
+    def held(self, worker: Hashable, number: int) -> Ticket:
+        """Return an order that a worker has."""
+        return self._held[worker][number]
+
+    def take(self, worker: Hashable, number: int) -> Ticket | None:
+        """Remove an order that a worker has answered or given back; None if it has it no more."""
+        return self._held[worker].pop(number, None)
 
     def repeat(self, ticket: Ticket) -> None:
         """Enter an order before all others, to be sent again."""
@@ -200,8 +246,8 @@ class Books:
     def leave(self, worker: Hashable, *, unbegun: set[int]) -> Ticket | None:
         """Remove a worker that has ended; the orders that it had run again.
 
-        A worker runs its orders one after the other and answers each, so it had begun at most one
-        that it has not answered.
+        A worker runs its orders one after the other and answers each, so it had begun at most the
+        first that it has not answered.
 
         Args:
             worker: the worker.
@@ -212,13 +258,13 @@ class Books:
         """
         self.seal(worker)
         held = self._held.pop(worker)
-        again, blamed = [], None
-        for number, ticket in held.items():
-            if number not in unbegun:
-                ticket.losses += 1
-                if ticket.losses > self._retries:
-                    blamed = ticket
-                    continue
-            again.append(ticket)
+        again, blamed = list(held.values()), None
+        first = min(held, default=None)
+        if first is not None and first not in unbegun:
+            ticket = again[0]
+            ticket.losses += 1
+            ticket.alone = True
+            if ticket.losses > self._retries:
+                blamed = again.pop(0)
         self._again.extendleft(reversed(again))
         return blamed

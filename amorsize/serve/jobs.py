@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 
 from ..decide.cutting import (
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..run.failure import Failure
-    from .orders import Sendable
+    from .orders import Order, Sendable
 
 __all__ = ["Inputs", "MapJob", "StreamJob", "noted"]
 
@@ -35,6 +36,21 @@ FIRST_PART = 16
 MOST_FIRST = 64
 # Chunks that each worker may have: one runs, one waits.
 _HANDS = 2
+
+
+class _Part(Ticket):
+    """A chunk of a job.
+
+    Args:
+        order: what to run.
+        settled: called with the outcome, and the wall and CPU time, s.
+    """
+
+    __slots__ = ("settle",)
+
+    def __init__(self, order: Order, settled: Callable[[Any, float, float], None]) -> None:
+        super().__init__(order)
+        self.settle = settled
 
 
 class MapJob:
@@ -100,7 +116,7 @@ class MapJob:
         if end >= self.size:
             self.is_empty = True
             self._items = None  # results may be needed long after the items
-        return Ticket(order, lambda *outcome: self._settle(start, end - start, *outcome))
+        return _Part(order, partial(self._settle, start, end - start))
 
     def drop(self, failure: Failure) -> None:
         """Give no more chunks, for this reason."""
@@ -189,7 +205,7 @@ class StreamJob:
         self._places += 1
         self._out += 1
         order = Chunk(self._func, items, False) if self._chunksize else Each(self._func, items)
-        return Ticket(order, lambda *outcome: self._settle(place, start, len(items), *outcome))
+        return _Part(order, partial(self._settle, place, start, len(items)))
 
     def drop(self, failure: Failure) -> None:
         """Give no more chunks, for this reason."""

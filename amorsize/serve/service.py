@@ -24,7 +24,8 @@ from ..run.losses import explain_idle, explain_running, explain_stuck
 from ..run.processes import GRACE_SECONDS
 from ..run.shared import make_prefix, sweep
 from ..run.transport import pack_forked, pack_shipped
-from .attendant import Attendant
+from .attendant import LATE_SECONDS, Attendant
+from .attending import opened_outcome
 from .books import Books, Source, Ticket, ahead
 from .orders import Raised, Sendable
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from ..run.crew import Lost
     from ..run.start import Recipe
     from ..run.transport import Parcel
-    from .attending import Answer
+    from .orders import Order
 
 __all__ = ["CLOSE", "RUN", "TERMINATE", "Service"]
 
@@ -44,6 +45,9 @@ __all__ = ["CLOSE", "RUN", "TERMINATE", "Service"]
 LOOK_SECONDS = 0.1
 # The pool gives up after more than this many workers in a row that ended before they were ready.
 MOST_FUTILE = 3
+# Orders that take about so long together go in one message, and at most so many.
+TOGETHER_SECONDS = 0.0005
+MOST_TOGETHER = 32
 # How much the time of the last order counts in the mean.
 FRESHNESS = 0.2
 
@@ -93,6 +97,7 @@ class Service:
             for name, value in (main_names() if self._forks else {}).items()
             if isinstance(value, (FunctionType, type))
         }
+        self._met: tuple[Any, bool] = (None, False)  # the last function, and whether it is new
         self._recipe = recipe
         self._workers = workers
         self._plain = plain
@@ -131,6 +136,16 @@ class Service:
     def is_over(self) -> bool:
         """Whether all workers have ended."""
         return not self._thread.is_alive()
+
+    @property
+    def size(self) -> int:
+        """Number of workers that are wanted."""
+        return self._workers
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a further order would have to wait for a worker."""
+        return len(self._inbox) + self._books.total >= self._workers
 
     def put(self, item: Ticket | Source) -> None:
         """Take an order, or a source of orders."""
@@ -184,6 +199,7 @@ class Service:
                 self._take_in()
                 self._staff()
                 self._hand_out()
+                self._cancel()
                 self._share()
                 if self.state == CLOSE and self._books.is_idle and not self._inbox:
                     break
@@ -197,11 +213,6 @@ class Service:
             item = self._inbox.popleft()
             if item is not _NOTHING:
                 self._books.add(item)
-        if self._is_cancelling:
-            self._is_cancelling = False
-            for item in self._books.waiting():
-                if isinstance(item, Ticket) and item.cancel is not None:
-                    item.cancel()
 
     def _hand_out(self) -> None:
         """Send orders to workers that have room."""
@@ -212,11 +223,31 @@ class Service:
         while books.has_waiting:
             attendant = books.freest(most)
             if attendant is None or (books.count(attendant) and not attendant.recalls):
-                return
-            ticket = books.draw()
-            if ticket is None:
-                return
-            self._send(ticket, attendant)
+                break
+            tickets = books.draw_batch(self._batch_size(attendant))
+            if not tickets:
+                break
+            self._send(tickets, attendant)
+        self._met = None, False  # keeps no function alive
+
+    def _cancel(self) -> None:
+        """Cancel what no worker has been sent, if that was asked for."""
+        if self._is_cancelling:
+            self._is_cancelling = False
+            for item in self._books.waiting():
+                if isinstance(item, Ticket):
+                    item.cancel()
+
+    def _batch_size(self, attendant: Attendant) -> int:
+        """Return how many orders may go to a worker in one message.
+
+        Only short ones do, and only while there is work for all workers.
+        """
+        mean = self._mean
+        if mean is None or attendant.claims is None or self._most is not None:
+            return 1
+        share = self._books.backlog // (2 * self._workers)
+        return max(1, min(MOST_TOGETHER, share, int(TOGETHER_SECONDS / max(mean, 1e-9))))
 
     def _share(self) -> None:
         """Give what a busy worker has not begun to one that is idle."""
@@ -224,41 +255,58 @@ class Service:
         idle = [one for one in self._members if one.is_ready and not books.count(one)]
         for attendant in idle if self._most is None else ():
             rich = max(self._members, key=self._spare)
-            number = rich.withdraw() if self._spare(rich) > 0 else None
-            if number is None:
+            numbers = rich.withdraw() if self._spare(rich) > 0 else []
+            if not numbers:
                 return
-            self._send(books.take(rich, number), attendant)
+            self._send(self._taken(rich, numbers), attendant)
+
+    def _taken(self, attendant: Attendant, numbers: list[int]) -> list[Ticket]:
+        """Return the orders of these numbers that a worker still has, and take them away."""
+        found = (self._books.take(attendant, number) for number in numbers)
+        return [ticket for ticket in found if ticket is not None]
 
     def _spare(self, attendant: Attendant) -> int:
         """Return how many orders a worker can spare: all, until it is ready to run one."""
         return self._books.count(attendant) - attendant.is_ready
 
-    def _send(self, ticket: Ticket, attendant: Attendant) -> None:
-        """Send an order; if it cannot be sent, the reason is its outcome."""
-        number = self._books.hold(attendant, ticket)
+    def _send(self, tickets: list[Ticket], attendant: Attendant) -> None:
+        """Send orders in one message; of one that cannot be sent, the reason is the outcome."""
+        books = self._books
+        idle = not books.count(attendant)
+        numbers = [books.hold(attendant, ticket) for ticket in tickets]
         try:
-            pack = self._packer(ticket)
-            order = ticket.order
-            if isinstance(order.func, Sendable):
-                order = order._replace(func=order.func.packed(pack))
-            attendant.send(number, pack(order, self.prefix))
+            pack = self._packer(tickets)
+            orders = [(number, _ready(one.order, pack)) for number, one in zip(numbers, tickets)]
+            attendant.send(numbers, pack(orders, self.prefix), idle=idle)
         except BaseException as error:  # noqa: BLE001 - a reduction may also call sys.exit()
-            self._books.take(attendant, number)
-            self._settle(ticket, Raised(keep(error, None)._replace(unrun=True)))
+            self._taken(attendant, numbers)
+            if len(tickets) == 1:
+                self._settle(tickets[0], Raised(keep(error, None)._replace(unrun=True)))
+                return
+            for ticket in tickets:
+                self._send([ticket], attendant)
             return
         self._members[attendant] += 1
         if self._members[attendant] == self._most:
-            self._books.seal(attendant)
+            books.seal(attendant)
 
-    def _packer(self, ticket: Ticket) -> Callable[..., Parcel]:
-        """Return what packs an order: what a forked worker has goes by its name."""
-        if not self._forks or ticket.by_value:
+    def _packer(self, tickets: list[Ticket]) -> Callable[..., Parcel]:
+        """Return what packs orders: what a forked worker has goes by its name."""
+        if not self._forks or any(one.by_value or self._is_new(one.order) for one in tickets):
             return pack_shipped
-        func: Any = ticket.order.func
-        return pack_shipped if self._is_new(getattr(func, "func", func)) else pack_forked
+        return pack_forked
 
-    def _is_new(self, func: Any) -> bool:
-        """Return whether a function of the main module was defined after the workers forked."""
+    def _is_new(self, order: Order) -> bool:
+        """Return whether the function is one of the main module's that forked workers lack."""
+        func: Any = order.func
+        if isinstance(func, Sendable):
+            func = func.func
+        if func is self._met[0]:
+            return self._met[1]
+        self._met = func, self._was_made_later(func)
+        return self._met[1]
+
+    def _was_made_later(self, func: Any) -> bool:
         if getattr(func, "__module__", None) != "__main__":
             return False
         name = getattr(func, "__qualname__", "").partition(".")[0]
@@ -270,36 +318,68 @@ class Service:
         timed = silent or any(self._books.count(one) for one in self._members)
         self._asleep = True
         awake = bool(self._inbox) or self.state == TERMINATE
-        found = self._watch.wait(0.0 if awake else LOOK_SECONDS if timed else None)
+        found = self._watch.wait(0.0 if awake else self._patience if timed else None)
         self._asleep = False
         return found
+
+    @property
+    def _patience(self) -> float:
+        """How long not to look at workers that send nothing, s."""
+        return LATE_SECONDS if any(one.has_batches for one in self._members) else LOOK_SECONDS
 
     # Answers --------------------------------------------------------------------------------
 
     def _hear(self, attendant: Attendant) -> None:
         """Take in the answers of a worker."""
-        for number, answer in attendant.replies(0.0):
-            self._answered(self._books.take(attendant, number), answer)
+        last = 0
+        for last, answer in attendant.answers():
+            if len(answer) > 1:
+                self._take_answer(attendant, last, *answer)
+            else:
+                for ticket in self._taken(attendant, attendant.given_back(last, *answer)):
+                    self._books.repeat(ticket)
+        if last:
+            attendant.heard(last)
 
-    def _answered(self, ticket: Ticket, answer: Answer) -> None:
-        """Settle an order, or send it again if a forked worker could not open it."""
+    def _take_answer(
+        self,
+        attendant: Attendant,
+        number: int,
+        packed: bytes | Parcel,
+        seconds: float,
+        cpu_seconds: float,
+    ) -> None:
+        """Settle an order, or send it again if the worker could not open its message."""
         try:
-            outcome = answer.open()
+            outcome = opened_outcome(packed)
         except Exception as error:  # noqa: BLE001 - unpickling a result may raise anything
             outcome = Raised(keep(error, None))
-        if isinstance(outcome, Raised):
-            # A forked worker lacks what its caller has defined since.
-            if outcome.failure.unrun and not ticket.by_value and self._forks:
-                ticket.by_value = True
-                self._books.repeat(ticket)
-                return
-            if outcome.broken:
-                self.broken = outcome.failure
-        seconds = answer.seconds
+        if type(outcome) is Raised and self._runs_again(attendant, number, outcome):
+            return
+        ticket = self._books.take(attendant, number)
+        assert ticket is not None
         if seconds:
             before = seconds if self._mean is None else self._mean
             self._mean = before + FRESHNESS * (seconds - before)
-        self._settle(ticket, outcome, seconds, answer.cpu_seconds)
+        self._settle(ticket, outcome, seconds, cpu_seconds)
+
+    def _runs_again(self, attendant: Attendant, number: int, outcome: Raised) -> bool:
+        """Have orders that a worker could not open sent again, if another way is left."""
+        if outcome.broken:
+            self.broken = outcome.failure
+        if not outcome.failure.unrun:
+            return False
+        together = attendant.batch_of(number)
+        for one in together:
+            ticket = self._books.held(attendant, one)
+            if len(together) == 1:
+                if ticket.by_value or not self._forks:
+                    return False
+                ticket.by_value = True  # a forked worker lacks what its caller has defined since
+            ticket.alone = True
+        for ticket in self._taken(attendant, together):
+            self._books.repeat(ticket)
+        return True
 
     def _settle(
         self, ticket: Ticket, outcome: Any, seconds: float = 0.0, cpu_seconds: float = 0.0
@@ -326,13 +406,15 @@ class Service:
             speakers: those that have sent something, or have ended.
         """
         now = time.monotonic()
-        if now - self._looked > LOOK_SECONDS:
+        if now - self._looked > self._patience:
             self._looked, speakers = now, self.members
         for attendant in speakers:
             if attendant not in self._members:
                 continue
             lost = attendant.lost()
             self._hear(attendant)
+            for ticket in self._taken(attendant, attendant.take_away()):
+                self._books.repeat(ticket)
             if lost is not None:
                 self._bury(attendant, lost)
             elif attendant.has_left:
@@ -356,7 +438,9 @@ class Service:
     def _refill(self) -> None:
         """Start workers until there are as many as wanted."""
         while len(self._members) < self._workers:
-            attendant = Attendant(self._recipe, plain=self._plain, most=self._most)
+            attendant = Attendant(
+                self._recipe, plain=self._plain, most=self._most, prefix=self.prefix
+            )
             self._books.enter(attendant)
             self._members[attendant] = 0
             self._watch.add(attendant)
@@ -369,12 +453,13 @@ class Service:
 
     def _bury(self, attendant: Attendant, lost: Lost) -> None:
         """Take a worker out that has died or is stuck; what it had runs again, or is given up."""
-        unbegun = set()
-        while (number := attendant.withdraw()) is not None:
-            unbegun.add(number)
+        unbegun: set[int] = set()
+        while numbers := attendant.withdraw():
+            unbegun.update(numbers)
         self._watch.remove(attendant)
         for number, answer in attendant.abandon():
-            self._answered(self._books.take(attendant, number), answer)
+            if len(answer) > 1:
+                self._take_answer(attendant, number, *answer)
         attendant.sweep()
         del self._members[attendant]
         blamed = self._books.leave(attendant, unbegun=unbegun)
@@ -462,6 +547,13 @@ class _Watch:
             self._selector.close()
         self._wakeup.close()
         self._waker.close()
+
+
+def _ready(order: Order, pack: Callable[..., Parcel]) -> Order:
+    """Return an order that can be sent: the function of a job is packed once."""
+    if isinstance(order.func, Sendable):
+        return order._replace(func=order.func.packed(pack))
+    return order
 
 
 _NOTHING: Any = object()  # stands in the inbox to wake the service

@@ -7,7 +7,7 @@ from tests.faults import cells
 
 # Spawned workers start ten times as slowly as others, and are not known to fail in other ways.
 CREWS = [(method, workers) for method in ("fork", "forkserver") for workers in (1, 2, 5)]
-CREWS += [("spawn", 2), *(pytest.param("spawn", n, marks=pytest.mark.slow) for n in (1, 5))]
+CREWS += [pytest.param("spawn", n, marks=pytest.mark.slow) for n in (1, 2, 5)]
 
 
 @pytest.mark.timeout(400)

@@ -280,7 +280,7 @@ def apart(check, name, kind):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("method", FRESH)
+@pytest.mark.parametrize("method", programs.MOSTLY_FORKSERVER)
 def test_fresh_workers_have_the_callers_state(name, method):
     """What the caller has changed holds in workers, also in kept ones, and ends with the call."""
     apart(check_workers, name, method)
@@ -560,7 +560,7 @@ CHANGING = {
 
 @pytest.mark.parametrize("back", [False, True], ids=["changed", "changed back"])
 @pytest.mark.parametrize("name", CHANGING)
-@pytest.mark.parametrize("method", FRESH)
+@pytest.mark.parametrize("method", programs.MOSTLY_FORKSERVER)
 def test_what_modules_change_as_they_are_loaded_does_not_win(tmp_path, method, name, back):
     """The caller's state is what there was at the call, not what an import makes of it."""
     at_import, change, other, usual, shown = CHANGING[name]
