@@ -7,6 +7,11 @@ import time
 import pytest
 
 from amorsize import TaskTimeoutError, smart_imap, smart_map
+from amorsize.run.caller import Caller
+from amorsize.run.course import Course
+from amorsize.run.feed import Feed
+from amorsize.run.ledger import Ledger
+from amorsize.run.policy import Policy
 from tests import functions as f
 from tests import programs
 
@@ -450,7 +455,7 @@ if __name__ == "__main__":
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("error", ["Late", "KeyboardInterrupt"])
 def test_an_interrupt_at_any_moment_leaves_nothing_behind(error, tmp_path):
-    """Five hundred moments in all: no worker and no descriptor stays, and the next call is right."""
+    """No worker and no descriptor stays, and the next call is right; at 500 moments in all."""
     source = INTERRUPTED.format(error=error)
     ended = programs.run_source(source, tmp_path, deadline=150)
     assert ended.out == "True {}\n", ended.out + ended.err
@@ -530,3 +535,37 @@ def test_a_chunk_given_back_near_the_end_finds_a_worker(form, place):
     if results is None:
         results = smart_map(for_so_long, data, timeout=10)
     assert list(results) == data
+
+
+class Queue:
+    """The chunks that no worker has taken."""
+
+    def __init__(self, numbers):
+        self.numbers = list(numbers)
+
+    def take_back(self):
+        return self.numbers.pop(0) if self.numbers else None
+
+    def has_tasks(self):
+        return bool(self.numbers)
+
+    def has_news(self):
+        return False
+
+
+def test_what_became_too_dear_for_the_caller_is_handed_out_again():
+    """The caller must not keep a chunk that it may not run: nobody else would run it."""
+    feed = Feed(for_so_long, ([0.001] * 40,), star=False)
+    policy = Policy(2, lambda *_, **__: 10, bounded=True, shares=True, flexible=True)
+    ledger, course = Ledger(0, ordered=True), Course(0.001, 0.0, 1.0)
+    caller = Caller(feed, policy, ledger, course)
+    chunks = [ledger.issue(feed.take(10, inherited=False)).number for _ in range(4)]
+    queue = Queue(chunks)
+    course.own.items = 2  # so that a block has a few items only
+    assert caller.share(queue, 2, last=True)
+    assert caller.holds
+    course.item_seconds = 0.3  # as a worker has shown meanwhile
+    assert caller.share(queue, 2, last=True)
+    assert not caller.holds
+    assert ledger.has_retries
+    assert not caller.share(queue, 2, last=True)

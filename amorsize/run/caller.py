@@ -83,7 +83,7 @@ class Caller:
         return bool(out)
 
     def share(self, crew: Crew, workers: int, *, last: bool) -> bool:
-        """Run items of the workers' queue; return whether any ran.
+        """Run items of the workers' queue; return whether any ran or went back to it.
 
         Args:
             crew: the workers.
@@ -93,7 +93,8 @@ class Caller:
         """
         seconds = self._share_seconds(workers)
         if seconds <= 0 or self._ledger.has_suspects:
-            return False
+            # What it has must not wait: items may have become dearer since it took them.
+            return self.put_back()
         self._take(crew)
         size = self._size(seconds)
         # Where the caller runs only short items, a chunk that a worker gives back needs a worker.
