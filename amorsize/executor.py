@@ -40,8 +40,8 @@ __all__ = ["SmartExecutor"]
 _numbers = itertools.count()
 
 
-class _Lost(WorkerLostError, BrokenProcessPool):
-    """A worker died with a task, twice; what handles a broken ProcessPoolExecutor finds it, too."""
+class _TaskLostError(WorkerLostError, BrokenProcessPool):
+    """Workers died with a task. What handles a broken ProcessPoolExecutor handles this, too."""
 
 
 class _Task(Ticket):
@@ -84,7 +84,7 @@ class _Task(Ticket):
             broken.__cause__ = error
             error = broken
         elif type(error) is WorkerLostError:
-            error = _Lost(*error.args, index=error.index, exitcode=error.exitcode)
+            error = _TaskLostError(*error.args, index=error.index, exitcode=error.exitcode)
         self._future.set_exception(error)
 
 
@@ -151,7 +151,8 @@ class SmartExecutor(concurrent.futures.Executor):
 
         Args:
             fn: the function.
-            *args, **kwargs: its arguments.
+            *args: its arguments by position.
+            **kwargs: its arguments by keyword.
 
         Raises:
             RuntimeError: the executor was shut down, or the interpreter ends.
@@ -162,7 +163,7 @@ class SmartExecutor(concurrent.futures.Executor):
         with self._lock:
             if self._is_shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            if _Exit.has_begun:
+            if _EXIT.has_begun:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             service = self._service
             if service is None or service.size < self._max_workers:
@@ -200,11 +201,10 @@ class SmartExecutor(concurrent.futures.Executor):
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         end = None if timeout is None else time.monotonic() + timeout
+        calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
         if chunksize is None or chunksize == 1:
-            calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
             return self._results(fn, calls, end, buffersize)
-        batches = iter(lambda: [*islice(items, chunksize)], [])
-        items = zip(*iterables, strict=False)
+        batches = iter(lambda: [*islice(calls, chunksize)], [])
         chunks = self._results(
             partial(_run_batch, fn), ((batch,) for batch in batches), end, buffersize
         )
@@ -295,7 +295,7 @@ class SmartExecutor(concurrent.futures.Executor):
             method = choose_start_method(self._context)[0]
             # Those that fork start now: later, this process has threads.
             self._service = self._start(method, self._max_workers if method == "fork" else 1)
-            _Exit.services.add(self._service)
+            _EXIT.services.add(self._service)
         elif self._service.is_busy:
             self._service.grow(self._service.size + 1)
         return self._service
@@ -342,19 +342,21 @@ def _initialize(initializer: Callable[..., object], *args: Any) -> None:
 
 
 class _Exit:
-    """At the interpreter's exit, what was submitted is still done, as in the standard library."""
+    """The interpreter's exit: what was submitted is still done, as in the standard library."""
 
-    has_begun = False
-    services: weakref.WeakSet[Service] = weakref.WeakSet()
+    def __init__(self) -> None:
+        self.has_begun = False
+        self.services: weakref.WeakSet[Service] = weakref.WeakSet()
 
-    @classmethod
-    def finish(cls) -> None:
-        cls.has_begun = True
-        services = [one for one in cls.services if one.is_own]
+    def finish(self) -> None:
+        """Let all executors end their work."""
+        self.has_begun = True
+        services = [one for one in self.services if one.is_own]
         for service in services:
             service.close()
         for service in services:
             service.join()
 
 
-threading._register_atexit(_Exit.finish)  # type: ignore[attr-defined] # before threads end
+_EXIT = _Exit()
+threading._register_atexit(_EXIT.finish)  # type: ignore[attr-defined] # as the standard library

@@ -1,4 +1,4 @@
-"""``Pool``: a drop-in for ``multiprocessing.Pool`` that plans its chunks and survives its workers."""
+"""``Pool``: in the place of ``multiprocessing.Pool``; it plans chunks and outlives its workers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .measure.probe import profile_of
 from .options import DEFAULTS, make_options
 from .run.setup import Setup, Threads
 from .run.start import recipe_for
-from .serve.books import Ticket
-from .serve.jobs import Inputs, MapJob, StreamJob
-from .serve.orders import Apply, Raised, Sendable
-from .serve.results import AsyncResult, Results, raised
+from .serve.attendant import Member
+from .serve.jobs import Call, Inputs, MapJob, StreamJob
+from .serve.orders import Apply, Sendable
+from .serve.results import AsyncResult, Results
 from .serve.service import CLOSE, RUN, TERMINATE, Service
 
 TYPE_CHECKING = False
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-    from .serve.attendant import Attendant
 
 __all__ = ["Pool"]
 
@@ -40,63 +39,14 @@ MOST_WALK_SECONDS = 0.001
 WORTH_RECORDING_SECONDS = 0.05
 
 
-class Member:
-    """A worker of a pool: what is of use of a ``multiprocessing.Process``."""
-
-    def __init__(self, attendant: Attendant) -> None:
-        self._attendant = attendant
-        self.pid: int = attendant.process.pid
-        self.name = f"amorsize-{attendant.number}"
-        self.daemon = True
-
-    @property
-    def exitcode(self) -> int | None:
-        """The exit code, None while the worker runs or where it is unknown."""
-        return self._attendant.exitcode()
-
-    def is_alive(self) -> bool:
-        """Return whether the worker is running."""
-        return not self._attendant.ended and self._attendant.process.is_alive()
-
-    def __repr__(self) -> str:
-        return f"<worker {self.name} pid={self.pid}>"
-
-
-class _Call(Ticket):
-    """A single call, whose outcome is for a result.
-
-    Args:
-        order: what to run.
-        result: gets the outcome.
-    """
-
-    __slots__ = ("_result",)
-
-    def __init__(self, order: Apply, result: AsyncResult) -> None:
-        super().__init__(order)
-        self._result = result
-
-    def settle(self, outcome: Any, seconds: float, cpu_seconds: float) -> None:
-        """Give the result its value or its exception."""
-        del seconds, cpu_seconds
-        if isinstance(outcome, Raised):
-            self._result.settle(None, raised(outcome))
-        else:
-            self._result.settle(outcome)
-
-
 class Pool:
     """Worker processes that run what they are given until the pool is closed.
 
-    It has the methods of ``multiprocessing.Pool``, with the same results and exceptions. These are
-    the differences:
-
-    - Where no ``chunksize`` is given, chunks are planned, with what is remembered of the function.
-    - A worker that dies does not hang the pool. What it ran runs again, once; if another worker
-      dies with it, it raises ``WorkerLostError``.
-    - Lambdas, closures, and functions that were defined after the pool are carried, too.
-    - Large values move through shared memory.
-    - A result that is waited for when the pool is terminated raises an error.
+    It has the methods of ``multiprocessing.Pool``, with the same results and exceptions. Where no
+    ``chunksize`` is given, it plans chunks with what is remembered of the function. What a worker
+    ran that has died runs again, once, and raises ``WorkerLostError`` if that worker dies, too.
+    Functions, arguments and initializers need not be such as pickle can serialize. docs/moving.md
+    has all differences.
 
     Args:
         processes: number of workers; None for the number of usable CPUs.
@@ -126,8 +76,7 @@ class Pool:
         context: BaseContext | str | None = None,
     ) -> None:
         self._state = TERMINATE  # until it runs
-        if processes is None:
-            processes = usable_cpus()
+        processes = usable_cpus() if processes is None else processes
         if processes < 1:
             raise ValueError("Number of processes must be at least 1")
         if maxtasksperchild is not None and (
@@ -178,13 +127,14 @@ class Pool:
 
         Args:
             func: the function.
-            args, kwds: its arguments.
+            args: its arguments by position.
+            kwds: its arguments by keyword.
             callback: called with the value, in a thread of the pool.
             error_callback: called with the exception, instead.
         """
         self._check_running()
         result = AsyncResult(callback, error_callback)
-        self._service.put(_Call(Apply(func, tuple(args), dict(kwds or {})), result))
+        self._service.put(Call(Apply(func, tuple(args), dict(kwds or {})), result))
         return result
 
     # Many calls -----------------------------------------------------------------------------
@@ -223,7 +173,7 @@ class Pool:
         callback: Callable[[list[Any]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult:
-        """Begin a ``map``; return its result to wait for. The callbacks are as ``apply_async``'s."""
+        """Begin a ``map``; return its result to wait for. See ``apply_async`` for the callbacks."""
         result = AsyncResult(callback, error_callback)
         self._begin(func, iterable, chunksize, result, star=False)
         return result
@@ -236,7 +186,7 @@ class Pool:
         callback: Callable[[list[Any]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult:
-        """Begin a ``starmap``; return its result to wait for, see ``map_async``."""
+        """Begin a ``starmap``; see ``map_async``."""
         result = AsyncResult(callback, error_callback)
         self._begin(func, iterable, chunksize, result, star=True)
         return result
@@ -244,15 +194,11 @@ class Pool:
     def imap(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int | None = None
     ) -> Results:
-        """Return an iterator of the results in the order of the items.
-
-        Its method ``next(timeout)`` waits for a limited time. The iterator goes on after an item
-        that has raised.
+        """Return an iterator of the results in order; its ``next(timeout)`` waits no longer.
 
         Args:
             func: the function.
-            iterable: the items. They are read as far as the input goes, whether results are taken
-                or not.
+            iterable: the items, which are read whether results are taken or not.
             chunksize: items in one chunk, whose first exception stands for all its results; None to
                 plan it, with a result or an exception for each item.
         """
@@ -308,18 +254,12 @@ class Pool:
     def __del__(self) -> None:
         """Warn of a pool that was neither closed nor terminated, and terminate it."""
         if self._state == RUN and self._service.is_own:
-            warnings.warn(
-                f"unclosed running multiprocessing pool {self!r}",
-                ResourceWarning,
-                source=self,
-                stacklevel=2,
-            )
+            text = f"unclosed running multiprocessing pool {self!r}"
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
             self._service.terminate()
 
     def __reduce__(self) -> str:
-        raise NotImplementedError(
-            "pool objects cannot be passed between processes or pickled"
-        )
+        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} state={self._state} pool_size={self._processes}>"
@@ -343,34 +283,16 @@ class Pool:
     def _map(
         self,
         func: Callable[..., Any],
-        iterable: Iterable[Any],
+        items: Iterable[Any],
         chunksize: int | None,
         *,
         star: bool,
     ) -> list[Any]:
         result = AsyncResult()
-        begun = time.perf_counter()
-        job = self._begin(func, iterable, chunksize, result, star=star)
-        recall = None
-        worth = chunksize is None and job.size > self._processes
-        if worth and walk_seconds(func) <= MOST_WALK_SECONDS:
-            # Workers run the first items meanwhile.
-            recall = Recall(func, job.size, this_machine(), self._method, use_cache=True)
-            recall.look_up()
-            if recall.profile is not None:
-                job.expect(recall.profile.item_seconds)
+        job = self._begin(func, items, chunksize, result, star=star)
+        if chunksize is None and job.size > self._processes:
+            return _with_record(job, func, result, self._method, self._processes)
         values: list[Any] = result.get()
-        seconds = time.perf_counter() - begun
-        if recall is not None and seconds > WORTH_RECORDING_SECONDS and job.tally.items:
-            recall.remember(
-                profile_of(job.tally, job.tally.seconds / job.tally.items),
-                executor="process",
-                n_jobs=self._processes,
-                chunksize=0,
-                run_seconds=seconds,
-                by_pickle=True,
-                items=job.size,
-            )
         return values
 
     def _begin(
@@ -387,7 +309,7 @@ class Pool:
         _check_chunksize(chunksize)
         items = iterable if type(iterable) in _SLICEABLE else list(iterable)
         job = MapJob(
-            self._sendable(func),
+            _sendable(func, self._service),
             items,
             star=star,
             chunksize=chunksize,
@@ -409,7 +331,7 @@ class Pool:
         _check_chunksize(chunksize)
         results = Results(ordered=ordered)
         job = StreamJob(
-            self._sendable(func),
+            _sendable(func, self._service),
             Inputs(iterable, self._service.rouse),
             chunksize=chunksize,
             workers=self._processes,
@@ -418,10 +340,45 @@ class Pool:
         self._service.put(job)
         return results
 
-    def _sendable(self, func: Callable[..., Any]) -> Sendable:
-        if not callable(func):
-            raise TypeError(f"func must be callable, but {func!r:.80} was given")
-        return Sendable(func, self._service.prefix)
+
+def _with_record(
+    job: MapJob, func: Callable[..., Any], result: AsyncResult, method: str, workers: int
+) -> list[Any]:
+    """Return the results of a job that has begun; it is planned by the record of its function.
+
+    Args:
+        job: the job.
+        func: its function.
+        result: its result.
+        method: start method of the workers.
+        workers: their number.
+    """
+    begun = time.perf_counter()
+    recall = Recall(func, job.size, this_machine(), method, use_cache=True)
+    worth = walk_seconds(func) <= MOST_WALK_SECONDS
+    if worth:  # workers run the first items meanwhile
+        recall.look_up()
+        if recall.profile is not None:
+            job.expect(recall.profile.item_seconds)
+    values: list[Any] = result.get()
+    seconds = time.perf_counter() - begun
+    if worth and seconds > WORTH_RECORDING_SECONDS and job.tally.items:
+        recall.remember(
+            profile_of(job.tally, job.tally.seconds / job.tally.items),
+            executor="process",
+            n_jobs=workers,
+            chunksize=0,
+            run_seconds=seconds,
+            by_pickle=True,
+            items=job.size,
+        )
+    return values
+
+
+def _sendable(func: Callable[..., Any], service: Service) -> Sendable:
+    if not callable(func):
+        raise TypeError(f"func must be callable, but {func!r:.80} was given")
+    return Sendable(func, service.prefix)
 
 
 def _check_chunksize(chunksize: int | None) -> None:

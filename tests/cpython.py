@@ -28,12 +28,13 @@ EXECUTOR = (
 
 def pool_cases(method):
     """Yield CPython's test classes of Pool, for processes."""
-    from test import _test_multiprocessing as source
-
     multiprocessing.Pool = amorsize.Pool
-    names = {"__name__": __name__}
+    from test import _test_multiprocessing as source  # takes the Pool as it is now
+
+    source.ProcessesMixin.Pool = staticmethod(amorsize.Pool)
+    names = {"__name__": "__main__"}
     source.install_tests_in_module_dict(names, method, only_type="processes")
-    globals().update({name: names[name] for name in ("setUpModule", "tearDownModule")})
+    sys.modules["__main__"].__dict__.update(names)
     for name in POOL:
         yield names["WithProcesses" + name[1:]]
 

@@ -16,8 +16,8 @@ PACKAGE = Path(amorsize.__file__).parent
 # From the ground to the top. A module imports from its own folder, and from what stands before it.
 ORDER = [
     {"errors", "units", "signals", "tuples", "versions"}, {"lookup"}, {"options", "nesting"},
-    {"decide", "identity"}, {"measure"}, {"memory", "run"}, {"show"}, {"call"},
-    {"api"}, {"optimizer"}, {"decorator"}, {"__init__"},
+    {"decide", "identity"}, {"measure"}, {"memory", "run"}, {"serve"}, {"show"}, {"call"},
+    {"api"}, {"optimizer"}, {"decorator", "pool", "executor"}, {"__init__"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
@@ -143,5 +143,5 @@ def test_all_public_names_are_there():
     for name in amorsize.__all__:
         assert getattr(amorsize, name).__doc__
     assert set(amorsize.__all__) <= set(dir(amorsize))
-    with pytest.raises(AttributeError, match="no attribute 'Pool'"):
-        amorsize.Pool
+    with pytest.raises(AttributeError, match="no attribute 'pools'"):
+        amorsize.pools

@@ -77,9 +77,7 @@ class ProcessCrew:
         SerializationError: the function cannot be sent to a fresh interpreter.
     """
 
-    reused = False
-    claims = True
-    shipped_bytes = 0
+    reused, claims, shipped_bytes = False, True, 0
     minds_memory = True  # whether fewer workers could be a remedy for a lack of memory
     serve: Callable[[Setup, Link], None] = staticmethod(worker.serve)  # what a worker runs
 
@@ -289,7 +287,7 @@ class ProcessCrew:
             self._listener.hear_all()
             self._dispose()
         # Drop errors: they are tasks whose items could not be sent, and those run again.
-        found = [pair for pair in self._fetched() if isinstance(pair[1], tuple)]
+        found = (pair for pair in self._fetched() if isinstance(pair[1], tuple))
         return [(chunk, self.opened(fields)) for chunk, fields in found]
 
     def end(self) -> None:

@@ -27,7 +27,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Parcel", "pack_common", "pack_forked", "pack_plain", "pack_results", "pack_shipped", "unpack"]
+__all__ = [
+    "Parcel",
+    "pack_common",
+    "pack_forked",
+    "pack_plain",
+    "pack_results",
+    "pack_shipped",
+    "unpack",
+]
 
 # A part of a call up to this size goes with every task, a larger one once through a shared segment.
 # 16 kB add 10 us to a task, 64 kB add 160 us; a segment takes 30 us in each worker (two cores,

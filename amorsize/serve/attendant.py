@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..run.start import Recipe
     from ..run.transport import Parcel
 
-__all__ = ["LATE_SECONDS", "Attendant"]
+__all__ = ["LATE_SECONDS", "Attendant", "Member"]
 
 # A batch is expected to take a fraction of a millisecond. If nothing was heard of it for so long,
 # what its worker has not begun is taken away.
@@ -43,7 +43,7 @@ class Attendant(ProcessCrew):
     Attributes:
         number: counts the workers of this process.
         process: the worker process.
-        claims: the page that shows what it has begun; None where there is none.
+        page: shows what it has begun of a batch; None where there is none.
 
     Raises:
         CannotStart: the process cannot be started.
@@ -54,12 +54,12 @@ class Attendant(ProcessCrew):
 
     def __init__(self, recipe: Recipe, *, plain: bool, most: int | None, prefix: str) -> None:
         self.number = next(_numbers)
-        self.claims = _claims(prefix, self.number)
+        self.page = _new_page(prefix, self.number)
         self._heard_at = 0.0  # when it sent something, or was sent something while it was idle
         self._batches: deque[list[int]] = deque()  # those of several orders, by their numbers
         self._limited: tuple[int, int, float] | None = None  # (batch, limit, since when)
-        page = "" if self.claims is None else self.claims.path
-        self.serve = partial(attend, plain=plain, most=most, page=page)
+        path = "" if self.page is None else self.page.path
+        self.serve = partial(attend, plain=plain, most=most, page=path)
         try:
             with named(recipe.places):
                 super().__init__(recipe.starts, 1, recipe.setup, inherits=False)
@@ -146,21 +146,21 @@ class Attendant(ProcessCrew):
         The first call sets a limit, a later one takes away what is above it.
         """
         now = time.monotonic()
-        if self.claims is None or not self._batches or now - self._heard_at < LATE_SECONDS:
+        if self.page is None or not self._batches or now - self._heard_at < LATE_SECONDS:
             return []
         numbers = self._batches[0]
         limited, self._limited = self._limited, None
         if limited is None or limited[0] != numbers[0]:
-            place = self.claims.begun(numbers[0]) + 1
+            place = self.page.begun(numbers[0]) + 1
             if place < len(numbers):
-                self.claims.limit(numbers[0], place)
+                self.page.limit(numbers[0], place)
                 self._limited = numbers[0], place, now
             return []
         _, place, since = limited
         if now - since < SETTLE_SECONDS:
             self._limited = limited
             return []
-        if self.claims.begun(numbers[0]) >= place:  # it will stop at the next one, and say so
+        if self.page.begun(numbers[0]) >= place:  # it will stop at the next one, and say so
             return []
         taken, self._batches[0] = numbers[place:], numbers[:place]
         return taken
@@ -187,9 +187,9 @@ class Attendant(ProcessCrew):
     def sweep(self) -> None:
         """Remove its segments and, once it has ended, the page of its claims."""
         super().sweep()
-        if self._ended and self.claims is not None and not self.is_inherited():
-            self.claims.close()
-            self.claims = None
+        if self._ended and self.page is not None and not self.is_inherited():
+            self.page.close()
+            self.page = None
 
     def exitcode(self) -> int | None:
         """Return its exit code, None while it runs or where it is unknown."""
@@ -200,7 +200,7 @@ class Attendant(ProcessCrew):
         return int
 
 
-def _claims(prefix: str, number: int) -> Claims | None:
+def _new_page(prefix: str, number: int) -> Claims | None:
     """Return a new page, None if there is no room for it."""
     if not prefix:
         return None
@@ -208,3 +208,25 @@ def _claims(prefix: str, number: int) -> Claims | None:
         return Claims(f"{prefix}claims-{number}", create=True)
     except OSError:
         return None
+
+
+class Member:
+    """A worker of a pool: what is of use of a ``multiprocessing.Process``."""
+
+    def __init__(self, attendant: Attendant) -> None:
+        self._attendant = attendant
+        self.pid: int = attendant.process.pid
+        self.name = f"amorsize-{attendant.number}"
+        self.daemon = True
+
+    @property
+    def exitcode(self) -> int | None:
+        """The exit code, None while the worker runs or where it is unknown."""
+        return self._attendant.exitcode()
+
+    def is_alive(self) -> bool:
+        """Return whether the worker is running."""
+        return not self._attendant.ended and self._attendant.process.is_alive()
+
+    def __repr__(self) -> str:
+        return f"<worker {self.name} pid={self.pid}>"

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["attend", "opened_orders", "opened_outcome", "packed_orders"]
 
-# The mark of a batch whose pickle follows, and of one whose parcel follows. The number of the batch,
-# which is that of its first order, is next to it.
+# The mark of a batch whose pickle follows, and of one whose parcel follows. The number of the batch
+# is next to it: that of its first order.
 _WHOLE, _PARCEL = b"o", b"p"
 _NUMBER_BYTES = 8
 
@@ -157,7 +157,7 @@ def _sendable(outcome: Any, *, plain: bool) -> Any:
 def _refused(outcome: Any, error: BaseException, *, plain: bool) -> Raised:
     """Return what stands for an outcome that cannot be sent: what a Pool raises, if ``plain``."""
     if plain:
-        from multiprocessing.pool import MaybeEncodingError
+        from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
 
         cause = error.__cause__ if isinstance(error, SerializationError) else None
         error = MaybeEncodingError(cause or error, outcome)

@@ -12,7 +12,7 @@ from .orders import Apply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Hashable
     from typing import Any, Protocol
 
     from ..run.failure import Failure
@@ -73,7 +73,8 @@ class Ticket:
 
         Args:
             outcome: what came of the order.
-            seconds, cpu_seconds: wall and CPU time of the user's code, s.
+            seconds: wall time of the user's code, s.
+            cpu_seconds: CPU time meanwhile, s; 0 where not measured.
         """
         raise NotImplementedError
 
@@ -84,15 +85,12 @@ class Source(Protocol):
     @property
     def is_empty(self) -> bool:
         """Whether there will be no more tickets."""
-        ...
 
     def draw(self) -> Ticket | None:
         """Return the next ticket; None if there is none for now."""
-        ...
 
     def drop(self, failure: Failure) -> None:
         """Give no more tickets, for this reason."""
-        ...
 
 
 def _joins(ticket: Ticket) -> bool:

@@ -64,11 +64,11 @@ class Claims:
         cells = self._cells
         cells[_CLAIM] = place
         cells[_CLAIM_BATCH] = batch
-        return cells[_LIMIT_BATCH] != batch or place < cells[_LIMIT]
+        return bool(cells[_LIMIT_BATCH] != batch or place < cells[_LIMIT])
 
     def begun(self, batch: int) -> int:
         """Return the place of the last order that was claimed, in the caller; 0 if none was."""
-        place = self._cells[_CLAIM]
+        place: int = self._cells[_CLAIM]
         return place if self._cells[_CLAIM_BATCH] == batch else 0
 
     def limit(self, batch: int, place: int) -> None:

@@ -18,7 +18,7 @@ from ..errors import AmorsizeError
 from ..measure.timing import CLAIMED, Block, Tally
 from ..run.failure import NO_ITEM, add_item_note, add_note
 from .books import Ticket
-from .orders import Chunk, Each, Outcomes, Raised
+from .orders import Apply, Chunk, Each, Outcomes, Raised
 from .results import AsyncResult, Results, raised
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..run.failure import Failure
     from .orders import Order, Sendable
 
-__all__ = ["Inputs", "MapJob", "StreamJob", "noted"]
+__all__ = ["Call", "Inputs", "MapJob", "StreamJob", "noted"]
 
 # While the time of an item is not known, a worker gets this part of its share of the items, and at
 # most so many items: enough to show it, few enough to lose little if they are dear.
@@ -36,6 +36,29 @@ FIRST_PART = 16
 MOST_FIRST = 64
 # Chunks that each worker may have: one runs, one waits.
 _HANDS = 2
+
+
+class Call(Ticket):
+    """A single call, whose outcome is for a result.
+
+    Args:
+        order: what to run.
+        result: gets the outcome.
+    """
+
+    __slots__ = ("_result",)
+
+    def __init__(self, order: Apply, result: AsyncResult) -> None:
+        super().__init__(order)
+        self._result = result
+
+    def settle(self, outcome: Any, seconds: float, cpu_seconds: float) -> None:
+        """Give the result its value or its exception."""
+        del seconds, cpu_seconds
+        if isinstance(outcome, Raised):
+            self._result.settle(None, raised(outcome))
+        else:
+            self._result.settle(outcome)
 
 
 class _Part(Ticket):
@@ -46,11 +69,15 @@ class _Part(Ticket):
         settled: called with the outcome, and the wall and CPU time, s.
     """
 
-    __slots__ = ("settle",)
+    __slots__ = ("_settled",)
 
     def __init__(self, order: Order, settled: Callable[[Any, float, float], None]) -> None:
         super().__init__(order)
-        self.settle = settled
+        self._settled = settled
+
+    def settle(self, outcome: Any, seconds: float, cpu_seconds: float) -> None:
+        """Give the job the outcome."""
+        self._settled(outcome, seconds, cpu_seconds)
 
 
 class MapJob:

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Apply", "Chunk", "Each", "Functions", "Order", "Outcomes", "Raised", "Ran", "Sendable", "Shipped"]
+__all__ = [
+    "Apply",
+    "Chunk",
+    "Each",
+    "Functions",
+    "Order",
+    "Outcomes",
+    "Raised",
+    "Ran",
+    "Sendable",
+    "Shipped",
+]
 
 # Most functions that a worker keeps open for further orders.
 MOST_FUNCTIONS = 32
@@ -95,12 +106,13 @@ class Functions:
     def __init__(self) -> None:
         self._opened: OrderedDict[str, Callable[..., Any]] = OrderedDict()
 
-    def open(self, func: Shipped) -> Callable[..., Any]:
+    def open(self, func: Sendable | Shipped) -> Callable[..., Any]:
         """Return a function of an order.
 
         Raises:
             Exception: whatever unpickling it raises.
         """
+        assert isinstance(func, Shipped)
         found = self._opened.get(func.name)
         if found is None:
             found = self._opened[func.name] = unpack(func.parcel, common=True)

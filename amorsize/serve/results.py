@@ -28,9 +28,9 @@ def raised(outcome: Raised, kind: type[Exception] | None = None) -> BaseExceptio
     error = unpack(outcome.failure)
     if outcome.failure.traceback:
         if kind is None:
-            from multiprocessing.pool import RemoteTraceback as kind  # type: ignore[attr-defined]
+            from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 
-        assert kind is not None
+            kind = RemoteTraceback
         cause = kind(f'\n"""\n{outcome.failure.traceback}"""')
         BaseException.__dict__["__cause__"].__set__(error, cause)
     elif outcome.failure.unrun and error.__cause__ is not None:
