@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..run.failure import keep
-from .books import Books, Ticket, ahead
+from .books import Books, Ticket
 from .orders import Raised
 from .packing import Packing
 
@@ -17,7 +17,7 @@ __all__ = ["Dealer"]
 
 # Orders that take about so long together go in one message, and at most so many.
 TOGETHER_SECONDS = 0.0005
-MOST_TOGETHER = 32
+MOST_TOGETHER = 1
 # How much the time of the last order counts in the mean.
 FRESHNESS = 0.2
 
@@ -62,7 +62,7 @@ class Dealer:
             workers: number of workers that are wanted.
         """
         books = self._books
-        most = 1 if self._most is not None else ahead(self._mean)
+        most = 1  # an order must not begin before one that was given earlier
         while books.has_waiting:
             attendant = books.freest(most)
             if attendant is None or (books.count(attendant) and not attendant.recalls):

@@ -1,0 +1,44 @@
+"""CPython's own tests of Pool and of executors pass with amorsize's."""
+
+import importlib.util
+import multiprocessing
+import re
+import sys
+
+import pytest
+
+from tests import programs
+
+METHODS = [
+    pytest.param(method, marks=[pytest.mark.slow] if method == "spawn" else [])
+    for method in multiprocessing.get_all_start_methods()
+]
+
+
+def ran(what, method):
+    """Run CPython's tests; return how many ran."""
+    ended = programs.run("-m", "tests.cpython", what, method, deadline=300)
+    assert ended.code == 0, ended.err
+    assert "skipped" not in ended.out, ended.out
+    return int(re.search(r"^ran (\d+)", ended.out, re.MULTILINE)[1])
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(
+    not importlib.util.find_spec("test"), reason="CPython's tests are not installed"
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_pool_passes_the_tests_of_multiprocessing(method):
+    """All that the Pool of the standard library passes: 31 in Python 3.11 to 3.13."""
+    assert ran("pool", method) >= 31
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the tests cannot be taken one by one there")
+@pytest.mark.skipif(
+    not importlib.util.find_spec("test"), reason="CPython's tests are not installed"
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_executor_passes_the_tests_of_concurrent_futures(method):
+    """All mixins that are about any executor of processes: 31 in Python 3.13."""
+    assert ran("executor", method) >= 31

@@ -1,0 +1,479 @@
+"""Pool: in the place of multiprocessing.Pool, also where that one hangs or refuses."""
+
+import collections
+import gc
+import json
+import multiprocessing
+import operator
+import os
+import signal
+import threading
+import time
+import warnings
+
+import numpy
+import psutil
+import pytest
+
+from amorsize import Pool, WorkerLostError
+from tests import functions as f
+from tests import programs
+
+METHODS = ["fork"] if "fork" in multiprocessing.get_all_start_methods() else []
+METHODS += programs.MOSTLY_FORKSERVER
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return request.param
+
+
+@pytest.fixture
+def pool(method):
+    with Pool(2, context=method) as pool:
+        yield pool
+    pool.join()
+
+
+def wait(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def gone(pid):
+    """Wait until a process is gone; return whether it is."""
+    try:
+        psutil.Process(pid).wait(20)
+    except psutil.NoSuchProcess:
+        return True
+    return not psutil.pid_exists(pid)
+
+
+def fails_at(x):
+    if x == 7:
+        raise KeyError(x)
+    return x
+
+
+def with_keywords(a, *, b):
+    return a, b
+
+
+def kills_itself(path):
+    """Die the first time."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return os.getpid()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def always_dies(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# As the standard one -------------------------------------------------------------------------
+
+
+def test_every_method_gives_what_the_standard_pool_gives(pool):
+    """Values and order; lambdas and closures as well."""
+    items = list(range(50))
+    assert pool.map(lambda x: x + 1, items) == [x + 1 for x in items]
+    assert pool.map(f.double, items, chunksize=7) == [2 * x for x in items]
+    assert pool.starmap(pow, [(x, 2) for x in items]) == [x * x for x in items]
+    assert pool.apply(with_keywords, (1,), {"b": 2}) == (1, 2)
+    assert pool.apply_async(f.double, (4,)).get(20) == 8
+    assert pool.map_async(f.double, iter(items)).get(20) == [2 * x for x in items]
+    assert pool.starmap_async(pow, [(2, 3)]).get(20) == [8]
+    assert list(pool.imap(f.double, items)) == [2 * x for x in items]
+    assert list(pool.imap(f.double, iter(items), 8)) == [2 * x for x in items]
+    assert sorted(pool.imap_unordered(f.double, items)) == [2 * x for x in items]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [], (), range(7), "text", b"bytes", {3: 1, 2: 2}, {1: 2}.values(), {5, 6},
+        numpy.arange(12).reshape(4, 3), collections.deque([1, 2]),
+    ],
+    ids=lambda data: type(data).__name__,
+)  # fmt: skip
+def test_any_input_can_be_mapped(pool, data):
+    """Sequences, sets, views of dictionaries, arrays by rows."""
+    got, wanted = pool.map(repr, data), list(map(repr, data))
+    assert got == wanted
+    assert list(pool.imap(repr, data)) == wanted
+
+
+def test_exceptions_are_the_functions_with_the_index_of_the_item(pool):
+    """And the worker's traceback as the cause, as the standard pool's."""
+    with pytest.raises(KeyError) as caught:
+        pool.map(fails_at, range(40))
+    assert caught.value.args == (7,)
+    assert caught.value.__notes__ == ["amorsize: raised for item 7"]
+    assert type(caught.value.__cause__) is multiprocessing.pool.RemoteTraceback
+    assert "fails_at" in str(caught.value.__cause__)
+
+
+def test_imap_goes_on_after_an_item_that_failed(pool):
+    """Without a chunk size, each item has its own result or exception."""
+    results, got = pool.imap(fails_at, range(10)), []
+    for _ in range(10):
+        try:
+            got.append(next(results))
+        except KeyError:
+            got.append("failed")
+    assert got == [0, 1, 2, 3, 4, 5, 6, "failed", 8, 9]
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_the_next_result_can_be_waited_for_a_limited_time(pool):
+    """It comes later all the same."""
+    results = pool.imap(wait, [0.5])
+    with pytest.raises(multiprocessing.TimeoutError):
+        results.next(timeout=0.01)
+    assert results.next(timeout=20) == 0.5
+
+
+def test_one_exception_stands_for_a_chunk_of_a_given_size(pool):
+    """As in the standard pool."""
+    results = pool.imap(fails_at, range(12), 4)
+    assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(KeyError):
+        next(results)
+    assert list(results) == [8, 9, 10, 11]
+
+
+def test_callbacks_come_before_the_result_is_ready(pool):
+    """With the value, or with the exception."""
+    seen = []
+    pool.apply_async(f.double, (2,), callback=seen.append).wait(20)
+    pool.map_async(fails_at, [7], error_callback=seen.append).wait(20)
+    assert seen[0] == 4
+    assert isinstance(seen[1], KeyError)
+
+
+def test_a_callback_that_raises_does_not_end_the_pool(pool, capsys):
+    """It is reported, and the result is there."""
+
+    def broken(_):
+        raise RuntimeError("in the callback")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        hook, told = threading.excepthook, []
+        threading.excepthook = lambda args: told.append(args.exc_value)
+        try:
+            assert pool.apply_async(f.double, (2,), callback=broken).get(20) == 4
+            assert pool.apply(f.double, (3,)) == 6
+        finally:
+            threading.excepthook = hook
+    assert [str(error) for error in told] == ["in the callback"]
+
+
+def test_large_values_travel(pool):
+    """Through shared memory, in both directions."""
+    arrays = [numpy.full(1 << 20, number, dtype=numpy.float64) for number in range(3)]
+    for got, sent in zip(pool.map(operator.neg, arrays), arrays, strict=True):
+        assert (got == -sent).all()
+
+
+def test_many_threads_use_one_pool(pool):
+    """Each gets its own results."""
+    results = {}
+
+    def use(number):
+        results[number] = [pool.map(f.double, range(number, number + 20)) for _ in range(5)]
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(6):
+        assert results[number] == [[2 * x for x in range(number, number + 20)]] * 5
+
+
+def test_closed_and_terminated_pools_refuse_work(method):
+    """As the standard one does: with a ValueError."""
+    pool = Pool(1, context=method)
+    with pytest.raises(ValueError, match="still running"):
+        pool.join()
+    pool.close()
+    for call in (pool.map, pool.imap, pool.map_async, pool.starmap):
+        with pytest.raises(ValueError, match="not running"):
+            call(abs, [1])
+    with pytest.raises(ValueError, match="not running"):
+        pool.__enter__()
+    pool.join()
+    pool.terminate()
+
+
+def test_what_was_given_before_close_is_done(method):
+    """Close waits for nothing, join for all."""
+    pool = Pool(2, context=method)
+    results = [pool.apply_async(wait, (0.05,)) for _ in range(6)]
+    pool.close()
+    pool.join()
+    assert [result.get(0) for result in results] == [0.05] * 6
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"processes": 0}, ValueError),
+        ({"maxtasksperchild": 0}, ValueError),
+        ({"initializer": 3}, TypeError),
+        ({"context": "thread"}, ValueError),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_refused(options, error):
+    """Before a worker starts."""
+    with pytest.raises(error):
+        Pool(**options)
+
+
+def test_bad_calls_are_refused(pool):
+    """A chunk size below 1, something that cannot be called."""
+    for call in (pool.map, pool.imap, pool.map_async):
+        with pytest.raises(ValueError, match="Chunksize"):
+            call(abs, [1], chunksize=0)
+        with pytest.raises(TypeError, match="callable"):
+            call(3, [1])
+
+
+# Where the standard one hangs ----------------------------------------------------------------
+
+
+def test_a_worker_that_dies_is_replaced_and_its_task_runs_again(pool, tmp_path):
+    """With the other results, in order."""
+    marks = [str(tmp_path / str(number)) for number in range(3)]
+    before = {member.pid for member in pool._pool}
+    assert not before.intersection(pool.map(kills_itself, marks, chunksize=1)) or len(before) > 1
+    assert len(pool._pool) == 2
+    assert all(member.is_alive() for member in pool._pool)
+
+
+def test_a_task_that_kills_two_workers_raises(pool):
+    """And the pool goes on."""
+    with pytest.raises(WorkerLostError, match="SIGKILL"):
+        pool.apply(always_dies, (0,))
+    with pytest.raises(WorkerLostError) as caught:
+        pool.map(always_dies, [1, 2], chunksize=2)
+    assert "items 0 to 1" in caught.value.__notes__[0]
+    assert pool.map(f.double, range(5)) == [0, 2, 4, 6, 8]
+
+
+def test_idle_workers_that_are_killed_are_replaced(pool):
+    """Before or when they are needed."""
+    for member in pool._pool:
+        os.kill(member.pid, signal.SIGKILL)
+    assert pool.map(f.double, range(5)) == [0, 2, 4, 6, 8]
+    assert len(pool._pool) == 2
+
+
+def test_sys_exit_in_a_task_is_its_exception(pool):
+    """The standard pool loses the worker and waits for ever."""
+    with pytest.raises(SystemExit):
+        pool.apply(exit, (3,))
+    assert pool.apply(f.double, (2,)) == 4
+
+
+def fails_to_begin():
+    raise RuntimeError("no database")
+
+
+def dies_as_it_begins():
+    os._exit(3)
+
+
+def test_an_initializer_that_fails_is_the_error_of_every_task(method):
+    """The standard pool starts workers for ever."""
+    with Pool(2, fails_to_begin, context=method) as pool:
+        for call in (lambda: pool.map(abs, [1]), lambda: list(pool.imap(abs, [1]))):
+            with pytest.raises(RuntimeError, match="no database"):
+                call()
+
+
+def test_workers_that_cannot_begin_are_given_up(method):
+    """After some of them, with the exit code."""
+    with Pool(2, dies_as_it_begins, context=method) as pool:
+        with pytest.raises(WorkerLostError, match="exit code 3"):
+            pool.map(abs, range(5))
+
+
+def test_results_that_are_waited_for_when_the_pool_ends_raise(method):
+    """Those of the standard pool never come."""
+    pool = Pool(1, context=method)
+    result, results = pool.apply_async(time.sleep, (60,)), pool.imap(time.sleep, [60, 60])
+    pool.terminate()
+    with pytest.raises(WorkerLostError, match="terminated"):
+        result.get(10)
+    with pytest.raises(WorkerLostError, match="terminated"):
+        results.next(10)
+
+
+def test_a_callback_may_use_the_pool(pool):
+    """And terminate it, or wait for another result that is there."""
+    begun, later = threading.Event(), []
+
+    def again(value):
+        later.append(pool.apply_async(f.double, (value,)))
+        begun.set()
+
+    pool.apply_async(f.double, (1,), callback=again)
+    assert begun.wait(20)
+    assert later[0].get(20) == 4
+
+
+def wait_for(path):
+    """Wait until a file is there."""
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    return path
+
+
+def make(path):
+    """Make a file."""
+    with open(path, "w"):
+        return path
+
+
+def test_tasks_that_wait_for_later_tasks_do_not_wait_for_ever(pool, tmp_path):
+    """Two workers run two tasks at a time, however short tasks were before."""
+    assert pool.map(abs, range(3_000)) == list(range(3_000))
+    results = [pool.apply_async(abs, (-1,)) for _ in range(1_000)]
+    for number in range(30):
+        path = str(tmp_path / str(number))
+        results += [pool.apply_async(wait_for, (path,)), pool.apply_async(make, (path,))]
+        results += [pool.apply_async(abs, (-1,)) for _ in range(100)]
+    for result in results:
+        result.get(30)
+
+
+# State ---------------------------------------------------------------------------------------
+
+INITIALIZED = """
+from amorsize import Pool
+data = None
+def begin(value):
+    global data
+    data = value
+def work(x):
+    return data + x
+if __name__ == "__main__":
+    with Pool(2, begin, (10,), context={method!r}) as pool:
+        assert pool.map(work, range(40)) == list(range(10, 50))
+        assert [pool.apply(work, (x,)) for x in range(3)] == [10, 11, 12]
+        assert list(pool.imap(lambda x: work(x), range(3))) == [10, 11, 12]
+    def later(x):
+        return work(x) + 1
+    with Pool(1, begin, (1,), context={method!r}) as pool:
+        def defined_after_the_pool(x):
+            return later(x)
+        assert pool.map(defined_after_the_pool, [1]) == [3]
+    print("done")
+"""
+
+
+def test_what_an_initializer_sets_up_is_what_functions_find(method, tmp_path):
+    """In the main module, too, for functions that are sent later."""
+    ended = programs.run_source(INITIALIZED.format(method=method), tmp_path)
+    assert (ended.out, ended.err) == ("done\n", "")
+
+
+REDEFINED = """
+import sys
+from amorsize import Pool
+def work(x):
+    return 1
+class Point:
+    def __init__(self, x):
+        self.x = x
+def move(point):
+    return Point(point.x + 1)
+if __name__ == "__main__":
+    with Pool(1, context={method!r}) as pool:
+        assert pool.map(work, [0]) == [1]
+        def work(x):
+            return 2
+        assert pool.map(work, [0]) == [2]
+        assert pool.apply(work, (0,)) == 2
+        assert type(pool.map(move, [Point(1)])[0]) is Point
+    print("done")
+"""
+
+
+def test_a_function_that_was_defined_anew_is_the_new_one(method, tmp_path):
+    """As in a notebook; a forked worker has the old one under that name."""
+    ended = programs.run_source(REDEFINED.format(method=method), tmp_path)
+    assert (ended.out, ended.err) == ("done\n", "")
+
+
+def test_workers_live_as_long_as_the_pool(pool):
+    """Many calls run in the same two processes."""
+    pids = {pid for _ in range(5) for pid in pool.map(f.pid_of, range(20))}
+    assert pids <= {member.pid for member in pool._pool}
+
+
+def test_workers_are_replaced_after_so_many_tasks(method):
+    """Each new one runs the initializer."""
+    with Pool(1, maxtasksperchild=2, context=method) as pool:
+        pids = [pool.apply(f.pid_of, (0,)) for _ in range(6)]
+    assert len(set(pids)) == 3
+    assert [pids[0], pids[2], pids[4]] == [pids[1], pids[3], pids[5]]
+
+
+LEFT = """
+from amorsize import Pool
+def work(x):
+    return x
+if __name__ == "__main__":
+    pool = Pool(2, context={method!r})
+    print(sorted(member.pid for member in pool._pool))
+    pool.map(work, range(10))
+    {end}
+"""
+
+
+@pytest.mark.parametrize("end", ["", "del pool", "raise SystemExit(0)", "import os; os._exit(0)"])
+def test_no_worker_outlives_the_program(method, end, tmp_path):
+    """However it ends."""
+    ended = programs.run_source(LEFT.format(method=method, end=end), tmp_path)
+    assert ended.code == 0
+    assert all(gone(pid) for pid in json.loads(ended.out))
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+from amorsize import Pool
+if __name__ == "__main__":
+    pool = Pool(2, context={method!r})
+    pool.map(abs, range(4))
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    begun = time.monotonic()
+    try:
+        pool.map(time.sleep, [30, 30])
+    except KeyboardInterrupt:
+        print("interrupted", time.monotonic() - begun < 5)
+    pool.terminate()
+    print("ended", time.monotonic() - begun < 10)
+"""
+
+
+def test_ctrl_c_interrupts_a_wait_for_results(method, tmp_path):
+    """And leaves the pool to its owner."""
+    ended = programs.run_source(INTERRUPTED.format(method=method), tmp_path)
+    assert (ended.out, ended.err) == ("interrupted True\nended True\n", "")
+
+
+def test_an_unclosed_pool_warns(method):
+    """As the standard one, and ends."""
+    pool = Pool(1, context=method)
+    pid = pool._pool[0].pid
+    with pytest.warns(ResourceWarning, match="unclosed running"):
+        del pool
+        gc.collect()
+    assert gone(pid)
