@@ -58,7 +58,7 @@ class _Task(Ticket):
         # Without super().__init__(): this is a fifth of the time of a submit.
         self.order = order
         self.losses = 0
-        self.by_value = self.alone = False
+        self.by_value = False
         self._future = future
 
     def begin(self) -> bool:

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from .channel import Frames, Link
     from .crew import Process
 
-__all__ = ["SocketChannel"]
+__all__ = ["KIND", "End", "SocketChannel", "task_buffer"]
 
 # Sequenced-packet sockets preserve message boundaries on Linux. Elsewhere datagrams do; local
 # sockets neither lose nor reorder them.
-_KIND = _socket.SOCK_SEQPACKET if sys.platform == "linux" else _socket.SOCK_DGRAM
+KIND = _socket.SOCK_SEQPACKET if sys.platform == "linux" else _socket.SOCK_DGRAM
 
 # Requested size of the socket buffer. Without administrator rights the system grants less (Linux:
 # 213 kB), enough for some hundred small tasks: each message takes about 0.8 kB besides its bytes.
@@ -106,7 +106,7 @@ class SocketChannel:
         self._sentinels: dict[int, Process] = {}
         self._reader = self._lifeline = End(-1)
         self._life = -1
-        self._writer, self._end = _socket.socketpair(_socket.AF_UNIX, _KIND)
+        self._writer, self._end = _socket.socketpair(_socket.AF_UNIX, KIND)
         try:
             self._open()
         except BaseException:  # now: the error's traceback may keep this object for a while
@@ -118,7 +118,7 @@ class SocketChannel:
         self._writer.setblocking(False)
         self._end.setblocking(True)  # whatever the user's socket.setdefaulttimeout() says
         self._writer.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _ROOM)
-        if _KIND == _socket.SOCK_DGRAM:
+        if KIND == _socket.SOCK_DGRAM:
             self._end.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, _ROOM)
         # Not settimeout(), which would make the shared end non-blocking for all workers.
         wait = _TIME.pack(int(LOOK_SECONDS), 0)

@@ -1,18 +1,16 @@
-"""The books of a pool: which order waits, and which worker has which orders.
+"""The books of a pool: which orders wait, and which have been put up for the workers.
 
 The books have no clock, no workers and no I/O. The pool reports each event to them, and acts on the
-answer. Every order is in exactly one place: not drawn yet, waiting, held by a worker, or settled.
+answer. Every order is in exactly one place: not drawn yet, waiting, out (put up on the board, or
+taken by a worker), or settled.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-from .orders import Apply
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable
     from typing import Any, Protocol
 
     from ..run.failure import Failure
@@ -20,26 +18,27 @@ if TYPE_CHECKING:
 else:
     Protocol = object  # ``typing`` takes 3 ms to load
 
-__all__ = ["AHEAD_SECONDS", "MOST_AHEAD", "Books", "Source", "Ticket", "ahead"]
+__all__ = ["Books", "Source", "Ticket", "ahead"]
 
-# A worker has this much work in its queue, so that it need not wait for more, and at most this many
-# orders. What it has not begun can be taken back for a worker that is idle.
+# So much work is put up for each worker, so that none need wait, and at most so many orders.
 AHEAD_SECONDS = 0.01
 MOST_AHEAD = 48
+# Behind an order that is shorter than this another one is put up in any case.
+SHORT_SECONDS = 0.1
 
 
 def ahead(seconds: float | None) -> int:
-    """Return how many orders a worker may hold at a time.
+    """Return how many orders to put up for each worker.
 
     Args:
         seconds: time of an order lately, s; None if not known.
 
-    >>> ahead(None), ahead(1.0), ahead(0.005), ahead(1e-6)
-    (1, 1, 3, 48)
+    >>> ahead(None), ahead(1.0), ahead(0.05), ahead(1e-6)
+    (1, 1, 2, 48)
     """
-    if seconds is None:
+    if seconds is None or seconds > SHORT_SECONDS:
         return 1
-    return max(1, min(MOST_AHEAD, 1 + int(AHEAD_SECONDS / max(seconds, 1e-9))))
+    return max(2, min(MOST_AHEAD, 1 + int(AHEAD_SECONDS / max(seconds, 1e-9))))
 
 
 class Ticket:
@@ -51,15 +50,14 @@ class Ticket:
     Attributes:
         losses: how many workers have died while they ran it.
         by_value: whether what a forked worker may lack goes by value.
-        alone: whether it is sent in a message of its own.
     """
 
-    __slots__ = ("alone", "by_value", "losses", "order")
+    __slots__ = ("by_value", "losses", "order")
 
     def __init__(self, order: Order) -> None:
         self.order = order
         self.losses = 0
-        self.by_value = self.alone = False
+        self.by_value = False
 
     def begin(self) -> bool:
         """Return whether the order is still wanted; called before it is sent the first time."""
@@ -93,11 +91,6 @@ class Source(Protocol):
         """Give no more tickets, for this reason."""
 
 
-def _joins(ticket: Ticket) -> bool:
-    """Return whether an order may travel with others: a call that was never tried."""
-    return type(ticket.order) is Apply and not ticket.alone
-
-
 class Books:
     """The state of all orders of a pool.
 
@@ -109,48 +102,37 @@ class Books:
         self._retries = retries
         self._again: deque[Ticket] = deque()
         self._waiting: deque[Ticket | Source] = deque()
-        self._held: dict[Hashable, dict[int, Ticket]] = {}
-        self._open: dict[Hashable, None] = {}  # workers that may be sent more
+        self._out: dict[int, Ticket] = {}
         self._number = 0
 
     # Queries --------------------------------------------------------------------------------
 
     @property
-    def workers(self) -> list[Any]:
-        """All workers, in the order in which they came."""
-        return list(self._held)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is no order anywhere."""
-        return not (self._again or self._waiting or any(self._held.values()))
+    def out(self) -> int:
+        """Number of orders that are out."""
+        return len(self._out)
 
     @property
     def total(self) -> int:
-        """About how many orders there are, as another thread may ask."""
-        held = list(self._held.values())
-        return len(self._again) + len(self._waiting) + sum(map(len, held))
+        """Number of orders and sources of orders."""
+        return len(self._out) + len(self._again) + len(self._waiting)
 
     @property
     def has_waiting(self) -> bool:
         """Whether any order or source waits."""
         return bool(self._again or self._waiting)
 
-    def count(self, worker: Hashable) -> int:
-        """Return how many orders a worker has."""
-        return len(self._held[worker])
+    def is_out(self, number: int) -> bool:
+        """Return whether an order is out."""
+        return number in self._out
 
-    def numbers(self, worker: Hashable) -> set[int]:
-        """Return the numbers of the orders that a worker has."""
-        return set(self._held[worker])
+    def numbers(self) -> set[int]:
+        """Return the numbers of the orders that are out."""
+        return set(self._out)
 
-    def freest(self, most: int) -> Any:
-        """Return the worker that holds the fewest orders, None if all hold ``most``.
-
-        Workers that are sealed do not count.
-        """
-        found = min(self._open, key=self.count, default=None)
-        return None if found is None or self.count(found) >= most else found
+    def waiting(self) -> list[Ticket | Source]:
+        """Return all that waits and was never put up."""
+        return list(self._waiting)
 
     # Orders ---------------------------------------------------------------------------------
 
@@ -158,70 +140,57 @@ class Books:
         """Enter an order, or a source of orders, behind all others."""
         self._waiting.append(item)
 
-    def draw_batch(self, most: int) -> list[Ticket]:
-        """Return the next orders that may travel together; none if there are none for now.
-
-        Args:
-            most: most orders; only single calls travel together.
-        """
-        first = self.draw()
-        if first is None:
-            return []
-        batch = [first]
-        while len(batch) < most and _joins(first) and self._waiting and not self._again:
-            item = self._waiting[0]
-            if not isinstance(item, Ticket) or not _joins(item):
-                break
-            self._waiting.popleft()
-            if item.begin():
-                batch.append(item)
-        return batch
-
     def draw(self) -> Ticket | None:
         """Return the next order that is still wanted; None if there is none for now."""
         if self._again:
             return self._again.popleft()
-        for place, item in enumerate(self._waiting):
+        place = 0
+        while place < len(self._waiting):
+            item = self._waiting[place]
             if isinstance(item, Ticket):
                 del self._waiting[place]
                 if item.begin():
                     return item
-                return self.draw()
+                continue
             ticket = item.draw()
             if item.is_empty:
                 del self._waiting[place]
-                if ticket is None:
-                    return self.draw()
+            else:
+                place += 1
             if ticket is not None:
                 return ticket
         return None
 
-    @property
-    def backlog(self) -> int:
-        """Number of orders and sources that wait."""
-        return len(self._waiting)
-
-    def hold(self, worker: Hashable, ticket: Ticket) -> int:
-        """Enter an order as sent to a worker; return its number."""
+    def put_out(self, ticket: Ticket) -> int:
+        """Enter an order as out; return its number."""
         self._number += 1
-        self._held[worker][self._number] = ticket
+        self._out[self._number] = ticket
         return self._number
 
-    def held(self, worker: Hashable, number: int) -> Ticket:
-        """Return an order that a worker has."""
-        return self._held[worker][number]
-
-    def take(self, worker: Hashable, number: int) -> Ticket | None:
-        """Remove an order that a worker has answered or given back; None if it has it no more."""
-        return self._held[worker].pop(number, None)
+    def take(self, number: int) -> Ticket:
+        """Remove an order that is out: it was answered, or cannot be sent."""
+        return self._out.pop(number)
 
     def repeat(self, ticket: Ticket) -> None:
-        """Enter an order before all others, to be sent again."""
+        """Enter an order before all others, to be put up again."""
         self._again.append(ticket)
 
-    def waiting(self) -> list[Ticket | Source]:
-        """Return all that waits and was never sent."""
-        return list(self._waiting)
+    def take_back(self, numbers: list[int]) -> None:
+        """Enter orders that no worker has begun before all others, in their order."""
+        self._again.extendleft(self._out.pop(number) for number in sorted(numbers, reverse=True))
+
+    def lost(self, number: int) -> Ticket | None:
+        """Record that a worker has died with an order, which runs again.
+
+        Returns:
+            The order if its retries are used up; None if it runs again.
+        """
+        ticket = self._out.pop(number)
+        ticket.losses += 1
+        if ticket.losses > self._retries:
+            return ticket
+        self._again.appendleft(ticket)
+        return None
 
     def drop_waiting(self) -> list[Ticket | Source]:
         """Forget all that waits, and return it."""
@@ -229,40 +198,3 @@ class Books:
         self._again.clear()
         self._waiting.clear()
         return dropped
-
-    # Workers --------------------------------------------------------------------------------
-
-    def enter(self, worker: Hashable) -> None:
-        """Enter a worker, which holds no order."""
-        self._held[worker] = {}
-        self._open[worker] = None
-
-    def seal(self, worker: Hashable) -> None:
-        """Send a worker no more orders: it ends after those that it has."""
-        self._open.pop(worker, None)
-
-    def leave(self, worker: Hashable, *, unbegun: set[int]) -> Ticket | None:
-        """Remove a worker that has ended; the orders that it had run again.
-
-        A worker runs its orders one after the other and answers each, so it had begun at most the
-        first that it has not answered.
-
-        Args:
-            worker: the worker.
-            unbegun: numbers of the orders that it had not taken.
-
-        Returns:
-            The order that it was running, if its retries are used up.
-        """
-        self.seal(worker)
-        held = self._held.pop(worker)
-        again, blamed = list(held.values()), None
-        first = min(held, default=None)
-        if first is not None and first not in unbegun:
-            ticket = again[0]
-            ticket.losses += 1
-            ticket.alone = True
-            if ticket.losses > self._retries:
-                blamed = again.pop(0)
-        self._again.extendleft(reversed(again))
-        return blamed

@@ -1,15 +1,8 @@
-"""Claims: which order of a batch a worker has begun, and how far it may go, in shared memory.
+"""Claims: which order a worker has taken from the board, in memory that it shares with its caller.
 
-A worker that gets several short orders in one message runs them one after the other. If one of them
-takes long after all, the others must not wait for it: what it waits for may be one of them. The
-worker is busy, so it cannot be asked; it looks at a page that it shares with the caller.
-
-Before each order the worker writes the order's place (its claim), and then reads the limit; it
-gives back what is not below the limit. To take orders away, the caller writes the limit, waits for
-``SETTLE_SECONDS``, and then reads the claim. If the claim is below the limit, the worker will see
-the limit before it begins anything else. This is Dekker's handshake. It requires that each side's
-write is visible to the other before its own read; the wait sees to that, as a CPU holds a write
-back for less than a microsecond.
+If the worker dies, the caller reads here what it was running. Before the worker takes an order from
+the board it says so, and then writes the number of the order. So the caller also knows whether it
+died between the two, and may have taken an order whose number it had no time to write.
 """
 
 from __future__ import annotations
@@ -22,17 +15,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["SETTLE_SECONDS", "Claims"]
+__all__ = ["Claims"]
 
-SETTLE_SECONDS = 0.005
-
-# The cells of the page, each of 8 bytes.
-_CLAIM_BATCH, _CLAIM, _LIMIT_BATCH, _LIMIT = range(4)
-_BYTES = 8 * 4
+# The cells of the page, each of 8 bytes: whether an order is being taken; the number of the last.
+_TAKES, _NUMBER = 0, 1
+_BYTES = 16
 
 
 class Claims:
-    """A page that a worker shares with its caller.
+    """A page that one worker writes and its caller reads.
 
     Args:
         path: the file that holds the page.
@@ -44,7 +35,7 @@ class Claims:
 
     def __init__(self, path: str, *, create: bool = False) -> None:
         self.path = path
-        flags = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
         descriptor = os.open(path, flags | (os.O_CREAT | os.O_EXCL if create else 0), 0o600)
         try:
             if create:
@@ -54,27 +45,29 @@ class Claims:
             os.close(descriptor)
         self._cells: Any = memoryview(self._map).cast("q")
 
-    def may_begin(self, batch: int, place: int) -> bool:
-        """Claim an order, in the worker; return whether it may be begun.
+    # In the worker --------------------------------------------------------------------------
 
-        Args:
-            batch: number of the batch.
-            place: place of the order in it, from 0.
-        """
-        cells = self._cells
-        cells[_CLAIM] = place
-        cells[_CLAIM_BATCH] = batch
-        return bool(cells[_LIMIT_BATCH] != batch or place < cells[_LIMIT])
+    def begin(self) -> None:
+        """Say that an order is being taken."""
+        self._cells[_TAKES] = 1
 
-    def begun(self, batch: int) -> int:
-        """Return the place of the last order that was claimed, in the caller; 0 if none was."""
-        place: int = self._cells[_CLAIM]
-        return place if self._cells[_CLAIM_BATCH] == batch else 0
+    def end(self, number: int = 0) -> None:
+        """Say which order was taken; 0 for none."""
+        if number:
+            self._cells[_NUMBER] = number
+        self._cells[_TAKES] = 0
 
-    def limit(self, batch: int, place: int) -> None:
-        """Have the worker give back the orders of a batch from a place on."""
-        self._cells[_LIMIT] = place
-        self._cells[_LIMIT_BATCH] = batch
+    # In the caller --------------------------------------------------------------------------
+
+    @property
+    def is_taking(self) -> bool:
+        """Whether the worker is about to take an order, or has taken one and not written which."""
+        return bool(self._cells[_TAKES])
+
+    @property
+    def number(self) -> int:
+        """The number of the order that the worker took last, 0 if it took none."""
+        return int(self._cells[_NUMBER])
 
     def close(self) -> None:
         """Release the page, and remove its file."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import _pickle as pickle  # ``pickle`` takes 5 ms to load
+from contextlib import suppress
 from types import FunctionType
 
 from ..run.known import main_names
-from ..run.transport import pack_forked, pack_shipped
-from .orders import Sendable
+from ..run.reductions import PROTOCOL
+from ..run.transport import Parcel, pack_forked, pack_shipped
+from .orders import Apply, Sendable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..run.transport import Parcel
     from .books import Ticket
-    from .orders import Order
 
 __all__ = ["Packing"]
+
+# Arguments of these types are pickled as they are.
+_ATOMS = frozenset({int, float, bool, str, type(None)})
 
 
 class Packing:
@@ -41,33 +45,30 @@ class Packing:
             if isinstance(value, (FunctionType, type))
         }
 
-    def pack(self, numbers: list[int], tickets: list[Ticket]) -> Parcel:
-        """Return a parcel of a list of (number, order).
-
-        Args:
-            numbers: the numbers of the orders.
-            tickets: the orders.
+    def pack(self, ticket: Ticket) -> Parcel:
+        """Return a parcel of an order; a call of a function is a plain tuple in it.
 
         Raises:
-            SerializationError: an order cannot be sent.
+            SerializationError: the order cannot be sent.
         """
-        by_value = not self.forks or any(one.by_value or self._is_new(one) for one in tickets)
+        order = ticket.order
+        by_value = not self.forks or ticket.by_value or self._is_new(order.func)
         pack = pack_shipped if by_value else pack_forked
-        orders: list[tuple[int, Order]] = []
-        for number, ticket in zip(numbers, tickets, strict=True):
-            order = ticket.order
-            if isinstance(order.func, Sendable):
-                order = order._replace(func=order.func.packed(pack))
-            orders.append((number, order))
-        return pack(orders, self._prefix)
+        if type(order) is Apply:
+            if not by_value and _ATOMS.issuperset(map(type, order.args)) and not order.kwargs:
+                with suppress(Exception):  # then amorsize's own pickler may succeed
+                    return Parcel(pickle.dumps(tuple(order), PROTOCOL))
+            return pack(tuple(order), self._prefix)
+        if isinstance(order.func, Sendable):
+            order = order._replace(func=order.func.packed(pack))
+        return pack(order, self._prefix)
 
     def forget(self) -> None:
         """Keep no function alive."""
         self._met = None, False
 
-    def _is_new(self, ticket: Ticket) -> bool:
+    def _is_new(self, func: Any) -> bool:
         """Return whether the function is one of the main module's that the workers lack."""
-        func: Any = ticket.order.func
         if isinstance(func, Sendable):
             func = func.func
         if func is not self._met[0]:

@@ -19,13 +19,11 @@ from ..run.crew import CannotStart
 from ..run.failure import Failure, keep
 from ..run.losses import explain_idle, explain_running, explain_stuck
 from ..run.shared import make_prefix
-from .attendant import LATE_SECONDS
-from .attending import opened_outcome
-from .books import Books, Source, Ticket
-from .dealing import Dealer
+from .books import Books, Source, Ticket, ahead
 from .orders import Raised
 from .packing import Packing
 from .staff import Staff
+from .wire import opened_outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +40,13 @@ __all__ = ["CLOSE", "RUN", "TERMINATE", "Service"]
 LOOK_SECONDS = 0.1
 # The pool gives up after more than this many workers in a row that ended before they were ready.
 MOST_FUTILE = 3
+# How much the time of the last order counts in the mean.
+FRESHNESS = 0.2
+# Orders are made visible to the workers at least so many at a time.
+FLUSHED = 16
+# How long to wait at a time for room for more orders.
+ROOM_SECONDS = 0.002
+
 # What a service does: it takes orders; it takes none, and ends when all are answered; it ends.
 RUN, CLOSE, TERMINATE = "RUN", "CLOSE", "TERMINATE"
 
@@ -86,18 +91,13 @@ class Service:
         self._books = Books(retries)
         self._inbox: deque[Ticket | Source] = deque()
         self._staff = Staff(recipe, plain=plain, most=most, prefix=self.prefix)
-        self._dealer = Dealer(
-            self._books,
-            self._staff.members,
-            Packing(self.prefix, forks=self._forks),
-            most=most,
-            refuse=self._settle,
-        )
+        self._packing = Packing(self.prefix, forks=self._forks)
+        self._mean: float | None = None  # time of an order lately, s
         self._futile = 0
         self._looked = time.monotonic()
         self._asleep = self._is_cancelling = False
         try:
-            self._start()
+            self._staff.fill(workers)
         except BaseException:
             self._staff.end(gently=False)
             raise
@@ -178,11 +178,11 @@ class Service:
                 self._take_in()
                 self._refill()
                 if self.broken is not None:
+                    self._books.take_back(self._staff.board.take_back())
                     self._fail_all(self.broken)
-                self._dealer.hand_out(self._workers)
+                self._put_up()
                 self._cancel()
-                self._dealer.share()
-                if self.state == CLOSE and self._books.is_idle and not self._inbox:
+                if self.state == CLOSE and not self._books.total and not self._inbox:
                     break
                 self._look(self._sleep())
         finally:
@@ -203,71 +203,64 @@ class Service:
                 if isinstance(item, Ticket):
                     item.cancel()
 
+    def _put_up(self) -> None:
+        """Put orders up on the board, as many as the workers need."""
+        books, board = self._books, self._staff.board
+        most = ahead(self._mean) * self._workers
+        while books.has_waiting and books.out < most and not board.is_full:
+            for _ in range(min(most - books.out, FLUSHED)):
+                ticket = books.draw()
+                if ticket is None:
+                    break
+                number = books.put_out(ticket)
+                try:
+                    board.put(number, self._packing.pack(ticket))
+                except BaseException as error:  # noqa: BLE001 - a reduction may call sys.exit()
+                    books.take(number)
+                    self._settle(ticket, Raised(keep(error, None)._replace(unrun=True)))
+            board.flush()
+            if ticket is None:
+                break
+        board.flush()
+        self._packing.forget()
+
     def _sleep(self) -> list[Attendant]:
         """Wait for an event; return the workers that have sent something, or have ended."""
-        timed = self._staff.is_silent or any(self._books.count(one) for one in self._staff.members)
+        staff = self._staff
+        timed = LOOK_SECONDS if self._books.out or staff.is_silent else None
         self._asleep = True
         awake = bool(self._inbox) or self.state == TERMINATE
-        found = self._staff.watch.wait(0.0 if awake else self._patience if timed else None)
+        found = staff.watch.wait(0.0 if awake else ROOM_SECONDS if staff.board.is_full else timed)
         self._asleep = False
         return found
-
-    @property
-    def _patience(self) -> float:
-        """How long not to look at workers that send nothing, s."""
-        return LATE_SECONDS if any(one.has_batches for one in self._staff.members) else LOOK_SECONDS
 
     # Answers --------------------------------------------------------------------------------
 
     def _hear(self, attendant: Attendant) -> None:
         """Take in the answers of a worker."""
-        last = 0
-        for last, answer in attendant.answers():
-            if len(answer) > 1:
-                self._take_answer(attendant, last, *answer)
-            else:
-                for ticket in self._dealer.taken(attendant, attendant.given_back(last, *answer)):
-                    self._books.repeat(ticket)
-        if last:
-            attendant.heard(last)
+        for number, answer in attendant.answers():
+            self._take_answer(number, *answer)
 
     def _take_answer(
-        self,
-        attendant: Attendant,
-        number: int,
-        packed: bytes | Parcel,
-        seconds: float,
-        cpu_seconds: float,
+        self, number: int, packed: bytes | Parcel, seconds: float, cpu_seconds: float
     ) -> None:
-        """Settle an order, or send it again if the worker could not open its message."""
+        """Settle an order, or have it sent again if a forked worker could not open it."""
         try:
             outcome = opened_outcome(packed)
         except Exception as error:  # noqa: BLE001 - unpickling a result may raise anything
             outcome = Raised(keep(error, None))
-        if type(outcome) is Raised and self._runs_again(attendant, number, outcome):
-            return
-        ticket = self._books.take(attendant, number)
-        assert ticket is not None
-        self._dealer.note(seconds)
+        ticket = self._books.take(number)
+        if type(outcome) is Raised:
+            if outcome.broken:
+                self.broken = outcome.failure
+            if outcome.failure.unrun and self._forks and not ticket.by_value:
+                ticket.by_value = True  # the worker lacks what its caller has defined since
+                self._books.repeat(ticket)
+                return
+        if seconds:
+            before = seconds if self._mean is None else self._mean
+            self._mean = before + FRESHNESS * (seconds - before)
         self._settle(ticket, outcome, seconds, cpu_seconds)
-
-    def _runs_again(self, attendant: Attendant, number: int, outcome: Raised) -> bool:
-        """Have orders that a worker could not open sent again, if another way is left."""
-        if outcome.broken:
-            self.broken = outcome.failure
-        if not outcome.failure.unrun:
-            return False
-        together = attendant.batch_of(number)
-        for one in together:
-            ticket = self._books.held(attendant, one)
-            if len(together) == 1:
-                if ticket.by_value or not self._forks:
-                    return False
-                ticket.by_value = True  # a forked worker lacks what its caller has defined since
-            ticket.alone = True
-        for ticket in self._dealer.taken(attendant, together):
-            self._books.repeat(ticket)
-        return True
 
     def _settle(
         self, ticket: Ticket, outcome: Any, seconds: float = 0.0, cpu_seconds: float = 0.0
@@ -290,43 +283,39 @@ class Service:
     def _look(self, speakers: list[Attendant]) -> None:
         """Take in what these workers have sent, and take out those that have ended."""
         now = time.monotonic()
-        if now - self._looked > self._patience:
+        if now - self._looked > LOOK_SECONDS:
             self._looked, speakers = now, self.members
         for attendant in speakers:
             if attendant not in self._staff.members:
                 continue
             lost = attendant.lost()
             self._hear(attendant)
-            for ticket in self._dealer.taken(attendant, attendant.take_away()):
-                self._books.repeat(ticket)
             if lost is not None:
                 self._bury(attendant, lost)
             elif attendant.has_left:
-                self._books.leave(attendant, unbegun=set())
                 self._staff.let_go(attendant)
         self._staff.close_leaving()
 
     def _refill(self) -> None:
         """Start workers in the place of those that have ended."""
-        if self.broken is not None or (self.state != RUN and self._books.is_idle):
+        if self.broken is not None or (self.state != RUN and not self._books.total):
             return
         try:
-            self._start()
+            self._staff.fill(self._workers)
         except (CannotStart, SerializationError) as error:
             if not self._staff.members:
                 self.broken = keep(error, None)
 
-    def _start(self) -> None:
-        for attendant in self._staff.fill(self._workers):
-            self._books.enter(attendant)
-
     def _bury(self, attendant: Attendant, lost: Lost) -> None:
         """Take a worker out that has died or is stuck; what it had runs again, or is given up."""
-        unbegun, answers = self._staff.bury(attendant)
-        for number, answer in answers:
-            if len(answer) > 1:
-                self._take_answer(attendant, number, *answer)
-        blamed = self._books.leave(attendant, unbegun=unbegun)
+        books = self._books
+        number, was_taking = attendant.order, attendant.is_taking
+        for place, answer in self._staff.bury(attendant):
+            self._take_answer(place, *answer)
+        blamed = books.lost(number) if books.is_out(number) else None
+        if was_taking:
+            books.take_back(self._staff.board.take_back())
+            books.take_back(self._staff.missing(books.numbers()))
         if blamed is not None:
             text = explain_stuck() if lost.stuck else explain_running(lost, blamed.losses)
             error = WorkerLostError(text, exitcode=lost.exitcode)
@@ -341,8 +330,7 @@ class Service:
         """End all workers; what was not answered fails."""
         self._take_in()
         self._staff.end(gently=self.state == CLOSE)
-        for attendant in self.members:
-            self._books.leave(attendant, unbegun=self._books.numbers(attendant))
+        self._books.take_back(list(self._books.numbers()))
         gone = WorkerLostError("the pool was terminated before this task was done")
         self._fail_all(keep(gone, None))
         self._cancel_exit()

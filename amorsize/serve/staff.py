@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _socket
+import os
+import select
 import time
-from collections.abc import Iterator
 
 from ..run.processes import GRACE_SECONDS
 from ..run.shared import sweep
 from .attendant import Attendant
+from .turns import Turns
 from .watch import Watch
 
 TYPE_CHECKING = False
@@ -15,8 +18,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..run.start import Recipe
+    from .board import Board
 
 __all__ = ["Staff"]
+
+# A worker needs some us to take an order and to say so; one that was stopped meanwhile is not
+# waited for longer than this.
+TAKE_SECONDS = 1.0
 
 
 class Staff:
@@ -25,17 +33,22 @@ class Staff:
     Args:
         recipe: how to start a worker.
         plain: whether results must be such as plain pickle can serialize.
-        most: number of messages after which a worker ends; None for no limit.
+        most: number of orders after which a worker ends; None for no limit.
         prefix: path prefix of shared segments, "" for none.
 
     Attributes:
-        members: the present workers, and how many messages each was sent.
+        members: the present workers, in the order in which they came.
         watch: waits for them.
+        board: where they take orders.
+
+    Raises:
+        OSError: the system has no pipe or socket to give.
     """
 
     def __init__(self, recipe: Recipe, *, plain: bool, most: int | None, prefix: str) -> None:
-        self.members: dict[Attendant, int] = {}
+        self.members: dict[Attendant, None] = {}
         self.watch = Watch()
+        self.board = _board(prefix) or Turns(self.members)
         self._recipe = recipe
         self._plain = plain
         self._most = most
@@ -47,8 +60,8 @@ class Staff:
         """Whether the end of a worker must be looked for."""
         return bool(self._leaving) or any(not one.process.reports for one in self.members)
 
-    def fill(self, workers: int) -> Iterator[Attendant]:
-        """Start workers until there are so many; yield each.
+    def fill(self, workers: int) -> None:
+        """Start workers until there are so many.
 
         Raises:
             CannotStart: the system refuses.
@@ -56,11 +69,14 @@ class Staff:
         """
         while len(self.members) < workers:
             attendant = Attendant(
-                self._recipe, plain=self._plain, most=self._most, prefix=self._prefix
+                self._recipe,
+                plain=self._plain,
+                most=self._most,
+                board=self.board.end,
+                path=f"{self._prefix}claims-{os.urandom(4).hex()}",
             )
-            self.members[attendant] = 0
+            self.members[attendant] = None
             self.watch.add(attendant)
-            yield attendant
 
     def let_go(self, attendant: Attendant) -> None:
         """Take a worker out that ends as it was asked to."""
@@ -77,20 +93,24 @@ class Staff:
                 attendant.abandon()
                 attendant.sweep()
 
-    def bury(self, attendant: Attendant) -> tuple[set[int], list[Any]]:
-        """Take a worker out that has died or is stuck.
-
-        Returns:
-            The numbers of the orders that it had not taken; its last answers.
-        """
-        unbegun: set[int] = set()
-        while numbers := attendant.withdraw():
-            unbegun.update(numbers)
+    def bury(self, attendant: Attendant) -> list[Any]:
+        """Take a worker out that has died or is stuck; return its last answers."""
         self.watch.remove(attendant)
         answers = attendant.abandon()
         attendant.sweep()
         del self.members[attendant]
-        return unbegun, answers
+        return answers
+
+    def missing(self, out: set[int]) -> list[int]:
+        """Return the orders that a worker has taken and died before it could say so.
+
+        Args:
+            out: the orders that are out, none of which is on the board.
+        """
+        limit = time.monotonic() + TAKE_SECONDS
+        while any(one.is_taking for one in self.members) and time.monotonic() < limit:
+            time.sleep(0.001)
+        return sorted(out - {one.order for one in self.members})
 
     def end(self, *, gently: bool) -> None:
         """End all workers.
@@ -100,11 +120,23 @@ class Staff:
         """
         if gently:
             for attendant in self.members:
+                self.board.put_end()
                 attendant.dismiss()
+            self.board.flush()
             for attendant in self.members:
                 attendant.close()
         for attendant in (*self.members, *self._leaving):
             attendant.abandon()
             attendant.sweep()
+        self.board.close()
         self.watch.close()
         sweep(self._prefix)
+
+
+def _board(prefix: str) -> Board | None:
+    """Return a new board; None where processes cannot share a pipe, or no memory."""
+    if not prefix or not hasattr(_socket, "AF_UNIX") or not hasattr(select, "poll"):
+        return None
+    from .board import Board
+
+    return Board()

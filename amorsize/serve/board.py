@@ -1,0 +1,230 @@
+"""The board: one queue of orders for all workers of a pool, on which the first order goes first.
+
+Workers take orders one at a time, whichever of them is free. So an order begins only after all that
+were given before it, as in a Pool: a task may wait for an earlier one that runs at the same time.
+
+The board is a pipe with records of a fixed size. A write of several records up to the system's
+``PIPE_BUF`` is atomic, and the system gives each read a whole record, as all are of one size. An
+order that does not fit into a record is a message of a socket that preserves messages. It is sent
+before its record; whoever takes the record takes the next message.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import select
+import weakref
+from collections import deque
+
+from ..run.sockets import KIND, End, task_buffer
+from ..run.transport import Parcel
+from .wire import (
+    BIG,
+    END,
+    RECORD_BYTES,
+    WHOLE,
+    opened_message,
+    opened_record,
+    packed_message,
+    packed_record,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .claims import Claims
+
+__all__ = ["Board", "BoardEnd"]
+
+# Records that are written at once: 4,096 bytes is the least ``PIPE_BUF`` of the systems that have
+# more than one start method (Linux; macOS has 512).
+TOGETHER = min(select.PIPE_BUF, 4096) // RECORD_BYTES
+# Largest message. Larger orders go through a shared segment (``run.shared``).
+MOST_BYTES = 200_000
+# How long a worker waits for an order before it looks whether its caller is alive.
+LOOK_SECONDS = 2.0
+
+
+class Board:
+    """The caller's end.
+
+    Attributes:
+        end: the workers' end.
+
+    Raises:
+        OSError: the system has no pipe or socket to give.
+    """
+
+    def __init__(self) -> None:
+        self._records: deque[bytes] = deque()  # not written yet
+        self._messages: deque[bytes] = deque()  # of big orders, not sent yet
+        reading, writing = os.pipe()
+        self._reader, self._writer = End(reading), End(writing)
+        self._sender, self._receiver = _socket.socketpair(_socket.AF_UNIX, KIND)
+        for descriptor in (reading, writing, self._sender.fileno()):
+            os.set_blocking(descriptor, False)
+        self._receiver.setblocking(True)
+        self._buffer = task_buffer()
+        self.end = BoardEnd(self._reader, End(os.dup(self._receiver.fileno())))
+        _boards.add(self)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether something waits for room."""
+        return bool(self._records)
+
+    def put(self, number: int, parcel: Parcel) -> None:
+        """Put an order up; ``flush`` makes it visible.
+
+        Raises:
+            OSError: the order is too large.
+        """
+        record = packed_record(WHOLE, number, parcel.head) if not parcel.segment else None
+        if record is None:
+            message = packed_message(number, parcel)
+            if len(message) > MOST_BYTES:
+                raise OSError(errno.EMSGSIZE, "too large without shared memory")
+            self._messages.append(message)
+            record = packed_record(BIG, number, b"")
+        assert record is not None
+        self._records.append(record)
+
+    def put_end(self) -> None:
+        """Ask one worker to end, after all orders."""
+        record = packed_record(END, 0, b"")
+        assert record is not None
+        self._records.append(record)
+
+    def flush(self) -> None:
+        """Write what was put up, as far as there is room."""
+        self._send()
+        records = self._records
+        while records and not self._messages:
+            part = b"".join(records[place] for place in range(min(TOGETHER, len(records))))
+            try:
+                os.write(self._writer.fileno(), part)
+            except BlockingIOError:
+                return
+            for _ in range(len(part) // RECORD_BYTES):
+                records.popleft()
+
+    def take_back(self) -> list[int]:
+        """Take back the orders that no worker has taken; return their numbers."""
+        found = []
+        while True:
+            try:
+                record = os.read(self._reader.fileno(), RECORD_BYTES)
+            except BlockingIOError:
+                break
+            kind, number, _ = opened_record(record)
+            if kind == BIG:
+                size = self._receiver.recv_into(self._buffer)
+                number = opened_message(memoryview(self._buffer)[:size])[0]
+            if kind != END:
+                found.append(number)
+        for record in self._records:
+            kind, number, _ = opened_record(record)
+            if kind != END:
+                found.append(number)
+        self._records.clear()
+        self._messages.clear()
+        return found
+
+    def close(self) -> None:
+        """Close all ends."""
+        self.close_callers()
+        self.end.close()
+
+    def close_callers(self) -> None:
+        """Close only the caller's ends; a forked child does so too, and it may be a worker."""
+        self._writer.close()
+        self._sender.close()
+        self._receiver.close()
+
+    def _send(self) -> None:
+        """Send the messages of big orders, as far as there is room."""
+        while self._messages:
+            try:
+                self._sender.send(self._messages[0])
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                    raise
+                return
+            self._messages.popleft()
+
+
+class BoardEnd:
+    """The workers' end; it is sent to each of them.
+
+    Args:
+        reader: read end of the pipe.
+        receiver: read end of the socket.
+    """
+
+    def __init__(self, reader: End, receiver: End) -> None:
+        self._reader = reader
+        self._receiver = receiver
+
+    def open(self, claims: Claims) -> None:
+        """Begin to use this end, in a worker.
+
+        Args:
+            claims: where to say what was taken.
+        """
+        self._claims = claims
+        self._poll = select.poll()
+        self._poll.register(self._reader.fileno(), select.POLLIN)
+        self._buffer = task_buffer()
+        self._socket = _socket.socket(fileno=os.dup(self._receiver.fileno()))
+        self._socket.setblocking(True)  # whatever the user's socket.setdefaulttimeout() says
+
+    def take(self) -> tuple[bytes, int, Parcel | None] | None:
+        """Take the next order; wait for one, for ``LOOK_SECONDS``.
+
+        Returns:
+            (kind of the record, number, parcel of the order); None if there is none.
+        """
+        found = self._try()
+        if found is None:
+            self._poll.poll(LOOK_SECONDS * 1000)
+            found = self._try()
+        return found
+
+    def _try(self) -> tuple[bytes, int, Parcel | None] | None:
+        number = 0
+        self._claims.begin()
+        try:
+            record = os.read(self._reader.fileno(), RECORD_BYTES)
+            if not record:  # the caller is gone
+                return END, 0, None
+            kind, number, content = opened_record(record)
+            if kind == WHOLE:
+                return kind, number, Parcel(content)
+            if kind == END:
+                return kind, 0, None
+            size = self._socket.recv_into(self._buffer)
+            number, parcel = opened_message(memoryview(self._buffer)[:size])
+            return kind, number, parcel
+        except BlockingIOError:
+            return None
+        finally:
+            self._claims.end(number)
+
+    def close(self) -> None:
+        """Close this end, in the caller."""
+        self._reader.close()
+        self._receiver.close()
+
+
+_boards: weakref.WeakSet[Board] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    """Close the ends of the parent in a forked child, so that workers see the parent's death."""
+    for board in list(_boards):
+        board.close_callers()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)
