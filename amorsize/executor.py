@@ -23,7 +23,7 @@ from .options import DEFAULTS, make_options
 from .run.setup import Setup, Threads
 from .run.start import recipe_for
 from .serve.books import Ticket
-from .serve.orders import Apply, Raised
+from .serve.orders import Raised
 from .serve.results import raised
 from .serve.service import RUN, Service
 
@@ -31,6 +31,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from typing import Any, ParamSpec, TypeVar
+
+    from .serve.orders import Call
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -54,7 +56,7 @@ class _Task(Ticket):
 
     __slots__ = ("_future",)
 
-    def __init__(self, order: Apply, future: Future[Any]) -> None:
+    def __init__(self, order: Call, future: Future[Any]) -> None:
         # Without super().__init__(): this is a fifth of the time of a submit.
         self.order = order
         self.losses = 0
@@ -116,6 +118,8 @@ class SmartExecutor(concurrent.futures.Executor):
     (32, [1, 2])
     """
 
+    _amorsize_stays = True  # a class that has an executor can be sent without it
+
     def __init__(
         self,
         max_workers: int | None = None,
@@ -159,7 +163,7 @@ class SmartExecutor(concurrent.futures.Executor):
             BrokenProcessPool: the initializer has failed, or no worker can be started.
         """
         future: Future[R] = Future()
-        ticket = _Task(Apply(fn, args, kwargs), future)
+        ticket = _Task((fn, args, kwargs), future)
         with self._lock:
             if self._is_shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")

@@ -15,8 +15,8 @@ from .options import DEFAULTS, make_options
 from .run.setup import Setup, Threads
 from .run.start import recipe_for
 from .serve.attendant import Member
-from .serve.jobs import Call, Inputs, MapJob, StreamJob
-from .serve.orders import Apply, Sendable
+from .serve.jobs import Inputs, MapJob, Single, StreamJob
+from .serve.orders import Sendable
 from .serve.results import AsyncResult, Results
 from .serve.service import CLOSE, RUN, TERMINATE, Service
 
@@ -66,6 +66,8 @@ class Pool:
     ...     pool.map(abs, [-1, 2, -3]), pool.apply(pow, (2, 5))
     ([1, 2, 3], 32)
     """
+
+    _amorsize_stays = True  # a class that has a pool can be sent without it
 
     def __init__(
         self,
@@ -134,7 +136,7 @@ class Pool:
         """
         self._check_running()
         result = AsyncResult(callback, error_callback)
-        self._service.put(Call(Apply(func, tuple(args), dict(kwds or {})), result))
+        self._service.put(Single((func, tuple(args), dict(kwds or {})), result))
         return result
 
     # Many calls -----------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import importlib.util
 import multiprocessing
 import re
-import sys
 
 import pytest
 
@@ -23,21 +22,26 @@ def ran(what, method):
     return int(re.search(r"^ran (\d+)", ended.out, re.MULTILINE)[1])
 
 
-@pytest.mark.timeout(400)
-@pytest.mark.skipif(
-    not importlib.util.find_spec("test"), reason="CPython's tests are not installed"
+has_tests = pytest.mark.skipif(
+    not importlib.util.find_spec("test._test_multiprocessing"),
+    reason="CPython's tests are not installed",
 )
+has_mixins = pytest.mark.skipif(
+    not importlib.util.find_spec("test.test_concurrent_futures"),
+    reason="CPython's tests of executors are not installed",
+)
+
+
+@has_tests
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("method", METHODS)
 def test_pool_passes_the_tests_of_multiprocessing(method):
     """All that the Pool of the standard library passes: 31 in Python 3.11 to 3.13."""
     assert ran("pool", method) >= 31
 
 
+@has_mixins
 @pytest.mark.timeout(400)
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="the tests cannot be taken one by one there")
-@pytest.mark.skipif(
-    not importlib.util.find_spec("test"), reason="CPython's tests are not installed"
-)
 @pytest.mark.parametrize("method", METHODS)
 def test_executor_passes_the_tests_of_concurrent_futures(method):
     """All mixins that are about any executor of processes: 31 in Python 3.13."""

@@ -65,7 +65,7 @@ def kills_itself(path):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return os.getpid()
-    os.kill(os.getpid(), signal.SIGKILL)
+    return os.kill(os.getpid(), signal.SIGKILL)
 
 
 def always_dies(_):
@@ -299,9 +299,9 @@ def test_an_initializer_that_fails_is_the_error_of_every_task(method):
 
 def test_workers_that_cannot_begin_are_given_up(method):
     """After some of them, with the exit code."""
-    with Pool(2, dies_as_it_begins, context=method) as pool:
-        with pytest.raises(WorkerLostError, match="exit code 3"):
-            pool.map(abs, range(5))
+    lost = pytest.raises(WorkerLostError, match="exit code 3")
+    with Pool(2, dies_as_it_begins, context=method) as pool, lost:
+        pool.map(abs, range(5))
 
 
 def test_results_that_are_waited_for_when_the_pool_ends_raise(method):
@@ -424,6 +424,28 @@ def test_workers_are_replaced_after_so_many_tasks(method):
         pids = [pool.apply(f.pid_of, (0,)) for _ in range(6)]
     assert len(set(pids)) == 3
     assert [pids[0], pids[2], pids[4]] == [pids[1], pids[3], pids[5]]
+
+
+HOLDS = """
+from amorsize import Pool, SmartExecutor
+class Job:
+    pool = None
+    @classmethod
+    def work(cls, x):
+        return -x
+if __name__ == "__main__":
+    with Pool(1, context={method!r}) as Job.pool:
+        assert Job.pool.map(Job.work, [1, 2]) == [-1, -2]
+    with SmartExecutor(1, {method!r}) as Job.pool:
+        assert Job.pool.submit(Job.work, 1).result() == -1
+    print("done")
+"""
+
+
+def test_a_class_may_have_the_pool_that_runs_its_methods(method, tmp_path):
+    """As in the standard library, where workers import the main module."""
+    ended = programs.run_source(HOLDS.format(method=method), tmp_path)
+    assert (ended.out, ended.err) == ("done\n", "")
 
 
 LEFT = """

@@ -14,7 +14,7 @@ from ..run.reply import REPLY
 from ..run.transport import Parcel, pack_forked, pack_plain, unpack
 from ..run.worker import serve
 from .claims import Claims
-from .orders import Apply, Functions, Outcomes, Raised, Ran
+from .orders import Functions, Outcomes, Raised, Ran, run
 from .wire import END, WHOLE, opened_message
 
 TYPE_CHECKING = False
@@ -116,9 +116,7 @@ def _run(worker: Worker, functions: Functions, parcel: Parcel) -> Ran:
         order = unpack(parcel)
     except BaseException as error:  # noqa: BLE001 - unpickling an argument may raise anything
         return Ran(Raised(pack(error, None)._replace(unrun=True)))
-    if type(order) is tuple:
-        order = Apply(*order)
-    ran: Ran = order.run(functions)
+    ran = run(order, functions)
     if ran.cpu_seconds:
         worker.mind_threads(ran.seconds, ran.cpu_seconds)
     flush_streams()  # this worker may wait long for its next order, or be killed

@@ -74,15 +74,21 @@ class Board:
         """Whether something waits for room."""
         return bool(self._records)
 
-    def put(self, number: int, parcel: Parcel) -> None:
+    def put(self, number: int, order: bytes | Parcel) -> None:
         """Put an order up; ``flush`` makes it visible.
+
+        Args:
+            number: its number.
+            order: its pickle, or a parcel of it.
 
         Raises:
             OSError: the order is too large.
         """
-        record = packed_record(WHOLE, number, parcel.head) if not parcel.segment else None
+        if isinstance(order, Parcel) and not order.segment:
+            order = order.head
+        record = None if isinstance(order, Parcel) else packed_record(WHOLE, number, order)
         if record is None:
-            message = packed_message(number, parcel)
+            message = packed_message(number, order)
             if len(message) > MOST_BYTES:
                 raise OSError(errno.EMSGSIZE, "too large without shared memory")
             self._messages.append(message)

@@ -22,7 +22,7 @@ __all__ = ["Books", "Source", "Ticket", "ahead"]
 
 # So much work is put up for each worker, so that none need wait, and at most so many orders.
 AHEAD_SECONDS = 0.01
-MOST_AHEAD = 48
+MOST_AHEAD = 120
 # Behind an order that is shorter than this another one is put up in any case.
 SHORT_SECONDS = 0.1
 
@@ -34,7 +34,7 @@ def ahead(seconds: float | None) -> int:
         seconds: time of an order lately, s; None if not known.
 
     >>> ahead(None), ahead(1.0), ahead(0.05), ahead(1e-6)
-    (1, 1, 2, 48)
+    (1, 1, 2, 120)
     """
     if seconds is None or seconds > SHORT_SECONDS:
         return 1

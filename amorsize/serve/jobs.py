@@ -18,7 +18,7 @@ from ..errors import AmorsizeError
 from ..measure.timing import CLAIMED, Block, Tally
 from ..run.failure import NO_ITEM, add_item_note, add_note
 from .books import Ticket
-from .orders import Apply, Chunk, Each, Outcomes, Raised
+from .orders import Chunk, Each, Outcomes, Raised
 from .results import AsyncResult, Results, raised
 
 TYPE_CHECKING = False
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..run.failure import Failure
-    from .orders import Order, Sendable
+    from .orders import Call, Order, Sendable
 
-__all__ = ["Call", "Inputs", "MapJob", "StreamJob", "noted"]
+__all__ = ["Inputs", "MapJob", "Single", "StreamJob", "noted"]
 
 # While the time of an item is not known, a worker gets this part of its share of the items, and at
 # most so many items: enough to show it, few enough to lose little if they are dear.
@@ -38,7 +38,7 @@ MOST_FIRST = 64
 _HANDS = 2
 
 
-class Call(Ticket):
+class Single(Ticket):
     """A single call, whose outcome is for a result.
 
     Args:
@@ -48,7 +48,7 @@ class Call(Ticket):
 
     __slots__ = ("_result",)
 
-    def __init__(self, order: Apply, result: AsyncResult) -> None:
+    def __init__(self, order: Call, result: AsyncResult) -> None:
         super().__init__(order)
         self._result = result
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import _pickle as pickle  # ``pickle`` takes 5 ms to load
-from contextlib import suppress
 from types import FunctionType
 
 from ..run.known import main_names
 from ..run.reductions import PROTOCOL
 from ..run.transport import Parcel, pack_forked, pack_shipped
-from .orders import Apply, Sendable
+from .orders import Chunk, Each, Sendable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from .books import Ticket
+    from .orders import Call
 
 __all__ = ["Packing"]
 
@@ -45,23 +45,31 @@ class Packing:
             if isinstance(value, (FunctionType, type))
         }
 
-    def pack(self, ticket: Ticket) -> Parcel:
-        """Return a parcel of an order; a call of a function is a plain tuple in it.
+    def pack(self, ticket: Ticket) -> bytes | Parcel:
+        """Return the pickle of an order, or a parcel of it; a single call is a plain tuple in it.
 
         Raises:
             SerializationError: the order cannot be sent.
         """
         order = ticket.order
-        by_value = not self.forks or ticket.by_value or self._is_new(order.func)
-        pack = pack_shipped if by_value else pack_forked
-        if type(order) is Apply:
-            if not by_value and _ATOMS.issuperset(map(type, order.args)) and not order.kwargs:
-                with suppress(Exception):  # then amorsize's own pickler may succeed
-                    return Parcel(pickle.dumps(tuple(order), PROTOCOL))
-            return pack(tuple(order), self._prefix)
-        if isinstance(order.func, Sendable):
-            order = order._replace(func=order.func.packed(pack))
-        return pack(order, self._prefix)
+        if not isinstance(order, (Chunk, Each)):
+            return self._packed_call(order, by_value=ticket.by_value)
+        func: Any = order.func
+        assert isinstance(func, Sendable)
+        by_name = self.forks and not ticket.by_value and not self._is_new(func.func)
+        pack = pack_forked if by_name else pack_shipped
+        return pack(order._replace(func=func.packed(pack)), self._prefix)
+
+    def _packed_call(self, call: Call, *, by_value: bool) -> bytes | Parcel:
+        func, args, kwargs = call
+        if not self.forks or by_value or self._is_new(func):
+            return pack_shipped(call, self._prefix)
+        if not kwargs and _ATOMS.issuperset(map(type, args)):
+            try:
+                return pickle.dumps(call, PROTOCOL)
+            except Exception:  # noqa: BLE001 - amorsize's own pickler may succeed
+                pass
+        return pack_forked(call, self._prefix)
 
     def forget(self) -> None:
         """Keep no function alive."""
@@ -69,8 +77,6 @@ class Packing:
 
     def _is_new(self, func: Any) -> bool:
         """Return whether the function is one of the main module's that the workers lack."""
-        if isinstance(func, Sendable):
-            func = func.func
         if func is not self._met[0]:
             self._met = func, self._was_made_later(func)
         return self._met[1]

@@ -217,7 +217,7 @@ class Service:
                     board.put(number, self._packing.pack(ticket))
                 except BaseException as error:  # noqa: BLE001 - a reduction may call sys.exit()
                     books.take(number)
-                    self._settle(ticket, Raised(keep(error, None)._replace(unrun=True)))
+                    self._fail(ticket, Raised(keep(error, None)._replace(unrun=True)))
             board.flush()
             if ticket is None:
                 break
@@ -260,21 +260,27 @@ class Service:
         if seconds:
             before = seconds if self._mean is None else self._mean
             self._mean = before + FRESHNESS * (seconds - before)
-        self._settle(ticket, outcome, seconds, cpu_seconds)
-
-    def _settle(
-        self, ticket: Ticket, outcome: Any, seconds: float = 0.0, cpu_seconds: float = 0.0
-    ) -> None:
         try:
             ticket.settle(outcome, seconds, cpu_seconds)
         except Exception:  # noqa: BLE001 - a callback of the user's
-            threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), self._thread]))
+            self._report()
+
+    def _fail(self, ticket: Ticket, outcome: Raised) -> None:
+        """Settle an order that no worker has answered."""
+        try:
+            ticket.settle(outcome, 0.0, 0.0)
+        except Exception:  # noqa: BLE001 - a callback of the user's
+            self._report()
+
+    def _report(self) -> None:
+        """Report an exception as one of a thread: nobody waits for a callback."""
+        threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), self._thread]))
 
     def _fail_all(self, failure: Failure) -> None:
         """Let all that waits fail."""
         for item in self._books.drop_waiting():
             if isinstance(item, Ticket):
-                self._settle(item, Raised(failure, broken=True))
+                self._fail(item, Raised(failure, broken=True))
             else:
                 item.drop(failure)
 
@@ -319,7 +325,7 @@ class Service:
         if blamed is not None:
             text = explain_stuck() if lost.stuck else explain_running(lost, blamed.losses)
             error = WorkerLostError(text, exitcode=lost.exitcode)
-            self._settle(blamed, Raised(keep(error, None)))
+            self._fail(blamed, Raised(keep(error, None)))
         self._futile = 0 if lost.ready else self._futile + 1
         if self._futile > MOST_FUTILE:
             self.broken = keep(WorkerLostError(explain_idle(lost), exitcode=lost.exitcode), None)

@@ -36,9 +36,9 @@ class Turns:
         """Whether something waits for a worker."""
         return bool(self._messages)
 
-    def put(self, number: int, parcel: Parcel) -> None:
-        """Put an order behind the others."""
-        self._messages.append(packed_message(number, parcel))
+    def put(self, number: int, order: bytes | Parcel) -> None:
+        """Put an order, or its pickle, behind the others."""
+        self._messages.append(packed_message(number, order))
 
     def put_end(self) -> None:
         """Ask one worker to end, after all orders."""

@@ -53,11 +53,13 @@ def opened_record(record: bytes) -> tuple[bytes, int, bytes]:
     return kind, number, record[_HEADER.size : _HEADER.size + size]
 
 
-def packed_message(number: int, parcel: Parcel) -> bytes:
-    """Return the message for an order."""
-    if parcel.segment:
-        return _NUMBER.pack(_PARCEL, number) + pickle.dumps(parcel, PROTOCOL)
-    return _NUMBER.pack(_PLAIN, number) + parcel.head
+def packed_message(number: int, order: bytes | Parcel) -> bytes:
+    """Return the message for an order, or for its pickle."""
+    if isinstance(order, bytes):
+        return _NUMBER.pack(_PLAIN, number) + order
+    if order.segment:
+        return _NUMBER.pack(_PARCEL, number) + pickle.dumps(order, PROTOCOL)
+    return _NUMBER.pack(_PLAIN, number) + order.head
 
 
 def opened_message(message: bytes | memoryview) -> tuple[int, Parcel]:
