@@ -118,8 +118,6 @@ class SmartExecutor(concurrent.futures.Executor):
     (32, [1, 2])
     """
 
-    _amorsize_stays = True  # a class that has an executor can be sent without it
-
     def __init__(
         self,
         max_workers: int | None = None,

@@ -67,8 +67,6 @@ class Pool:
     ([1, 2, 3], 32)
     """
 
-    _amorsize_stays = True  # a class that has a pool can be sent without it
-
     def __init__(
         self,
         processes: int | None = None,

@@ -62,13 +62,16 @@ class Way(enum.Enum):
     KIN = "kin"
 
 
-def pickled(value: Any, way: Way, buffer_callback: Any = None) -> tuple[bytes, set[type]]:
+def pickled(
+    value: Any, way: Way, buffer_callback: Any = None, *, lenient: bool = False
+) -> tuple[bytes, set[type]]:
     """Return a value pickled, the types of all objects in it, and the classes in it.
 
     Args:
         value: what to pickle.
         way: where it comes from and goes to.
         buffer_callback: as in ``pickle.dumps``.
+        lenient: as in ``Pickler``.
 
     Raises:
         Exception: whatever pickling it raises.
@@ -76,6 +79,7 @@ def pickled(value: Any, way: Way, buffer_callback: Any = None) -> tuple[bytes, s
     out = io.BytesIO()
     kind = NamingPickler if way is Way.CALL and known.places() else Pickler
     pickler = kind(out, way, buffer_callback)
+    pickler.lenient = lenient
     pickler.dump(value)
     return out.getvalue(), pickler.met
 
@@ -91,6 +95,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             whose locks a worker's own import would have made.
 
     Attributes:
+        lenient: whether attributes of classes that cannot be pickled are left out.
         met: types of all pickled objects, as ``reductions.dump`` returns them, and the classes
             among the objects.
     """
@@ -101,6 +106,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(file, protocol=PROTOCOL, buffer_callback=buffer_callback)
         self._way = way
         self._fresh_locks = fresh_locks
+        self.lenient = False
         self.met: set[type] = set()
         # By id of the globals and cells, which the pickled object keeps alive.
         self._namespaces: dict[int, Namespace] = {}
@@ -178,7 +184,17 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             if reference is not None:
                 return reference
         make, args = making_of(cls)
-        return self._by_value(cls, make, args, state_of(cls), making.set_class)
+        state = state_of(cls)
+        if self.lenient:
+            state = {name: value for name, value in state.items() if self._is_sendable(value)}
+        return self._by_value(cls, make, args, state, making.set_class)
+
+    def _is_sendable(self, value: Any) -> bool:
+        try:
+            pickled(value, self._way, lenient=True)
+        except Exception:  # noqa: BLE001 - a reduction may be any code, and raise anything
+            return False
+        return True
 
     def _static_class(self, cls: type) -> Any:
         """Return how to pickle a C class: by a name, since it cannot be made again."""

@@ -31,6 +31,7 @@ __all__ = [
     "dumps_by_value",
     "dumps_inherited",
     "dumps_items",
+    "dumps_leniently",
     "dumps_plain",
     "dumps_result",
     "dumps_state",
@@ -158,6 +159,19 @@ def dumps_items(value: Any, buffers: list[pickle.PickleBuffer] | None = None) ->
     return _pickled(value, "ITEMS", buffers)
 
 
+def dumps_leniently(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
+    """Pickle as ``dumps_items`` does, without attributes of classes that cannot be pickled.
+
+    Args:
+        value: the value.
+        buffers: as in ``dumps``.
+
+    Raises:
+        SerializationError: the value cannot be pickled.
+    """
+    return _pickled_with_kinds(value, "ITEMS", buffers, lenient=True)[0]
+
+
 def dumps_state(value: Any) -> bytes:
     """Pickle a value that a module of the caller holds, for the same module in a worker.
 
@@ -180,13 +194,13 @@ def _pickled(value: Any, way: str, buffers: list[pickle.PickleBuffer] | None) ->
 
 
 def _pickled_with_kinds(
-    value: Any, way: str, buffers: list[pickle.PickleBuffer] | None
+    value: Any, way: str, buffers: list[pickle.PickleBuffer] | None, *, lenient: bool = False
 ) -> tuple[bytes, set[type]]:
     load("amorsize.run.pickler")  # loads cloudpickle, so only when needed
     from .pickler import Way, pickled
 
     with refusing(value, way):
-        return pickled(value, Way[way], _collector(buffers))
+        return pickled(value, Way[way], _collector(buffers), lenient=lenient)
 
 
 def dumps_inherited(value: Any) -> bytes:

@@ -17,6 +17,7 @@ from .pickles import (
     dumps,
     dumps_by_value,
     dumps_items,
+    dumps_leniently,
     dumps_plain,
     dumps_result,
     opened,
@@ -31,6 +32,7 @@ __all__ = [
     "Parcel",
     "pack_common",
     "pack_forked",
+    "pack_leniently",
     "pack_plain",
     "pack_results",
     "pack_shipped",
@@ -207,6 +209,22 @@ def pack_forked(value: Any, prefix: str, *, start: int | None = None) -> Parcel:
             columns.
     """
     return _packed_columns(value, prefix, start, dumps)
+
+
+def pack_leniently(value: Any, prefix: str) -> Parcel:
+    """Make a parcel as ``pack_shipped`` does, without attributes of classes that refuse.
+
+    A class of the main module may have got them after its definition. Where workers import the
+    main module, their class lacks them, too.
+
+    Args:
+        value: the value to send.
+        prefix: path prefix of the crew's segments, "" for none.
+
+    Raises:
+        SerializationError: the value cannot be pickled.
+    """
+    return _packed(value, prefix, dumps_leniently)
 
 
 def pack_plain(value: Any, prefix: str) -> Parcel:

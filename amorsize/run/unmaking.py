@@ -113,16 +113,11 @@ def making_of(cls: type) -> tuple[Any, Any]:
 
 
 def state_of(cls: type) -> dict[str, Any]:
-    """Return a class's attributes, without those that Python derives from the others.
-
-    A pool that is an attribute is left out: it is of use in its own process only.
-    """
+    """Return a class's attributes, without those that Python derives from the others."""
     state = {
         name: value
         for name, value in cloudpickle._extract_class_dict(cls).items()
-        if name not in _MADE_WITH_CLASS
-        and getattr(value, "__objclass__", None) is not cls
-        and not hasattr(type(value), "_amorsize_stays")
+        if name not in _MADE_WITH_CLASS and getattr(value, "__objclass__", None) is not cls
     }
     if isinstance(cls, abc.ABCMeta):
         registered = (subclass() for subclass in abc._get_dump(cls)[0])  # type: ignore[attr-defined]

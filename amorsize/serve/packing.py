@@ -5,9 +5,10 @@ from __future__ import annotations
 import _pickle as pickle  # ``pickle`` takes 5 ms to load
 from types import FunctionType
 
+from ..errors import SerializationError
 from ..run.known import main_names
 from ..run.reductions import PROTOCOL
-from ..run.transport import Parcel, pack_forked, pack_shipped
+from ..run.transport import Parcel, pack_forked, pack_leniently, pack_shipped
 from .orders import Chunk, Each, Sendable
 
 TYPE_CHECKING = False
@@ -57,13 +58,14 @@ class Packing:
         func: Any = order.func
         assert isinstance(func, Sendable)
         by_name = self.forks and not ticket.by_value and not self._is_new(func.func)
-        pack = pack_forked if by_name else pack_shipped
-        return pack(order._replace(func=func.packed(pack)), self._prefix)
+        if by_name:
+            return pack_forked(order._replace(func=func.packed(pack_forked)), self._prefix)
+        return _shipped(order._replace(func=func.packed(_shipped)), self._prefix)
 
     def _packed_call(self, call: Call, *, by_value: bool) -> bytes | Parcel:
         func, args, kwargs = call
         if not self.forks or by_value or self._is_new(func):
-            return pack_shipped(call, self._prefix)
+            return _shipped(call, self._prefix)
         if not kwargs and _ATOMS.issuperset(map(type, args)):
             try:
                 return pickle.dumps(call, PROTOCOL)
@@ -86,3 +88,11 @@ class Packing:
             return False
         name = getattr(func, "__qualname__", "").partition(".")[0]
         return self._inherited.get(name) is not main_names().get(name)
+
+
+def _shipped(value: Any, prefix: str) -> Parcel:
+    """Return a parcel of a value that goes by value; of its classes, what can be sent."""
+    try:
+        return pack_shipped(value, prefix)
+    except SerializationError:
+        return pack_leniently(value, prefix)
