@@ -33,10 +33,14 @@ _numbers = itertools.count()
 
 # What can be cut into chunks as it is; any other input is listed first.
 _SLICEABLE = (list, tuple, range, str, bytes)
-# The record of a function is not looked up if its fingerprint is known to take longer than this, s.
+# The record of a function is looked up before its items run if its fingerprint is known to take no
+# longer than this, s, and after PATIENT_SECONDS if no longer than MOST_WALK_SECONDS.
+LITTLE_WALK_SECONDS = 0.0001
 MOST_WALK_SECONDS = 0.001
-# Work of at least this long, s, is recorded.
+PATIENT_SECONDS = 0.02
+# Work of at least this long, s, is recorded, if an item took another time than recorded.
 WORTH_RECORDING_SECONDS = 0.05
+AS_EXPECTED = 0.1
 
 
 class Pool:
@@ -175,7 +179,7 @@ class Pool:
     ) -> AsyncResult:
         """Begin a ``map``; return its result to wait for. See ``apply_async`` for the callbacks."""
         result = AsyncResult(callback, error_callback)
-        self._begin(func, iterable, chunksize, result, star=False)
+        self._service.put(self._job(func, iterable, chunksize, result, star=False))
         return result
 
     def starmap_async(
@@ -188,7 +192,7 @@ class Pool:
     ) -> AsyncResult:
         """Begin a ``starmap``; see ``map_async``."""
         result = AsyncResult(callback, error_callback)
-        self._begin(func, iterable, chunksize, result, star=True)
+        self._service.put(self._job(func, iterable, chunksize, result, star=True))
         return result
 
     def imap(
@@ -289,13 +293,14 @@ class Pool:
         star: bool,
     ) -> list[Any]:
         result = AsyncResult()
-        job = self._begin(func, items, chunksize, result, star=star)
+        job = self._job(func, items, chunksize, result, star=star)
         if chunksize is None and job.size > self._processes:
-            return _with_record(job, func, result, self._method, self._processes)
+            return _with_record(job, func, result, self._service, self._method)
+        self._service.put(job)
         values: list[Any] = result.get()
         return values
 
-    def _begin(
+    def _job(
         self,
         func: Callable[..., Any],
         iterable: Iterable[Any],
@@ -304,11 +309,11 @@ class Pool:
         *,
         star: bool,
     ) -> MapJob:
-        """Put a job into the service."""
+        """Return a job that is not begun."""
         self._check_running()
         _check_chunksize(chunksize)
         items = iterable if type(iterable) in _SLICEABLE else list(iterable)
-        job = MapJob(
+        return MapJob(
             _sendable(func, self._service),
             items,
             star=star,
@@ -316,8 +321,6 @@ class Pool:
             workers=self._processes,
             result=result,
         )
-        self._service.put(job)
-        return job
 
     def _imap(
         self,
@@ -342,37 +345,54 @@ class Pool:
 
 
 def _with_record(
-    job: MapJob, func: Callable[..., Any], result: AsyncResult, method: str, workers: int
+    job: MapJob, func: Callable[..., Any], result: AsyncResult, service: Service, method: str
 ) -> list[Any]:
-    """Return the results of a job that has begun; it is planned by the record of its function.
+    """Run a job, planned by the record of its function; return the results.
+
+    The record is looked up at once only where that takes less than a message to a worker. If the
+    job takes long, it is looked up meanwhile.
 
     Args:
         job: the job.
         func: its function.
         result: its result.
+        service: runs it.
         method: start method of the workers.
-        workers: their number.
     """
     begun = time.perf_counter()
     recall = Recall(func, job.size, this_machine(), method, use_cache=True)
-    worth = walk_seconds(func) <= MOST_WALK_SECONDS
-    if worth:  # workers run the first items meanwhile
+    if 0 < walk_seconds(func) <= LITTLE_WALK_SECONDS:
+        recall.look_up(only_memory=True)
+    if recall.profile is not None:
+        job.expect(recall.profile.item_seconds)
+    service.put(job)
+    result.wait(PATIENT_SECONDS)
+    if not result.ready() and recall.profile is None and walk_seconds(func) <= MOST_WALK_SECONDS:
         recall.look_up()
         if recall.profile is not None:
             job.expect(recall.profile.item_seconds)
     values: list[Any] = result.get()
     seconds = time.perf_counter() - begun
-    if worth and seconds > WORTH_RECORDING_SECONDS and job.tally.items:
-        recall.remember(
-            profile_of(job.tally, job.tally.seconds / job.tally.items),
-            executor="process",
-            n_jobs=workers,
-            chunksize=0,
-            run_seconds=seconds,
-            by_pickle=True,
-            items=job.size,
-        )
+    if seconds > WORTH_RECORDING_SECONDS and job.tally.items:
+        _record(job, recall, seconds, service.size)
     return values
+
+
+def _record(job: MapJob, recall: Recall, seconds: float, workers: int) -> None:
+    """Record what the items of a job have taken, unless that is known."""
+    each = job.tally.seconds / job.tally.items
+    known = recall.profile
+    if known is not None and abs(each - known.item_seconds) < AS_EXPECTED * known.item_seconds:
+        return
+    recall.remember(
+        profile_of(job.tally, each),
+        executor="process",
+        n_jobs=workers,
+        chunksize=0,
+        run_seconds=seconds,
+        by_pickle=True,
+        items=job.size,
+    )
 
 
 def _sendable(func: Callable[..., Any], service: Service) -> Sendable:

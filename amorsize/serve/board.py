@@ -17,6 +17,7 @@ import os
 import select
 import weakref
 from collections import deque
+from itertools import islice
 
 from ..run.sockets import KIND, End, task_buffer
 from ..run.transport import Parcel
@@ -104,16 +105,31 @@ class Board:
 
     def flush(self) -> None:
         """Write what was put up, as far as there is room."""
-        self._send()
         records = self._records
-        while records and not self._messages:
-            part = b"".join(records[place] for place in range(min(TOGETHER, len(records))))
+        while records:
+            self._send()
+            # A record follows its message, and never waits for the message of a later one.
+            size = min(TOGETHER, len(records) - self._behind())
+            if size < 1:
+                return
             try:
-                os.write(self._writer.fileno(), part)
+                os.write(self._writer.fileno(), b"".join(islice(records, size)))
             except BlockingIOError:
                 return
-            for _ in range(len(part) // RECORD_BYTES):
+            for _ in range(size):
                 records.popleft()
+
+    def _behind(self) -> int:
+        """Return how many records are at or behind the first one whose message is not sent."""
+        if not self._messages:
+            return 0
+        left, behind = len(self._messages), 0
+        for record in reversed(self._records):
+            behind += 1
+            left -= opened_record(record)[0] == BIG
+            if not left:
+                break
+        return behind
 
     def take_back(self) -> list[int]:
         """Take back the orders that no worker has taken; return their numbers."""
@@ -161,7 +177,7 @@ class Board:
 
 
 class BoardEnd:
-    """The workers' end; it is sent to each of them.
+    """The workers' end; it is sent to each of them, before it is opened.
 
     Args:
         reader: read end of the pipe.
@@ -171,6 +187,7 @@ class BoardEnd:
     def __init__(self, reader: End, receiver: End) -> None:
         self._reader = reader
         self._receiver = receiver
+        self._socket: _socket.socket | None = None
 
     def open(self, claims: Claims) -> None:
         """Begin to use this end, in a worker.
@@ -209,6 +226,7 @@ class BoardEnd:
                 return kind, number, Parcel(content)
             if kind == END:
                 return kind, 0, None
+            assert self._socket is not None
             size = self._socket.recv_into(self._buffer)
             number, parcel = opened_message(memoryview(self._buffer)[:size])
             return kind, number, parcel
@@ -219,6 +237,8 @@ class BoardEnd:
 
     def close(self) -> None:
         """Close this end, in the caller."""
+        if self._socket is not None:
+            self._socket.close()
         self._reader.close()
         self._receiver.close()
 

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
+from math import ceil
 
 from ..decide.cutting import (
-    DEFAULT_CHUNKING,
     STREAM_CHUNK_ITEMS,
     STREAM_CHUNK_SECONDS,
     next_chunksize,
@@ -34,6 +34,9 @@ __all__ = ["Inputs", "MapJob", "Single", "StreamJob", "noted"]
 # most so many items: enough to show it, few enough to lose little if they are dear.
 FIRST_PART = 16
 MOST_FIRST = 64
+# The least number of chunks for each worker, unless a chunk would be shorter than this.
+PARTS = 4
+SHORT_CHUNK_SECONDS = 0.0005
 # Chunks that each worker may have: one runs, one waits.
 _HANDS = 2
 
@@ -156,7 +159,11 @@ class MapJob:
     def _planned(self, left: int) -> int:
         if self._item_seconds is None:
             return max(1, min(left // (FIRST_PART * self._workers), MOST_FIRST))
-        return next_chunksize(left, self._workers, self._item_seconds, chunking=DEFAULT_CHUNKING)
+        # As many chunks as a Pool makes, unless they are too short: while one is run, the next ones
+        # are packed and their results unpacked.
+        most = ceil(self.size / (PARTS * self._workers))
+        most = max(most, int(SHORT_CHUNK_SECONDS / self._item_seconds))
+        return next_chunksize(left, self._workers, self._item_seconds, most_items=most)
 
     def _settle(self, start: int, size: int, outcome: Any, seconds: float, cpu: float) -> None:
         self._out -= 1
