@@ -15,7 +15,7 @@ from .options import DEFAULTS, make_options
 from .run.setup import Setup, Threads
 from .run.start import recipe_for
 from .serve.attendant import Member
-from .serve.jobs import Inputs, MapJob, Single, StreamJob
+from .serve.jobs import Inputs, MapJob, Paces, Single, StreamJob
 from .serve.orders import Sendable
 from .serve.results import AsyncResult, Results
 from .serve.service import CLOSE, RUN, TERMINATE, Service
@@ -94,6 +94,7 @@ class Pool:
         self._processes = processes
         self._initializer = initializer
         self._method = choose_start_method(context)[0]
+        self._paces = Paces()
         threads = Threads.shared(max(1, usable_cpus() // processes))
         setup = Setup(None, initializer, tuple(initargs), threads=threads)
         self._service = Service(
@@ -295,7 +296,8 @@ class Pool:
         result = AsyncResult()
         job = self._job(func, items, chunksize, result, star=star)
         if chunksize is None and job.size > self._processes:
-            return _with_record(job, func, result, self._service, self._method)
+            recall = Recall(func, job.size, this_machine(), self._method, use_cache=True)
+            return _planned(job, func, result, self._service, self._paces, recall)
         self._service.put(job)
         values: list[Any] = result.get()
         return values
@@ -344,45 +346,57 @@ class Pool:
         return results
 
 
-def _with_record(
-    job: MapJob, func: Callable[..., Any], result: AsyncResult, service: Service, method: str
+def _planned(
+    job: MapJob,
+    func: Callable[..., Any],
+    result: AsyncResult,
+    service: Service,
+    paces: Paces,
+    recall: Recall,
 ) -> list[Any]:
-    """Run a job, planned by the record of its function; return the results.
+    """Run a job whose chunks are planned; return the results.
 
-    The record is looked up at once only where that takes less than a message to a worker. If the
-    job takes long, it is looked up meanwhile.
+    What an item takes is known from an earlier job of the pool. If it is not, the record of the
+    function is looked up: before the items run, if that takes less than a message to a worker, and
+    meanwhile if they take long.
 
     Args:
         job: the job.
         func: its function.
         result: its result.
         service: runs it.
-        method: start method of the workers.
+        paces: what items took in this pool.
+        recall: finds the record.
     """
     begun = time.perf_counter()
-    recall = Recall(func, job.size, this_machine(), method, use_cache=True)
-    if 0 < walk_seconds(func) <= LITTLE_WALK_SECONDS:
+    known = paces.of(func)
+    if known is None and 0 < walk_seconds(func) <= LITTLE_WALK_SECONDS:
         recall.look_up(only_memory=True)
-    if recall.profile is not None:
-        job.expect(recall.profile.item_seconds)
+        known = _item_seconds(recall)
+    job.expect(known)
     service.put(job)
     result.wait(PATIENT_SECONDS)
-    if not result.ready() and recall.profile is None and walk_seconds(func) <= MOST_WALK_SECONDS:
+    if not result.ready() and known is None and walk_seconds(func) <= MOST_WALK_SECONDS:
         recall.look_up()
-        if recall.profile is not None:
-            job.expect(recall.profile.item_seconds)
+        job.expect(_item_seconds(recall))
     values: list[Any] = result.get()
     seconds = time.perf_counter() - begun
-    if seconds > WORTH_RECORDING_SECONDS and job.tally.items:
-        _record(job, recall, seconds, service.size)
+    if job.tally.items:
+        paces.note(func, job.tally.seconds / job.tally.items)
+        if seconds > WORTH_RECORDING_SECONDS:
+            _record(job, recall, known, seconds, service.size)
     return values
 
 
-def _record(job: MapJob, recall: Recall, seconds: float, workers: int) -> None:
+def _item_seconds(recall: Recall) -> float | None:
+    """Return the recorded time of an item, s; None if there is no record."""
+    return None if recall.profile is None else recall.profile.item_seconds
+
+
+def _record(job: MapJob, recall: Recall, known: float | None, seconds: float, workers: int) -> None:
     """Record what the items of a job have taken, unless that is known."""
     each = job.tally.seconds / job.tally.items
-    known = recall.profile
-    if known is not None and abs(each - known.item_seconds) < AS_EXPECTED * known.item_seconds:
+    if known is not None and abs(each - known) < AS_EXPECTED * known:
         return
     recall.remember(
         profile_of(job.tally, each),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from math import ceil
 
 from ..decide.cutting import (
+    SMALLEST_CHUNK_SECONDS,
     STREAM_CHUNK_ITEMS,
     STREAM_CHUNK_SECONDS,
     next_chunksize,
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
     from ..run.failure import Failure
     from .orders import Call, Order, Sendable
 
-__all__ = ["Inputs", "MapJob", "Single", "StreamJob", "noted"]
+__all__ = ["Inputs", "MapJob", "Paces", "Single", "StreamJob", "noted"]
 
 # While the time of an item is not known, a worker gets this part of its share of the items, and at
 # most so many items: enough to show it, few enough to lose little if they are dear.
 FIRST_PART = 16
 MOST_FIRST = 64
+# Most functions whose pace is remembered.
+MOST_PACES = 128
 # The least number of chunks for each worker, unless a chunk would be shorter than this.
 PARTS = 4
 SHORT_CHUNK_SECONDS = 0.0005
@@ -62,6 +65,32 @@ class Single(Ticket):
             self._result.settle(None, raised(outcome))
         else:
             self._result.settle(outcome)
+
+
+class Paces:
+    """What items of functions took lately, by the code of the function."""
+
+    def __init__(self) -> None:
+        self._seconds: OrderedDict[object, float] = OrderedDict()
+
+    def of(self, func: Callable[..., Any]) -> float | None:
+        """Return the time of an item, s; None if it is not known."""
+        return self._seconds.get(_code_of(func))
+
+    def note(self, func: Callable[..., Any], seconds: float) -> None:
+        """Note the time of an item, s."""
+        code = _code_of(func)
+        self._seconds[code] = seconds
+        self._seconds.move_to_end(code)
+        if len(self._seconds) > MOST_PACES:
+            self._seconds.popitem(last=False)
+
+
+def _code_of(func: Any) -> object:
+    """Return the code of a function or method, else a name; it must not keep ``func`` alive."""
+    named = func if hasattr(func, "__qualname__") else type(func)
+    name = (named.__module__, named.__qualname__)
+    return getattr(getattr(func, "__func__", func), "__code__", name)
 
 
 class _Part(Ticket):
@@ -125,7 +154,7 @@ class MapJob:
         self._done: dict[int, list[Any]] = {}  # results by the index of the first
         self._failed: tuple[int, BaseException] | None = None  # the earliest failure
 
-    def expect(self, item_seconds: float) -> None:
+    def expect(self, item_seconds: float | None) -> None:
         """Take the time of an item, s, as known, unless it was measured meanwhile."""
         if self._item_seconds is None:
             self._item_seconds = item_seconds
@@ -161,9 +190,11 @@ class MapJob:
             return max(1, min(left // (FIRST_PART * self._workers), MOST_FIRST))
         # As many chunks as a Pool makes, unless they are too short: while one is run, the next ones
         # are packed and their results unpacked.
-        most = ceil(self.size / (PARTS * self._workers))
-        most = max(most, int(SHORT_CHUNK_SECONDS / self._item_seconds))
-        return next_chunksize(left, self._workers, self._item_seconds, most_items=most)
+        each = self._item_seconds
+        most = max(ceil(self.size / (PARTS * self._workers)), int(SHORT_CHUNK_SECONDS / each))
+        # No chunk is shorter than is worth a message, as long as each worker gets its share.
+        least = min(ceil(SMALLEST_CHUNK_SECONDS / each), ceil(self.size / self._workers), most)
+        return max(least, next_chunksize(left, self._workers, each, most_items=most))
 
     def _settle(self, start: int, size: int, outcome: Any, seconds: float, cpu: float) -> None:
         self._out -= 1
