@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import update_wrapper
 from sys import modules
+from types import FunctionType, MethodType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from .api import session_of
@@ -33,8 +35,8 @@ class ParallelFunction(Generic[P, R]):
         options: options of all its calls; options of a single call override them.
 
     Attributes:
-        last_run: report of the last ``map``, ``starmap`` or finished ``imap``, None before the
-            first.
+        last_run: report of the last ``map``, ``starmap`` or finished ``imap`` of this thread, None
+            before the first.
     """
 
     _amorsize_parallel = True
@@ -45,7 +47,7 @@ class ParallelFunction(Generic[P, R]):
         update_wrapper(self, func, updated=())
         self.__wrapped__ = func.__wrapped__ if isinstance(func, ParallelFunction) else func
         self._options = options
-        self._last: list[RunReport] = []
+        self._last = threading.local()  # its ``report`` is that of this thread's last run
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself."""
@@ -55,11 +57,16 @@ class ParallelFunction(Generic[P, R]):
         """Bind as a method, classmethod or staticmethod does."""
         inner: Any = self.__wrapped__
         bound = inner.__get__(instance, owner) if hasattr(inner, "__get__") else inner
-        if bound is inner:
-            return self
-        method = ParallelFunction(bound, self._options)
-        method._last = self._last  # so that obj.method.last_run shows the run of obj.method.map
-        return method
+        return self if bound is inner else self._bound_to(bound)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the function, such as ``cache_info`` of a cached one."""
+        if name.startswith("__") and name.endswith("__") and name != "__call__":
+            if name in _MARKS:
+                return getattr(self.__wrapped__, name)
+        elif "__wrapped__" in vars(self):
+            return getattr(self.__wrapped__, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return f"<ParallelFunction {getattr(self, '__qualname__', self.__wrapped__)}>"
@@ -71,17 +78,24 @@ class ParallelFunction(Generic[P, R]):
         """
         name = getattr(self, "__qualname__", "")
         home = getattr(self, "__module__", "") or ""
-        found: Any = None if home in ("__main__", "__mp_main__") else modules.get(home)
+        found: Any = modules.get(home)
         for part in name.split("."):
             found = getattr(found, part, None)
-        if found is self:
+        if found is self and home in ("__main__", "__mp_main__"):
+            # pickle finds the function by its name, cloudpickle sends it by value. Its own name
+            # leads to this object, so it gets the one under which it can be found.
+            inner = self.__wrapped__
+            if type(inner) is FunctionType and inner.__qualname__ == name:
+                inner.__qualname__ = f"{name}.__wrapped__"
+        elif found is self:
             return str(name)
         return ParallelFunction, (self.__wrapped__,)
 
     @property
     def last_run(self) -> RunReport | None:
-        """Report of the last run, None before the first."""
-        return self._last[0] if self._last else None
+        """Report of this thread's last run, None before the first."""
+        report: RunReport | None = getattr(self._last, "report", None)
+        return report
 
     def map(self, *iterables: Iterable[Any], **options: Any) -> list[R]:
         """Return ``list(map(func, *iterables))``; see ``smart_map``."""
@@ -101,7 +115,7 @@ class ParallelFunction(Generic[P, R]):
 
     def optimize(self, data: Iterable[Any], **options: Any) -> OptimizationResult:
         """Return advice for a pool of your own; see ``amorsize.optimize``."""
-        return optimize(self.__wrapped__, data, **options)
+        return optimize(self._unbound().__wrapped__, data, **options)
 
     def options(self, **options: Any) -> ParallelFunction[P, R]:
         """Return the same function with other options; options that are not named stay.
@@ -111,6 +125,39 @@ class ParallelFunction(Generic[P, R]):
         """
         checked = make_options(options, base=self._options, lazy=True)
         return ParallelFunction(self.__wrapped__, checked)
+
+    def _bound_to(self, bound: Any) -> ParallelFunction[..., R]:
+        """Return the same for a bound method."""
+        method = ParallelFunction(bound, self._options)
+        method._last = self._last  # so that obj.method.last_run shows the run of obj.method.map
+        return method
+
+    def _unbound(self) -> ParallelFunction[..., Any]:
+        """Return this, or the bound form where a classmethod is around it.
+
+        From Python 3.13 on a classmethod does not bind what is in it: an attribute of the method is
+        that of this object, which is not told the class.
+
+        Raises:
+            TypeError: the class has subclasses, and it is not known which one is meant.
+        """
+        inner: Any = self.__wrapped__
+        if type(inner) is MethodType:
+            return self
+        owner: Any = modules.get(getattr(self, "__module__", "") or "")
+        *path, name = getattr(self, "__qualname__", "").split(".")
+        for part in path:
+            owner = getattr(owner, part, None)
+        around = vars(owner).get(name) if isinstance(owner, type) else None
+        inside: Any = around.__func__ if isinstance(around, classmethod) else None
+        if inside is not self:
+            return self
+        if type.__subclasses__(owner):
+            raise TypeError(
+                f"{self!r}: put @parallelize above @classmethod, as {owner.__name__} "
+                "has subclasses, and Python does not tell which class is meant"
+            )
+        return self._bound_to(MethodType(inner, owner))
 
     def _session(
         self,
@@ -122,10 +169,12 @@ class ParallelFunction(Generic[P, R]):
         lazy: bool = False,
     ) -> Session:
         """Return a session that stores its report in ``last_run``."""
+        if (bound := self._unbound()) is not self:
+            return bound._session(name, iterables, options, star=star, lazy=lazy)
         wanted = options.get("report", self._options.report)
 
         def keep(report: RunReport) -> None:
-            self._last[:] = [report]
+            self._last.report = report
             if wanted is not None:
                 wanted(report)
 
@@ -153,7 +202,8 @@ def parallelize(func: Callable[..., Any] | None = None, /, **options: Any) -> An
         A ``ParallelFunction``, or a decorator that creates one.
 
     Raises:
-        TypeError, ValueError: a bad option, or ``func`` cannot be called.
+        TypeError, ValueError: a bad option, or ``func`` cannot be called, or is asynchronous or a
+            generator function.
 
     >>> @parallelize
     ... def square(x):
@@ -166,6 +216,33 @@ def parallelize(func: Callable[..., Any] | None = None, /, **options: Any) -> An
     def decorate(func: Callable[..., Any]) -> ParallelFunction[..., Any]:
         if not (callable(func) or isinstance(func, (classmethod, staticmethod))):
             raise TypeError(f"parallelize: a function is needed, but {func!r:.80} was given")
+        _refuse_unfit(func)
         return ParallelFunction(func, checked)
 
     return decorate if func is None else decorate(func)
+
+
+def _refuse_unfit(func: Any) -> None:
+    """Refuse functions whose calls return before their work is done."""
+    inner = getattr(func, "__func__", func)
+    while hasattr(inner, "__wrapped__"):
+        inner = inner.__wrapped__
+    flags = getattr(getattr(inner, "__code__", None), "co_flags", 0)
+    if flags & (_COROUTINE | _ASYNC_GENERATOR):
+        raise TypeError(
+            f"parallelize: {func!r:.80} is asynchronous: await asyncio.gather(...) runs its calls "
+            "at the same time; smart_map_async awaits a plain function"
+        )
+    if flags & _GENERATOR:
+        raise TypeError(
+            f"parallelize: {func!r:.80} is a generator function, and generators stay in their "
+            "process: return a list instead"
+        )
+
+
+# Flags of code objects (``inspect.CO_GENERATOR`` and so on; ``inspect`` takes 10 ms to load).
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
+
+# What special attributes of the function are its own: those that ``inspect`` and others look at.
+_MARKS = frozenset({"__code__", "__defaults__", "__kwdefaults__", "__globals__", "__closure__",
+                    "__isabstractmethod__", "__func__", "__self__"})  # fmt: skip

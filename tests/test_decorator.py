@@ -1,12 +1,17 @@
 """@parallelize: the function stays itself and gains the forms of map."""
 
+import copy
+import functools
 import inspect
 import pickle
+import sys
+import threading
 
 import pytest
 
 from amorsize import ParallelFunction, RunReport, optimize, parallelize
 from tests import functions as f
+from tests import programs
 
 
 @parallelize
@@ -87,6 +92,152 @@ def test_methods_classmethods_and_staticmethods():
     assert box.shift.last_run.items == 5
     assert Box.scale.map(range(5)) == [0, 5, 10, 15, 20]
     assert Box.negate.map([1, 2]) == [-1, -2]
+
+
+class Turned:
+    """The decorators in the other order."""
+
+    factor = 5
+
+    @classmethod
+    @parallelize
+    def scale(cls, x):
+        return cls.factor * x
+
+    @staticmethod
+    @parallelize
+    def negate(x):
+        return -x
+
+
+class Base(Turned):
+    pass
+
+
+def test_classmethods_and_staticmethods_in_the_other_order():
+    """Calls always work; the forms of map do where Python tells which class is meant."""
+    assert Turned.scale(2) == Turned().scale(2) == 10
+    assert Turned.negate.map([1, 2]) == Turned().negate.map([1, 2]) == [-1, -2]
+    if sys.version_info < (3, 13):
+        assert Base.scale.map([1]) == [5]
+    else:
+        with pytest.raises(TypeError, match="above @classmethod"):
+            Base.scale.map([1])
+
+
+class Alone:
+    factor = 2
+
+    @classmethod
+    @parallelize
+    def scale(cls, x):
+        return cls.factor * x
+
+
+def test_a_classmethod_around_it_is_found():
+    """Also from Python 3.13 on, where no subclass is in doubt."""
+    assert Alone.scale.map([1, 2]) == Alone().scale.map([1, 2]) == [2, 4]
+    assert list(Alone.scale.imap([1, 2], n_jobs=2)) == [2, 4]
+
+
+@parallelize
+@functools.lru_cache
+def remembered(x):
+    return x
+
+
+remembered.__wrapped__.unit = "m"
+
+
+def test_attributes_of_the_function_are_reached():
+    """Those of a cached function, and the user's own."""
+    remembered(1)
+    assert remembered.cache_info().currsize == 1
+    assert remembered.unit == "m"
+    assert not inspect.iscoroutinefunction(remembered)
+    with pytest.raises(AttributeError, match="'colour'"):
+        remembered.colour
+    assert copy.copy(remembered)(3) == 3
+
+
+async def fetch(x):
+    return x
+
+
+async def stream(x):
+    yield x
+
+
+def produce(x):
+    yield x
+
+
+@pytest.mark.parametrize("func", [fetch, stream, produce, staticmethod(produce)])
+def test_functions_that_return_before_their_work_are_refused(func):
+    """With a word on what to use."""
+    with pytest.raises(TypeError, match="gather|return a list"):
+        parallelize(func)
+
+
+MAIN = """
+import asyncio, functools, multiprocessing, pickle
+import cloudpickle
+from amorsize import Pool, parallelize
+def logged(func):
+    @functools.wraps(func)
+    def inner(*args):
+        return func(*args)
+    return inner
+@parallelize
+def work(x):
+    return 3 * x
+@parallelize(n_jobs=2)
+@logged
+def wrapped(x):
+    return work(x)
+class Box:
+    @parallelize
+    def shift(self, x):
+        return x + 1
+if __name__ == "__main__":
+    for func in (work, wrapped, Box().shift):
+        copy = pickle.loads(pickle.dumps(func))
+        assert copy(2) == func(2)
+        by_value = cloudpickle.loads(cloudpickle.dumps(func))
+        assert by_value(2) == func(2)
+        with multiprocessing.get_context({method!r}).Pool(1) as pool:
+            assert pool.map(func, [1, 2]) == [func(1), func(2)]
+        with Pool(1, context={method!r}) as pool:
+            assert pool.map(func, [1, 2]) == [func(1), func(2)]
+        assert func.map([1, 2], n_jobs=2, mp_context={method!r}) == [func(1), func(2)]
+    reports = []
+    work.map([1], report=reports.append)
+    print(work.__name__, work.__qualname__, reports[0].function)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", *programs.MOSTLY_FORKSERVER])
+def test_one_of_the_main_module_pickles_wherever_the_function_would(method, tmp_path):
+    """Into the workers of any pool."""
+    ended = programs.run_source(MAIN.format(method=method), tmp_path)
+    assert (ended.out, ended.err) == ("work work work\n", "")
+
+
+def test_last_run_is_that_of_the_thread():
+    """Another thread has its own, or none."""
+    triple.map([1, 2, 3])
+    seen = []
+
+    def other():
+        seen.append(triple.last_run)
+        triple.map([1])
+        seen.append(triple.last_run.items)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert seen == [None, 1]
+    assert triple.last_run.items == 3
 
 
 def test_last_run_and_report_both_get_the_report():

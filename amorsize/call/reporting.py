@@ -16,6 +16,8 @@ from .outcome import Outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..decide.figures import Profile
 
 __all__ = ["contradictions", "others", "report_of"]
@@ -40,7 +42,7 @@ def report_of(outcome: Outcome) -> RunReport:
     if not early:
         told += contradictions(outcome.forecast, outcome.elapsed, busy)
     return RunReport(
-        function=getattr(outcome.func, "__qualname__", type(outcome.func).__qualname__),
+        function=_name_of(outcome.func),
         items=outcome.produced,
         backend=plan.executor if plan is not None and used else "serial",
         n_jobs=engine.jobs if engine is not None else 1,
@@ -69,6 +71,12 @@ def report_of(outcome: Outcome) -> RunReport:
         busy=busy,
         ended_early=early,
     )
+
+
+def _name_of(func: Any) -> str:
+    """Return the name of a function; one of a ParallelFunction may have a suffix, see there."""
+    name: str = getattr(func, "__qualname__", type(func).__qualname__)
+    return name.removesuffix(".__wrapped__")
 
 
 def _why(outcome: Outcome) -> str:
