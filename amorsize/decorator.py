@@ -157,7 +157,8 @@ class ParallelFunction(Generic[P, R]):
                 f"{self!r}: put @parallelize above @classmethod, as {owner.__name__} "
                 "has subclasses, and Python does not tell which class is meant"
             )
-        return self._bound_to(MethodType(inner, owner))
+        method: ParallelFunction[..., Any] = self._bound_to(MethodType(inner, owner))
+        return method
 
     def _session(
         self,

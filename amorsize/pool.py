@@ -311,7 +311,6 @@ class Pool:
         *,
         star: bool,
     ) -> MapJob:
-        """Return a job that is not begun."""
         self._check_running()
         _check_chunksize(chunksize)
         items = iterable if type(iterable) in _SLICEABLE else list(iterable)
