@@ -53,6 +53,8 @@ class Options(NamedTuple):
         use_cache: False neither reads nor writes the cache.
         report: called with the ``RunReport`` when the call ends.
         buffersize: most items in flight (the ``imap`` forms only).
+        total: number of items of an input without a length, for progress and planning. It is a
+            hint: all items are run, however many there are.
     """
 
     n_jobs: int | None = None
@@ -69,6 +71,7 @@ class Options(NamedTuple):
     use_cache: bool = True
     report: Callable[..., object] | None = None
     buffersize: int | None = None
+    total: int | None = None
 
     def workers_only(self, jobs: int | None) -> bool:
         """Return whether the calling process must not run any item.
@@ -153,9 +156,7 @@ CPUs), -2 (all but one) and so on
         return base
     unknown = given.keys() - _NAMES
     if unknown:
-        raise TypeError(
-            f"unknown option {min(unknown)!r}: the options are {', '.join(sorted(_NAMES))}"
-        )
+        raise TypeError(_unknown(min(unknown)))
     if "buffersize" in given and not lazy:
         raise TypeError(
             "buffersize belongs to smart_imap and smart_imap_unordered: the other forms return "
@@ -169,6 +170,44 @@ CPUs), -2 (all but one) and so on
     options = base._replace(**given)
     _check_together(options)
     return options
+
+
+# What other libraries call it, and what to say here.
+_ELSEWHERE = {
+    "n_jobs": ("max_workers", "workers", "num_workers", "n_workers", "processes", "num_processes",
+               "nprocesses", "nb_workers", "ncpus", "nodes", "pm_processes"),
+    "chunksize": ("chunk_size", "chunk", "batch_size", "pm_chunksize"),
+    "progress": ("verbose", "progress_bar", "show_progress", "pbar", "desc", "pm_pbar"),
+    "initargs": ("init_args", "initializer_args"),
+    "initializer": ("init", "worker_init", "init_func"),
+    "mp_context": ("context", "start_method", "ctx"),
+    "timeout": ("wait", "time_limit"),
+    "task_timeout": ("worker_timeout",),
+    "total": ("iterable_len", "length"),
+    "buffersize": ("pre_dispatch", "prefetch", "max_tasks_active"),
+    "backend": ("prefer", "require", "executor"),
+}  # fmt: skip
+_BACKENDS_ELSEWHERE = {
+    **dict.fromkeys(("threading", "threads", "thread_pool"), "thread"),
+    **dict.fromkeys(("loky", "multiprocessing", "processes", "process_pool"), "process"),
+    **dict.fromkeys(("sequential", "sync"), "serial"),
+}
+_OURS = {other: name for name, others in _ELSEWHERE.items() for other in others}
+_PARTIAL = ("kwargs", "kwds", "args", "fn_kwargs", "extra_args", "pm_args")
+
+
+def _unknown(name: str) -> str:
+    """Return the message for an option that there is not."""
+    text = f"unknown option {name!r}"
+    if name in _OURS:
+        return f"{text}: here it is {_OURS[name]}"
+    if name in _PARTIAL:
+        return f"{text}: further arguments of the function go into functools.partial(func, ...)"
+    from difflib import get_close_matches  # takes 5 ms to load
+
+    close = get_close_matches(name, _NAMES, 1)
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    return f"{text}{meant}: the options are {', '.join(sorted(_NAMES))}"
 
 
 def _plain(value: Any) -> object:
@@ -272,6 +311,11 @@ def _check_chunksize(name: str, value: object) -> None:
         check_whole(name, value, 1)
 
 
+def _check_total(name: str, value: object) -> None:
+    if value is not None:
+        check_whole(name, value, 0)
+
+
 def _check_optional_seconds(name: str, value: object) -> None:
     if value is not None:
         check_seconds(name, value)
@@ -285,8 +329,10 @@ def _check_backend(name: str, value: object) -> None:
     if value is None or (isinstance(value, str) and value in BACKENDS):
         return
     kind = ValueError if isinstance(value, str) else TypeError
+    ours = _BACKENDS_ELSEWHERE.get(value) if isinstance(value, str) else None
+    meant = f"; say {ours!r} for what {value!r} is elsewhere" if ours else ""
     raise kind(
-        f"{name}={value!r} is not a backend: it takes None, {', '.join(map(repr, BACKENDS))}"
+        f"{name}={value!r} is not a backend: it takes None, {', '.join(map(repr, BACKENDS))}{meant}"
     )
 
 
@@ -322,6 +368,7 @@ _CHECKS: dict[str, Callable[[str, object], None]] = {
     "use_cache": check_flag,
     "report": _check_callable,
     "buffersize": _check_chunksize,
+    "total": _check_total,
 }
 
 

@@ -32,7 +32,19 @@ BAD = [
     ({"use_cache": 1}, TypeError, "use_cache=1"),
     ({"report": "here"}, TypeError, "report='here'"),
     ({"buffersize": 3}, TypeError, "buffersize belongs to smart_imap"),
-    ({"njobs": 3}, TypeError, "unknown option 'njobs'.*n_jobs"),
+    ({"njobs": 3}, TypeError, "unknown option 'njobs'.*mean n_jobs.*n_jobs"),
+    ({"anything": 3}, TypeError, "unknown option 'anything': the options are"),
+    ({"max_workers": 3}, TypeError, "unknown option 'max_workers': here it is n_jobs"),
+    ({"workers": 3}, TypeError, "here it is n_jobs"),
+    ({"processes": 3}, TypeError, "here it is n_jobs"),
+    ({"chunk_size": 3}, TypeError, "here it is chunksize"),
+    ({"verbose": 3}, TypeError, "here it is progress"),
+    ({"kwargs": {}}, TypeError, "functools.partial"),
+    ({"backend": "threading"}, ValueError, "say 'thread'"),
+    ({"backend": "loky"}, ValueError, "say 'process'"),
+    ({"backend": "multiprocessing"}, ValueError, "say 'process'"),
+    ({"total": -1}, ValueError, "total=-1"),
+    ({"total": "many"}, TypeError, "total='many'"),
     ({"task_timeout": 1, "backend": "thread"}, ValueError, "task_timeout needs backend='process'"),
 ]
 
@@ -119,3 +131,21 @@ def test_options_go_on_top_of_a_base():
     """What is not given stays as the base has it."""
     base = make_options({"n_jobs": 3, "retries": 0})
     assert make_options({"n_jobs": 5}, base=base).retries == 0
+
+
+@pytest.mark.parametrize("total", [0, 3, 30, 300])
+def test_total_is_a_hint_for_inputs_without_a_length(total):
+    """Progress shows it; all items run, however many there are."""
+    seen = []
+    numbers = (x for x in range(30))
+    got = smart_map(double, numbers, total=total, progress=lambda *shown: seen.append(shown))
+    assert got == [2 * x for x in range(30)]
+    assert seen[-1] == (30, total)
+    assert list(smart_imap(double, iter(range(30)), total=total, n_jobs=2)) == got
+
+
+def test_total_does_not_take_the_place_of_a_length():
+    """The input knows better."""
+    seen = []
+    smart_map(double, [1, 2], total=7, progress=lambda *shown: seen.append(shown))
+    assert seen[-1] == (2, 2)

@@ -53,6 +53,8 @@ class Session:
         self._feed = feed
         self._options = options
         self._decision = Decision(func, shipped, feed, options, time.perf_counter())
+        if feed.hint is None:  # now: the decision counts on no hint of the user's
+            feed.hint = options.total
         self._progress = None
         if options.progress is not False:
             from ..show.progress import make_progress  # imported late: few calls show progress
