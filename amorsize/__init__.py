@@ -11,7 +11,6 @@ import importlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .api import smart_imap, smart_imap_unordered, smart_map, smart_starmap
     from .decorator import ParallelFunction, parallelize
     from .errors import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
     from .executor import SmartExecutor
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from .pool import Pool
     from .run.surroundings import carry_state
     from .show.report import RunReport
+    from .typed.eager import smart_map, smart_starmap
+    from .typed.lazy import smart_imap, smart_imap_unordered
 
 __version__ = "0.1.0"
 

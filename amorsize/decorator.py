@@ -18,7 +18,11 @@ __all__ = ["ParallelFunction", "parallelize"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Unpack
+
     from .call.session import Session
+    from .typed.options import AnyMapOptions, AnyOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,19 +101,23 @@ class ParallelFunction(Generic[P, R]):
         report: RunReport | None = getattr(self._last, "report", None)
         return report
 
-    def map(self, *iterables: Iterable[Any], **options: Any) -> list[R]:
+    def map(self, *iterables: Iterable[Any], **options: Unpack[AnyMapOptions]) -> list[R]:
         """Return ``list(map(func, *iterables))``; see ``smart_map``."""
         return self._session("map", iterables, options).map()
 
-    def starmap(self, iterable: Iterable[Any], *misplaced: Any, **options: Any) -> list[R]:
+    def starmap(
+        self, iterable: Iterable[Any], *misplaced: Any, **options: Unpack[AnyMapOptions]
+    ) -> list[R]:
         """Return ``list(itertools.starmap(func, iterable))``; see ``smart_starmap``."""
         return self._session("starmap", (iterable, *misplaced), options, star=True).map()
 
-    def imap(self, *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
+    def imap(self, *iterables: Iterable[Any], **options: Unpack[AnyOptions]) -> Iterator[R]:
         """Return an iterator like ``map(func, *iterables)``; see ``smart_imap``."""
         return self._session("imap", iterables, options, lazy=True).stream(ordered=True)
 
-    def imap_unordered(self, *iterables: Iterable[Any], **options: Any) -> Iterator[R]:
+    def imap_unordered(
+        self, *iterables: Iterable[Any], **options: Unpack[AnyOptions]
+    ) -> Iterator[R]:
         """Return an iterator of results as they finish; see ``smart_imap_unordered``."""
         return self._session("imap_unordered", iterables, options, lazy=True).stream(ordered=False)
 
@@ -117,13 +125,13 @@ class ParallelFunction(Generic[P, R]):
         """Return advice for a pool of your own; see ``amorsize.optimize``."""
         return optimize(self._unbound().__wrapped__, data, **options)
 
-    def options(self, **options: Any) -> ParallelFunction[P, R]:
+    def options(self, **options: Unpack[AnyOptions]) -> ParallelFunction[P, R]:
         """Return the same function with other options; options that are not named stay.
 
         Raises:
             TypeError, ValueError: a bad option.
         """
-        checked = make_options(options, base=self._options, lazy=True)
+        checked = make_options({**options}, base=self._options, lazy=True)
         return ParallelFunction(self.__wrapped__, checked)
 
     def _bound_to(self, bound: Any) -> ParallelFunction[..., R]:
@@ -164,7 +172,7 @@ class ParallelFunction(Generic[P, R]):
         self,
         name: str,
         iterables: tuple[Iterable[Any], ...],
-        options: dict[str, Any],
+        options: Mapping[str, Any],
         *,
         star: bool = False,
         lazy: bool = False,
@@ -190,7 +198,9 @@ class ParallelFunction(Generic[P, R]):
 @overload
 def parallelize(func: Callable[P, R], /) -> ParallelFunction[P, R]: ...
 @overload
-def parallelize(**options: Any) -> Callable[[Callable[P, R]], ParallelFunction[P, R]]: ...
+def parallelize(
+    **options: Unpack[AnyOptions],
+) -> Callable[[Callable[P, R]], ParallelFunction[P, R]]: ...
 @documented(lazy=True)
 def parallelize(func: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Give a function the forms of ``map`` as methods; calling it still calls the function.

@@ -319,13 +319,11 @@ class SmartExecutor(concurrent.futures.Executor):
 
 def _taken(futures: deque[Future[Any]], end: float | None) -> list[Any]:
     """Return the result of the first future, in a list, so that nothing else refers to it."""
+    future = futures.popleft()
     try:
-        future = futures.popleft()
-        try:
-            return [future.result(None if end is None else end - time.monotonic())]
-        finally:
-            future.cancel()
+        return [future.result(None if end is None else end - time.monotonic())]
     finally:
+        future.cancel()
         del future  # a frame of an exception's traceback must not refer to it
 
 

@@ -78,11 +78,13 @@ class Ticket:
 
 
 class Source(Protocol):
-    """Gives tickets, one at a time, as workers have room for them."""
+    """Gives tickets, one at a time, as workers have room for them.
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there will be no more tickets."""
+    Attributes:
+        is_empty: whether there will be no more tickets.
+    """
+
+    is_empty: bool
 
     def draw(self) -> Ticket | None:
         """Return the next ticket; None if there is none for now."""

@@ -142,7 +142,7 @@ class MapJob:
         self.tally = Tally()
         self.is_empty = False
         self._func = func
-        self._items = items
+        self._items: Any = items
         self._star = star
         self._chunksize = chunksize
         self._workers = workers

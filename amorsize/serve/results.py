@@ -31,6 +31,7 @@ def raised(outcome: Raised, kind: type[Exception] | None = None) -> BaseExceptio
             from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]
 
             kind = RemoteTraceback
+        assert kind is not None
         cause = kind(f'\n"""\n{outcome.failure.traceback}"""')
         BaseException.__dict__["__cause__"].__set__(error, cause)
     elif outcome.failure.unrun and error.__cause__ is not None:

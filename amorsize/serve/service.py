@@ -207,6 +207,7 @@ class Service:
         """Put orders up on the board, as many as the workers need."""
         books, board = self._books, self._staff.board
         most = ahead(self._mean) * self._workers
+        ticket: Ticket | None = None
         while books.has_waiting and books.out < most and not board.is_full:
             for _ in range(min(most - books.out, FLUSHED)):
                 ticket = books.draw()

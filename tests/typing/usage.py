@@ -1,9 +1,11 @@
 """What type checkers must understand of the public names; never run, only checked."""
 
+# pyright: strict
+
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import assert_type
+from typing import Any, assert_type
 
 from amorsize import (
     OptimizationResult,
@@ -23,6 +25,14 @@ def length(text: str) -> int:
     return len(text)
 
 
+def times(text: str, number: int) -> str:
+    return text * number
+
+
+def five(a: int, b: str, c: bytes, d: float, e: bool) -> int:
+    return 5
+
+
 @parallelize
 def bare(text: str) -> int:
     return len(text)
@@ -34,6 +44,14 @@ def with_options(text: str, times: int = 1) -> int:
 
 
 assert_type(smart_map(length, ["a"]), list[int])
+assert_type(smart_map(pow, [1], [2], n_jobs=2), list[Any])
+assert_type(smart_map(times, ["a"], [2]), list[str])
+assert_type(smart_map(times, ["a"], [2], return_exceptions=True), list[str | Exception])
+assert_type(smart_map(five, [1], [""], [b""], [1.0], [True]), list[int])
+assert_type(smart_map(lambda *xs: len(xs), [1], [2], [3], [4], [5], [6], [7]), list[int])
+assert_type(smart_map(int, ["1"]), list[int])
+assert_type(smart_starmap(times, [("a", 2)]), list[str])
+assert_type(smart_imap(times, ["a"], [2], return_exceptions=True), Iterator[str | Exception])
 assert_type(smart_starmap(length, [("a",)]), list[int])
 assert_type(smart_imap(length, ["a"], buffersize=3), Iterator[int])
 assert_type(smart_imap_unordered(length, ["a"]), Iterator[int])

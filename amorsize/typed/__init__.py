@@ -1,0 +1,1 @@
+"""What type checkers see; nothing is loaded from here at run time."""
