@@ -8,9 +8,10 @@ import pytest
 
 from tests import programs
 
+# The first is the quickest: fork, where there is fork.
 METHODS = [
-    pytest.param(method, marks=[pytest.mark.slow] if method == "spawn" else [])
-    for method in multiprocessing.get_all_start_methods()
+    pytest.param(method, marks=[pytest.mark.slow] if place else [])
+    for place, method in enumerate(multiprocessing.get_all_start_methods())
 ]
 
 
