@@ -1,8 +1,10 @@
 """docs/moving.md: each row's two calls give the same results, with the real library."""
 
 import functools
+import gc
 import importlib
 import re
+import threading
 import warnings
 
 import pytest
@@ -49,6 +51,7 @@ def rows():
 def test_both_calls_give_the_same(section, theirs, ours, monkeypatch):
     """Whatever the container of their results."""
     module, make, end = SETUPS[section]
+    before = set(threading.enumerate())
     pytest.importorskip(module)
     data = list(range(40))
     names = {
@@ -92,6 +95,10 @@ def test_both_calls_give_the_same(section, theirs, ours, monkeypatch):
         for one in opened:
             one.terminate() if hasattr(one, "terminate") else one.shutdown()
     assert got == wanted
+    del pool
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:  # theirs may end a little later
+        thread.join(20)
 
 
 def test_every_section_is_run():
