@@ -10,6 +10,7 @@ import warnings
 import pytest
 
 import amorsize
+from amorsize.run import kept
 from tests.programs import ROOT
 
 # How to make what the head of a section speaks of, and how to end it.
@@ -97,6 +98,7 @@ def test_both_calls_give_the_same(section, theirs, ours, monkeypatch):
     assert got == wanted
     del pool
     gc.collect()
+    kept.end_all()
     for thread in set(threading.enumerate()) - before:  # theirs may end a little later
         thread.join(20)
 
