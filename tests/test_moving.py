@@ -68,7 +68,7 @@ def test_both_calls_give_the_same(section, theirs, ours, monkeypatch):
     monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)  # its thread would stay
     opened = []
 
-    def kept(kind):
+    def noting(kind):
         def make(*args):
             opened.append(kind(*args))
             return opened[-1]
@@ -89,7 +89,7 @@ def test_both_calls_give_the_same(section, theirs, ours, monkeypatch):
                 pool.clear()
             if section == "joblib":
                 importlib.import_module("joblib.externals.loky").get_reusable_executor().shutdown()
-    kinds = {name: kept(names[name]) for name in ("Pool", "SmartExecutor")}
+    kinds = {name: noting(names[name]) for name in ("Pool", "SmartExecutor")}
     try:
         got = eval(ours, {**names, **kinds})
     finally:
