@@ -87,7 +87,7 @@ def main(what, method):
         tearDownModule()  # noqa: F821 - made above
     for test, reason in result.skipped:
         print("skipped", test.id().rpartition(".")[2], reason)
-    print("ran", result.testsRun)
+    print(f"\nran {result.testsRun}")  # the tests leave lines open
     return result.wasSuccessful()
 
 

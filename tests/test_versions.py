@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import types
 from pathlib import Path
 
 import cloudpickle
@@ -27,13 +28,25 @@ needs_lazy_imports = pytest.mark.skipif(
 GLOBALS = {"LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"}
 
 
-def by_dis(code):
-    """Return (names of globals, names of imported modules) of code and the code nested in it."""
-    lines = [line for one in codes_in(code) for line in dis.get_instructions(one)]
-    loaded = {line.argval for line in lines if line.opname in GLOBALS}
-    # ``dis`` shows the flags of a lazy import behind the name.
-    imported = {line.argval for line in lines if line.opname == "IMPORT_NAME"}
-    return loaded, {name.partition(" ")[0] for name in imported}
+def by_dis(code, known):
+    """Return (names of globals, names of imported modules) of code and the code nested in it.
+
+    Args:
+        code: a code object.
+        known: what was returned for other code, by the code's id.
+    """
+    if id(code) not in known:
+        lines = list(dis.get_instructions(code))
+        loaded = {line.argval for line in lines if line.opname in GLOBALS}
+        # ``dis`` shows the flags of a lazy import behind the name.
+        imported = {line.argval for line in lines if line.opname == "IMPORT_NAME"}
+        imported = {name.partition(" ")[0] for name in imported}
+        for inner in code.co_consts:
+            if isinstance(inner, types.CodeType):
+                loaded |= by_dis(inner, known)[0]
+                imported |= by_dis(inner, known)[1]
+        known[id(code)] = loaded, imported
+    return known[id(code)]
 
 
 def sources():
@@ -54,8 +67,9 @@ def test_bytecode_is_read_as_dis_reads_it():
             whole = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
         except (SyntaxError, ValueError):  # a template
             continue
+        known = {}
         for code in codes_in(whole):
-            loaded, imported = by_dis(code)
+            loaded, imported = by_dis(code, known)
             described = describe(code)
             assert set(described.globals) == loaded, code
             assert set(described.imports) == imported, code
