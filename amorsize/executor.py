@@ -12,7 +12,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 from functools import partial
 from itertools import islice
@@ -64,8 +64,11 @@ class _Task(Ticket):
         self._future = future
 
     def begin(self) -> bool:
-        """Note that the future runs; return False if it was cancelled."""
-        return self._future.set_running_or_notify_cancel()
+        """Note that the future runs; return False if it was cancelled, or settled by others."""
+        try:
+            return self._future.set_running_or_notify_cancel()
+        except (RuntimeError, InvalidStateError):
+            return False
 
     def cancel(self) -> None:
         """Cancel the future."""
@@ -165,6 +168,10 @@ class SmartExecutor(concurrent.futures.Executor):
         with self._lock:
             if self._is_shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
+            if self._service is not None and not self._service.is_own:
+                raise RuntimeError(
+                    "this executor belongs to the process that this one was forked from"
+                )
             if _EXIT.has_begun:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             service = self._service
@@ -296,7 +303,10 @@ class SmartExecutor(concurrent.futures.Executor):
         if self._service is None:
             method = choose_start_method(self._context)[0]
             # Those that fork start now: later, this process has threads.
-            self._service = self._start(method, self._max_workers if method == "fork" else 1)
+            try:
+                self._service = self._start(method, self._max_workers if method == "fork" else 1)
+            except OSError as error:
+                raise BrokenProcessPool(str(error)) from error
             _EXIT.services.add(self._service)
         elif self._service.is_busy:
             self._service.grow(self._service.size + 1)

@@ -7,6 +7,7 @@ import multiprocessing
 import operator
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -499,3 +500,118 @@ def test_an_unclosed_pool_warns(method):
         del pool
         gc.collect()
     assert gone(pid)
+
+
+# What a hostile reader found -------------------------------------------------------------------
+
+
+class ExitsAsItOpens:
+    """Unpickling it calls ``sys.exit``."""
+
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+def makes_one(_):
+    return ExitsAsItOpens()
+
+
+def leaves(_):
+    sys.exit(1)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What is reported of threads."""
+    told = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_type))
+    return told
+
+
+def test_nothing_that_a_callback_or_a_result_raises_ends_the_pool(pool, told):
+    """Whatever it is, and wherever it is called."""
+    with pytest.raises(SystemExit):
+        pool.apply(makes_one, (0,))
+    assert pool.map_async(abs, [], callback=leaves).get(20) == []
+    assert pool.apply_async(abs, (-1,), callback=leaves).get(20) == 1
+    assert pool.map(f.double, range(5)) == [0, 2, 4, 6, 8]
+    assert told == [SystemExit, SystemExit]
+
+
+def test_all_that_waits_fails_when_the_pool_is_terminated(method, told):
+    """Also behind a callback that raises."""
+    pool = Pool(1, context=method)
+    pool.apply_async(time.sleep, (60,))
+    results = [pool.map_async(abs, range(9), error_callback=leaves) for _ in range(2)]
+    results.append(pool.apply_async(abs, (1,), error_callback=leaves))
+    pool.terminate()
+    for result in results:
+        with pytest.raises(WorkerLostError):
+            result.get(20)
+
+
+ALARMED = """
+import signal, time
+from amorsize import Pool
+class Late(Exception):
+    pass
+def late(*_):
+    raise Late
+if __name__ == "__main__":
+    signal.signal(signal.SIGALRM, late)
+    hits = 0
+    with Pool(1, context={method!r}) as pool:
+        pool.apply(abs, (1,))
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0004)
+                pool.apply(abs, (-1,))
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Late:
+                hits += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert pool.apply_async(abs, (-2,)).get(10) == 2
+    print(hits > 0)
+"""
+
+
+def test_a_signal_handler_that_raises_at_any_moment_does_not_stop_the_pool(method, tmp_path):
+    """The usual time limit."""
+    ended = programs.run_source(ALARMED.format(method=method), tmp_path)
+    assert (ended.out, ended.err) == ("True\n", "")
+
+
+def test_an_input_is_not_read_far_ahead(pool):
+    """An endless one has results, too."""
+    read = []
+
+    def numbers():
+        for number in range(10**9):
+            read.append(number)
+            yield number
+
+    results = pool.imap(wait, (0 * number for number in numbers()), chunksize=1)
+    assert [next(results) for _ in range(5)] == [0] * 5
+    pool.terminate()
+    assert len(read) < 20_000
+    with pytest.raises(WorkerLostError):
+        list(results)
+
+
+def test_a_pool_of_the_parent_is_refused_in_a_forked_child(method):
+    """It would wait for ever: the pool's thread is not there."""
+    if not hasattr(os, "fork"):
+        pytest.skip("there is no fork")
+    with Pool(1, context=method) as pool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pid = os.fork()
+        if pid == 0:
+            try:
+                pool.apply(abs, (1,))
+            except ValueError:
+                os._exit(7)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        assert pool.apply(abs, (-1,)) == 1

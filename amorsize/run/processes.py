@@ -77,7 +77,7 @@ class ProcessCrew:
         SerializationError: the function cannot be sent to a fresh interpreter.
     """
 
-    reused, claims, shipped_bytes = False, True, 0
+    reused, claims, shipped_bytes, _ended = False, True, 0, True
     minds_memory = True  # whether fewer workers could be a remedy for a lack of memory
     serve: Callable[[Setup, Link], None] = staticmethod(worker.serve)  # what a worker runs
 

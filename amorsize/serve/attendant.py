@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from functools import partial
 
+from ..run.crew import starting
 from ..run.known import named
 from ..run.processes import ProcessCrew
 from .attending import attend
@@ -49,7 +50,8 @@ class Attendant(ProcessCrew):
         self, recipe: Recipe, *, plain: bool, most: int | None, board: BoardEnd | None, path: str
     ) -> None:
         self.number = next(_numbers)
-        self._claims = None if board is None else Claims(path, create=True)
+        with starting():
+            self._claims = None if board is None else Claims(path, create=True)
         self._given = 0  # number of the order that it was given
         page = path if board is not None else ""
         self.serve = partial(attend, plain=plain, most=most, board=board, page=page)

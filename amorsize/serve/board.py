@@ -24,6 +24,7 @@ from ..run.transport import Parcel
 from .wire import (
     BIG,
     END,
+    MOST_BYTES,
     RECORD_BYTES,
     WHOLE,
     opened_message,
@@ -34,6 +35,8 @@ from .wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from .claims import Claims
 
 __all__ = ["Board", "BoardEnd"]
@@ -41,8 +44,6 @@ __all__ = ["Board", "BoardEnd"]
 # Records that are written at once: 4,096 bytes is the least ``PIPE_BUF`` of the systems that have
 # more than one start method (Linux; macOS has 512).
 TOGETHER = min(select.PIPE_BUF, 4096) // RECORD_BYTES
-# Largest message. Larger orders go through a shared segment (``run.shared``).
-MOST_BYTES = 200_000
 # How long a worker waits for an order before it looks whether its caller is alive.
 LOOK_SECONDS = 2.0
 
@@ -131,27 +132,35 @@ class Board:
                 break
         return behind
 
-    def take_back(self) -> list[int]:
-        """Take back the orders that no worker has taken; return their numbers."""
-        found = []
-        while True:
-            try:
-                record = os.read(self._reader.fileno(), RECORD_BYTES)
-            except BlockingIOError:
-                break
-            kind, number, _ = opened_record(record)
-            if kind == BIG:
-                size = self._receiver.recv_into(self._buffer)
-                number = opened_message(memoryview(self._buffer)[:size])[0]
-            if kind != END:
-                found.append(number)
-        for record in self._records:
-            kind, number, _ = opened_record(record)
-            if kind != END:
-                found.append(number)
+    def take_back(self, settle: Callable[[], object]) -> list[int]:
+        """Take back the orders that no worker has taken; return their numbers.
+
+        Args:
+            settle: waits until no worker is between a record and its message.
+        """
+        records = [*self._read_records(), *self._records]
+        settle()
+        messages = [*self._read_messages(), *self._messages]
         self._records.clear()
         self._messages.clear()
-        return found
+        # A worker that died between a record and its message has left the message.
+        found = [number for kind, number, _ in map(opened_record, records) if kind == WHOLE]
+        return found + [opened_message(message)[0] for message in messages]
+
+    def _read_records(self) -> Iterator[bytes]:
+        while True:
+            try:
+                yield os.read(self._reader.fileno(), RECORD_BYTES)
+            except BlockingIOError:
+                return
+
+    def _read_messages(self) -> Iterator[bytes]:
+        while True:
+            try:
+                size = self._receiver.recv_into(self._buffer, 0, _socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            yield bytes(memoryview(self._buffer)[:size])
 
     def close(self) -> None:
         """Close all ends."""

@@ -195,8 +195,9 @@ class Books:
         return None
 
     def drop_waiting(self) -> list[Ticket | Source]:
-        """Forget all that waits, and return it."""
-        dropped = [*self._again, *self._waiting]
+        """Forget all that waits, and return what is still wanted of it."""
+        wanted = (item for item in self._waiting if not isinstance(item, Ticket) or item.begin())
+        dropped = [*self._again, *wanted]
         self._again.clear()
         self._waiting.clear()
         return dropped

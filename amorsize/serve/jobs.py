@@ -40,6 +40,9 @@ MOST_PACES = 128
 # The least number of chunks for each worker, unless a chunk would be shorter than this.
 PARTS = 4
 SHORT_CHUNK_SECONDS = 0.0005
+# An input is read this many chunks ahead of what the workers have, and at least so many items.
+READ_AHEAD = 4
+LEAST_READ = 16
 # Chunks that each worker may have: one runs, one waits.
 _HANDS = 2
 
@@ -335,6 +338,8 @@ class Inputs:
         self._rouse = rouse
         self._read: deque[Any] = deque()
         self._is_wanted = False
+        self._limit = LEAST_READ
+        self._room = threading.Event()  # set when items were taken
         self._ended = False
         self._source: Iterator[Any] | None = None
         if type(iterable) in (list, tuple, range, str, bytes):
@@ -363,6 +368,8 @@ class Inputs:
             items = list(islice(self._source, wanted))
             self._ended = len(items) < wanted
             return items
+        self._limit = max(self._limit, READ_AHEAD * wanted)
+        self._room.set()
         self._is_wanted = True  # first: the thread looks at it after each item
         ended, found = self._ended, len(self._read)
         if whole and found < wanted:
@@ -371,12 +378,15 @@ class Inputs:
             if self.error is not None:
                 self._read.clear()
                 return []
-        return [self._read.popleft() for _ in range(min(found, wanted))]
+        items = [self._read.popleft() for _ in range(min(found, wanted))]
+        self._room.set()
+        return items
 
     def close(self) -> None:
         """Read no further."""
         self._ended = True
         self._read.clear()
+        self._room.set()
 
     def _fill(self, source: Iterator[Any]) -> None:
         try:
@@ -387,6 +397,10 @@ class Inputs:
                 if self._is_wanted:
                     self._is_wanted = False
                     self._rouse()
+                while len(self._read) >= self._limit and not self._ended:
+                    self._room.clear()
+                    if len(self._read) >= self._limit and not self._ended:
+                        self._room.wait()
         except BaseException as error:  # noqa: BLE001 - raised where the results are taken
             self.error = error
         self._ended = True

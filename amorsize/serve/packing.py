@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import _pickle as pickle  # ``pickle`` takes 5 ms to load
+import os
 from types import FunctionType
 
 from ..errors import SerializationError
+from ..run import shared
 from ..run.known import main_names
 from ..run.reductions import PROTOCOL
 from ..run.transport import Parcel, pack_forked, pack_leniently, pack_shipped
 from .orders import Chunk, Each, Sendable
+from .wire import MOST_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from .books import Ticket
     from .orders import Call
 
-__all__ = ["Packing"]
+__all__ = ["Packing", "sendable"]
 
 # Arguments of these types are pickled as they are.
 _ATOMS = frozenset({int, float, bool, str, type(None)})
@@ -88,6 +91,23 @@ class Packing:
             return False
         name = getattr(func, "__qualname__", "").partition(".")[0]
         return self._inherited.get(name) is not main_names().get(name)
+
+
+def sendable(order: bytes | Parcel, prefix: str) -> bytes | Parcel:
+    """Return an order such that it fits into a message, where shared memory had no room for it.
+
+    Args:
+        order: the order's pickle, or a parcel of it.
+        prefix: path prefix of shared segments.
+    """
+    head = order if isinstance(order, bytes) else order.head
+    if len(head) <= MOST_BYTES or not prefix:
+        return order
+    import tempfile  # takes 5 ms to load
+
+    folder = os.path.join(tempfile.gettempdir(), os.path.basename(prefix))
+    segment = shared.write(folder, [head])
+    return Parcel(b"", segment, (len(head),)) if segment else order
 
 
 def _shipped(value: Any, prefix: str) -> Parcel:

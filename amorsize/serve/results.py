@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -39,6 +41,10 @@ def raised(outcome: Raised, kind: type[Exception] | None = None) -> BaseExceptio
     return error
 
 
+# How often a waiting thread looks whether it has missed the end, s.
+LOOK_SECONDS = 1.0
+
+
 class AsyncResult:
     """The result of work that goes on, as ``multiprocessing.pool.AsyncResult``.
 
@@ -54,13 +60,17 @@ class AsyncResult:
     ) -> None:
         self._callback = callback
         self._error_callback = error_callback
-        self._event = threading.Event()
+        # Locked until the work is done. A signal handler may raise while a thread waits, and an
+        # Event does not survive that.
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._ready = False
         self._value: Any = None
         self._error: BaseException | None = None
 
     def ready(self) -> bool:
         """Return whether the work is done."""
-        return self._event.is_set()
+        return self._ready
 
     def successful(self) -> bool:
         """Return whether it was done without an exception.
@@ -74,7 +84,13 @@ class AsyncResult:
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the work is done, or for ``timeout`` seconds."""
-        self._event.wait(timeout)
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self._ready:
+            left = LOOK_SECONDS if end is None else min(end - time.monotonic(), LOOK_SECONDS)
+            if left <= 0:
+                return
+            if self._gate.acquire(timeout=left):
+                self._gate.release()
 
     def get(self, timeout: float | None = None) -> Any:
         """Return the value when the work is done.
@@ -100,9 +116,13 @@ class AsyncResult:
                 self._callback(value)
             elif error is not None and self._error_callback is not None:
                 self._error_callback(error)
+        except BaseException:  # noqa: BLE001 - nobody waits for what a callback raises
+            thread = threading.current_thread()
+            threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), thread]))
         finally:
             self._callback = self._error_callback = None
-            self._event.set()
+            self._ready = True
+            self._gate.release()
 
 
 class Results:

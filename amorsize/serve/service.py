@@ -19,9 +19,10 @@ from ..run.crew import CannotStart
 from ..run.failure import Failure, keep
 from ..run.losses import explain_idle, explain_running, explain_stuck
 from ..run.shared import make_prefix
+from ..signals import held_signals
 from .books import Books, Source, Ticket, ahead
 from .orders import Raised
-from .packing import Packing
+from .packing import Packing, sendable
 from .staff import Staff
 from .wire import opened_outcome
 
@@ -68,7 +69,7 @@ class Service:
         prefix: path prefix of the shared segments of orders.
 
     Raises:
-        CannotStart: no worker can be started.
+        OSError: no worker can be started.
         SerializationError: the initializer cannot be sent.
     """
 
@@ -95,11 +96,13 @@ class Service:
         self._mean: float | None = None  # time of an order lately, s
         self._futile = 0
         self._looked = time.monotonic()
-        self._asleep = self._is_cancelling = False
+        self._asleep = self._is_cancelling = self._is_over = False
         try:
             self._staff.fill(workers)
-        except BaseException:
+        except BaseException as error:
             self._staff.end(gently=False)
+            if isinstance(error, CannotStart):
+                raise OSError(f"no worker can be started: {error}") from error
             raise
         self._cancel_exit = recipe.starts.at_exit(self.terminate)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -128,14 +131,15 @@ class Service:
         return len(self._inbox) + self._books.total >= self._workers
 
     def put(self, item: Ticket | Source) -> None:
-        """Take an order, or a source of orders."""
+        """Take an order, or a source of orders; it fails at once if the service has ended."""
         self._inbox.append(item)
         self._wake()
+        if self._is_over:
+            self._fail_inbox()
 
     def rouse(self) -> None:
         """Have the service look at its sources and its state again."""
-        self._inbox.append(_NOTHING)
-        self._wake()
+        self.put(_NOTHING)
 
     def cancel_waiting(self) -> None:
         """Cancel the orders that no worker has been sent."""
@@ -167,8 +171,9 @@ class Service:
 
     def _wake(self) -> None:
         if self._asleep:
-            self._asleep = False
-            self._staff.watch.wake()
+            with held_signals():  # a handler that raised in between would leave it asleep for ever
+                self._asleep = False
+                self._staff.watch.wake()
 
     # The thread -----------------------------------------------------------------------------
 
@@ -178,13 +183,16 @@ class Service:
                 self._take_in()
                 self._refill()
                 if self.broken is not None:
-                    self._books.take_back(self._staff.board.take_back())
+                    self._books.take_back(self._staff.take_back())
                     self._fail_all(self.broken)
                 self._put_up()
                 self._cancel()
                 if self.state == CLOSE and not self._books.total and not self._inbox:
                     break
                 self._look(self._sleep())
+        except BaseException:
+            self.state = TERMINATE
+            raise
         finally:
             self._finish()
 
@@ -215,10 +223,10 @@ class Service:
                     break
                 number = books.put_out(ticket)
                 try:
-                    board.put(number, self._packing.pack(ticket))
+                    board.put(number, sendable(self._packing.pack(ticket), self.prefix))
                 except BaseException as error:  # noqa: BLE001 - a reduction may call sys.exit()
                     books.take(number)
-                    self._fail(ticket, Raised(keep(error, None)._replace(unrun=True)))
+                    _settle(ticket, Raised(keep(error, None)._replace(unrun=True)))
             board.flush()
             if ticket is None:
                 break
@@ -248,8 +256,10 @@ class Service:
         """Settle an order, or have it sent again if a forked worker could not open it."""
         try:
             outcome = opened_outcome(packed)
-        except Exception as error:  # noqa: BLE001 - unpickling a result may raise anything
+        except BaseException as error:  # noqa: BLE001 - unpickling a result may raise anything
             outcome = Raised(keep(error, None))
+        if not self._books.is_out(number):  # of a worker that was given up
+            return
         ticket = self._books.take(number)
         if type(outcome) is Raised:
             if outcome.broken:
@@ -261,29 +271,18 @@ class Service:
         if seconds:
             before = seconds if self._mean is None else self._mean
             self._mean = before + FRESHNESS * (seconds - before)
-        try:
-            ticket.settle(outcome, seconds, cpu_seconds)
-        except Exception:  # noqa: BLE001 - a callback of the user's
-            self._report()
-
-    def _fail(self, ticket: Ticket, outcome: Raised) -> None:
-        """Settle an order that no worker has answered."""
-        try:
-            ticket.settle(outcome, 0.0, 0.0)
-        except Exception:  # noqa: BLE001 - a callback of the user's
-            self._report()
-
-    def _report(self) -> None:
-        """Report an exception as one of a thread: nobody waits for a callback."""
-        threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), self._thread]))
+        _settle(ticket, outcome, seconds, cpu_seconds)
 
     def _fail_all(self, failure: Failure) -> None:
         """Let all that waits fail."""
         for item in self._books.drop_waiting():
-            if isinstance(item, Ticket):
-                self._fail(item, Raised(failure, broken=True))
-            else:
-                item.drop(failure)
+            self._drop(item, failure)
+
+    def _drop(self, item: Ticket | Source, failure: Failure) -> None:
+        if isinstance(item, Ticket):
+            _settle(item, Raised(failure, broken=True))
+        else:
+            item.drop(failure)
 
     # Deaths ---------------------------------------------------------------------------------
 
@@ -311,7 +310,7 @@ class Service:
             self._staff.fill(self._workers)
         except (CannotStart, SerializationError) as error:
             if not self._staff.members:
-                self.broken = keep(error, None)
+                self.broken = keep(OSError(f"no worker can be started: {error}"), None)
 
     def _bury(self, attendant: Attendant, lost: Lost) -> None:
         """Take a worker out that has died or is stuck; what it had runs again, or is given up."""
@@ -321,12 +320,12 @@ class Service:
             self._take_answer(place, *answer)
         blamed = books.lost(number) if books.is_out(number) else None
         if was_taking:
-            books.take_back(self._staff.board.take_back())
+            books.take_back(self._staff.take_back())
             books.take_back(self._staff.missing(books.numbers()))
         if blamed is not None:
             text = explain_stuck() if lost.stuck else explain_running(lost, blamed.losses)
             error = WorkerLostError(text, exitcode=lost.exitcode)
-            self._fail(blamed, Raised(keep(error, None)))
+            _settle(blamed, Raised(keep(error, None)))
         self._futile = 0 if lost.ready else self._futile + 1
         if self._futile > MOST_FUTILE:
             self.broken = keep(WorkerLostError(explain_idle(lost), exitcode=lost.exitcode), None)
@@ -335,12 +334,38 @@ class Service:
 
     def _finish(self) -> None:
         """End all workers; what was not answered fails."""
-        self._take_in()
-        self._staff.end(gently=self.state == CLOSE)
+        gently = self.state == CLOSE
+        self.state = TERMINATE
+        self._is_over = True  # before the inbox is emptied: what comes later fails in ``put``
+        self._staff.end(gently=gently)
         self._books.take_back(list(self._books.numbers()))
-        gone = WorkerLostError("the pool was terminated before this task was done")
-        self._fail_all(keep(gone, None))
+        self._fail_all(_gone())
+        self._fail_inbox()
         self._cancel_exit()
+
+    def _fail_inbox(self) -> None:
+        """Let all fail that has come too late."""
+        while True:
+            try:
+                item = self._inbox.popleft()
+            except IndexError:
+                return
+            if item is not _NOTHING and (not isinstance(item, Ticket) or item.begin()):
+                self._drop(item, _gone())
+
+
+def _settle(ticket: Ticket, outcome: Any, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
+    """Settle an order; report what a callback of the user's raises, as nobody waits for that."""
+    try:
+        ticket.settle(outcome, seconds, cpu_seconds)
+    except BaseException:  # noqa: BLE001 - also sys.exit() must not end the service
+        thread = threading.current_thread()
+        threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), thread]))
+
+
+def _gone() -> Failure:
+    text = "the pool was terminated before this task was done"
+    return keep(WorkerLostError(text), None)
 
 
 _NOTHING: Any = object()  # stands in the inbox to wake the service

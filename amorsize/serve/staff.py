@@ -101,16 +101,27 @@ class Staff:
         del self.members[attendant]
         return answers
 
+    def take_back(self) -> list[int]:
+        """Take back the orders that no worker has taken; return their numbers."""
+        return self.board.take_back(self._settle)
+
     def missing(self, out: set[int]) -> list[int]:
         """Return the orders that a worker has taken and died before it could say so.
 
         Args:
             out: the orders that are out, none of which is on the board.
         """
-        limit = time.monotonic() + TAKE_SECONDS
-        while any(one.is_taking for one in self.members) and time.monotonic() < limit:
-            time.sleep(0.001)
         return sorted(out - {one.order for one in self.members})
+
+    def _settle(self) -> None:
+        """Wait until no worker is taking an order; kill those that do not come to an end."""
+        limit = time.monotonic() + TAKE_SECONDS
+        while taking := [one for one in self.members if one.is_taking]:
+            if time.monotonic() > limit:
+                for attendant in taking:
+                    attendant.process.kill()
+                return
+            time.sleep(0.001)
 
     def end(self, *, gently: bool) -> None:
         """End all workers.

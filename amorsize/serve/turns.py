@@ -12,6 +12,8 @@ from .wire import opened_message, packed_message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .attendant import Attendant
 
 __all__ = ["Turns"]
@@ -57,8 +59,9 @@ class Turns:
             for attendant in self._members:
                 attendant.dismiss()
 
-    def take_back(self) -> list[int]:
+    def take_back(self, settle: Callable[[], object]) -> list[int]:
         """Take back the orders that no worker was given; return their numbers."""
+        del settle  # no worker takes anything by itself
         found = [opened_message(message)[0] for message in self._messages]
         self._messages.clear()
         return found

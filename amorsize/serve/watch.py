@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import threading
 from multiprocessing.connection import Pipe, wait
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._wakeup, self._waker = Pipe(duplex=False)
+        self._closing = threading.Lock()
         self._sources: dict[Attendant, list[Any]] = {}
         self._selector = None
         if os.name == "posix":
@@ -27,8 +29,10 @@ class Watch:
             self._selector.register(self._wakeup, selectors.EVENT_READ, None)
 
     def wake(self) -> None:
-        """Have ``wait`` return."""
-        self._waker.send_bytes(b"w")
+        """Have ``wait`` return; do nothing once it is closed."""
+        with self._closing:
+            if not self._waker.closed:
+                self._waker.send_bytes(b"w")
 
     def add(self, attendant: Attendant) -> None:
         """Wait for a worker, too."""
@@ -62,5 +66,6 @@ class Watch:
         """Release all descriptors."""
         if self._selector is not None:
             self._selector.close()
-        self._wakeup.close()
-        self._waker.close()
+        with self._closing:
+            self._wakeup.close()
+            self._waker.close()

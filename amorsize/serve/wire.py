@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BIG",
     "END",
+    "MOST_BYTES",
     "RECORD_BYTES",
     "WHOLE",
     "opened_message",
@@ -24,6 +25,8 @@ __all__ = [
     "packed_record",
 ]
 
+# Largest message. Larger orders go through a shared segment (``run.shared``).
+MOST_BYTES = 200_000
 # Size of a record of the board.
 RECORD_BYTES = 256
 # Kinds of records: an order; one that is the next message; the request to end.
