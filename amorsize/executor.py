@@ -309,7 +309,7 @@ class SmartExecutor(concurrent.futures.Executor):
                 raise BrokenProcessPool(str(error)) from error
             _EXIT.services.add(self._service)
         elif self._service.is_busy:
-            self._service.grow(self._service.size + 1)
+            self._service.grow()
         return self._service
 
     def _start(self, method: str, workers: int) -> Service:

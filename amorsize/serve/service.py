@@ -13,13 +13,13 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 
 from ..errors import SerializationError, WorkerLostError
 from ..run.crew import CannotStart
 from ..run.failure import Failure, keep
 from ..run.losses import explain_idle, explain_running, explain_stuck
 from ..run.shared import make_prefix
-from ..signals import held_signals
 from .books import Books, Source, Ticket, ahead
 from .orders import Raised
 from .packing import Packing, sendable
@@ -96,7 +96,9 @@ class Service:
         self._mean: float | None = None  # time of an order lately, s
         self._futile = 0
         self._looked = time.monotonic()
-        self._asleep = self._is_cancelling = self._is_over = False
+        self._is_cancelling = self._is_over = False
+        # How often it has slept; the present nap, 0 while awake; the last one that was ended.
+        self._naps = self._nap = self._woken = 0
         try:
             self._staff.fill(workers)
         except BaseException as error:
@@ -164,16 +166,16 @@ class Service:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def grow(self, workers: int) -> None:
-        """Have this many workers from now on, at least as many as before."""
-        self._workers = workers
+    def grow(self) -> None:
+        """Have one more worker from now on."""
+        self._workers += 1
         self.rouse()
 
     def _wake(self) -> None:
-        if self._asleep:
-            with held_signals():  # a handler that raised in between would leave it asleep for ever
-                self._asleep = False
-                self._staff.watch.wake()
+        nap = self._nap  # noted afterwards: a signal handler that raises must not leave it asleep
+        if nap and nap != self._woken:
+            self._staff.watch.wake()
+            self._woken = nap
 
     # The thread -----------------------------------------------------------------------------
 
@@ -237,10 +239,10 @@ class Service:
         """Wait for an event; return the workers that have sent something, or have ended."""
         staff = self._staff
         timed = LOOK_SECONDS if self._books.out or staff.is_silent else None
-        self._asleep = True
+        self._naps = self._nap = self._naps + 1
         awake = bool(self._inbox) or self.state == TERMINATE
         found = staff.watch.wait(0.0 if awake else ROOM_SECONDS if staff.board.is_full else timed)
-        self._asleep = False
+        self._nap = 0
         return found
 
     # Answers --------------------------------------------------------------------------------
@@ -344,14 +346,12 @@ class Service:
         self._cancel_exit()
 
     def _fail_inbox(self) -> None:
-        """Let all fail that has come too late."""
-        while True:
-            try:
+        """Let all fail that has come too late; several threads may do so at the same time."""
+        with suppress(IndexError):
+            while True:
                 item = self._inbox.popleft()
-            except IndexError:
-                return
-            if item is not _NOTHING and (not isinstance(item, Ticket) or item.begin()):
-                self._drop(item, _gone())
+                if item is not _NOTHING and (not isinstance(item, Ticket) or item.begin()):
+                    self._drop(item, _gone())
 
 
 def _settle(ticket: Ticket, outcome: Any, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
