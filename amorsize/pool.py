@@ -7,11 +7,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 
-from .call.recall import Recall
+from .call.recall import AS_EXPECTED, Recall
 from .identity.fingerprint import walk_seconds
 from .measure.machine import choose_start_method, this_machine, usable_cpus
 from .measure.probe import profile_of
 from .options import DEFAULTS, make_options
+from .run.feed import SLICEABLE
 from .run.setup import Setup, Threads
 from .run.start import recipe_for
 from .serve.attendant import Member
@@ -31,8 +32,6 @@ __all__ = ["Pool"]
 
 _numbers = itertools.count()
 
-# What can be cut into chunks as it is; any other input is listed first.
-_SLICEABLE = (list, tuple, range, str, bytes)
 # The record of a function is looked up before its items run if its fingerprint is known to take no
 # longer than this, s, and after PATIENT_SECONDS if no longer than MOST_WALK_SECONDS.
 LITTLE_WALK_SECONDS = 0.0001
@@ -40,7 +39,6 @@ MOST_WALK_SECONDS = 0.001
 PATIENT_SECONDS = 0.02
 # Work of at least this long, s, is recorded, if an item took another time than recorded.
 WORTH_RECORDING_SECONDS = 0.05
-AS_EXPECTED = 0.1
 
 
 class Pool:
@@ -92,7 +90,6 @@ class Pool:
         make_options({"mp_context": context})
         self._ctx = None if isinstance(context, str) else context
         self._processes = processes
-        self._initializer = initializer
         self._method = choose_start_method(context)[0]
         self._paces = Paces()
         threads = Threads.shared(max(1, usable_cpus() // processes))
@@ -313,7 +310,7 @@ class Pool:
     ) -> MapJob:
         self._check_running()
         _check_chunksize(chunksize)
-        items = iterable if type(iterable) in _SLICEABLE else list(iterable)
+        items = iterable if type(iterable) in SLICEABLE else list(iterable)
         return MapJob(
             _sendable(func, self._service),
             items,

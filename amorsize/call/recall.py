@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
     from ..measure.machine import Machine
 
-__all__ = ["NEIGHBOURHOOD", "Recall"]
+__all__ = ["AS_EXPECTED", "NEIGHBOURHOOD", "Recall"]
 
 # A record is used while the time of today's first items is within this factor of its range: the
 # width of one time bucket to each side.
 NEIGHBOURHOOD = 10.0
+# What differs from the record by at most this share was expected, and is not recorded anew.
+AS_EXPECTED = 0.1
 
 
 class Recall:

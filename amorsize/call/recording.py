@@ -14,6 +14,7 @@ from ..signals import held_signals
 from .adviser import Adviser
 from .costs import learn_costs
 from .outcome import Outcome
+from .recall import AS_EXPECTED
 
 __all__ = ["LOOK_UP_SECONDS", "learn"]
 
@@ -21,7 +22,6 @@ __all__ = ["LOOK_UP_SECONDS", "learn"]
 LOOK_UP_SECONDS = 0.0002
 # A serial run went as expected if its items took the recorded time, up to a share of AS_EXPECTED; a
 # run with workers, if it took the forecast time, up to the same share.
-AS_EXPECTED = 0.1
 # Of the calls that went as expected, one in so many is recorded: it takes 0.2 ms, 1 ms after a
 # fork, and the plan of the next call must be searched anew (0.3 ms). None is recorded that was
 # shorter than WORTH_RECORDING_SECONDS.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 else:
     Protocol = object  # ``typing`` takes 3 ms to load
 
-__all__ = ["END", "Channel", "Frames", "Link", "opened_task", "packed_task"]
+__all__ = ["END", "LOOK_SECONDS", "Channel", "Frames", "Link", "opened_task", "packed_task"]
 
 # Interval at which a worker that waits for a task checks that its caller is alive.
 LOOK_SECONDS = 2.0
@@ -97,11 +97,9 @@ class Channel(Protocol):
 
     Attributes:
         waiting: messages that no worker has been sent.
-        recalls: whether ``take_back`` also takes back what was sent, but not taken yet.
     """
 
     waiting: deque[bytes]
-    recalls: bool
 
     def connect(self) -> tuple[Link, Frames]:
         """Return the two ends of the ways to and from a new worker.

@@ -13,11 +13,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Blocks", "Feed", "Slice", "call_all", "guarded"]
+__all__ = ["SLICEABLE", "Blocks", "Feed", "Slice", "call_all", "guarded"]
 
 # Types whose slices hold exactly what iteration gives. Anything else is iterated, once, in order:
 # a user's own sequence may read from a disk or a network, and its length may be a guess.
-_SLICEABLE: frozenset[type] = frozenset({list, tuple, range, str, bytes, bytearray})
+SLICEABLE: frozenset[type] = frozenset({list, tuple, range, str, bytes, bytearray})
 
 # A slow input may take this long to fill a chunk; then the chunk goes out as it is.
 FILL_SECONDS = 0.02
@@ -386,7 +386,7 @@ class Feed:
 
 def _sliceable(data: Iterable[Any]) -> bool:
     kind = type(data)
-    if kind in _SLICEABLE:
+    if kind in SLICEABLE:
         return True
     return kind.__module__.partition(".")[0] == "numpy" and kind.__name__ in ("ndarray", "memmap")
 

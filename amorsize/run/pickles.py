@@ -31,7 +31,6 @@ __all__ = [
     "dumps_by_value",
     "dumps_inherited",
     "dumps_items",
-    "dumps_leniently",
     "dumps_plain",
     "dumps_result",
     "dumps_state",
@@ -146,30 +145,20 @@ def dumps_by_value(value: Any, buffers: list[pickle.PickleBuffer] | None = None)
     return _pickled(value, "CALL", buffers)
 
 
-def dumps_items(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
+def dumps_items(
+    value: Any, buffers: list[pickle.PickleBuffer] | None = None, *, lenient: bool = False
+) -> bytes:
     """Pickle items for a worker in a fresh interpreter that has got the call already.
 
     Args:
         value: the value.
         buffers: as in ``dumps``.
+        lenient: whether attributes of classes that cannot be pickled are left out.
 
     Raises:
         SerializationError: the value cannot be pickled.
     """
-    return _pickled(value, "ITEMS", buffers)
-
-
-def dumps_leniently(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
-    """Pickle as ``dumps_items`` does, without attributes of classes that cannot be pickled.
-
-    Args:
-        value: the value.
-        buffers: as in ``dumps``.
-
-    Raises:
-        SerializationError: the value cannot be pickled.
-    """
-    return _pickled_with_kinds(value, "ITEMS", buffers, lenient=True)[0]
+    return _pickled_with_kinds(value, "ITEMS", buffers, lenient=lenient)[0]
 
 
 def dumps_state(value: Any) -> bytes:

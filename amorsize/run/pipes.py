@@ -56,8 +56,6 @@ class PipeChannel:
         waiting: messages that no worker has been sent.
     """
 
-    recalls = False
-
     def __init__(self) -> None:
         self.waiting: deque[bytes] = deque()
         self._lines: list[_Line] = []

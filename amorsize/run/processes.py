@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from .channel import Channel, Link
 
-__all__ = ["ProcessCrew"]
+__all__ = ["GRACE_SECONDS", "ProcessCrew", "has_local_sockets"]
 
 # Interval between checks for deaths, where the system does not report deaths.
 LOOK_SECONDS = 0.02
@@ -47,13 +47,18 @@ GRACE_SECONDS = 2.0
 ROOM_SECONDS = 0.005
 
 
+def has_local_sockets() -> bool:
+    """Return whether this system has what ``sockets`` needs; Windows has not."""
+    return hasattr(_socket, "AF_UNIX") and hasattr(select, "poll")
+
+
 def open_channel() -> Channel:
     """Return the ways to the workers of a crew and back, of the kind that this system has.
 
     Raises:
         OSError: the system has no socket or pipe to give.
     """
-    if hasattr(_socket, "AF_UNIX") and hasattr(select, "poll"):
+    if has_local_sockets():
         from .sockets import SocketChannel
 
         return SocketChannel()
@@ -77,7 +82,8 @@ class ProcessCrew:
         SerializationError: the function cannot be sent to a fresh interpreter.
     """
 
-    reused, claims, shipped_bytes, _ended = False, True, 0, True
+    reused, claims, shipped_bytes = False, True, 0
+    _ended = True  # nothing to end yet
     minds_memory = True  # whether fewer workers could be a remedy for a lack of memory
     serve: Callable[[Setup, Link], None] = staticmethod(worker.serve)  # what a worker runs
 
@@ -91,7 +97,6 @@ class ProcessCrew:
         first: Iterator[Task] | None = None,
     ) -> None:
         self._owner = os.getpid()
-        self._ended = True  # nothing to end yet
         self._swept = False  # whether there can be no more segments
         self._dismissed = False  # whether each worker was asked to end
         self._looked = time.monotonic()

@@ -95,8 +95,6 @@ class SocketChannel:
         waiting: messages that did not fit yet.
     """
 
-    recalls = True
-
     def __init__(self) -> None:
         self.waiting: deque[bytes] = deque()
         self._buffer: mmap.mmap | bytearray | None = None

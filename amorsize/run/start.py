@@ -103,13 +103,18 @@ def recipe_for(method: str, setup: Setup, context: BaseContext | None) -> Recipe
             starts = _forks(context)
         setup.state = take_own()
         return Recipe(starts, setup, {})
+    return _fresh_recipe(_context(method, context), setup, *_taken(setup, None, None))
+
+
+def _fresh_recipe(
+    context: BaseContext, setup: Setup, used: Uses, current: Current, state: State
+) -> Recipe:
+    """Return how to start workers that inherit nothing, with what ``_taken`` has returned."""
     from .kept import current_environ
     from .launch import Starts as MultiprocessingStarts
 
-    chosen = _context(method, context)
-    used, current, state = _taken(setup, None, None)
-    ready = setup.of_caller(current, current_environ(chosen), state)
-    starts = MultiprocessingStarts(chosen, used.libraries, setup.threads)
+    starts = MultiprocessingStarts(context, used.libraries, setup.threads)
+    ready = setup.of_caller(current, current_environ(context), state)
     return Recipe(starts, ready, used.places())
 
 
@@ -157,21 +162,18 @@ def _start_fresh(
     lenient: Callable[[str], None] | None,
 ) -> Crew:
     """Start workers that inherit nothing, or reuse kept workers; see ``start_crew``."""
-    load("amorsize.run.kept")  # forked workers need none of this
+    used, current, state = _taken(setup, sample, lenient)
     from . import kept
     from .known import named
-    from .launch import Starts as MultiprocessingStarts
     from .processes import ProcessCrew
 
-    used, current, state = _taken(setup, sample, lenient)
     with named(used.places()):
         if setup.is_plain:
             crew = kept.lease(context, workers, setup.call, used, current, setup.threads, state)
             if crew is not None:
                 return crew
-        setup = setup.of_caller(current, kept.current_environ(context), state)
-        starts = MultiprocessingStarts(context, used.libraries, setup.threads)
-        return ProcessCrew(starts, workers, setup, inherits=inherits)
+        recipe = _fresh_recipe(context, setup, used, current, state)
+        return ProcessCrew(recipe.starts, workers, recipe.setup, inherits=inherits)
 
 
 def _taken(
@@ -187,7 +189,7 @@ def _taken(
     Raises:
         SerializationError: some of it cannot be sent.
     """
-    load("amorsize.run.kept")
+    load("amorsize.run.kept")  # forked workers need none of this
     from ..identity.uses import uses
     from .current import current_values
     from .surroundings import take

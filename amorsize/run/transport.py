@@ -17,7 +17,6 @@ from .pickles import (
     dumps,
     dumps_by_value,
     dumps_items,
-    dumps_leniently,
     dumps_plain,
     dumps_result,
     opened,
@@ -224,7 +223,7 @@ def pack_leniently(value: Any, prefix: str) -> Parcel:
     Raises:
         SerializationError: the value cannot be pickled.
     """
-    return _packed(value, prefix, dumps_leniently)
+    return _packed(value, prefix, partial(dumps_items, lenient=True))
 
 
 def pack_plain(value: Any, prefix: str) -> Parcel:

@@ -19,6 +19,7 @@ import weakref
 from collections import deque
 from itertools import islice
 
+from ..run.channel import LOOK_SECONDS
 from ..run.sockets import KIND, End, task_buffer
 from ..run.transport import Parcel
 from .wire import (
@@ -41,11 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Board", "BoardEnd"]
 
-# Records that are written at once: 4,096 bytes is the least ``PIPE_BUF`` of the systems that have
-# more than one start method (Linux; macOS has 512).
+# Records that are written at once: ``PIPE_BUF`` is 4,096 bytes on Linux, and 512 on macOS.
 TOGETHER = min(select.PIPE_BUF, 4096) // RECORD_BYTES
-# How long a worker waits for an order before it looks whether its caller is alive.
-LOOK_SECONDS = 2.0
 
 
 class Board:
@@ -81,13 +79,11 @@ class Board:
 
         Args:
             number: its number.
-            order: its pickle, or a parcel of it.
+            order: its pickle, or a parcel that holds it in a shared segment.
 
         Raises:
             OSError: the order is too large.
         """
-        if isinstance(order, Parcel) and not order.segment:
-            order = order.head
         record = None if isinstance(order, Parcel) else packed_record(WHOLE, number, order)
         if record is None:
             message = packed_message(number, order)

@@ -18,6 +18,7 @@ from ..decide.cutting import (
 from ..errors import AmorsizeError
 from ..measure.timing import CLAIMED, Block, Tally
 from ..run.failure import NO_ITEM, add_item_note, add_note
+from ..run.feed import SLICEABLE
 from .books import Ticket
 from .orders import Chunk, Each, Outcomes, Raised
 from .results import AsyncResult, Results, raised
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ..run.failure import Failure
     from .orders import Call, Order, Sendable
 
-__all__ = ["Inputs", "MapJob", "Paces", "Single", "StreamJob", "noted"]
+__all__ = ["Inputs", "MapJob", "Paces", "Single", "StreamJob"]
 
 # While the time of an item is not known, a worker gets this part of its share of the items, and at
 # most so many items: enough to show it, few enough to lose little if they are dear.
@@ -342,7 +343,7 @@ class Inputs:
         self._room = threading.Event()  # set when items were taken
         self._ended = False
         self._source: Iterator[Any] | None = None
-        if type(iterable) in (list, tuple, range, str, bytes):
+        if type(iterable) in SLICEABLE:
             self._source = iter(iterable)
         else:
             source = iter(iterable)

@@ -1,8 +1,8 @@
 """What a worker of a pool is asked to do, and what comes of it.
 
 An order is run in a worker and gives an outcome: what the user's code returned, or ``Raised``.
-A single call is a plain tuple of the function, its positional and its keyword arguments: making and
-sending it takes half the time of anything else.
+A single call is a plain tuple of the function, its positional and its keyword arguments: there may
+be very many of them, and nothing is quicker to make and to pickle.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .books import Ticket
     from .orders import Call
 
-__all__ = ["Packing", "sendable"]
+__all__ = ["Packing"]
 
 # Arguments of these types are pickled as they are.
 _ATOMS = frozenset({int, float, bool, str, type(None)})
@@ -50,20 +50,32 @@ class Packing:
         }
 
     def pack(self, ticket: Ticket) -> bytes | Parcel:
-        """Return the pickle of an order, or a parcel of it; a single call is a plain tuple in it.
+        """Return the pickle of an order, or a parcel that holds it in a shared segment.
 
         Raises:
             SerializationError: the order cannot be sent.
         """
+        packed = self._packed(ticket)
+        if isinstance(packed, Parcel):
+            packed = packed if packed.segment else packed.head
+        if isinstance(packed, Parcel) or len(packed) <= MOST_BYTES or not self._prefix:
+            return packed
+        # Shared memory had no room for it.
+        import tempfile  # takes 5 ms to load
+
+        folder = os.path.join(tempfile.gettempdir(), os.path.basename(self._prefix))
+        segment = shared.write(folder, [packed])
+        return Parcel(b"", segment, (len(packed),)) if segment else packed
+
+    def _packed(self, ticket: Ticket) -> bytes | Parcel:
         order = ticket.order
         if not isinstance(order, (Chunk, Each)):
             return self._packed_call(order, by_value=ticket.by_value)
         func: Any = order.func
         assert isinstance(func, Sendable)
         by_name = self.forks and not ticket.by_value and not self._is_new(func.func)
-        if by_name:
-            return pack_forked(order._replace(func=func.packed(pack_forked)), self._prefix)
-        return _shipped(order._replace(func=func.packed(_shipped)), self._prefix)
+        pack = pack_forked if by_name else _shipped
+        return pack(order._replace(func=func.packed(pack)), self._prefix)
 
     def _packed_call(self, call: Call, *, by_value: bool) -> bytes | Parcel:
         func, args, kwargs = call
@@ -91,23 +103,6 @@ class Packing:
             return False
         name = getattr(func, "__qualname__", "").partition(".")[0]
         return self._inherited.get(name) is not main_names().get(name)
-
-
-def sendable(order: bytes | Parcel, prefix: str) -> bytes | Parcel:
-    """Return an order such that it fits into a message, where shared memory had no room for it.
-
-    Args:
-        order: the order's pickle, or a parcel of it.
-        prefix: path prefix of shared segments.
-    """
-    head = order if isinstance(order, bytes) else order.head
-    if len(head) <= MOST_BYTES or not prefix:
-        return order
-    import tempfile  # takes 5 ms to load
-
-    folder = os.path.join(tempfile.gettempdir(), os.path.basename(prefix))
-    segment = shared.write(folder, [head])
-    return Parcel(b"", segment, (len(head),)) if segment else order
 
 
 def _shipped(value: Any, prefix: str) -> Parcel:

@@ -15,7 +15,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["AsyncResult", "Results", "raised"]
+__all__ = ["AsyncResult", "Results", "raised", "report_error"]
+
+# How often a waiting thread looks whether it has missed the end, s.
+LOOK_SECONDS = 1.0
 
 
 def raised(outcome: Raised, kind: type[Exception] | None = None) -> BaseException:
@@ -41,8 +44,9 @@ def raised(outcome: Raised, kind: type[Exception] | None = None) -> BaseExceptio
     return error
 
 
-# How often a waiting thread looks whether it has missed the end, s.
-LOOK_SECONDS = 1.0
+def report_error() -> None:
+    """Report the present exception as its thread's: nobody waits for what a callback raises."""
+    threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), threading.current_thread()]))
 
 
 class AsyncResult:
@@ -116,9 +120,8 @@ class AsyncResult:
                 self._callback(value)
             elif error is not None and self._error_callback is not None:
                 self._error_callback(error)
-        except BaseException:  # noqa: BLE001 - nobody waits for what a callback raises
-            thread = threading.current_thread()
-            threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), thread]))
+        except BaseException:  # noqa: BLE001 - also sys.exit() is only the callback's
+            report_error()
         finally:
             self._callback = self._error_callback = None
             self._ready = True
@@ -140,7 +143,6 @@ class Results:
         self._next_start = 0
         self._end: int | None = None
         self._come = 0
-        self._given = 0
 
     def __iter__(self) -> Iterator[Any]:
         """Return this iterator."""

@@ -9,7 +9,6 @@ an inbox and wake it. What an outcome is for (a result, a future) is the busines
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -22,7 +21,8 @@ from ..run.losses import explain_idle, explain_running, explain_stuck
 from ..run.shared import make_prefix
 from .books import Books, Source, Ticket, ahead
 from .orders import Raised
-from .packing import Packing, sendable
+from .packing import Packing
+from .results import report_error
 from .staff import Staff
 from .wire import opened_outcome
 
@@ -87,12 +87,11 @@ class Service:
         self.broken: Failure | None = None
         self.prefix = make_prefix()
         self._owner = os.getpid()
-        self._forks = recipe.starts.method == "fork"
         self._workers = workers
         self._books = Books(retries)
         self._inbox: deque[Ticket | Source] = deque()
         self._staff = Staff(recipe, plain=plain, most=most, prefix=self.prefix)
-        self._packing = Packing(self.prefix, forks=self._forks)
+        self._packing = Packing(self.prefix, forks=recipe.starts.method == "fork")
         self._mean: float | None = None  # time of an order lately, s
         self._futile = 0
         self._looked = time.monotonic()
@@ -180,6 +179,7 @@ class Service:
     # The thread -----------------------------------------------------------------------------
 
     def _run(self) -> None:
+        is_done = False
         try:
             while self.state != TERMINATE:
                 self._take_in()
@@ -190,13 +190,11 @@ class Service:
                 self._put_up()
                 self._cancel()
                 if self.state == CLOSE and not self._books.total and not self._inbox:
+                    is_done = True
                     break
                 self._look(self._sleep())
-        except BaseException:
-            self.state = TERMINATE
-            raise
         finally:
-            self._finish()
+            self._finish(gently=is_done)
 
     def _take_in(self) -> None:
         """Enter what other threads have put into the inbox."""
@@ -225,7 +223,7 @@ class Service:
                     break
                 number = books.put_out(ticket)
                 try:
-                    board.put(number, sendable(self._packing.pack(ticket), self.prefix))
+                    board.put(number, self._packing.pack(ticket))
                 except BaseException as error:  # noqa: BLE001 - a reduction may call sys.exit()
                     books.take(number)
                     _settle(ticket, Raised(keep(error, None)._replace(unrun=True)))
@@ -266,7 +264,7 @@ class Service:
         if type(outcome) is Raised:
             if outcome.broken:
                 self.broken = outcome.failure
-            if outcome.failure.unrun and self._forks and not ticket.by_value:
+            if outcome.failure.unrun and self._packing.forks and not ticket.by_value:
                 ticket.by_value = True  # the worker lacks what its caller has defined since
                 self._books.repeat(ticket)
                 return
@@ -334,9 +332,8 @@ class Service:
 
     # The end --------------------------------------------------------------------------------
 
-    def _finish(self) -> None:
-        """End all workers; what was not answered fails."""
-        gently = self.state == CLOSE
+    def _finish(self, *, gently: bool) -> None:
+        """End all workers, which are idle if ``gently``; what was not answered fails."""
         self.state = TERMINATE
         self._is_over = True  # before the inbox is emptied: what comes later fails in ``put``
         self._staff.end(gently=gently)
@@ -355,12 +352,11 @@ class Service:
 
 
 def _settle(ticket: Ticket, outcome: Any, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
-    """Settle an order; report what a callback of the user's raises, as nobody waits for that."""
+    """Settle an order; report what a callback of the user's raises."""
     try:
         ticket.settle(outcome, seconds, cpu_seconds)
     except BaseException:  # noqa: BLE001 - also sys.exit() must not end the service
-        thread = threading.current_thread()
-        threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), thread]))
+        report_error()
 
 
 def _gone() -> Failure:

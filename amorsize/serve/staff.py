@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import _socket
 import os
-import select
 import time
 
-from ..run.processes import GRACE_SECONDS
+from ..run.processes import GRACE_SECONDS, has_local_sockets
 from ..run.shared import sweep
 from .attendant import Attendant
 from .turns import Turns
@@ -146,7 +144,7 @@ class Staff:
 
 def _board(prefix: str) -> Board | None:
     """Return a new board; None where processes cannot share a pipe, or no memory."""
-    if not prefix or not hasattr(_socket, "AF_UNIX") or not hasattr(select, "poll"):
+    if not prefix or not has_local_sockets():
         return None
     from .board import Board
 

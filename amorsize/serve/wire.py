@@ -57,12 +57,10 @@ def opened_record(record: bytes) -> tuple[bytes, int, bytes]:
 
 
 def packed_message(number: int, order: bytes | Parcel) -> bytes:
-    """Return the message for an order, or for its pickle."""
+    """Return the message for an order: its pickle, or a parcel that holds it in a segment."""
     if isinstance(order, bytes):
         return _NUMBER.pack(_PLAIN, number) + order
-    if order.segment:
-        return _NUMBER.pack(_PARCEL, number) + pickle.dumps(order, PROTOCOL)
-    return _NUMBER.pack(_PLAIN, number) + order.head
+    return _NUMBER.pack(_PARCEL, number) + pickle.dumps(order, PROTOCOL)
 
 
 def opened_message(message: bytes | memoryview) -> tuple[int, Parcel]:

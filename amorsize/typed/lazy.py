@@ -7,18 +7,12 @@ the function, and one for more. ``return_exceptions=True`` changes the results.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
+from .eager import A, B, C, D, E, R
 from .options import LazyOptions
 
 __all__ = ["smart_imap", "smart_imap_unordered"]
-
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
-D = TypeVar("D")
-E = TypeVar("E")
-R = TypeVar("R")
 
 
 @overload
@@ -164,144 +158,4 @@ def smart_imap(func: Any, *iterables: Any, **options: Any) -> Any:
     raise NotImplementedError
 
 
-@overload
-def smart_imap_unordered(
-    func: Callable[[A], R],
-    iterable1: Iterable[A],
-    /,
-    *,
-    return_exceptions: Literal[False] = False,
-    **options: Unpack[LazyOptions],
-) -> Iterator[R]: ...
-@overload
-def smart_imap_unordered(
-    func: Callable[[A, B], R],
-    iterable1: Iterable[A],
-    iterable2: Iterable[B],
-    /,
-    *,
-    return_exceptions: Literal[False] = False,
-    **options: Unpack[LazyOptions],
-) -> Iterator[R]: ...
-@overload
-def smart_imap_unordered(
-    func: Callable[[A, B, C], R],
-    iterable1: Iterable[A],
-    iterable2: Iterable[B],
-    iterable3: Iterable[C],
-    /,
-    *,
-    return_exceptions: Literal[False] = False,
-    **options: Unpack[LazyOptions],
-) -> Iterator[R]: ...
-@overload
-def smart_imap_unordered(
-    func: Callable[[A, B, C, D], R],
-    iterable1: Iterable[A],
-    iterable2: Iterable[B],
-    iterable3: Iterable[C],
-    iterable4: Iterable[D],
-    /,
-    *,
-    return_exceptions: Literal[False] = False,
-    **options: Unpack[LazyOptions],
-) -> Iterator[R]: ...
-@overload
-def smart_imap_unordered(
-    func: Callable[[A, B, C, D, E], R],
-    iterable1: Iterable[A],
-    iterable2: Iterable[B],
-    iterable3: Iterable[C],
-    iterable4: Iterable[D],
-    iterable5: Iterable[E],
-    /,
-    *,
-    return_exceptions: Literal[False] = False,
-    **options: Unpack[LazyOptions],
-) -> Iterator[R]: ...
-@overload
-def smart_imap_unordered(
-    func: Callable[..., R],
-    iterable1: Iterable[Any],
-    iterable2: Iterable[Any],
-    iterable3: Iterable[Any],
-    iterable4: Iterable[Any],
-    iterable5: Iterable[Any],
-    iterable6: Iterable[Any],
-    /,
-    *iterables: Iterable[Any],
-    return_exceptions: Literal[False] = False,
-    **options: Unpack[LazyOptions],
-) -> Iterator[R]: ...
-@overload
-def smart_imap_unordered(
-    func: Callable[[A], R],
-    iterable1: Iterable[A],
-    /,
-    *,
-    return_exceptions: Literal[True],
-    **options: Unpack[LazyOptions],
-) -> Iterator[R | Exception]: ...
-@overload
-def smart_imap_unordered(
-    func: Callable[[A, B], R],
-    iterable1: Iterable[A],
-    iterable2: Iterable[B],
-    /,
-    *,
-    return_exceptions: Literal[True],
-    **options: Unpack[LazyOptions],
-) -> Iterator[R | Exception]: ...
-@overload
-def smart_imap_unordered(
-    func: Callable[[A, B, C], R],
-    iterable1: Iterable[A],
-    iterable2: Iterable[B],
-    iterable3: Iterable[C],
-    /,
-    *,
-    return_exceptions: Literal[True],
-    **options: Unpack[LazyOptions],
-) -> Iterator[R | Exception]: ...
-@overload
-def smart_imap_unordered(
-    func: Callable[[A, B, C, D], R],
-    iterable1: Iterable[A],
-    iterable2: Iterable[B],
-    iterable3: Iterable[C],
-    iterable4: Iterable[D],
-    /,
-    *,
-    return_exceptions: Literal[True],
-    **options: Unpack[LazyOptions],
-) -> Iterator[R | Exception]: ...
-@overload
-def smart_imap_unordered(
-    func: Callable[[A, B, C, D, E], R],
-    iterable1: Iterable[A],
-    iterable2: Iterable[B],
-    iterable3: Iterable[C],
-    iterable4: Iterable[D],
-    iterable5: Iterable[E],
-    /,
-    *,
-    return_exceptions: Literal[True],
-    **options: Unpack[LazyOptions],
-) -> Iterator[R | Exception]: ...
-@overload
-def smart_imap_unordered(
-    func: Callable[..., R],
-    iterable1: Iterable[Any],
-    iterable2: Iterable[Any],
-    iterable3: Iterable[Any],
-    iterable4: Iterable[Any],
-    iterable5: Iterable[Any],
-    iterable6: Iterable[Any],
-    /,
-    *iterables: Iterable[Any],
-    return_exceptions: Literal[True],
-    **options: Unpack[LazyOptions],
-) -> Iterator[R | Exception]: ...
-def smart_imap_unordered(func: Any, *iterables: Any, **options: Any) -> Any:
-    """See ``amorsize.api.smart_imap_unordered``."""
-    raise NotImplementedError
+smart_imap_unordered = smart_imap
