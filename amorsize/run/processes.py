@@ -122,7 +122,7 @@ class ProcessCrew:
                 self._workers = self._listener.workers
                 self.peaks = self._listener.peaks
                 self._ended = False
-                _crews.add(self)
+                _crews[self] = self._tasks, self._listener
                 # Ends kept workers, and those of an unfinished call, when the interpreter exits.
                 self._cancel_exit = self._at_exit(starts)
                 for task in tasks:
@@ -370,7 +370,11 @@ class ProcessCrew:
 
 _KILLED = -9  # the exit code after SIGKILL; Windows has no such name in ``signal``
 
-_crews: weakref.WeakSet[ProcessCrew] = weakref.WeakSet()
+# Each crew with what it needs to end its workers. That is held here, so that the garbage collector,
+# which finalizes the objects of a cycle in any order, does not close it before the crew has ended.
+_crews: weakref.WeakKeyDictionary[ProcessCrew, tuple[Channel, Listener]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def _ender(crew: ProcessCrew) -> Callable[[], None]:

@@ -590,7 +590,7 @@ def work(x):
     time.sleep(0.002)
     return x
 class Box: pass
-for method in ("fork", "forkserver"):
+for method in ("fork", "forkserver", "spawn"):
     box = Box()
     box.me, box.run = box, smart_imap(work, iter(range(10**6)), n_jobs=2, mp_context=method)
     assert next(box.run) == 0
@@ -601,7 +601,7 @@ for method in ("fork", "forkserver"):
     print(thread.is_alive(), multiprocessing.active_children())
 """
     ended = programs.run_source(source, tmp_path)
-    assert ended.out == "False []\n" * 2, ended.err
+    assert (ended.out, ended.err) == ("False []\n" * 3, "")
 
 
 def test_nothing_is_asked_of_subprocesses(tmp_path):
