@@ -11,6 +11,7 @@ import importlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .call.latest import last_run
     from .decorator import ParallelFunction, parallelize
     from .errors import AmorsizeError, SerializationError, TaskTimeoutError, WorkerLostError
     from .executor import SmartExecutor
@@ -51,6 +52,7 @@ __all__ = [
     "export_cache",
     "get_cache_dir",
     "import_cache",
+    "last_run",
     "optimize",
     "parallelize",
     "prune_expired_cache",
@@ -79,6 +81,7 @@ _HOMES = {
     "export_cache": "memory.manage",
     "get_cache_dir": "memory.manage",
     "import_cache": "memory.manage",
+    "last_run": "call.latest",
     "optimize": "optimizer",
     "parallelize": "decorator",
     "prune_expired_cache": "memory.manage",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import update_wrapper
 from sys import modules
@@ -10,9 +9,9 @@ from types import FunctionType, MethodType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from .api import session_of
+from .call.latest import Latest
 from .optimizer import OptimizationResult, optimize
 from .options import DEFAULTS, Options, documented, make_options
-from .show.report import RunReport
 
 __all__ = ["ParallelFunction", "parallelize"]
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from .call.session import Session
+    from .show.report import RunReport
     from .typed.options import AnyMapOptions, AnyOptions
 
 P = ParamSpec("P")
@@ -51,7 +51,7 @@ class ParallelFunction(Generic[P, R]):
         update_wrapper(self, func, updated=())
         self.__wrapped__ = func.__wrapped__ if isinstance(func, ParallelFunction) else func
         self._options = options
-        self._last = threading.local()  # its ``report`` is that of this thread's last run
+        self._latest = Latest()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself."""
@@ -98,8 +98,7 @@ class ParallelFunction(Generic[P, R]):
     @property
     def last_run(self) -> RunReport | None:
         """Report of this thread's last run, None before the first."""
-        report: RunReport | None = getattr(self._last, "report", None)
-        return report
+        return self._latest.report
 
     def map(self, *iterables: Iterable[Any], **options: Unpack[AnyMapOptions]) -> list[R]:
         """Return ``list(map(func, *iterables))``; see ``smart_map``."""
@@ -137,7 +136,7 @@ class ParallelFunction(Generic[P, R]):
     def _bound_to(self, bound: Any) -> ParallelFunction[..., R]:
         """Return the same for a bound method."""
         method = ParallelFunction(bound, self._options)
-        method._last = self._last  # so that obj.method.last_run shows the run of obj.method.map
+        method._latest = self._latest  # so that obj.method.last_run shows the run of obj.method.map
         return method
 
     def _unbound(self) -> ParallelFunction[..., Any]:
@@ -177,22 +176,20 @@ class ParallelFunction(Generic[P, R]):
         star: bool = False,
         lazy: bool = False,
     ) -> Session:
-        """Return a session that stores its report in ``last_run``."""
+        """Return a session whose report is that of ``last_run``."""
         if (bound := self._unbound()) is not self:
             return bound._session(name, iterables, options, star=star, lazy=lazy)
-        wanted = options.get("report", self._options.report)
-
-        def keep(report: RunReport) -> None:
-            self._last.report = report
-            if wanted is not None:
-                wanted(report)
-
-        if "report" in options:
-            make_options({"report": wanted})  # checked here, because ``keep`` takes its place below
-        given = {**options, "report": keep}
-        return session_of(
-            f"{self!r}.{name}", self, iterables, given, star=star, lazy=lazy, base=self._options
+        session = session_of(
+            f"{self!r}.{name}",
+            self,
+            iterables,
+            {**options},
+            star=star,
+            lazy=lazy,
+            base=self._options,
         )
+        session.latest = self._latest
+        return session
 
 
 @overload

@@ -88,6 +88,14 @@ class Options(NamedTuple):
             return True
         return jobs != 1 and (jobs is not None or self.initializer is not None)
 
+    def without_callables(self) -> Options:
+        """Return the options without what belongs to the caller: callables and their arguments."""
+        if self is DEFAULTS:
+            return self
+        return self._replace(
+            progress=False, initializer=None, initargs=(), report=None, mp_context=None
+        )
+
 
 DEFAULTS = Options()
 _NAMES = frozenset(Options._fields)

@@ -327,6 +327,11 @@ class Adviser:
                 f"forking a process of {memory(resident)} would take {duration(cost)}"
             )
 
+    def let_go(self) -> None:
+        """Let go of the function, since the call is over."""
+        del self.func
+        self.recall.let_go()
+
     def threads_hint(self, profile: Profile, items: int, seconds: float) -> str:
         """Return a hint if threads are forecast to be faster than the call was, else "".
 

@@ -121,6 +121,12 @@ class Decision:
         self.reason = reason
         self.warnings.append(f"the items run in the calling process: {reason}")
 
+    def let_go(self) -> None:
+        """Let go of the function and the items, since the call is over."""
+        del self._func, self._shipped, self._feed, self._options
+        if self.adviser is not None:
+            self.adviser.let_go()
+
     # Before the first item ------------------------------------------------------------------
 
     def at_once(self) -> Plan | None:

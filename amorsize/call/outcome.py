@@ -1,12 +1,10 @@
 """What a finished call has shown: the profile of its items, and the machine's costs.
 
-Both are computed from the figures of the probe and the engine. ``recording`` records them, and
+Both are computed from the figures of the probe and the ran. ``recording`` records them, and
 ``reporting`` reports them.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from ..decide.figures import FRESH_METHODS, SHARED_FROM_BYTES, WAITING_SHARE, Profile
 from ..decide.learning import MOST_CONTENTION, Seen
@@ -20,14 +18,12 @@ from ..tuples import NamedTuple
 from .adviser import Adviser
 from .costs import machine_costs
 from .evidence import Evidence
+from .ran import Ran
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from ..decide.steps import Steps
     from ..run.chunks import Span
-    from ..run.engine import Engine
 
 __all__ = ["Outcome", "chunk_gaps"]
 
@@ -47,17 +43,17 @@ MOST_GAPS = 200
 
 
 class Outcome(NamedTuple):
-    """A finished call.
+    """A finished call, in values that hold neither its function nor its items.
 
     Attributes:
-        func: the function that was called.
+        function: name of the function that was called.
         options: checked options.
         items: number of items of the input, None when unknown.
         jobs: workers asked for, None where amorsize decided.
         produced: results given to the caller.
         elapsed: duration of the call, s.
         evidence: measurements of the items that ran in the calling process first.
-        engine: the engine that ran the rest, None without one.
+        ran: what the engine did that ran the rest, None without one.
         adviser: the adviser of the call, None without one.
         plan: the plan for the items that went to workers, None without one.
         serial_plan: the plan that said to go on in the calling process, None without one.
@@ -70,14 +66,14 @@ class Outcome(NamedTuple):
         input_seconds: time that the caller needed to read an item of the input, s.
     """
 
-    func: Callable[..., Any]
+    function: str
     options: Options
     items: int | None
     jobs: int | None
     produced: int
     elapsed: float
     evidence: Evidence
-    engine: Engine | None
+    ran: Ran | None
     adviser: Adviser | None
     plan: Plan | None
     serial_plan: Plan | None
@@ -91,7 +87,7 @@ class Outcome(NamedTuple):
 
     def profile(self) -> Profile | None:
         """Return the profile of the items as this run showed it, wherever they ran."""
-        tally, adviser, engine = Tally(), self.adviser, self.engine
+        tally, adviser, ran = Tally(), self.adviser, self.ran
         probe = self.evidence.probe
         # If the process needed more memory before, its peak did not grow, which shows nothing.
         remembered = adviser.recall.profile if adviser is not None else None
@@ -99,10 +95,10 @@ class Outcome(NamedTuple):
         grown = self.evidence.needed(travel)
         if remembered is not None:
             grown = max(grown, remembered.memory_bytes)
-        if engine is None or adviser is None or not engine.course.tally.items:
+        if ran is None or adviser is None or not ran.course.tally.items:
             tally.merge(probe.usual)
-            if engine is not None:
-                tally.merge(engine.course.own)
+            if ran is not None:
+                tally.merge(ran.course.own)
             if not tally.items:
                 return None
             mean = tally.seconds / tally.items
@@ -114,34 +110,32 @@ class Outcome(NamedTuple):
                 contention=KEPT_UNUSED * known.contention,
                 import_seconds=KEPT_UNUSED * known.import_seconds,
             )
-        for part in (probe.rest, engine.course.own, engine.course.tally):
+        for part in (probe.rest, ran.course.own, ran.course.tally):
             tally.merge(part)
         # Items took longer in workers than they take alone; that is corrected below.
         known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
-        contention = self._contention(engine) or (travel.contention if travel is not None else 0.0)
+        contention = self._contention(ran) or (travel.contention if travel is not None else 0.0)
         known = known._replace(
             contention=contention,
             cpu_share=self._cpu_share(known, remembered),
-            waiting_workers=self._waiting(engine, known),
+            waiting_workers=self._waiting(ran, known),
         )
         costs = machine_costs(use_cache=self.options.use_cache)
-        slow = slowdown(known, costs, engine.jobs, adviser.machine.cpus)
-        beside = engine.course.tally.seconds
-        if engine.policy.shares:
-            beside += engine.course.own.seconds
+        slow = slowdown(known, costs, ran.jobs, adviser.machine.cpus)
+        beside = ran.course.tally.seconds
+        if ran.shares:
+            beside += ran.course.own.seconds
         alone = tally.seconds - beside * (1 - 1 / slow)
         # The caller's items include the time to read them.
-        alone += engine.course.tally.items * self.input_seconds
+        alone += ran.course.tally.items * self.input_seconds
         profile = known._replace(item_seconds=max(1e-9, alone / tally.items))
-        if engine.memory.grown is not None and not (engine.crew and engine.crew.reused):
-            profile = profile._replace(memory_bytes=engine.memory.grown)
-        importing = self._importing(engine, adviser)
+        if ran.memory_bytes is not None and not (ran.crew and ran.crew.reused):
+            profile = profile._replace(memory_bytes=ran.memory_bytes)
+        importing = self._importing(ran, adviser)
         if importing is not None:
             profile = profile._replace(import_seconds=importing)
-        if engine.course.packed and profile.result_bytes < SHARED_FROM_BYTES:
-            profile = profile._replace(
-                pickle_seconds=engine.course.packed / engine.course.tally.items
-            )
+        if ran.course.packed and profile.result_bytes < SHARED_FROM_BYTES:
+            profile = profile._replace(pickle_seconds=ran.course.packed / ran.course.tally.items)
         return profile
 
     def _cpu_share(self, known: Profile, remembered: Profile | None) -> float:
@@ -158,46 +152,41 @@ class Outcome(NamedTuple):
             basis = 1.0
         return max(known.cpu_share, basis) if basis >= WAITING_SHARE else known.cpu_share
 
-    def _waiting(self, engine: Engine, known: Profile) -> int:
+    def _waiting(self, ran: Ran, known: Profile) -> int:
         """Return the number of workers that this call showed to wait as well as one."""
         assert self.adviser is not None
         cpus, tally, alone = (
             self.adviser.machine.cpus,
-            engine.course.tally,
+            ran.course.tally,
             self.evidence.probe.mean,
         )
-        if engine.jobs <= cpus and self.steps is None:
+        if ran.jobs <= cpus and self.steps is None:
             return known.waiting_workers
         from ..decide.steps import Stage, Steps  # few runs have more workers than CPUs
 
         steps = self.steps
         if steps is None:
             steps = Steps(cpus, alone)
-            steps.book(Stage(engine.workers, tally.items, tally.seconds, tally.cpu_share))
+            steps.book(Stage(ran.workers, tally.items, tally.seconds, tally.cpu_share))
         return steps.shown
 
-    def _importing(self, engine: Engine, adviser: Adviser) -> float | None:
+    def _importing(self, ran: Ran, adviser: Adviser) -> float | None:
         """Return how long fresh workers took to import what the function uses, None if unknown."""
-        crew = engine.crew
-        begun = [span.begun for span in engine.course.spans if span.worker]
-        if (
-            adviser.method not in FRESH_METHODS
-            or crew is None
-            or crew.reused
-            or engine.ledger.retried
-        ):
+        crew = ran.crew
+        begun = [span.begun for span in ran.course.spans if span.worker]
+        if adviser.method not in FRESH_METHODS or crew is None or crew.reused or ran.retried:
             return None
         if crew.ready_at is None or not begun:
             return None
         return max(LEAST_MEASURED, min(begun) - crew.ready_at)
 
-    def _contention(self, engine: Engine) -> float | None:
+    def _contention(self, ran: Ran) -> float | None:
         """Return how much longer items took in workers than in the caller, None if unknown.
 
         Only items of equal cost can be compared. Otherwise the items that ran in the caller may
         have been the cheap ones.
         """
-        probe, tally, adviser = self.evidence.probe, engine.course.tally, self.adviser
+        probe, tally, adviser = self.evidence.probe, ran.course.tally, self.adviser
         assert adviser is not None
         if probe.items < 2 or probe.seconds < COMPARABLE_SECONDS or not tally.items:
             return None
@@ -205,9 +194,9 @@ class Outcome(NamedTuple):
             return None
         mean = tally.seconds / tally.items
         share = min(1.0, tally.cpu_seconds / tally.seconds)
-        busy = min(engine.jobs * share, adviser.machine.cpus)
+        busy = min(ran.jobs * share, adviser.machine.cpus)
         whole = Tally()  # of a caller that shares, too: the workers may have had the dear items
-        for part in (tally, engine.course.own):
+        for part in (tally, ran.course.own):
             whole.merge(part)
         if whole.spread > COMPARABLE_SPREAD * mean or busy < 2:
             return None
@@ -216,10 +205,10 @@ class Outcome(NamedTuple):
 
     def seen(self) -> Seen:
         """Return the machine's costs as this run with workers showed them."""
-        engine, adviser = self.engine, self.adviser
-        assert engine is not None
+        ran, adviser = self.ran, self.adviser
+        assert ran is not None
         assert adviser is not None
-        crew, spans = engine.crew, engine.course.spans
+        crew, spans = ran.crew, ran.course.spans
         assert crew is not None
         seen = Seen(adviser.method, crew.workers, adviser.machine.cpus, resident_bytes())
         if not crew.reused and crew.start_seconds:
@@ -232,7 +221,7 @@ class Outcome(NamedTuple):
         # The forecast error and the gaps say nothing of the machine if a consumer set the pace, or
         # if the caller took over from slow workers. With more workers than CPUs, the gaps include
         # time in the run queue.
-        undisturbed = not engine.policy.bounded and not engine.monitor.retreats
+        undisturbed = not ran.bounded and not ran.retreats
         if self.forecast is not None and undisturbed:
             error = abs(self.elapsed - self.forecast) / max(self.forecast, 1e-9)
             seen = seen._replace(error=error)
@@ -245,9 +234,9 @@ class Outcome(NamedTuple):
             elif size < SHARED_FROM_BYTES and moving > 0:
                 seen = seen._replace(byte_seconds=moving / size)
         moved = sum(span.bytes for span in spans)
-        if moved >= SHARED_FROM_BYTES * max(1, engine.course.tally.items):
-            seen = seen._replace(shared_seconds=engine.course.packed / moved)
-        return seen._replace(contention=self._contention(engine))
+        if moved >= SHARED_FROM_BYTES * max(1, ran.course.tally.items):
+            seen = seen._replace(shared_seconds=ran.course.packed / moved)
+        return seen._replace(contention=self._contention(ran))
 
     @property
     def ended_early(self) -> bool:

@@ -94,6 +94,10 @@ class Recall:
         if by_pickle and self.record is not None and not self.record.by_pickle:
             self.record = None
 
+    def let_go(self) -> None:
+        """Let go of the function, since the call is over."""
+        del self._func
+
     def _final_name(self) -> Name:
         """Return the name for the function's record, now that its items have run."""
         name = self._name or name_of(self._func)

@@ -16,6 +16,10 @@ from .costs import learn_costs
 from .outcome import Outcome
 from .recall import AS_EXPECTED
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["LOOK_UP_SECONDS", "learn"]
 
 # The folder is not read for less work than this: about the time of two look-ups on disk.
@@ -35,29 +39,38 @@ FADED = 0.1
 _calls = count(1)  # calls that went as expected
 
 
-def learn(outcome: Outcome, *, worth_walking: bool, make_adviser: Callable[[], Adviser]) -> None:
+def learn(
+    outcome: Outcome,
+    func: Callable[..., Any],
+    *,
+    worth_walking: bool,
+    make_adviser: Callable[[], Adviser],
+) -> None:
     """Correct the record and the machine's costs by what happened.
 
     Args:
         outcome: the finished call.
+        func: its function.
         worth_walking: whether the function's fingerprint is known, or worth its time.
         make_adviser: makes the adviser of a call that needed none.
     """
     adviser = outcome.adviser
     if adviser is None and worth_walking:
-        adviser = _late_adviser(outcome, make_adviser)
+        adviser = _late_adviser(outcome, func, make_adviser)
     if adviser is None or _went_as_expected(outcome, adviser):
         return
     with held_signals():  # a handler must not interrupt the writing of files
         _record(outcome._replace(adviser=adviser), adviser, worth_walking=worth_walking)
 
 
-def _late_adviser(outcome: Outcome, make_adviser: Callable[[], Adviser]) -> Adviser | None:
+def _late_adviser(
+    outcome: Outcome, func: Callable[..., Any], make_adviser: Callable[[], Adviser]
+) -> Adviser | None:
     """Return an adviser for a call that ended before any look-up; None if nothing is recorded.
 
     Such a call is recorded the first time, since the caller may ask for advice later.
     """
-    if meet(outcome.func) and outcome.options.report is None:
+    if meet(func) and outcome.options.report is None:
         return None
     adviser, probe = make_adviser(), outcome.evidence.probe
     adviser.recall.look_up(only_memory=True, late=True)
@@ -71,7 +84,7 @@ def _went_as_expected(outcome: Outcome, adviser: Adviser) -> bool:
     known = adviser.recall.profile
     if known is None or adviser.recall.has_guess:  # a guess is replaced by the first real run
         return False
-    if outcome.engine is None:
+    if outcome.ran is None:
         usual = known.item_seconds
         # These fade by each record, see ``Outcome.profile``.
         if max(known.contention, known.import_seconds) > FADED:
@@ -99,18 +112,18 @@ def _is_skipped(adviser: Adviser) -> bool:
 
 def _record(outcome: Outcome, adviser: Adviser, *, worth_walking: bool) -> None:
     """Record the machine's costs and, where that pays, the profile of the function."""
-    engine, plan = outcome.engine, outcome.plan
-    first = engine.course.spans[0] if engine is not None and engine.course.spans else None
+    ran, plan = outcome.ran, outcome.plan
+    first = ran.course.spans[0] if ran is not None and ran.course.spans else None
     # Costs are written to the folder, and a call over an input of unknown length writes nothing.
     known = outcome.items is not None
-    if known and engine is not None and not engine.ledger.retried and not outcome.gave_up:
+    if known and ran is not None and not ran.retried and not outcome.gave_up:
         learn_costs(outcome.seen())
     profile = outcome.profile()
     if profile is not None and worth_walking:
         adviser.recall.remember(
             profile,
             executor="serial" if plan is None else plan.executor,
-            n_jobs=1 if plan is None or engine is None else engine.jobs,
+            n_jobs=1 if plan is None or ran is None else ran.jobs,
             chunksize=first.items if first is not None else 0,
             run_seconds=outcome.elapsed,
             by_pickle=outcome.evidence.by_pickle,

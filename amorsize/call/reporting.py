@@ -16,6 +16,7 @@ from .outcome import Outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ..decide.figures import Profile
@@ -28,26 +29,31 @@ NOTEWORTHY = 2.0
 NOTEWORTHY_SECONDS = 0.02
 
 
-def report_of(outcome: Outcome) -> RunReport:
-    """Return the report of a finished call: what was decided and what happened."""
-    engine, adviser, plan = outcome.engine, outcome.adviser, outcome.plan
+def report_of(outcome: Outcome, func: Callable[..., Any] | None) -> RunReport:
+    """Return the report of a finished call: what was decided and what happened.
+
+    Args:
+        outcome: the call.
+        func: its function, for hints on side effects; None if it is gone.
+    """
+    ran, adviser, plan = outcome.ran, outcome.adviser, outcome.plan
     early = outcome.ended_early
     profile = outcome.profile()
-    spans = tuple(engine.course.spans) if engine is not None else ()
-    used = plan is not None and engine is not None and not outcome.gave_up
-    worker_items = engine.course.tally.items if used and engine is not None else 0
+    spans = tuple(ran.course.spans) if ran is not None else ()
+    used = plan is not None and ran is not None and not outcome.gave_up
+    worker_items = ran.course.tally.items if used and ran is not None else 0
     long = outcome.elapsed >= NOTEWORTHY_SECONDS
     busy = others(waiting_programs(), os.cpu_count() or 1) if long else ""
     told = [*outcome.warnings, *_about_limits(outcome)]
     if not early:
         told += contradictions(outcome.forecast, outcome.elapsed, busy)
     return RunReport(
-        function=_name_of(outcome.func),
+        function=outcome.function,
         items=outcome.produced,
         backend=plan.executor if plan is not None and used else "serial",
-        n_jobs=engine.jobs if engine is not None else 1,
+        n_jobs=ran.jobs if ran is not None else 1,
         chunksize=next((span.items for span in spans if span.worker), 0),
-        chunks=engine.course.chunks if engine is not None else 0,
+        chunks=ran.course.chunks if ran is not None else 0,
         start_method=adviser.method if used and adviser is not None else "",
         start_reason=adviser.method_reason if used and adviser is not None else "",
         reason=_why(outcome),
@@ -63,20 +69,16 @@ def report_of(outcome: Outcome) -> RunReport:
         caller_items=_caller_items(outcome, worker_items),
         worker_items=worker_items,
         workers=tuple(sorted({span.worker for span in spans if span.worker})),
-        retried=engine.ledger.retried if engine is not None else 0,
+        retried=ran.retried if ran is not None else 0,
         warnings=tuple(told),
         timeline=spans,
         machine=this_machine(),
-        hints=() if profile is None else tuple(_hints(outcome, profile, used=used, busy=busy)),
+        hints=()
+        if profile is None
+        else tuple(_hints(outcome, func, profile, used=used, busy=busy)),
         busy=busy,
         ended_early=early,
     )
-
-
-def _name_of(func: Any) -> str:
-    """Return the name of a function; one of a ParallelFunction may have a suffix, see there."""
-    name: str = getattr(func, "__qualname__", type(func).__qualname__)
-    return name.removesuffix(".__wrapped__")
 
 
 def _why(outcome: Outcome) -> str:
@@ -111,22 +113,30 @@ def _caller_items(outcome: Outcome, worker_items: int) -> int:
     """
     if not outcome.ended_early:
         return max(0, outcome.produced - worker_items)
-    own = outcome.engine.course.own.items if outcome.engine is not None else 0
+    own = outcome.ran.course.own.items if outcome.ran is not None else 0
     return outcome.evidence.probe.items + own
 
 
-def _hints(outcome: Outcome, profile: Profile, *, used: bool, busy: str) -> list[str]:
+def _hints(
+    outcome: Outcome,
+    func: Callable[..., Any] | None,
+    profile: Profile,
+    *,
+    used: bool,
+    busy: str,
+) -> list[str]:
     """Return hints to make the call faster, and on side effects that workers lose."""
     found = [] if outcome.ended_early else _hints_for_speed(outcome, profile, used=used, busy=busy)
     in_processes = used and outcome.plan is not None and outcome.plan.executor == "process"
-    if in_processes and outcome.engine is not None and outcome.engine.course.tally.items:
-        found += hints_for_effects(effects_of(outcome.func))
+    ran = outcome.ran
+    if func is not None and in_processes and ran is not None and ran.course.tally.items:
+        found += hints_for_effects(effects_of(func))
     return found
 
 
 def _hints_for_speed(outcome: Outcome, profile: Profile, *, used: bool, busy: str) -> list[str]:
     """Return hints to make the call faster."""
-    crew = outcome.engine.crew if outcome.engine is not None else None
+    crew = outcome.ran.crew if outcome.ran is not None else None
     started = crew is not None and not crew.reused
     found = hints_for_run(
         profile,

@@ -16,9 +16,10 @@ from ..options import Options
 from ..run.feed import Feed
 from ..signals import held_signals
 from .decision import Decision
+from .latest import LATEST, Finished, Latest
 from .lead import Lead
-from .outcome import Outcome
 from .policies import policy_of
+from .ran import ran_of
 from .recording import LOOK_UP_SECONDS, learn
 
 TYPE_CHECKING = False
@@ -41,6 +42,10 @@ class Session:
         feed: the items.
         options: checked options.
 
+    Attributes:
+        finished: the call, once it is over; None before.
+        latest: where to keep it besides ``LATEST``; None for nowhere.
+
     Raises:
         ValueError: the environment variable ``AMORSIZE_N_JOBS`` is not a number of workers.
     """
@@ -48,6 +53,8 @@ class Session:
     def __init__(
         self, func: Callable[..., Any], shipped: Callable[..., Any], feed: Feed, options: Options
     ) -> None:
+        self.finished: Finished | None = None
+        self.latest: Latest | None = None
         self._func = func
         self._shipped = shipped
         self._feed = feed
@@ -180,40 +187,29 @@ class Session:
                 decision.warnings.append(f"the items left ran in the calling process: {why}")
         if self._progress is not None:
             self._progress.close()
+        finished = self.finished = Finished(
+            self._func,
+            decision,
+            self._options,
+            self._produced,
+            elapsed,
+            None if self._engine is None else ran_of(self._engine),
+            self._feed.input_seconds,
+        )
         # A call that needed no adviser is recorded only if it took longer than recording does.
         worth = decision.adviser is not None or elapsed >= LOOK_UP_SECONDS
         if done and self._produced and worth and self._options.use_cache:
             learn(
-                self._outcome(elapsed),
+                finished.outcome,
+                self._func,
                 worth_walking=decision.is_worth_walking(elapsed),
                 make_adviser=decision.make_adviser,
             )
+        LATEST.call = finished
+        if self.latest is not None:
+            self.latest.call = finished
         if self._options.report is not None:
             # An error in the report must not replace the call's own exception.
             with nullcontext() if done else suppress(Exception):
-                from .reporting import report_of  # few calls make a report
-
-                self._options.report(report_of(self._outcome(elapsed)))
-
-    def _outcome(self, elapsed: float) -> Outcome:
-        decision = self._decision
-        return Outcome(
-            func=self._func,
-            options=self._options,
-            items=decision.total,
-            jobs=decision.jobs,
-            produced=self._produced,
-            elapsed=elapsed,
-            evidence=decision.evidence,
-            engine=self._engine,
-            adviser=decision.adviser,
-            plan=decision.plan,
-            serial_plan=decision.serial_plan,
-            forecast=decision.forecast,
-            decided=decision.decided,
-            reason=decision.reason,
-            warnings=decision.warnings,
-            gave_up=decision.gave_up,
-            steps=decision.steps,
-            input_seconds=self._feed.input_seconds,
-        )
+                self._options.report(finished.report)
+        finished.let_go()
