@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .pool import Pool
     from .run.surroundings import carry_state
     from .show.report import RunReport
+    from .typed.awaited import smart_imap_async, smart_map_async
     from .typed.eager import smart_map, smart_starmap
     from .typed.lazy import smart_imap, smart_imap_unordered
 
@@ -57,8 +58,10 @@ __all__ = [
     "parallelize",
     "prune_expired_cache",
     "smart_imap",
+    "smart_imap_async",
     "smart_imap_unordered",
     "smart_map",
+    "smart_map_async",
     "smart_starmap",
 ]
 
@@ -86,8 +89,10 @@ _HOMES = {
     "parallelize": "decorator",
     "prune_expired_cache": "memory.manage",
     "smart_imap": "api",
+    "smart_imap_async": "asynchronous",
     "smart_imap_unordered": "api",
     "smart_map": "api",
+    "smart_map_async": "asynchronous",
     "smart_starmap": "api",
 }
 

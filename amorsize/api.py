@@ -10,7 +10,10 @@ from .lookup import load
 from .options import DEFAULTS, Options, documented, make_options
 
 __all__ = [
+    "checked",
+    "make_session",
     "plain_function",
+    "refuse_unfit",
     "session_of",
     "smart_imap",
     "smart_imap_unordered",
@@ -150,6 +153,36 @@ def session_of(
     base: Options = DEFAULTS,
 ) -> Session:
     """Check the arguments of one of the forms and create its session."""
+    options = checked(name, func, iterables, given, star=star, lazy=lazy, base=base)
+    return make_session(func, iterables, options, star=star)
+
+
+def checked(
+    name: str,
+    func: Callable[..., Any],
+    iterables: tuple[Any, ...],
+    given: dict[str, Any],
+    *,
+    star: bool = False,
+    lazy: bool = False,
+    base: Options = DEFAULTS,
+    awaited: bool = False,
+) -> Options:
+    """Check the arguments of one of the forms, and return its options.
+
+    Args:
+        name: name of the form, for messages.
+        func: the function to call.
+        iterables: the inputs.
+        given: options of the call.
+        star: whether each item is a tuple of arguments.
+        lazy: whether results are consumed one by one.
+        base: values of the options that ``given`` does not name.
+        awaited: whether an input may be an asynchronous iterable.
+
+    Raises:
+        TypeError, ValueError: a bad argument.
+    """
     if not callable(func):
         raise TypeError(f"{name}(func, data): func must be callable, but {func!r:.80} was given")
     if not iterables:
@@ -159,8 +192,16 @@ def session_of(
         # NumPy numbers have a __getitem__, although they have no items.
         is_number = hasattr(data, "__index__") and not hasattr(data, "__len__")
         is_iterable = hasattr(data, "__iter__") or hasattr(data, "__getitem__")
+        is_iterable = is_iterable or (awaited and hasattr(data, "__aiter__"))
         if is_number or not is_iterable or (star and place):
             raise TypeError(_not_iterable(name, place, data, star=star))
+    return options
+
+
+def make_session(
+    func: Callable[..., Any], iterables: tuple[Any, ...], options: Options, *, star: bool = False
+) -> Session:
+    """Create the session of a call whose arguments were checked."""
     session, feed, guarded = _parts()
     plain = plain_function(func)
     called = guarded(plain) if options.return_exceptions else plain
@@ -191,6 +232,36 @@ def plain_function(func: Callable[..., Any]) -> Callable[..., Any]:
     return func
 
 
+def refuse_unfit(name: str, func: Any) -> None:
+    """Refuse functions whose calls return before their work is done.
+
+    Args:
+        name: what was called, for the message.
+        func: the function.
+
+    Raises:
+        TypeError: it is asynchronous, or a generator function.
+    """
+    inner = getattr(func, "__func__", func)
+    while hasattr(inner, "__wrapped__"):
+        inner = inner.__wrapped__
+    flags = getattr(getattr(inner, "__code__", None), "co_flags", 0)
+    if flags & (_COROUTINE | _ASYNC_GENERATOR):
+        raise TypeError(
+            f"{name}: {func!r:.80} is asynchronous: await asyncio.gather(...) runs its calls "
+            "at the same time; smart_map_async awaits a plain function"
+        )
+    if flags & _GENERATOR:
+        raise TypeError(
+            f"{name}: {func!r:.80} is a generator function, and generators stay in their "
+            "process: return a list instead"
+        )
+
+
+# Flags of code objects (``inspect.CO_GENERATOR`` and so on; ``inspect`` takes 10 ms to load).
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
+
+
 def _not_iterable(name: str, place: int, data: Any, *, star: bool) -> str:
     if place and hasattr(data, "__index__") and not hasattr(data, "__len__"):
         number = index(data)
@@ -206,5 +277,10 @@ def _not_iterable(name: str, place: int, data: Any, *, star: bool) -> str:
     if place and star:
         return (
             f"{name}(func, data): it takes one iterable, of tuples, but {data!r:.80} was given too"
+        )
+    if hasattr(data, "__aiter__"):
+        return (
+            f"{name}(func, data): {data!r:.80} is an asynchronous iterable, which smart_map_async "
+            "and smart_imap_async take"
         )
     return f"{name}(func, data): the data must be iterable, but {data!r:.80} was given"

@@ -8,7 +8,7 @@ from sys import modules
 from types import FunctionType, MethodType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from .api import session_of
+from .api import refuse_unfit, session_of
 from .call.latest import Latest
 from .optimizer import OptimizationResult, optimize
 from .options import DEFAULTS, Options, documented, make_options
@@ -224,32 +224,11 @@ def parallelize(func: Callable[..., Any] | None = None, /, **options: Any) -> An
     def decorate(func: Callable[..., Any]) -> ParallelFunction[..., Any]:
         if not (callable(func) or isinstance(func, (classmethod, staticmethod))):
             raise TypeError(f"parallelize: a function is needed, but {func!r:.80} was given")
-        _refuse_unfit(func)
+        refuse_unfit("parallelize", func)
         return ParallelFunction(func, checked)
 
     return decorate if func is None else decorate(func)
 
-
-def _refuse_unfit(func: Any) -> None:
-    """Refuse functions whose calls return before their work is done."""
-    inner = getattr(func, "__func__", func)
-    while hasattr(inner, "__wrapped__"):
-        inner = inner.__wrapped__
-    flags = getattr(getattr(inner, "__code__", None), "co_flags", 0)
-    if flags & (_COROUTINE | _ASYNC_GENERATOR):
-        raise TypeError(
-            f"parallelize: {func!r:.80} is asynchronous: await asyncio.gather(...) runs its calls "
-            "at the same time; smart_map_async awaits a plain function"
-        )
-    if flags & _GENERATOR:
-        raise TypeError(
-            f"parallelize: {func!r:.80} is a generator function, and generators stay in their "
-            "process: return a list instead"
-        )
-
-
-# Flags of code objects (``inspect.CO_GENERATOR`` and so on; ``inspect`` takes 10 ms to load).
-_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 
 # What special attributes of the function are its own: those that ``inspect`` and others look at.
 _MARKS = frozenset({"__code__", "__defaults__", "__kwdefaults__", "__globals__", "__closure__",

@@ -17,7 +17,8 @@ PACKAGE = Path(amorsize.__file__).parent
 ORDER = [
     {"errors", "units", "signals", "tuples", "versions"}, {"lookup"}, {"options", "nesting"},
     {"decide", "identity"}, {"measure"}, {"memory", "run"}, {"serve"}, {"show"}, {"call"},
-    {"api"}, {"optimizer"}, {"decorator", "pool", "executor", "typed"}, {"__init__"},
+    {"api"}, {"optimizer"}, {"decorator", "pool", "executor", "asynchronous", "typed"},
+    {"__init__"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 

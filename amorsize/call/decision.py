@@ -71,6 +71,7 @@ class Decision:
         forecast: forecast duration of the whole call, s; None without a forecast.
         settled: whether, by the record, the call is best serial.
         alone: whether the items run in the calling process in any case.
+        apart: whether even the first items are to run in workers, wherever that is possible.
         gave_up: whether workers were wanted, but the items run in the calling process.
         steps: what workers beyond the CPUs have shown, None where they are not added in steps.
         warnings: what the caller should know.
@@ -98,6 +99,7 @@ class Decision:
         self.forecast: float | None = None
         self.settled = False
         self.alone = self.jobs == 1 or options.backend == "serial"
+        self.apart = False
         self.gave_up = False
         self.steps: Steps | None = None
         self.warnings: list[str] = []
@@ -132,7 +134,7 @@ class Decision:
     def at_once(self) -> Plan | None:
         """Return a plan if all items must run in workers, else None."""
         options, feed = self._options, self._feed
-        if not options.workers_only(self.jobs) or self._is_hindered():
+        if not (self.apart or options.workers_only(self.jobs)) or self._is_hindered():
             if options.initializer is not None:
                 options.initializer(*options.initargs)
             if self.alone and not self.warnings:
@@ -320,6 +322,8 @@ class Decision:
         """Decide on a plan for workers."""
         self.plan = plan
         self.reason = plan.reason
+        if self.apart and not self._options.workers_only(self.jobs):
+            self.reason = "the calling process is to go on with other work meanwhile"
         self.decided = self.elapsed
         if known:
             self.forecast = self.decided + plan.seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from ..errors import TaskTimeoutError
 from ..measure.probe import LONGEST_BLOCK_SECONDS
@@ -48,6 +48,7 @@ class Lead:
     Attributes:
         deadline: when the call must end, on the monotonic clock, None for no limit.
         yielded: number of results that ``run_lazily`` has yielded.
+        check: called after each block; may raise, which ends the call. None for nothing.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Lead:
         self._timeout = timeout
         self._progress = progress
         self.yielded = 0
+        self.check: Callable[[], object] | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -70,7 +72,7 @@ class Lead:
     def run(self, out: list[Any]) -> Plan | None:
         """Append results to ``out`` until no items are left; return a plan once workers pay."""
         feed, probe, decision = self._feed, self._probe, self._decision
-        if decision.alone and self.deadline is None and self._progress is None:
+        if decision.alone and not (self.deadline or self.check or self._progress):
             watch = probe.watch(1)
             feed.run_all(out)
             if out:
@@ -154,7 +156,7 @@ class Lead:
                 for value in feed.pass_through(untimed):
                     self.yielded += 1
                     yield value
-                    if self.deadline is not None:
+                    if self.deadline is not None or self.check is not None:
                         self._check_deadline()
                 self._show(feed.position - before)
 
@@ -163,6 +165,8 @@ class Lead:
             self._progress.add(items)
 
     def _check_deadline(self) -> None:
+        if self.check is not None:
+            self.check()
         if self.deadline is not None and time.monotonic() >= self.deadline:
             assert self._timeout is not None
             raise TaskTimeoutError(

@@ -40,9 +40,11 @@ def policy_of(
     ordered: bool,
     lazy: bool,
     must_run: bool,
+    apart: bool,
     streamed: bool,
     deadline: float | None,
     rethink: Callable[[Stage], Step] | None,
+    check: Callable[[], object] | None,
 ) -> Policy:
     """Return the engine's settings for a call.
 
@@ -53,9 +55,11 @@ def policy_of(
         ordered: whether results are yielded in the order of the items.
         lazy: whether results are consumed one by one.
         must_run: whether the items must run in workers.
+        apart: whether they are to run in workers wherever that is possible.
         streamed: whether the number of items is unknown.
         deadline: when the call must end, on the monotonic clock, None for no limit.
         rethink: see ``Policy``.
+        check: see ``Policy``.
     """
     fixed = options.chunksize
     if options.task_timeout is not None and (fixed is None or not options.retries):
@@ -64,7 +68,7 @@ def policy_of(
         workers=plan.n_jobs - plan.shared,
         shares=plan.shared,
         flexible=options.chunksize is None,
-        size=chunk_sizes(plan.chunking, fixed, stream=lazy or streamed),
+        size=chunk_sizes(plan.chunking, fixed, stream=lazy or streamed or apart),
         ahead_seconds=plan.chunking.ramp_seconds,
         ordered=ordered,
         bounded=lazy,
@@ -74,8 +78,9 @@ def policy_of(
         deadline=deadline,
         timeout=options.timeout,
         return_exceptions=options.return_exceptions,
-        help=not must_run and method in FRESH_METHODS,
+        help=not (must_run or apart) and method in FRESH_METHODS,
         withdraw=not must_run,
-        retreat=not must_run and not lazy and method != "thread",
+        retreat=not (must_run or apart or lazy) and method != "thread",
         rethink=rethink,
+        check=check,
     )

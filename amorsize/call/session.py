@@ -8,7 +8,7 @@ measurements recorded and reported. docs/design.md follows one call through.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext, suppress
 
 from ..measure.machine import usable_cpus
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..decide.planner import Plan
+    from ..run.arrivals import Arrivals
     from ..run.engine import Engine
     from .launcher import Launcher
 
@@ -71,6 +72,7 @@ class Session:
         self._lead = Lead(feed, self._decision, options.timeout, self._progress)
         self._engine: Engine | None = None
         self._launcher: Launcher | None = None
+        self._check: Callable[[], object] | None = None
         self._lazy = False  # whether results are consumed one by one
         self._produced = 0  # results given to the caller
 
@@ -94,8 +96,13 @@ class Session:
             self._leave(done=done)
         return out
 
-    def stream(self, *, ordered: bool) -> Iterator[Any]:
-        """Yield results as the consumer requests them."""
+    def stream(self, *, ordered: bool, whole: bool = False) -> Generator[Any]:
+        """Yield results as the consumer requests them.
+
+        Args:
+            ordered: whether in the order of the items.
+            whole: whether to yield lists: the results of a chunk, or a single one.
+        """
         self._decision.begun = time.perf_counter()
         self._lazy = True
         self._lead.begin()
@@ -103,10 +110,15 @@ class Session:
         try:
             plan = self._enter()
             if plan is None:
-                plan = yield from self._lead.run_lazily()
+                leading = self._lead.run_lazily()
+                plan = yield from (_listed(leading) if whole else leading)
             if plan is not None:
                 with closing(self._run_crew(plan, ordered=ordered)) as chunks:
                     for _, results in chunks:
+                        if whole:
+                            self._produced += len(results)
+                            yield results
+                            continue
                         for result in results:
                             self._produced += 1
                             yield result
@@ -114,6 +126,17 @@ class Session:
         finally:
             self._produced += self._lead.yielded
             self._leave(done=done)
+
+    def run_apart(self, check: Callable[[], object], arrivals: tuple[Arrivals, ...]) -> None:
+        """Have even the first items run in workers, wherever that is possible.
+
+        Args:
+            check: called while the call waits; may raise, which ends the call.
+            arrivals: the inputs whose items are asked for, and then waited for.
+        """
+        self._feed.arrivals = arrivals
+        self._decision.apart = not (self._decision.alone or self._options.backend == "thread")
+        self._lead.check = self._check = check
 
     def _enter(self) -> Plan | None:
         """Return a plan if all items must run in workers, else None."""
@@ -160,9 +183,11 @@ class Session:
                 ordered=ordered,
                 lazy=self._lazy,
                 must_run=must_run,
+                apart=decision.apart,
                 streamed=self._feed.remaining is None,
                 deadline=self._lead.deadline,
                 rethink=decision.rethink if decision.steps is not None else None,
+                check=self._check,
             ),
             self._launcher,
             memory,
@@ -213,3 +238,14 @@ class Session:
             with nullcontext() if done else suppress(Exception):
                 self._options.report(finished.report)
         finished.let_go()
+
+
+def _listed(results: Generator[Any, None, Plan | None]) -> Generator[list[Any], None, Plan | None]:
+    """Yield each result as a list of its own; return what ``results`` returns."""
+    while True:
+        try:
+            result = next(results)
+        except StopIteration as end:
+            plan: Plan | None = end.value
+            return plan
+        yield [result]

@@ -81,6 +81,11 @@ class Dealer:
         """Whether no further chunk will be handed out, unless a worker is lost."""
         return self._feed.is_exhausted and not self._ledger.has_retries and not self._ledger.is_cut
 
+    @property
+    def awaits_input(self) -> bool:
+        """Whether chunks could be handed out, but no item has arrived."""
+        return self._feed.awaits and not (self._ledger.has_failed or self._ledger.is_cut)
+
     def deal_to(self, workers: int, jobs: int) -> None:
         """Deal to a crew from now on.
 

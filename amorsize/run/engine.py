@@ -37,6 +37,8 @@ __all__ = ["Engine"]
 
 # While it waits, the engine checks for deaths and time limits at least this often.
 WAKE_SECONDS = 0.02
+# An item that arrives while workers run waits for them at most this long.
+ARRIVAL_SECONDS = 0.005
 # The call gives up after more than this many lost crews in a row that finished no chunk, or after
 # more than this many stuck crews.
 MOST_FUTILE = 3
@@ -130,9 +132,11 @@ class Engine:
             while True:
                 self._hand_out()
                 helped = False
+                awaits = self._dealer.awaits_input
                 if self.ledger.out:
                     if not self._work_here():
-                        self._collect(self.policy.patience(time.monotonic(), WAKE_SECONDS))
+                        longest = ARRIVAL_SECONDS if awaits else WAKE_SECONDS
+                        self._collect(self.policy.patience(time.monotonic(), longest))
                     self._check_withdrawn()
                     self._check_deaths()
                     self._check_time()
@@ -142,8 +146,11 @@ class Engine:
                     helped = self._work_here()
                     self._check_time()
                     self._judge()
+                elif awaits:
+                    self.feed.wait(self.policy.patience(time.monotonic(), WAKE_SECONDS))
+                    self._check_time()
                 self._show_progress()
-                idle = not self.ledger.out and not helped
+                idle = not (self.ledger.out or helped or awaits)
                 for pair in self.ledger.ripe():
                     idle = False
                     yield pair
@@ -294,9 +301,11 @@ class Engine:
         self.ledger.give_up(blame, loss_error(lost, chunk.piece, chunk.losses, item, self.feed))
 
     def _check_time(self) -> None:
-        """End the call at its deadline, or the crew when an item is late."""
+        """End the call at its deadline or if it is not wanted, or the crew when an item is late."""
         assert self.crew is not None
         policy, now = self.policy, time.monotonic()
+        if policy.check is not None:
+            policy.check()
         if policy.deadline is not None and now >= policy.deadline:
             raise TaskTimeoutError(
                 f"the call took longer than timeout={policy.timeout:g} s; "

@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .arrivals import Arrivals
+
 __all__ = ["SLICEABLE", "Blocks", "Feed", "Slice", "call_all", "guarded"]
 
 # Types whose slices hold exactly what iteration gives. Anything else is iterated, once, in order:
@@ -124,6 +126,8 @@ class Feed:
             for never.
         error: exception that the input raised while it was read ahead, to be raised after the items
             before it.
+        arrivals: the inputs whose items are asked for, and then waited for.
+        awaits: whether no item was there when the last ones were wanted.
     """
 
     def __init__(self, func: Callable[..., Any], iterables: tuple[Any, ...], *, star: bool) -> None:
@@ -131,6 +135,8 @@ class Feed:
         self.position = 0
         self.ended = False
         self.deadline: float | None = None
+        self.arrivals: tuple[Arrivals, ...] = ()
+        self.awaits = False
         self._late = False
         self._marked = 0
         self._latest: Any = NO_ITEM  # an item of a stream that ran here recently
@@ -260,7 +266,7 @@ class Feed:
             self._marked = min(map(len, self.columns))
 
     def take(self, wanted: int, *, inherited: bool) -> Slice | None:
-        """Hand out the next items for a worker, None when there are none left.
+        """Hand out the next items for a worker, None when there are none left, or none for now.
 
         An exception of the input is kept in ``error``; the items before it are still handed out.
         A slow input is read for ``FILL_SECONDS``, and until it has given at least one item.
@@ -273,6 +279,9 @@ class Feed:
         columns: tuple[Any, ...] | None
         if self.ended:
             return None
+        if self.arrivals:
+            wanted = min(arrivals.ready(wanted) for arrivals in self.arrivals)
+            self.awaits = not wanted
         if self.sliceable:
             size = min(wanted, self.remaining or 0)
             known = inherited and start + size <= self._marked
@@ -288,6 +297,12 @@ class Feed:
             return None
         self.position = start + size
         return Slice(start, size, columns)
+
+    def wait(self, seconds: float) -> None:
+        """Wait up to ``seconds`` until items may have arrived."""
+        for arrivals in self.arrivals:
+            if not arrivals.ready(1):
+                arrivals.wait(seconds)
 
     def _fill(self, items: list[Any], wanted: int) -> bool:
         """Append up to ``wanted`` items within ``FILL_SECONDS``; return whether the input ended."""

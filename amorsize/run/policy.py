@@ -25,6 +25,7 @@ class Policy(NamedTuple):
         workers: number of workers to start with, without the caller.
         shares: whether the caller runs items like a worker.
         flexible: whether a worker may run a part of a chunk only.
+        check: called while the engine waits; may raise, which ends the call. None for nothing.
         rethink: called with the measurements of a crew when each of its workers has run a chunk;
             returns how many workers to go on with, and whether to ask again. None keeps the number.
         size: called with (items left or None, done=, workers=, item_seconds=, result_bytes=);
@@ -62,6 +63,7 @@ class Policy(NamedTuple):
     rethink: Callable[[Stage], Step] | None = None
     shares: bool = False
     flexible: bool = False
+    check: Callable[[], object] | None = None
 
     @property
     def is_awaited(self) -> bool:
