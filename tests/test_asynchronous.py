@@ -427,3 +427,18 @@ except KeyboardInterrupt:
 """
     ended = programs.run_source(source, tmp_path)
     assert (ended.out, ended.err) == ("interrupted\n", "")
+
+
+def test_a_large_process_is_not_forked(tmp_path):
+    """A fork would stop the loop for long; fresh workers do not, if the function is light."""
+    source = """
+import asyncio
+from amorsize import last_run, smart_map_async
+held = bytearray(1 << 30)
+held[::4096] = b"x" * (1 << 18)
+def work(x): return x + 1
+assert asyncio.run(smart_map_async(work, range(100))) == list(range(1, 101))
+print(last_run().start_method, "|", last_run().start_reason)
+"""
+    ended = programs.run_source(source, tmp_path)
+    assert ended.out.startswith("forkserver | a fork would stop this process for"), ended

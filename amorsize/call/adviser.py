@@ -64,6 +64,9 @@ ASSUMED_SECONDS = 1.0
 # reaches it.
 LARGE_FORK_SECONDS = 0.05
 
+# A fork stops all threads of the process: an event loop is stopped for no longer than this, s.
+MOST_STOP_SECONDS = 0.008
+
 # Free memory is read only if the workers could take more than this share of all memory.
 PLENTY = 0.1
 
@@ -245,6 +248,20 @@ class Adviser:
         self.method_reason = (
             "forked workers waited for a thread they lack, or for a lock that nothing could release"
         )
+
+    def spare(self, is_light: Callable[[], bool]) -> None:
+        """Start workers otherwise if a fork would stop this process for long.
+
+        Args:
+            is_light: returns whether function and items are small enough to be sent instead of
+                inherited.
+        """
+        if self.method != "fork" or self.method_reason == ASKED:
+            return
+        stop = start_seconds(self.costs.fork, 1, resident_bytes())
+        if stop > MOST_STOP_SECONDS and is_light():
+            self.method = "forkserver"
+            self.method_reason = f"a fork would stop this process for {duration(stop)}"
 
     def plan(
         self,

@@ -141,6 +141,8 @@ class Decision:
                 self.reason = "one job was asked for"
             return None
         adviser = self.advised(at_once=True)
+        if self.apart:
+            adviser.spare(partial(_is_light, self._shipped, feed))
         profile = adviser.recall.profile
         left = feed.likely_remaining or max(2, self.jobs or 2)
         # Without a record, one worker starts; its timings decide on more workers.
@@ -203,7 +205,7 @@ class Decision:
             self._next_look = 0.0  # after one more block
             return None
         profile = evidence.profile(remembered)
-        left, known = self._items_left(adviser)
+        left, known = _items_left(self._feed, adviser, self.total)
         if not reason and left * profile.item_seconds < WORTH_SECONDS:
             reason = "what was left would have been over before workers could start"
         # If items need not be sent, a recorded profile has all that a serial plan needs.
@@ -306,18 +308,6 @@ class Decision:
         ahead = left * probe.mean
         return done + (ahead if probe.items > 1 else min(ahead, done / WALK_SHARE))
 
-    def _items_left(self, adviser: Adviser) -> tuple[int, bool]:
-        """Return how many items are left, and whether that is known.
-
-        With unknown length, as many items are assumed as the last such call had. If that is not
-        known either, as many are assumed left as are done (ski rental doubling).
-        """
-        feed = self._feed
-        if feed.hint is None:
-            feed.hint = adviser.recall.expected_items
-        left = feed.likely_remaining
-        return max(2, feed.position) if left is None else left, None not in (left, self.total)
-
     def _commit(self, plan: Plan, *, known: bool) -> None:
         """Decide on a plan for workers."""
         self.plan = plan
@@ -364,3 +354,20 @@ def _is_light(shipped: Callable[..., Any], feed: Feed) -> bool:
     """Return whether function and items are small enough to be sent rather than inherited."""
     item = feed.sample
     return is_smaller(shipped if item is NO_ITEM else (shipped, item), LIGHT_BYTES)
+
+
+def _items_left(feed: Feed, adviser: Adviser, total: int | None) -> tuple[int, bool]:
+    """Return how many items are left, and whether that is known.
+
+    With unknown length, as many items are assumed as the last such call had. If that is not known
+    either, as many are assumed left as are done (ski rental doubling).
+
+    Args:
+        feed: the items.
+        adviser: knows of the last such call.
+        total: number of items of the call, None when unknown.
+    """
+    if feed.hint is None:
+        feed.hint = adviser.recall.expected_items
+    left = feed.likely_remaining
+    return max(2, feed.position) if left is None else left, None not in (left, total)

@@ -4,7 +4,16 @@
 
 from __future__ import annotations
 
-from amorsize import Pool, SmartExecutor, parallelize, smart_imap, smart_map, smart_starmap
+from amorsize import (
+    Pool,
+    SmartExecutor,
+    parallelize,
+    smart_imap,
+    smart_imap_async,
+    smart_map,
+    smart_map_async,
+    smart_starmap,
+)
 
 
 def double(x: int) -> int:
@@ -36,3 +45,12 @@ triple.map([1], n_job=2)  # error
 strings: list[str] = smart_map(double, [1])  # error
 Pool(2, workers=3)  # error
 SmartExecutor(processes=2)  # error
+
+
+async def awaits() -> None:
+    await smart_map_async(double, ["wrong"])  # error
+    await smart_map_async(double, [1], buffersize=2)  # error
+    smart_imap_async(double, [1], n_job=2)  # error
+    (await smart_map_async(double, [1]))[0].upper()  # error
+    async for text in smart_imap_async(double, [1]):
+        text.upper()  # error

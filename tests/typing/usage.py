@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
 
 from amorsize import (
@@ -12,11 +12,14 @@ from amorsize import (
     ParallelFunction,
     RunReport,
     clear_cache,
+    last_run,
     optimize,
     parallelize,
     smart_imap,
+    smart_imap_async,
     smart_imap_unordered,
     smart_map,
+    smart_map_async,
     smart_starmap,
 )
 
@@ -63,3 +66,18 @@ assert_type(optimize(length, ["a"]), OptimizationResult)
 assert_type(bare.last_run, RunReport | None)
 assert_type(clear_cache(), int)
 kept: ParallelFunction[[str], int] = bare
+assert_type(last_run(), RunReport | None)
+
+
+async def letters() -> AsyncIterator[str]:
+    yield "a"
+
+
+async def awaits() -> None:
+    assert_type(await smart_map_async(length, ["a"], n_jobs=2), list[int])
+    assert_type(await smart_map_async(length, letters()), list[int])
+    assert_type(await smart_map_async(times, letters(), [2]), list[str])
+    assert_type(await smart_map_async(length, ["a"], return_exceptions=True), list[int | Exception])
+    assert_type(smart_imap_async(times, letters(), [2], buffersize=3), AsyncIterator[str])
+    async for number in smart_imap_async(length, letters()):
+        assert_type(number, int)
