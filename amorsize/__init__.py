@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from .optimizer import OptimizationResult, optimize
     from .pool import Pool
+    from .register import register_joblib
     from .run.surroundings import carry_state
     from .show.report import RunReport
     from .typed.awaited import smart_imap_async, smart_map_async
@@ -57,6 +58,7 @@ __all__ = [
     "optimize",
     "parallelize",
     "prune_expired_cache",
+    "register_joblib",
     "smart_imap",
     "smart_imap_async",
     "smart_imap_unordered",
@@ -88,6 +90,7 @@ _HOMES = {
     "optimize": "optimizer",
     "parallelize": "decorator",
     "prune_expired_cache": "memory.manage",
+    "register_joblib": "register",
     "smart_imap": "api",
     "smart_imap_async": "asynchronous",
     "smart_imap_unordered": "api",

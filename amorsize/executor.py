@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     R = TypeVar("R")
 
-__all__ = ["SmartExecutor"]
+__all__ = ["SmartExecutor", "Task"]
 
 _numbers = itertools.count()
 
@@ -46,7 +46,7 @@ class _TaskLostError(WorkerLostError, BrokenProcessPool):
     """Workers died with a task. What handles a broken ProcessPoolExecutor handles this, too."""
 
 
-class _Task(Ticket):
+class Task(Ticket):
     """A submitted call, whose outcome is for a future.
 
     Args:
@@ -161,7 +161,7 @@ class SmartExecutor(concurrent.futures.Executor):
             BrokenProcessPool: the initializer has failed, or no worker can be started.
         """
         future: Future[R] = Future()
-        ticket = _Task((fn, args, kwargs), future)
+        ticket = Task((fn, args, kwargs), future)
         with self._lock:
             if self._is_shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")

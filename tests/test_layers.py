@@ -18,6 +18,7 @@ ORDER = [
     {"errors", "units", "signals", "tuples", "versions"}, {"lookup"}, {"options", "nesting"},
     {"decide", "identity"}, {"measure"}, {"memory", "run"}, {"serve"}, {"show"}, {"call"},
     {"api"}, {"optimizer"}, {"decorator", "pool", "executor", "asynchronous", "typed"},
+    {"joblib_backend"}, {"register"},
     {"__init__"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -86,13 +86,16 @@ class Recipe(NamedTuple):
     places: Places
 
 
-def recipe_for(method: str, setup: Setup, context: BaseContext | None) -> Recipe:
+def recipe_for(
+    method: str, setup: Setup, context: BaseContext | None, *, sample: object = None
+) -> Recipe:
     """Return how to start workers that run what they are sent later.
 
     Args:
         method: start method.
         setup: what they begin with; it has no call yet.
         context: the user's own multiprocessing context, None for none.
+        sample: something that is sent later; what it refers to counts as used, too.
 
     Raises:
         CannotStart: the system refuses.
@@ -103,7 +106,7 @@ def recipe_for(method: str, setup: Setup, context: BaseContext | None) -> Recipe
             starts = _forks(context)
         setup.state = take_own()
         return Recipe(starts, setup, {})
-    return _fresh_recipe(_context(method, context), setup, *_taken(setup, None, None))
+    return _fresh_recipe(_context(method, context), setup, *_taken(setup, sample, None))
 
 
 def _fresh_recipe(

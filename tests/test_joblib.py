@@ -1,0 +1,204 @@
+"""``register_joblib``: what uses joblib runs in workers of amorsize."""
+
+import multiprocessing
+import os
+import threading
+import warnings
+
+import pytest
+
+from amorsize import WorkerLostError, register_joblib
+from tests import functions as f
+from tests import programs
+
+joblib = pytest.importorskip("joblib")
+numpy = pytest.importorskip("numpy")
+
+register_joblib()
+
+METHODS = ["fork", "forkserver", "spawn"]
+
+
+def tasks(func, *columns):
+    """Return the tasks for joblib, one for each row."""
+    return (joblib.delayed(func)(*row) for row in zip(*columns, strict=True))
+
+
+def changed_sum(array, place):
+    """Write into an array, and return what it holds."""
+    array[place] = 1.0
+    return float(array.sum())
+
+
+def shared_address(array, table):
+    return array.ctypes.data, table["x"].to_numpy().ctypes.data, os.getpid()
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    """Run the test with joblib's tasks in workers of each kind."""
+    with joblib.parallel_config(backend="amorsize", n_jobs=2, mp_context=request.param):
+        yield request.param
+
+
+class TestEveryMethod:
+    def test_results_are_in_order(self, method):
+        """And run in other processes."""
+        assert joblib.Parallel()(tasks(f.double, range(300))) == [2 * x for x in range(300)]
+        assert os.getpid() not in joblib.Parallel()(tasks(f.pid_of, range(6)))
+
+    def test_generators(self, method):
+        """Results may be taken one by one, in order or as they come."""
+        ordered = joblib.Parallel(return_as="generator")(tasks(f.double, range(30)))
+        assert next(ordered) == 0
+        assert list(ordered) == [2 * x for x in range(1, 30)]
+        unordered = joblib.Parallel(return_as="generator_unordered")(tasks(f.double, range(30)))
+        assert sorted(unordered) == [2 * x for x in range(30)]
+
+    def test_an_exception_arrives_as_itself(self, method):
+        """And nothing is left behind."""
+        with pytest.raises(ValueError, match="no [369]0"):
+            joblib.Parallel()(tasks(f.fail_on_multiples_of_30, range(100)))
+
+    def test_lambdas_and_closures(self, method):
+        """What joblib sends, these workers take."""
+        held = 5
+        assert joblib.Parallel()(tasks(lambda x: x + held, range(5))) == [5, 6, 7, 8, 9]
+
+    def test_nested_use(self, method):
+        """Tasks may use joblib themselves."""
+
+        def inner(x):
+            return sum(joblib.Parallel(n_jobs=2)(tasks(f.double, range(x))))
+
+        assert joblib.Parallel()(tasks(inner, range(5))) == [x * (x - 1) for x in range(5)]
+
+    def test_one_parallel_for_several_calls(self, method):
+        """Its workers live as long as it does."""
+        with joblib.Parallel() as parallel:
+            first, again = (set(parallel(tasks(f.pid_of, range(20)))) for _ in range(2))
+        assert len(first | again) <= 2
+
+
+class TestArguments:
+    def test_a_common_argument_is_each_tasks_own(self):
+        """It is sent once, and what a task writes into it nobody else sees."""
+        array = numpy.zeros(300_000)
+        with joblib.parallel_config(backend="amorsize", n_jobs=2):
+            found = joblib.Parallel(batch_size=1)(
+                joblib.delayed(changed_sum)(array, x) for x in range(20)
+            )
+        assert found == [1.0] * 20
+        assert not array.any()
+        assert not programs.segments()
+
+    def test_other_values_are_what_they_are_when_the_task_is_made(self):
+        """A list that grows is sent for each batch anew; joblib itself reads a little ahead."""
+        seen = []
+
+        def growing():
+            for x in range(5):
+                seen.append(x)
+                yield joblib.delayed(len)(seen)
+
+        with joblib.parallel_config(backend="amorsize", n_jobs=2):
+            found = joblib.Parallel(batch_size=1, pre_dispatch=1)(growing())
+        assert found == sorted(found)
+        assert found[0] < 4
+        assert found[-1] == 5
+
+    def test_each_task_may_have_an_argument_of_its_own(self):
+        """Arguments go when their task is done."""
+        with joblib.parallel_config(backend="amorsize", n_jobs=2):
+            sums = joblib.Parallel()(
+                joblib.delayed(numpy.sum)(numpy.full(200_000, x)) for x in range(20)
+            )
+        assert sums == [200_000 * x for x in range(20)]
+
+
+def test_without_a_number_all_cpus_are_used():
+    """n_jobs is counted as joblib does."""
+    with joblib.parallel_config(backend="amorsize"):
+        assert joblib.effective_n_jobs() == joblib.effective_n_jobs(-1) >= 1
+        assert joblib.effective_n_jobs(3) == 3
+        assert joblib.effective_n_jobs(1) == 1
+        assert joblib.Parallel(n_jobs=1)(tasks(f.pid_of, range(2))) == [os.getpid()] * 2
+        with pytest.raises(ValueError, match="n_jobs"):
+            joblib.Parallel(n_jobs=0)(tasks(f.double, range(2)))
+
+
+def test_bad_settings_are_refused():
+    """Before anything runs."""
+    with pytest.raises(ValueError, match="start method"):
+        joblib.parallel_config(backend="amorsize", mp_context="forks")
+    with pytest.raises(TypeError):
+        joblib.parallel_config(backend="amorsize", processes=2)
+
+
+def test_a_task_that_kills_its_worker_is_an_error():
+    """Not a hang, and the others have run."""
+    with (
+        joblib.parallel_config(backend="amorsize", n_jobs=2),
+        pytest.raises(WorkerLostError),
+    ):
+        joblib.Parallel()(tasks(f.leave_on_7, range(20)))
+
+
+def test_time_limits():
+    """joblib's timeout ends the tasks."""
+    with (
+        joblib.parallel_config(backend="amorsize", n_jobs=2),
+        pytest.raises(multiprocessing.TimeoutError),
+    ):
+        joblib.Parallel(timeout=0.5)(tasks(f.hang_on_3, range(6)))
+
+
+def test_threads_of_the_caller_may_use_it():
+    """Several threads at the same time, each with a Parallel of its own."""
+    found = {}
+
+    def run(name):
+        with joblib.parallel_config(backend="amorsize", n_jobs=2):
+            found[name] = joblib.Parallel()(tasks(f.double, range(name, name + 50)))
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == {name: [2 * x for x in range(name, name + 50)] for name in range(3)}
+
+
+def test_scikit_learn():
+    """A grid search and a forest give what they give in one process, without a warning."""
+    model_selection = pytest.importorskip("sklearn.model_selection")
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    svm = pytest.importorskip("sklearn.svm")
+    datasets = pytest.importorskip("sklearn.datasets")
+    values, labels = datasets.make_classification(400, 20, random_state=0)
+    forest = ensemble.RandomForestClassifier(10, random_state=0, n_jobs=2)
+
+    def scores(backend):
+        with joblib.parallel_config(backend=backend), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            search = model_selection.GridSearchCV(svm.SVC(), {"C": [0.1, 1, 10]}, n_jobs=2, cv=3)
+            found = model_selection.cross_val_score(forest, values, labels, n_jobs=2, cv=3)
+            return (*search.fit(values, labels).cv_results_["mean_test_score"], *found)
+
+    assert scores("amorsize") == scores("sequential")
+
+
+def test_without_joblib_the_extra_is_named(tmp_path):
+    """One line says what to install."""
+    source = """
+import sys
+sys.modules["joblib"] = None
+import amorsize
+try:
+    amorsize.register_joblib()
+except ImportError as error:
+    print(error)
+"""
+    assert programs.run_source(source, tmp_path).out == (
+        "register_joblib needs joblib: pip install 'amorsize[joblib]'\n"
+    )
