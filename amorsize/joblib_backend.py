@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-import weakref
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -21,21 +21,24 @@ from joblib.parallel import (
 
 from .call.adviser import count_workers
 from .executor import Task
+from .measure.forking import IDLE_THREAD
 from .measure.machine import choose_start_method, usable_cpus
 from .nesting import inside_worker
 from .options import DEFAULTS, make_options
+from .run.kept import Surroundings
 from .run.setup import Setup, Threads
 from .run.start import recipe_for
-from .run.transport import Parcel, pack_common, unpack
-from .serve.service import Service
+from .serve.batches import Batches
+from .serve.service import RUN, Service
 
 __all__ = ["AmorsizeBackend"]
 
 _numbers = itertools.count()
 
-# An argument that several tasks have in common, and that holds arrays of so many bytes, is written
-# to memory once. joblib maps arrays from the same size on.
-COMMON_BYTES = 1 << 20
+# Fresh workers that are idle are kept so long, as those of a call of smart_map are.
+IDLE_SECONDS = 60.0
+# How long to wait for the timer's thread, which has nothing to do.
+JOIN_SECONDS = 1.0
 
 
 class AmorsizeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
@@ -73,7 +76,8 @@ class AmorsizeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         self._context = mp_context
         self._jobs = 1
         self._service: Service | None = None
-        self._commons: _Commons | None = None
+        self._batches: Batches | None = None
+        self._condition: tuple[Any, ...] = ()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many workers ``n_jobs`` asks for here; 1 inside of a worker.
@@ -106,13 +110,13 @@ class AmorsizeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
     ) -> Future[Any]:
         """Have a worker run a batch of tasks; return its future."""
         if self._service is None:
-            self._service = self._started(func)
-            self._commons = _Commons(self._service.prefix)
-        assert self._commons is not None
+            self._service, self._condition = self._staffed(func)
+            self._batches = Batches()
+        assert self._batches is not None
         future: Future[Any] = Future()
         if callback is not None:
             future.add_done_callback(callback)
-        self._service.put(Task(self._commons.order(func), future))
+        self._service.put(Task(self._batches.order(func), future))
         return future
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
@@ -120,9 +124,11 @@ class AmorsizeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         return out.result()
 
     def terminate(self) -> None:
-        """End the workers, which are idle."""
-        service, self._service, self._commons = self._service, None, None
-        if service is not None:
+        """Let go of the workers, which are idle."""
+        service, users = self._let_go()
+        if service is not None and self._condition and not users:
+            _SHELF.put(service, self._condition)
+        elif service is not None:
             service.close()
             service.join()
         self.reset_batch_stats()
@@ -130,95 +136,105 @@ class AmorsizeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """End the workers at once; new ones start with the next task."""
         del ensure_ready
-        service, self._service, self._commons = self._service, None, None
+        service, _ = self._let_go()
         if service is not None:
             service.terminate()
 
-    def _started(self, func: Callable[[], Any]) -> Service:
+    def _let_go(self) -> tuple[Service | None, bool]:
+        """Forget the workers; return them, and whether they have run code of the user's."""
+        service, self._service = self._service, None
+        batches, self._batches = self._batches, None
+        if batches is None:
+            return service, False
+        batches.close()
+        return service, batches.has_users
+
+    def _staffed(self, func: Callable[[], Any]) -> tuple[Service, tuple[Any, ...]]:
+        """Return workers, and the condition for them to serve later calls; empty if they cannot.
+
+        Args:
+            func: the first batch of tasks.
+        """
         method = choose_start_method(self._context)[0]
         share = self.inner_max_num_threads or max(1, usable_cpus() // self._jobs)
         setup = Setup(None, None, (), threads=Threads.shared(share))
         context = None if isinstance(self._context, str) else self._context
-        return Service(
-            recipe_for(method, setup, context, sample=func),
+        recipe = recipe_for(method, setup, context, sample=func)
+        condition: tuple[Any, ...] = ()
+        if recipe.condition:
+            condition = (method, type(context), self._jobs, share, recipe.condition)
+            service = _SHELF.take(condition)
+            if service is not None:
+                return service, condition
+        service = Service(
+            recipe,
             self._jobs,
             plain=False,
             most=None,
             retries=DEFAULTS.retries,
             name=f"amorsize-joblib-{next(_numbers)}",
         )
+        return service, condition
 
 
-class _Commons:
-    """The arguments that several tasks of a ``Parallel`` have in common.
+class _Shelf:
+    """Keeps the workers of one call for the next one that needs the same.
 
-    Args:
-        prefix: path prefix of shared segments, "" for none.
+    They are fresh workers, which start in 50 ms, and have run code of installed libraries only.
+    They end after a while, and before this process is forked: a fork beside threads is not safe.
     """
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-        # By id: what was met, weakly, as most arguments belong to one task only.
-        self._met: dict[int, weakref.ref[Any]] = {}
-        # By id: what was met again, and how to send it; None for as any other value.
-        self._again: dict[int, tuple[Any, _Common | None]] = {}
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: tuple[Service, tuple[Any, ...], Surroundings, threading.Timer] | None = None
 
-    def order(self, batch: Any) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-        """Return the order for a batch of joblib's."""
-        if not (self._prefix and hasattr(batch, "items")):
-            return batch, (), {}
-        calls = [
-            (func, tuple(map(self._found, args)), {k: self._found(v) for k, v in kwargs.items()})
-            for func, args, kwargs in batch.items
-        ]
-        bare = copy.copy(batch)
-        bare.items = []
-        return _run, (bare, calls), {}
+    def put(self, service: Service, condition: tuple[Any, ...]) -> None:
+        """Keep the workers of a service, which are idle.
 
-    def _found(self, value: Any) -> Any:
-        """Return what to send for an argument."""
-        key = id(value)
-        if key in self._again:
-            return self._again[key][1] or value
-        try:
-            if key not in self._met or self._met[key]() is not value:
-                forget = self._met.pop
-                self._met[key] = weakref.ref(value, lambda _: forget(key, None))
-                return value
-        except TypeError:  # a number or a list: nothing that holds arrays alone
-            return value
-        common = _common(value, self._prefix)
-        self._again[key] = value, common
-        return common or value
+        Args:
+            service: the service.
+            condition: what another call must equal to have them.
+        """
+        self.end()
+        timer = threading.Timer(IDLE_SECONDS, self.end)
+        timer.name, timer.daemon = f"{IDLE_THREAD}-joblib", True
+        with self._lock:
+            self._kept = service, condition, Surroundings(), timer
+        timer.start()
 
-
-class _Common:
-    """An argument that is in a shared segment; it is pickled as its parcel.
-
-    Args:
-        parcel: the argument.
-    """
-
-    def __init__(self, parcel: Parcel) -> None:
-        self._parcel = parcel
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (self._parcel,)
-
-
-def _common(value: Any, prefix: str) -> _Common | None:
-    """Return an argument in a shared segment, if that pays."""
-    parcel = pack_common(value, prefix)
-    if parcel is None or not parcel.segment or sum(parcel.sizes[:-1]) < COMMON_BYTES:
+    def take(self, condition: tuple[Any, ...]) -> Service | None:
+        """Return the service that is kept, if it fits; None if none does."""
+        kept = self._taken()
+        if kept is None:
+            return None
+        service, its_condition, surroundings, _ = kept
+        well = service.state == RUN and service.broken is None
+        if well and its_condition == condition and surroundings.still_hold(Surroundings()):
+            return service
+        service.terminate()
         return None
-    return _Common(parcel)
+
+    def end(self) -> None:
+        """End the workers that are kept."""
+        kept = self._taken()
+        if kept is not None:
+            kept[0].terminate()
+
+    def _taken(self) -> tuple[Service, tuple[Any, ...], Surroundings, threading.Timer] | None:
+        with self._lock:
+            kept, self._kept = self._kept, None
+        if kept is not None:
+            kept[3].cancel()
+            if kept[3] is not threading.current_thread():
+                kept[3].join(JOIN_SECONDS)
+        return kept
+
+    def forget(self) -> None:
+        """Forget the parent's workers in a forked child."""
+        self._lock, self._kept = threading.Lock(), None
 
 
-def _opened(parcel: Parcel) -> Any:
-    return unpack(parcel, common=True)
+_SHELF = _Shelf()
 
-
-def _run(batch: Any, calls: list[tuple[Any, ...]]) -> Any:
-    """Run a batch, in a worker."""
-    batch.items = calls
-    return batch()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_SHELF.end, after_in_child=_SHELF.forget)

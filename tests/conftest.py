@@ -3,6 +3,7 @@
 import inspect
 import os
 import signal
+import sys
 import threading
 
 import psutil
@@ -72,6 +73,8 @@ def nothing_left_behind():
     threads = set(threading.enumerate())
     yield
     kept.end_all()
+    if "amorsize.joblib_backend" in sys.modules:
+        sys.modules["amorsize.joblib_backend"]._SHELF.end()
     left = [child for child in psutil.Process().children() if not _is_servant(child)]
     assert not left, f"processes left behind: {left}"
     for watcher in kept._watchers:

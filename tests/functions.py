@@ -14,6 +14,10 @@ def double(x):
     return 2 * x
 
 
+def helped(x):
+    return HELPER_FACTOR * x
+
+
 def add(x, y):
     return x + y
 

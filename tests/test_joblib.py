@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from amorsize import WorkerLostError, register_joblib
+from amorsize import WorkerLostError, register_joblib, smart_map
 from tests import functions as f
 from tests import programs
 
@@ -114,6 +114,37 @@ class TestArguments:
                 joblib.delayed(numpy.sum)(numpy.full(200_000, x)) for x in range(20)
             )
         assert sums == [200_000 * x for x in range(20)]
+
+
+class TestWorkersThatAreKept:
+    def test_those_of_library_code_serve_again(self):
+        """Where workers are fresh, the next call has them at once, until this process forks."""
+        with joblib.parallel_config(backend="amorsize", n_jobs=2, mp_context="forkserver"):
+            calls = [
+                set(joblib.Parallel(batch_size=1)(joblib.delayed(os.getpid)() for _ in range(40)))
+                for _ in range(2)
+            ]
+            assert calls[0] & calls[1]
+            smart_map(f.double, range(10), n_jobs=2, mp_context="fork")
+            again = joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(20))
+        assert not set(again) & (calls[0] | calls[1])
+
+    def test_those_of_the_users_code_do_not(self, monkeypatch):
+        """Code of the user's sees the present values of its globals in every call."""
+        with joblib.parallel_config(backend="amorsize", n_jobs=2, mp_context="forkserver"):
+            for factor in (3, 4):
+                monkeypatch.setattr(f, "HELPER_FACTOR", factor)
+                assert joblib.Parallel()(tasks(f.helped, range(4))) == [
+                    factor * x for x in range(4)
+                ]
+
+    def test_the_state_of_libraries_is_that_of_the_call(self):
+        """A change of the interpreter's or a library's state reaches the next call."""
+        with joblib.parallel_config(backend="amorsize", n_jobs=2, mp_context="forkserver"):
+            for how in ("raise", "ignore"):
+                with numpy.errstate(divide=how):
+                    found = joblib.Parallel()(joblib.delayed(numpy.geterr)() for _ in range(4))
+                assert {one["divide"] for one in found} == {how}
 
 
 def test_without_a_number_all_cpus_are_used():

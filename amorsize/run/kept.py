@@ -37,7 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
-__all__ = ["current_environ", "end_all", "idle_workers", "lease"]
+__all__ = ["Surroundings", "current_environ", "end_all", "idle_workers", "lease"]
 
 # Long enough for the next cell of a notebook, short enough that users do not find idle processes in
 # a list and wonder about them. Chosen without measurement.
@@ -60,9 +60,7 @@ class _Kept:
         surroundings: the caller's surroundings when it was started.
     """
 
-    def __init__(
-        self, crew: ProcessCrew, context: BaseContext, surroundings: _Surroundings
-    ) -> None:
+    def __init__(self, crew: ProcessCrew, context: BaseContext, surroundings: Surroundings) -> None:
         self.crew = crew
         self.context = context
         self.surroundings = surroundings
@@ -83,7 +81,7 @@ class _Kept:
         return any(self.codes.get(key, digests) != digests for key, digests in codes.items())
 
 
-class _Surroundings:
+class Surroundings:
     """What a worker started now would take over from this process."""
 
     def __init__(self) -> None:
@@ -99,7 +97,7 @@ class _Surroundings:
             if is_users(name)
         }
 
-    def still_hold(self, now: _Surroundings) -> bool:
+    def still_hold(self, now: Surroundings) -> bool:
         """Return whether all of this is unchanged; modules loaded since are ignored."""
         return self.place == now.place and all(
             self.specs[name] is now.specs[name] for name in self.specs.keys() & now.specs.keys()
@@ -146,7 +144,7 @@ def lease(
         shipment = _pack(call, current, state, prefix)
         if shipment is None:
             return None
-        surroundings = _Surroundings()
+        surroundings = Surroundings()
         kept = _take(context, workers, surroundings, used.codes, state.kinds)
         reused = kept is not None
         if kept is None:
@@ -320,7 +318,7 @@ def _pack(call: Call, current: Current, state: State, prefix: str) -> Shipment |
 def _take(
     context: BaseContext,
     workers: int,
-    surroundings: _Surroundings,
+    surroundings: Surroundings,
     codes: dict[tuple[str, str], frozenset[bytes]],
     kinds: frozenset[int],
 ) -> _Kept | None:

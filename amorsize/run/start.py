@@ -9,6 +9,7 @@ from ..lookup import load, loaded
 from ..signals import held_signals
 from ..tuples import NamedTuple
 from .crew import starting
+from .pickles import dumps_by_value
 from .setup import Setup
 from .surroundings import take_own
 
@@ -79,11 +80,14 @@ class Recipe(NamedTuple):
         starts: the way to start them.
         setup: what each is started with.
         places: what the pickle of the setup names instead of copying it (``known.named``).
+        condition: what workers begin with, if they may serve later calls that begin with the same;
+            empty if not.
     """
 
     starts: Starts
     setup: Setup
     places: Places
+    condition: bytes = b""
 
 
 def recipe_for(
@@ -106,7 +110,12 @@ def recipe_for(
             starts = _forks(context)
         setup.state = take_own()
         return Recipe(starts, setup, {})
-    return _fresh_recipe(_context(method, context), setup, *_taken(setup, sample, None))
+    used, current, state = _taken(setup, sample, None)
+    recipe = _fresh_recipe(_context(method, context), setup, used, current, state)
+    # Code of the user's may change between calls, and with it what its workers must be told.
+    if sample is None or used.codes or not (used.whole and setup.is_plain):
+        return recipe
+    return recipe._replace(condition=dumps_by_value((current, state)))
 
 
 def _fresh_recipe(
