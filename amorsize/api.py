@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # typing takes 5 ms, and annotations are not evaluated
     from typing import Any, TypeVar
 
     from .call.session import Session
-    from .run.feed import Feed
+    from .run.feed import Feed, Guard
 
     R = TypeVar("R")
 
@@ -202,23 +202,23 @@ def make_session(
     func: Callable[..., Any], iterables: tuple[Any, ...], options: Options, *, star: bool = False
 ) -> Session:
     """Create the session of a call whose arguments were checked."""
-    session, feed, guarded = _parts()
+    session, feed, guard = _parts()
     plain = plain_function(func)
-    called = guarded(plain) if options.return_exceptions else plain
+    called = guard(plain) if options.return_exceptions else plain
     return session(plain, func, feed(called, iterables, star=star), options)
 
 
 @functools.cache
-def _parts() -> tuple[type[Session], type[Feed], Callable[..., Any]]:
+def _parts() -> tuple[type[Session], type[Feed], type[Guard]]:
     """Return what a call needs, loaded by the first one before any item runs.
 
     The import of this module would take three times as long with it.
     """
     load("amorsize.call.session")
     from .call.session import Session
-    from .run.feed import Feed, guarded
+    from .run.feed import Feed, Guard
 
-    return Session, Feed, guarded
+    return Session, Feed, Guard
 
 
 def plain_function(func: Callable[..., Any]) -> Callable[..., Any]:

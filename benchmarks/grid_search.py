@@ -9,13 +9,11 @@ workers start, later they may be there already.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
-from common import machine_line
+from common import write
 
 BACKENDS = ("loky", "amorsize")
 
@@ -58,11 +56,11 @@ def main() -> None:
     later = {b: statistics.median(t for run in runs for t in run[1:]) for b, runs in times.items()}
     for name, found in (("first search", first), ("later searches", later)):
         ratio = found["amorsize"] / found["loky"]
-        print(f"{name}: loky {found['loky']:.2f} s, amorsize {found['amorsize']:.2f} s, {ratio:.2f}")
+        print(
+            f"{name}: loky {found['loky']:.2f} s, amorsize {found['amorsize']:.2f} s, {ratio:.2f}"
+        )
     if given.save:
-        result = {"machine": machine_line(), "first": first, "later": later, "times": times}
-        path = Path(__file__).parent / "results" / "grid_search.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        write("grid_search", {"first": first, "later": later, "times": times})
 
 
 if __name__ == "__main__":

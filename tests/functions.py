@@ -14,6 +14,11 @@ def double(x):
     return 2 * x
 
 
+def described(*args):
+    """Return what the arguments are, so that they can be compared whatever their types."""
+    return [(type(one).__name__, repr(one)) for one in args]
+
+
 def helped(x):
     return HELPER_FACTOR * x
 

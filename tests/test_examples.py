@@ -11,6 +11,7 @@ SAYS = {
     "stdlib_census.py": ["First run", "Second run", "speed-up", "from memory", "lines"],
     "word_count.py": ["wizards 151,992", "counting"],
     "mandelbrot.py": ["400 items", "@@@"],
+    "rich_progress.py": ["hashing", "400/400", "400 different digests"],
     "slow_service.py": ["thread", "sum of the squares is 2,646,700"],
 }
 
@@ -25,6 +26,8 @@ def test_an_example_runs_and_says_what_it_promises(name):
     """Each example ends well within its deadline."""
     if name == "stdlib_census.py" and not list(PART.glob("*.py")):
         pytest.skip("this Python has no sources of its library")
+    if name == "rich_progress.py":
+        pytest.importorskip("rich")
     example = programs.ROOT / "examples" / name
     ended = programs.run(example, *ARGUMENTS.get(name, ()), deadline=110)
     assert ended.code == 0, ended.err

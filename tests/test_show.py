@@ -1,5 +1,8 @@
 """Reports and progress: what a run decided, how far it is."""
 
+import contextlib
+import os
+import re
 import subprocess
 import sys
 
@@ -122,17 +125,50 @@ def test_progress_true_shows_a_bar(capsys):
     assert "doubling: 100%" in capsys.readouterr().err
 
 
-def test_progress_without_tqdm_is_a_plain_line():
-    """Without tqdm a line on standard error tells the same."""
-    code = (
-        "import sys; sys.modules['tqdm.auto'] = None\n"
-        "from amorsize import smart_map\n"
-        "smart_map(abs, range(50), progress='abs')"
-    )
+PLAIN = """
+import sys; sys.modules['tqdm.auto'] = None
+import time
+from amorsize import smart_map
+def work(x): time.sleep(0.01)
+smart_map(work, range(50), progress='work', n_jobs=1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal of Unix")
+def test_progress_without_tqdm_is_a_plain_line_on_a_terminal():
+    """It tells the count, the rate and the time left, again and again in the same place."""
+    ours, theirs = os.openpty()
+    with subprocess.Popen([sys.executable, "-c", PLAIN], stderr=theirs) as program:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 4096):
+                shown += part
+        os.close(ours)
+    assert program.returncode == 0
+    lines = shown.decode().split("\r")
+    assert any(re.fullmatch(r"work: \d+/50 \(\d+%\) in .*s, [\d.]+/s, .*s left *", one)
+               for one in lines)  # fmt: skip
+    assert lines[-2].startswith("work: 50/50 (100%) in")
+    assert lines[-1] == "\n"
+
+
+def test_progress_without_tqdm_is_silent_elsewhere():
+    """A log file does not get a line for each redrawing."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", PLAIN], capture_output=True, text=True, timeout=60, check=False
     )
-    assert "abs: 50/50 (100%)" in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("options", [{"n_jobs": 2}, {"n_jobs": 2, "backend": "thread"}, {}])
+def test_progress_goes_on_steadily(options):
+    """No part of a call is long finished before it is counted."""
+    counts = []
+    smart_map(f.busy_ms, range(600), progress=lambda done, total: counts.append(done), **options)
+    steps = [after - before for before, after in zip([0, *counts], counts, strict=False)]
+    assert len(steps) >= 6
+    assert max(steps) <= 150
 
 
 def test_durations_have_suitable_units():

@@ -34,6 +34,8 @@ BLOCK_PARTS = 8
 OVERRUN = 3.0
 # In a lazy run of tiny items, one item is timed in this much work.
 TIMED_EVERY_SECONDS = 20e-6
+# Progress of a lazy run is shown after this much work: to show it may take some us.
+SHOWN_EVERY_SECONDS = 0.001
 
 
 class Lead:
@@ -60,6 +62,7 @@ class Lead:
         self._timeout = timeout
         self._progress = progress
         self.yielded = 0
+        self._unshown = 0
         self.check: Callable[[], object] | None = None
         self.begin()
 
@@ -138,6 +141,7 @@ class Lead:
         while True:
             watch = probe.watch(1)
             if not feed.run(1, result):
+                self.show_all()
                 return None
             probe.add(watch.block(1))
             plan = None
@@ -148,6 +152,7 @@ class Lead:
             yield result.pop()
             self._check_deadline()
             if plan is not None:
+                self.show_all()
                 return plan
             # Timing a tiny item costs more than running it, so most tiny items run untimed.
             untimed = min(int(TIMED_EVERY_SECONDS / max(probe.mean, 1e-9)), 4 * probe.items)
@@ -161,8 +166,19 @@ class Lead:
                 self._show(feed.position - before)
 
     def _show(self, items: int) -> None:
-        if self._progress is not None:
-            self._progress.add(items)
+        """Show items that were finished in a lazy run, some at a time."""
+        if self._progress is None:
+            return
+        self._unshown += items
+        left = self._feed.remaining
+        if self._unshown * self._probe.mean >= SHOWN_EVERY_SECONDS or left == 0:
+            self.show_all()
+
+    def show_all(self) -> None:
+        """Show the items that were finished in a lazy run and not shown."""
+        if self._progress is not None and self._unshown:
+            self._progress.add(self._unshown)
+            self._unshown = 0
 
     def _check_deadline(self) -> None:
         if self.check is not None:

@@ -64,11 +64,13 @@ def policy_of(
     fixed = options.chunksize
     if options.task_timeout is not None and (fixed is None or not options.retries):
         fixed = 1  # so that ending a late item makes no other item run again
+    # Short chunks where somebody watches how many items are finished, or an event loop goes on.
+    steady = lazy or streamed or apart or options.progress is not False
     return Policy(
         workers=plan.n_jobs - plan.shared,
         shares=plan.shared,
         flexible=options.chunksize is None,
-        size=chunk_sizes(plan.chunking, fixed, stream=lazy or streamed or apart),
+        size=chunk_sizes(plan.chunking, fixed, stream=steady),
         ahead_seconds=plan.chunking.ramp_seconds,
         ordered=ordered,
         bounded=lazy,

@@ -339,8 +339,7 @@ class Engine:
                 index=index,
                 seconds=self.policy.task_timeout,
             )
-            if not self.policy.return_exceptions:
-                add_item_note(error, index, self.feed.item(index, chunk.piece))
+            add_item_note(error, index, self.feed.item(index, chunk.piece))
             self.ledger.leave_out(number, index, error)
         self._dealer.holding = False
         self._crews.restart()

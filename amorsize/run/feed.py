@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .arrivals import Arrivals
 
-__all__ = ["SLICEABLE", "Blocks", "Feed", "Slice", "call_all", "guarded"]
+__all__ = ["SLICEABLE", "Blocks", "Feed", "Guard", "Slice", "begin_at", "call_all"]
 
 # Types whose slices hold exactly what iteration gives. Anything else is iterated, once, in order:
 # a user's own sequence may read from a disk or a network, and its length may be a guess.
@@ -88,23 +88,44 @@ class Blocks:
             yield part
 
 
-def guarded(
-    func: Callable[..., Any], change: Callable[[Exception], object] | None = None
-) -> Callable[..., Any]:
-    """Return ``func`` with its exceptions as results, as in ``asyncio.gather``.
+class Guard:
+    """A function with its exceptions as results, as in ``asyncio.gather``.
+
+    Each exception gets a note that names its item. The items are counted, so one thread at a time
+    may call it.
 
     Args:
         func: what to call.
         change: converts an exception to a result; None leaves it as it is.
+
+    Attributes:
+        index: index of the next item.
     """
 
-    def call(*args: Any) -> Any:
-        try:
-            return func(*args)
-        except Exception as error:  # noqa: BLE001 - whatever func raises is a result here
-            return error if change is None else change(error)
+    __slots__ = ("_change", "_func", "index")
 
-    return call
+    def __init__(
+        self, func: Callable[..., Any], change: Callable[[Exception], object] | None = None
+    ) -> None:
+        self._func = func
+        self._change = change
+        self.index = 0
+
+    def __call__(self, *args: Any) -> Any:
+        """Return the result of an item, or its exception."""
+        index = self.index
+        self.index = index + 1
+        try:
+            return self._func(*args)
+        except Exception as error:  # noqa: BLE001 - whatever func raises is a result here
+            add_item_note(error, index, args[0] if len(args) == 1 else args)
+            return error if self._change is None else self._change(error)
+
+
+def begin_at(func: Callable[..., Any], index: int) -> None:
+    """Tell a function which item comes next, if it wants to know."""
+    if type(func) is Guard:
+        func.index = index
 
 
 class Feed:
@@ -365,6 +386,7 @@ class Feed:
 
     def _next_results(self, wanted: int) -> Iterator[Any]:
         """Return an iterator that computes the next ``wanted`` results."""
+        begin_at(self.func, self.position)
         if self.sliceable and self._cursor != self.position:
             pieces = tuple(c[self.position : self.position + wanted] for c in self.columns)
             return call_all(self.func, pieces, self.star)

@@ -6,7 +6,7 @@ import os
 import time
 
 from .failure import keep
-from .feed import guarded
+from .feed import Guard, begin_at
 from .reply import Reply
 from .setup import Setup
 from .worker import run_columns
@@ -45,7 +45,7 @@ class InlineCrew:
         self.ready_at: float | None = self.started_at
         self.inherited = bool(call.columns)
         self._call = call
-        self._func = guarded(call.func) if call.return_exceptions else call.func
+        self._func = Guard(call.func) if call.return_exceptions else call.func
         self._done: list[tuple[int, Reply]] = []
 
     def submit(self, task: Task) -> int:
@@ -57,6 +57,7 @@ class InlineCrew:
         begun, end = time.monotonic(), task.start + task.size
         pieces = task.columns or tuple(c[task.start : end] for c in self._call.columns)
         out: list[Any] = []
+        begin_at(self._func, task.start)
         failure, seconds, cpu = run_columns(
             self._func, pieces, self._call.star, task.start, out, wrap=keep
         )

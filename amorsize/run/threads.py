@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..nesting import enter_worker_thread
 from .crew import CannotStart, Lost, Running, Task
 from .failure import Failure, keep
-from .feed import guarded
+from .feed import Guard, begin_at
 from .reply import Reply
 from .setup import Setup
 from .surroundings import put_in_thread, take_of_thread, take_own
@@ -145,7 +145,8 @@ class ThreadCrew:
         enter_worker_thread()
         call = self._call
         broken: Failure | None = None
-        func = self._stoppable(guarded(call.func) if call.return_exceptions else call.func)
+        func = self._stoppable(call.func)
+        func = Guard(func) if call.return_exceptions else func
         try:
             surround()
             self._setup.prepare()
@@ -161,6 +162,7 @@ class ThreadCrew:
         end = task.start + task.size
         pieces: Sequence[Any] = task.columns or [c[task.start : end] for c in self._call.columns]
         out: list[Any] = []
+        begin_at(func, task.start)
         failure, seconds, cpu = run_columns(
             func,
             tuple(pieces),

@@ -25,7 +25,7 @@ from . import known, logs, tracker
 from .channel import END, opened_task
 from .ending import flush_streams, run_finalizers
 from .failure import Failure, pack, survivor
-from .feed import Blocks, call_all, guarded
+from .feed import Blocks, Guard, begin_at, call_all
 from .memory import private_peak
 from .reductions import PROTOCOL
 from .reply import CHUNK, ITEM, LEAVE, LEAVING, NOTE, READY, RECORD, REPLY, TRACKED, Ran
@@ -142,7 +142,7 @@ class Worker:
     def take(self, call: Call) -> None:
         """Run the chunks of this call from now on."""
         self.call = call
-        self.func = guarded(call.func, survivor) if call.return_exceptions else call.func
+        self.func = Guard(call.func, survivor) if call.return_exceptions else call.func
 
     def open_setup(self, setup: Setup) -> None:
         """Open the setup that this worker was started with, and run the initializer."""
@@ -336,6 +336,7 @@ def run_chunk(
             pieces = tuple(column[begin : begin + size] for column in call.columns)
     except BaseException as error:  # noqa: BLE001 - unpickling an item may raise anything
         return Ran(chunk, begin, [], _unopened(error, begin), begun)
+    begin_at(_worker.func, begin)
     func = _tracked(_worker.func, begin) if track else _worker.func
     blocks = Blocks(pieces, seconds) if seconds else None
     failure, wall, cpu_seconds = run_columns(func, pieces, call.star, begin, out, blocks=blocks)

@@ -6,11 +6,13 @@ import sys
 import time
 from collections.abc import Callable
 
+from ..units import duration
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Progress", "make_progress"]
+__all__ = ["Progress", "make_progress", "progress_line"]
 
 # A terminal line is redrawn at most this often; people read no faster.
 REDRAW_SECONDS = 0.1
@@ -49,7 +51,7 @@ class Progress:
 def make_progress(
     wanted: bool | str | Callable[[int, int | None], object], total: int | None, name: str
 ) -> Progress | None:
-    """Return the progress display, None when none was asked for.
+    """Return the progress display, None when none was asked for or nobody would see it.
 
     Args:
         wanted: the ``progress`` option.
@@ -64,6 +66,8 @@ def make_progress(
     try:
         from tqdm.auto import tqdm  # an extra
     except ImportError:
+        if sys.stderr is None or not sys.stderr.isatty():
+            return None  # a file would get a line for each redrawing
         line = _Line(description)
         return Progress(line.show, total, line.end)
 
@@ -79,23 +83,56 @@ def make_progress(
 
 
 class _Line:
-    """One line on standard error, for those without tqdm."""
+    """One line on standard error, for those without tqdm: count, rate and time left.
+
+    Args:
+        description: how the line begins.
+    """
 
     def __init__(self, description: str) -> None:
         self._description = description
         self._begun = time.monotonic()
         self._drawn = 0.0
-        self._text = ""
+        self._counted: tuple[int, int | None] = (0, None)
+        self._width = 0
 
     def show(self, done: int, total: int | None) -> None:
-        now = time.monotonic()
-        of = "" if total is None else f"/{total} ({done / max(total, 1):.0%})"
-        self._text = f"{self._description}: {done}{of} in {now - self._begun:.1f} s"
-        if now - self._drawn >= REDRAW_SECONDS or done == total:
-            self._drawn = now
-            sys.stderr.write("\r" + self._text)
-            sys.stderr.flush()
+        """Note what is finished, and redraw the line if that was long ago."""
+        self._counted = done, total
+        if time.monotonic() - self._drawn >= REDRAW_SECONDS:
+            self._draw()
 
     def end(self) -> None:
-        sys.stderr.write("\r" + self._text + "\n")
+        """Draw the line for the last time."""
+        self._draw()
+        sys.stderr.write("\n")
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        text = progress_line(self._description, *self._counted, self._drawn - self._begun)
+        sys.stderr.write("\r" + text.ljust(self._width))
         sys.stderr.flush()
+        self._width = len(text)
+
+
+def progress_line(description: str, done: int, total: int | None, seconds: float) -> str:
+    """Return how far a call is, in words.
+
+    Args:
+        description: how the line begins.
+        done: number of finished items.
+        total: number of items, None when unknown.
+        seconds: since the call began, s.
+
+    >>> progress_line("parse", 50, 200, 10.0)
+    'parse: 50/200 (25%) in 10 s, 5/s, 30 s left'
+    >>> progress_line("parse", 3_000, None, 0.5)
+    'parse: 3,000 in 500 ms, 6,000/s'
+    """
+    rate = done / max(seconds, 1e-9)
+    of = "" if total is None else f"/{total:,} ({done / max(total, 1):.0%})"
+    pace = f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"
+    left = ""
+    if total is not None and 0 < done < total:
+        left = f", {duration((total - done) / rate)} left"
+    return f"{description}: {done:,}{of} in {duration(seconds)}, {pace}{left}"
