@@ -23,6 +23,7 @@ from .options import DEFAULTS, make_options
 from .run.setup import Setup, Threads
 from .run.start import recipe_for
 from .serve.books import Ticket
+from .serve.futures import LightFuture
 from .serve.orders import Raised
 from .serve.results import raised
 from .serve.service import RUN, Service
@@ -160,7 +161,7 @@ class SmartExecutor(concurrent.futures.Executor):
             RuntimeError: the executor was shut down, or the interpreter ends.
             BrokenProcessPool: the initializer has failed, or no worker can be started.
         """
-        future: Future[R] = Future()
+        future: Future[R] = LightFuture()
         ticket = Task((fn, args, kwargs), future)
         with self._lock:
             if self._is_shut:

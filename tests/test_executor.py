@@ -5,6 +5,7 @@ import concurrent.futures
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import BrokenExecutor, CancelledError
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from amorsize import SmartExecutor, WorkerLostError
+from amorsize.serve.futures import LightFuture
 from tests import functions as f
 from tests import programs
 from tests.test_pool import METHODS, always_dies, fails_to_begin, gone, make, wait, wait_for
@@ -245,3 +247,34 @@ def test_what_was_submitted_is_done_at_the_exit(method, end, tmp_path):
     pids, *lines = ended.out.splitlines()
     assert (lines, ended.err) == ([f"done {x}" for x in range(3)], "")
     assert not any(psutil.pid_exists(pid) for pid in json.loads(pids))
+
+
+def test_a_future_tells_everybody_who_waits_for_it():
+    """However many threads ask, at whatever moment, each gets the result once."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(300):
+            future = LightFuture()
+            assert future.set_running_or_notify_cancel()
+            heard = []
+            askers = [
+                threading.Thread(target=ask)
+                for ask in (
+                    lambda: heard.append(future.result(20)),
+                    lambda: heard.append(concurrent.futures.wait([future], 20).done.pop().result()),
+                    lambda: future.add_done_callback(lambda done: heard.append(done.result())),
+                    lambda: heard.append(next(concurrent.futures.as_completed([future])).result()),
+                    lambda: future.set_result(number),
+                )
+            ]
+            for asker in askers:
+                asker.start()
+            for asker in askers:
+                asker.join(30)
+            assert heard == [number] * 4
+            assert future.done()
+            with pytest.raises(concurrent.futures.InvalidStateError):
+                future.set_result(0)
+    finally:
+        sys.setswitchinterval(interval)
