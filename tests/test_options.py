@@ -1,5 +1,6 @@
 """Bad input is refused, by name, before any item runs."""
 
+import itertools
 import multiprocessing
 
 import pytest
@@ -149,3 +150,40 @@ def test_total_does_not_take_the_place_of_a_length():
     seen = []
     smart_map(double, [1, 2], total=7, progress=lambda *shown: seen.append(shown))
     assert seen[-1] == (2, 2)
+
+
+def nothing(*_):
+    """Take anything, and do nothing."""
+
+
+SOME = {
+    "n_jobs": [1, 2, -1],
+    "chunksize": [1, 7],
+    "backend": ["process", "thread", "serial"],
+    "mp_context": ["fork"],
+    "progress": [nothing],
+    "timeout": [30.0],
+    "task_timeout": [5.0],
+    "retries": [0, 2],
+    "return_exceptions": [True],
+    "initializer": [nothing],
+    "use_cache": [False],
+    "report": [nothing],
+    "buffersize": [1, 3],
+    "total": [0, 20],
+}
+
+
+@pytest.mark.parametrize("first", SOME)
+def test_two_options_work_together_or_the_error_names_both(first):
+    """Whatever is combined with whatever."""
+    for second in SOME.keys() - {first}:
+        for one, other in itertools.product(SOME[first], SOME[second]):
+            options = {first: one, second: other}
+            try:
+                found = list(smart_imap(double, range(20), **options))
+            except ValueError as error:
+                assert first in str(error), options
+                assert second in str(error), options
+            else:
+                assert found == [2 * x for x in range(20)], options
