@@ -65,6 +65,8 @@ def test_both_calls_give_the_same(section, theirs, ours, monkeypatch):
         "pairs": [(x, x + 1) for x in data],
     }
     importlib.import_module(module)
+    if section == "joblib":
+        amorsize.register_joblib()
     monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)  # its thread would stay
     opened = []
 
