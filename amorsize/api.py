@@ -26,7 +26,8 @@ if TYPE_CHECKING:  # typing takes 5 ms, and annotations are not evaluated
     from typing import Any, TypeVar
 
     from .call.session import Session
-    from .run.feed import Feed, Guard
+    from .run.feed import Feed
+    from .run.guard import Guard
 
     R = TypeVar("R")
 
@@ -216,7 +217,8 @@ def _parts() -> tuple[type[Session], type[Feed], type[Guard]]:
     """
     load("amorsize.call.session")
     from .call.session import Session
-    from .run.feed import Feed, Guard
+    from .run.feed import Feed
+    from .run.guard import Guard
 
     return Session, Feed, Guard
 

@@ -9,21 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
-from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 
 from .api import checked, make_session, refuse_unfit
 from .call.latest import LATEST
 from .options import Options, documented
-from .run.arrivals import Arrivals
+from .run.arrivals import Arrivals, Together
+from .run.feed import SLICEABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
+    from .call.latest import Finished
     from .call.session import Session
 
     R = TypeVar("R")
@@ -158,24 +160,18 @@ class _Call:
         self, func: Callable[..., Any], iterables: tuple[Any, ...], options: Options
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._func = func
         self._iterables = iterables
-        self._options = options
-        self._session: Session | None = None
-        self._stream: Generator[list[Any]] | None = None
-        self._steps: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None]
-        self._steps = SimpleQueue()
-        self._cancelled = False
-        self._ended = asyncio.Event()
+        self._worker = _Worker(self._loop, func, options)
         self._readers: list[asyncio.Task[None]] = []
+        # A loop that was closed finalizes no iterators: then the garbage collector ends the call.
+        self._finalizer = weakref.finalize(self, self._worker.stop)
+        self._finalizer.atexit = False
 
     async def __aenter__(self) -> Self:
-        self._iterables = tuple(
+        self._worker.start()
+        self._worker.iterables = tuple(
             self._read(data) if hasattr(data, "__aiter__") else data for data in self._iterables
         )
-        run = partial(contextvars.copy_context().run, self._run)
-        self._thread = threading.Thread(target=run, name="amorsize-async", daemon=True)
-        self._thread.start()
         return self
 
     async def __aexit__(
@@ -185,11 +181,10 @@ class _Call:
         traceback: TracebackType | None,
     ) -> None:
         """End the call, whatever it does, and wait until it has ended."""
-        self._cancelled = True
-        self._steps.put(None)
+        self._finalizer()
         for reader in self._readers:
             reader.cancel()
-        waiting = {self._loop.create_task(self._ended.wait()), *self._readers}
+        waiting = {self._loop.create_task(self._worker.ended.wait()), *self._readers}
         until, is_cancelled = self._loop.time() + CANCEL_SECONDS, False
         while waiting and (left := until - self._loop.time()) > 0:
             try:
@@ -199,27 +194,26 @@ class _Call:
             waiting = {task for task in waiting if not task.done()}
         for task in waiting:
             task.cancel()
-        if self._ended.is_set():
-            self._thread.join()  # it has nothing more to do
-        if self._session is not None and self._session.finished is not None:
-            LATEST.call = self._session.finished
+        finished = self._worker.finished()
+        if finished is not None:
+            LATEST.call = finished
         if is_cancelled:
             raise asyncio.CancelledError
 
     async def all(self) -> list[Any]:
         """Return all results."""
-        results: list[Any] = await self._do(self._run_all)
+        results: list[Any] = await self._do(self._worker.run_all)
         return results
 
     async def some(self) -> list[Any] | None:
         """Return some more results, None at the end."""
-        results: list[Any] | None = await self._do(self._run_some)
+        results: list[Any] | None = await self._do(self._worker.run_some)
         return results
 
     def _read(self, source: AsyncIterable[Any]) -> Arrivals:
         """Return an iterable for the thread that gives the items of an asynchronous one."""
         wanted = asyncio.Event()
-        arrivals = Arrivals(partial(self._tell, wanted.set), self._check)
+        arrivals = Arrivals(partial(self._worker.tell, wanted.set), self._worker.check)
         reading = self._loop.create_task(_deliver(source, arrivals, wanted))
         self._readers.append(reading)
         return arrivals
@@ -227,50 +221,114 @@ class _Call:
     async def _do(self, step: Callable[[], Any]) -> Any:
         """Return what a function returns that is called in the thread."""
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._steps.put((step, future))
-        return await future
+        self._worker.steps.put((step, future))
+        result, error = await future
+        if error is not None:
+            raise error
+        return result
+
+
+class _Worker:
+    """The thread of a call.
+
+    Args:
+        loop: the event loop.
+        func: the function to call.
+        options: checked options.
+
+    Attributes:
+        iterables: the inputs, for the thread.
+        steps: what the thread is to do next, and what to tell the outcome; None to end.
+        ended: is set, in the loop, when the thread has nothing more to do.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, func: Callable[..., Any], options: Options
+    ) -> None:
+        self.iterables: tuple[Any, ...] = ()
+        self.steps: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None]
+        self.steps = SimpleQueue()
+        self.ended = asyncio.Event()
+        self._loop = loop
+        self._func = func
+        self._options = options
+        self._session: Session | None = None
+        self._stream: Generator[list[Any]] | None = None
+        self._cancelled = False
+        run = partial(contextvars.copy_context().run, self._run)
+        self._thread = threading.Thread(target=run, name="amorsize-async", daemon=True)
+
+    # In the loop's thread -------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Have the thread end, whatever it does."""
+        self._cancelled = True
+        self.steps.put(None)
+
+    def finished(self) -> Finished | None:
+        """Return the finished call, if the thread has ended in time."""
+        if not self.ended.is_set():
+            return None
+        self._thread.join()  # it has nothing more to do
+        return None if self._session is None else self._session.finished
 
     # In the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
         """Take steps until there are no more."""
         try:
-            for step, future in iter(self._steps.get, None):
+            for step, future in iter(self.steps.get, None):
                 result = error = None
                 try:
                     result = step()
                 except BaseException as raised:  # noqa: BLE001 - raised again in the loop
                     error = raised
-                self._tell(_settle, future, result, error)
+                self.tell(_settle, future, (result, error))
                 del step, future, result, error
+                if self._cancelled:
+                    break
             if self._stream is not None:
                 self._stream.close()
         finally:
-            self._tell(self._ended.set)
+            self.tell(self.ended.set)
 
-    def _run_all(self) -> list[Any]:
+    def run_all(self) -> list[Any]:
+        """Return all results."""
         return self._opened().map()
 
-    def _run_some(self) -> list[Any] | None:
+    def run_some(self) -> list[Any] | None:
+        """Return some more results, None at the end."""
         if self._stream is None:
             self._stream = self._opened().stream(ordered=True, whole=True)
         return next(self._stream, None)
 
-    def _opened(self) -> Session:
-        """Return the session; made here, because to load its modules takes 30 ms."""
-        session = self._session = make_session(self._func, self._iterables, self._options)
-        arrivals = (data for data in self._iterables if isinstance(data, Arrivals))
-        session.run_apart(self._check, tuple(arrivals))
-        return session
-
-    def _check(self) -> None:
-        if self._cancelled:
+    def check(self) -> None:
+        """End the call if nobody waits for it any more."""
+        if self._cancelled or self._loop.is_closed():
             raise _Cancelled
 
-    def _tell(self, call: Callable[..., object], *args: Any) -> None:
-        """Have the loop call a function."""
-        with suppress(RuntimeError):  # the loop was closed: nobody waits
+    def tell(self, call: Callable[..., object], *args: Any) -> None:
+        """Have the loop call a function; end the call if the loop was closed."""
+        try:
             self._loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:
+            self._cancelled = True
+
+    def _opened(self) -> Session:
+        """Return the session; made here, because to load its modules takes 30 ms."""
+        iterables = self.iterables
+        session = self._session = make_session(self._func, iterables, self._options)
+        arrivals = tuple(data for data in iterables if isinstance(data, Arrivals))
+        together = None
+        if arrivals:
+            sizes = (len(data) for data in iterables if type(data) in SLICEABLE)
+            together = Together(arrivals, min(sizes, default=None))
+        session.run_apart(self.check, together)
+        return session
 
 
 async def _deliver(source: AsyncIterable[Any], arrivals: Arrivals, wanted: asyncio.Event) -> None:
@@ -302,11 +360,7 @@ async def _deliver(source: AsyncIterable[Any], arrivals: Arrivals, wanted: async
         arrivals.end()
 
 
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+def _settle(future: asyncio.Future[Any], outcome: tuple[Any, BaseException | None]) -> None:
     """Give a future its outcome, unless its task was cancelled."""
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
+    if not future.done():
+        future.set_result(outcome)  # an exception as a value: a future cannot have StopIteration

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeAlias
 
 from joblib.parallel import (
     AutoBatchingMixin,
@@ -77,6 +77,7 @@ class AmorsizeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         self._jobs = 1
         self._service: Service | None = None
         self._batches: Batches | None = None
+        self._has_users = False
         self._condition: tuple[Any, ...] = ()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -111,13 +112,24 @@ class AmorsizeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         """Have a worker run a batch of tasks; return its future."""
         if self._service is None:
             self._service, self._condition = self._staffed(func)
-            self._batches = Batches()
-        assert self._batches is not None
+        batches = self._batches
+        if batches is None:
+            batches = self._batches = Batches()
+        batches.note(func)
         future: Future[Any] = Future()
         if callback is not None:
             future.add_done_callback(callback)
-        self._service.put(Task(self._batches.order(func), future))
+        task = Task((func, (), {}), future)
+        task.pack = batches.pack
+        self._service.put(task)
         return future
+
+    def stop_call(self) -> None:
+        """Let go of what the tasks of a call had in common: another call may have changed it."""
+        batches, self._batches = self._batches, None
+        if batches is not None:
+            self._has_users = self._has_users or batches.has_users
+            batches.close()
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
         """Return the results of a batch, or raise what a task has raised."""
@@ -142,12 +154,10 @@ class AmorsizeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
 
     def _let_go(self) -> tuple[Service | None, bool]:
         """Forget the workers; return them, and whether they have run code of the user's."""
+        self.stop_call()
         service, self._service = self._service, None
-        batches, self._batches = self._batches, None
-        if batches is None:
-            return service, False
-        batches.close()
-        return service, batches.has_users
+        users, self._has_users = self._has_users, False
+        return service, users
 
     def _staffed(self, func: Callable[[], Any]) -> tuple[Service, tuple[Any, ...]]:
         """Return workers, and the condition for them to serve later calls; empty if they cannot.
@@ -177,6 +187,9 @@ class AmorsizeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         return service, condition
 
 
+_Shelved: TypeAlias = tuple[Service, tuple[Any, ...], Surroundings, threading.Timer]
+
+
 class _Shelf:
     """Keeps the workers of one call for the next one that needs the same.
 
@@ -186,7 +199,7 @@ class _Shelf:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: tuple[Service, tuple[Any, ...], Surroundings, threading.Timer] | None = None
+        self._kept: _Shelved | None = None
 
     def put(self, service: Service, condition: tuple[Any, ...]) -> None:
         """Keep the workers of a service, which are idle.
@@ -195,16 +208,16 @@ class _Shelf:
             service: the service.
             condition: what another call must equal to have them.
         """
-        self.end()
         timer = threading.Timer(IDLE_SECONDS, self.end)
         timer.name, timer.daemon = f"{IDLE_THREAD}-joblib", True
-        with self._lock:
-            self._kept = service, condition, Surroundings(), timer
         timer.start()
+        before = self._swapped((service, condition, Surroundings(), timer))
+        if before is not None:
+            before[0].terminate()
 
     def take(self, condition: tuple[Any, ...]) -> Service | None:
         """Return the service that is kept, if it fits; None if none does."""
-        kept = self._taken()
+        kept = self._swapped(None)
         if kept is None:
             return None
         service, its_condition, surroundings, _ = kept
@@ -216,18 +229,19 @@ class _Shelf:
 
     def end(self) -> None:
         """End the workers that are kept."""
-        kept = self._taken()
+        kept = self._swapped(None)
         if kept is not None:
             kept[0].terminate()
 
-    def _taken(self) -> tuple[Service, tuple[Any, ...], Surroundings, threading.Timer] | None:
+    def _swapped(self, new: _Shelved | None) -> _Shelved | None:
+        """Keep something else, or nothing; return what was kept, whose timer has ended."""
         with self._lock:
-            kept, self._kept = self._kept, None
-        if kept is not None:
-            kept[3].cancel()
-            if kept[3] is not threading.current_thread():
-                kept[3].join(JOIN_SECONDS)
-        return kept
+            before, self._kept = self._kept, new
+        if before is not None:
+            before[3].cancel()
+            if before[3] is not threading.current_thread():
+                before[3].join(JOIN_SECONDS)
+        return before
 
     def forget(self) -> None:
         """Forget the parent's workers in a forked child."""

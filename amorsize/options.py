@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 BACKENDS = ("process", "thread", "serial")
+# Engines that are meant by name: the current Dask client, Ray, and whatever is best.
+ENGINES = ("dask", "ray", "auto")
 
 
 class Options(NamedTuple):
@@ -38,7 +40,10 @@ class Options(NamedTuple):
         n_jobs: number of workers. None lets amorsize decide; 1 is serial; k > 0 is k; -1 is all
             usable CPUs, -2 all but one, and so on.
         chunksize: items in one chunk. None lets amorsize decide, and vary the size during the run.
-        backend: "process", "thread" or "serial". None lets amorsize decide.
+        backend: "process", "thread" or "serial"; or what runs the items elsewhere: any
+            ``concurrent.futures.Executor``, a Dask client, "dask" for the current one, or "ray".
+            "auto" also considers the current Dask client or Ray. None lets amorsize decide between
+            this process and processes of its own.
         mp_context: name of a start method, or a multiprocessing context. None takes the start
             method that the program has set, if any. Otherwise, on every version of Python, it takes
             fork on Linux if this process can be forked safely, else forkserver; on other platforms
@@ -59,7 +64,7 @@ class Options(NamedTuple):
 
     n_jobs: int | None = None
     chunksize: int | None = None
-    backend: str | None = None
+    backend: str | Any | None = None
     mp_context: str | BaseContext | None = None
     progress: bool | str | Callable[[int, int | None], object] = False
     timeout: float | None = None
@@ -84,16 +89,26 @@ class Options(NamedTuple):
         """
         if self.backend == "serial":
             return False
-        if self.backend == "process" or self.task_timeout is not None:
+        if self.is_remote or self.backend == "process" or self.task_timeout is not None:
             return True
         return jobs != 1 and (jobs is not None or self.initializer is not None)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the items are to run on an engine that the caller named."""
+        return self.backend is not None and self.backend not in (*BACKENDS, "auto")
 
     def without_callables(self) -> Options:
         """Return the options without what belongs to the caller: callables and their arguments."""
         if self is DEFAULTS:
             return self
         return self._replace(
-            progress=False, initializer=None, initargs=(), report=None, mp_context=None
+            backend=self.backend if isinstance(self.backend, str) else None,
+            progress=False,
+            initializer=None,
+            initargs=(),
+            report=None,
+            mp_context=None,
         )
 
 
@@ -334,13 +349,16 @@ def _check_retries(name: str, value: object) -> None:
 
 
 def _check_backend(name: str, value: object) -> None:
-    if value is None or (isinstance(value, str) and value in BACKENDS):
+    if value is None or (isinstance(value, str) and value in (*BACKENDS, *ENGINES)):
         return
+    if not isinstance(value, (str, type)) and callable(getattr(value, "submit", None)):
+        return  # an executor, or a Dask client
     kind = ValueError if isinstance(value, str) else TypeError
     ours = _BACKENDS_ELSEWHERE.get(value) if isinstance(value, str) else None
     meant = f"; say {ours!r} for what {value!r} is elsewhere" if ours else ""
     raise kind(
-        f"{name}={value!r} is not a backend: it takes None, {', '.join(map(repr, BACKENDS))}{meant}"
+        f"{name}={value!r} is not a backend: it takes None, "
+        f"{', '.join(map(repr, (*BACKENDS, *ENGINES)))}, an executor or a Dask client{meant}"
     )
 
 
@@ -389,3 +407,9 @@ def _check_together(options: Options) -> None:
             f"task_timeout needs backend='process' (or None): a late item can only be stopped by "
             f"ending its process, and backend={options.backend!r} has none to end"
         )
+    for name in ("task_timeout", "mp_context"):
+        if options.is_remote and getattr(options, name) is not None:
+            raise ValueError(
+                f"{name} is for processes of this machine, and backend={options.backend!r:.80} "
+                "starts and ends its workers itself"
+            )

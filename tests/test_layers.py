@@ -16,7 +16,7 @@ PACKAGE = Path(amorsize.__file__).parent
 # From the ground to the top. A module imports from its own folder, and from what stands before it.
 ORDER = [
     {"errors", "units", "signals", "tuples", "versions"}, {"lookup"}, {"options", "nesting"},
-    {"decide", "identity"}, {"measure"}, {"memory", "run"}, {"serve"}, {"show"}, {"call"},
+    {"decide", "identity"}, {"measure"}, {"memory", "run"}, {"serve", "remote"}, {"show"}, {"call"},
     {"api"}, {"optimizer"}, {"decorator", "pool", "executor", "asynchronous", "typed"},
     {"joblib_backend"}, {"register"},
     {"__init__"},
@@ -88,6 +88,7 @@ def test_no_module_imports_itself_by_way_of_others():
         "decide.planner",
         "decide.learning",
         "decide.steps",
+        "decide.remote",
     ],
 )
 def test_model_planner_and_learning_are_pure(name):

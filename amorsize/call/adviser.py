@@ -29,6 +29,7 @@ from ..decide.planner import (
     make_plan,
     plan_for_little,
 )
+from ..decide.remote import FIRST_LINK, plan_remote
 from ..lookup import load, loaded
 from ..measure.forking import got_stuck, remember_stuck
 from ..measure.machine import (
@@ -48,6 +49,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from typing import Any
+
+    from ..remote.clusters import Cluster
 
 __all__ = [
     "Adviser",
@@ -165,6 +168,7 @@ class Adviser:
     Attributes:
         machine: the machine as it was when the call began.
         recall: what is remembered of the function.
+        cluster: the engine that the items are to run on; None for this machine.
     """
 
     def __init__(
@@ -186,6 +190,7 @@ class Adviser:
         self.recall = Recall(func, items, self.machine, method, use_cache=use_cache)
         self._first_method = method
         self.use_cache = use_cache
+        self.cluster: Cluster | None = None
         self._costs: Costs | None = None
         self._has_doubted = not use_cache  # without the cache no learned costs are used
 
@@ -214,6 +219,45 @@ class Adviser:
             method, why = choose_start_method(mp_context, about_to=False)
         return cls(func, items, jobs=jobs, method=method, method_reason=why, use_cache=use_cache)
 
+    @classmethod
+    def of_remote_call(
+        cls,
+        func: Callable[..., Any],
+        items: int | None,
+        *,
+        jobs: int | None,
+        cluster: Cluster,
+        use_cache: bool,
+    ) -> Adviser:
+        """Return the adviser for a call on an engine.
+
+        Args:
+            func: the function.
+            items: number of items of the call, None when unknown.
+            jobs: most workers to use, None for all.
+            cluster: the engine.
+            use_cache: whether to use the cache.
+        """
+        workers = cluster.capacity() or jobs or 1
+        method = f"{cluster.kind}:{workers}"
+        why = "it was given as backend"
+        adviser = cls(func, items, jobs=jobs, method=method, method_reason=why, use_cache=use_cache)
+        adviser.cluster = cluster
+        return adviser
+
+    def plan_remote(self, profile: Profile | None, left: int, reason: str) -> Plan:
+        """Return the plan to run the items left on the engine.
+
+        Args:
+            profile: cost of an item, None when not known yet.
+            left: number of items left, an assumption when the length is unknown.
+            reason: why there, in words.
+        """
+        assert self.cluster is not None
+        workers = self.cluster.capacity() or 1
+        workers = min(workers, self.jobs or workers)
+        return plan_remote(self.method, workers, FIRST_LINK, profile, left, reason)
+
     def look_again(self, mp_context: str | BaseContext | None) -> bool:
         """Choose the start method again, because the first items may have started threads.
 
@@ -224,7 +268,7 @@ class Adviser:
             Whether the start method has changed.
         """
         before = self.method
-        if before == self._first_method and before != "thread":
+        if self.cluster is None and before == self._first_method and before != "thread":
             self.method, self.method_reason = choose_start_method(mp_context)
             if self.method == "fork" and self.method_reason != ASKED:
                 self._avoid_lack()
@@ -357,7 +401,12 @@ class Adviser:
             items: number of items of the call.
             seconds: duration of the call.
         """
-        if items < 1 or self.method == "thread" or not _threads_run_at_once(profile):
+        if (
+            items < 1
+            or self.cluster
+            or self.method == "thread"
+            or not _threads_run_at_once(profile)
+        ):
             return ""
         options = (StartOption("thread"),)
         plan = make_plan(profile, PlanInput(items, self.machine.cpus, self.costs, options, _cap()))

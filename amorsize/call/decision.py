@@ -12,6 +12,7 @@ from functools import partial
 
 from ..errors import SerializationError
 from ..identity.fingerprint import walk_seconds
+from ..lookup import load
 from ..nesting import inside_worker
 from ..options import Options
 from ..run.failure import NO_ITEM
@@ -98,7 +99,7 @@ class Decision:
         self.decided = 0.0
         self.forecast: float | None = None
         self.settled = False
-        self.alone = self.jobs == 1 or options.backend == "serial"
+        self.alone = options.backend == "serial" or (self.jobs == 1 and not options.is_remote)
         self.apart = False
         self.gave_up = False
         self.steps: Steps | None = None
@@ -141,6 +142,8 @@ class Decision:
                 self.reason = "one job was asked for"
             return None
         adviser = self.advised(at_once=True)
+        if adviser.cluster is not None:
+            return self._plan_remote(adviser)
         if self.apart:
             adviser.spare(partial(_is_light, self._shipped, feed))
         profile = adviser.recall.profile
@@ -151,9 +154,17 @@ class Decision:
         self._commit(plan, known=profile is not None)
         return plan
 
+    def _plan_remote(self, adviser: Adviser) -> Plan:
+        """Return the plan to run all items on the engine that was named."""
+        profile = adviser.recall.profile
+        left, known = _items_left(self._feed, adviser, self.total)
+        plan = adviser.plan_remote(profile, left, "it was asked for")
+        self._commit(plan, known=known and profile is not None)
+        return plan
+
     def _is_hindered(self) -> bool:
         """Return whether no worker can be started from here; if so, give up on workers."""
-        reason = inside_worker()
+        reason = "" if self._options.is_remote else inside_worker()
         if reason:
             self.give_up(reason)
         return bool(reason)
@@ -277,15 +288,7 @@ class Decision:
 
     def make_adviser(self) -> Adviser:
         """Make the adviser of this call, and return it."""
-        options = self._options
-        self.adviser = Adviser.of_call(
-            self._func,
-            self.total,
-            jobs=self.jobs,
-            backend=options.backend,
-            mp_context=options.mp_context,
-            use_cache=options.use_cache,
-        )
+        self.adviser = _adviser_of(self._func, self.total, self.jobs, self._options)
         return self.adviser
 
     def is_worth_walking(self, elapsed: float) -> bool:
@@ -371,3 +374,28 @@ def _items_left(feed: Feed, adviser: Adviser, total: int | None) -> tuple[int, b
         feed.hint = adviser.recall.expected_items
     left = feed.likely_remaining
     return max(2, feed.position) if left is None else left, None not in (left, total)
+
+
+def _adviser_of(
+    func: Callable[..., Any], total: int | None, jobs: int | None, options: Options
+) -> Adviser:
+    """Return the adviser of a call."""
+    if not options.is_remote:
+        return Adviser.of_call(
+            func,
+            total,
+            jobs=jobs,
+            backend=options.backend,
+            mp_context=options.mp_context,
+            use_cache=options.use_cache,
+        )
+    load("amorsize.remote.choosing")
+    from ..remote.choosing import cluster_of
+
+    return Adviser.of_remote_call(
+        func,
+        total,
+        jobs=jobs if (options.n_jobs or 0) > 0 else None,
+        cluster=cluster_of(options.backend),
+        use_cache=options.use_cache,
+    )

@@ -141,7 +141,10 @@ def last_run() -> RunReport | None:
 
 def _is_bare(func: Callable[..., Any]) -> bool:
     """Return whether a function holds no data of its own."""
-    return type(func) is FunctionType and not (func.__closure__ or func.__defaults__)
+    if type(func) is not FunctionType:
+        return False
+    held = func.__closure__ or func.__defaults__ or func.__kwdefaults__ or func.__dict__
+    return not held
 
 
 def _reference(func: Callable[..., Any]) -> weakref.ref[Any] | None:

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..remote.clusters import Cluster
+    from ..remote.crew import RemoteCrew
     from ..run.crew import Crew, Task
     from ..run.inline import InlineCrew
     from ..run.memory import WorkerMemory
@@ -68,6 +70,7 @@ class Launcher:
         self._shares = shares
         self._cpu_share = cpu_share
         self._memory = memory
+        self._crew: RemoteCrew | None = None
         self.gave_up = ""
         self.warnings: list[str] = []
 
@@ -88,6 +91,8 @@ class Launcher:
         method, options, call = self._adviser.method, self._options, self._call()
         if not workers:
             return self._inline(call)
+        if self._adviser.cluster is not None:
+            return self._remote(self._adviser.cluster, call, workers)
         share = max(1, usable_cpus() // (workers + self._shares))
         busy = self._cpu_share > BUSY_SHARE
         threads = None if method == "thread" else Threads.shared(share, busy=busy)
@@ -113,6 +118,24 @@ class Launcher:
                 raise
             self.gave_up = f"the function cannot be sent to workers ({error})"
         return self._inline(call)
+
+    def round_trip(self) -> float:
+        """Return what a chunk takes beside its items on another engine, s; 0 while not known."""
+        return 0.0 if self._crew is None else self._crew.round_trip
+
+    def _remote(self, cluster: Cluster, call: Call, workers: int) -> RemoteCrew:
+        """Return a crew on another engine."""
+        from ..remote.crew import RemoteCrew
+        from ..run.setup import Setup
+
+        options = self._options
+        setup = Setup(call, options.initializer, options.initargs)
+        lenient = self._warn if self._must_run else None
+        limit = workers if (options.n_jobs or 0) > 0 else None
+        self._crew = RemoteCrew(
+            cluster, setup, sample=self._feed.sample, lenient=lenient, limit=limit
+        )
+        return self._crew
 
     def leave_fork(self) -> None:
         """Stop forking workers, because forked workers got stuck.

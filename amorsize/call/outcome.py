@@ -112,6 +112,10 @@ class Outcome(NamedTuple):
             )
         for part in (probe.rest, ran.course.own, ran.course.tally):
             tally.merge(part)
+        if adviser.cluster is not None:  # its workers are other machines than this one
+            return profile_of(
+                tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel
+            )._replace(result_bytes=ran.course.result_bytes, arg_bytes=ran.course.arg_bytes)
         # Items took longer in workers than they take alone; that is corrected below.
         known = profile_of(tally, tally.seconds / tally.items, memory_bytes=grown, travel=travel)
         contention = self._contention(ran) or (travel.contention if travel is not None else 0.0)

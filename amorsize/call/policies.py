@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ..decide.cutting import chunk_sizes
 from ..decide.figures import FRESH_METHODS, Profile
 from ..decide.planner import Plan
+from ..decide.remote import remote_chunk_sizes
 from ..options import Options
 from ..run.policy import LIMIT_SHARE, LONGEST_LAZY_SECONDS, Policy
 
@@ -43,6 +44,7 @@ def policy_of(
     apart: bool,
     streamed: bool,
     deadline: float | None,
+    round_trip: Callable[[], float] | None,
     rethink: Callable[[Stage], Step] | None,
     check: Callable[[], object] | None,
 ) -> Policy:
@@ -58,6 +60,8 @@ def policy_of(
         apart: whether they are to run in workers wherever that is possible.
         streamed: whether the number of items is unknown.
         deadline: when the call must end, on the monotonic clock, None for no limit.
+        round_trip: returns what a chunk takes on another engine beside its items, s; None for
+            workers of this machine.
         rethink: see ``Policy``.
         check: see ``Policy``.
     """
@@ -70,7 +74,9 @@ def policy_of(
         workers=plan.n_jobs - plan.shared,
         shares=plan.shared,
         flexible=options.chunksize is None,
-        size=chunk_sizes(plan.chunking, fixed, stream=steady),
+        size=chunk_sizes(plan.chunking, fixed, stream=steady)
+        if round_trip is None
+        else remote_chunk_sizes(fixed, round_trip),
         ahead_seconds=plan.chunking.ramp_seconds,
         ordered=ordered,
         bounded=lazy,
@@ -82,7 +88,7 @@ def policy_of(
         return_exceptions=options.return_exceptions,
         help=not (must_run or apart) and method in FRESH_METHODS,
         withdraw=not must_run,
-        retreat=not (must_run or apart or lazy) and method != "thread",
+        retreat=not (must_run or apart or lazy or round_trip) and method != "thread",
         rethink=rethink,
         check=check,
     )

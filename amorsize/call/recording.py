@@ -116,7 +116,8 @@ def _record(outcome: Outcome, adviser: Adviser, *, worth_walking: bool) -> None:
     first = ran.course.spans[0] if ran is not None and ran.course.spans else None
     # Costs are written to the folder, and a call over an input of unknown length writes nothing.
     known = outcome.items is not None
-    if known and ran is not None and not ran.retried and not outcome.gave_up:
+    local = adviser.cluster is None
+    if local and known and ran is not None and not ran.retried and not outcome.gave_up:
         learn_costs(outcome.seen())
     profile = outcome.profile()
     if profile is not None and worth_walking:

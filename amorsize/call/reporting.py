@@ -127,7 +127,7 @@ def _hints(
 ) -> list[str]:
     """Return hints to make the call faster, and on side effects that workers lose."""
     found = [] if outcome.ended_early else _hints_for_speed(outcome, profile, used=used, busy=busy)
-    in_processes = used and outcome.plan is not None and outcome.plan.executor == "process"
+    in_processes = used and outcome.plan is not None and outcome.plan.executor != "thread"
     ran = outcome.ran
     if func is not None and in_processes and ran is not None and ran.course.tally.items:
         found += hints_for_effects(effects_of(func))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..decide.planner import Plan
-    from ..run.arrivals import Arrivals
+    from ..run.arrivals import Together
     from ..run.engine import Engine
     from .launcher import Launcher
 
@@ -127,12 +127,12 @@ class Session:
             self._produced += self._lead.yielded
             self._leave(done=done)
 
-    def run_apart(self, check: Callable[[], object], arrivals: tuple[Arrivals, ...]) -> None:
+    def run_apart(self, check: Callable[[], object], arrivals: Together | None) -> None:
         """Have even the first items run in workers, wherever that is possible.
 
         Args:
             check: called while the call waits; may raise, which ends the call.
-            arrivals: the inputs whose items are asked for, and then waited for.
+            arrivals: the inputs whose items are asked for, and then waited for; None for none.
         """
         self._feed.arrivals = arrivals
         self._decision.apart = not (self._decision.alone or self._options.backend == "thread")
@@ -160,7 +160,7 @@ class Session:
         profile = adviser.recall.profile
         if profile is None and evidence.probe.first:
             profile = evidence.profile(None)
-        if decision.jobs is None:
+        if decision.jobs is None and adviser.cluster is None:
             decision.steps = Steps.of_plan(usable_cpus(), plan, profile)
         memory, course = WorkerMemory(adviser.method), Course.expecting(profile)
         self._launcher = Launcher(
@@ -186,6 +186,7 @@ class Session:
                 apart=decision.apart,
                 streamed=self._feed.remaining is None,
                 deadline=self._lead.deadline,
+                round_trip=None if adviser.cluster is None else self._launcher.round_trip,
                 rethink=decision.rethink if decision.steps is not None else None,
                 check=self._check,
             ),
@@ -221,6 +222,14 @@ class Session:
             None if self._engine is None else ran_of(self._engine),
             self._feed.input_seconds,
         )
+        try:
+            self._record(finished, elapsed, done=done)
+        finally:
+            finished.let_go()
+
+    def _record(self, finished: Finished, elapsed: float, *, done: bool) -> None:
+        """Record and report the call."""
+        decision = self._decision
         # A call that needed no adviser is recorded only if it took longer than recording does.
         worth = decision.adviser is not None or elapsed >= LOOK_UP_SECONDS
         if done and self._produced and worth and self._options.use_cache:
@@ -237,7 +246,6 @@ class Session:
             # An error in the report must not replace the call's own exception.
             with nullcontext() if done else suppress(Exception):
                 self._options.report(finished.report)
-        finished.let_go()
 
 
 def _listed(results: Generator[Any, None, Plan | None]) -> Generator[list[Any], None, Plan | None]:

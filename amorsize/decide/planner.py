@@ -112,6 +112,8 @@ class Candidate(NamedTuple):
     def __str__(self) -> str:
         if self.method == "serial":
             return "serial"
+        if ":" in self.method:
+            return f"{counted(self.workers, 'worker')} of {self.method.partition(':')[0]}"
         kept = "kept " if self.kept else ""
         if self.method == "thread":
             return counted(self.workers, f"{kept}thread")
@@ -124,8 +126,8 @@ class Plan(NamedTuple):
     """What to do with the items left.
 
     Attributes:
-        executor: "serial", "thread" or "process".
-        method: start method, "thread", or "" for serial.
+        executor: "serial", "thread", "process", or "remote" for another engine.
+        method: start method, "thread", or "" for serial; of another engine its kind and size.
         n_jobs: processes or threads that run items; 1 for serial.
         shared: whether the calling process is one of them.
         seconds: forecast of the time from now on, s.

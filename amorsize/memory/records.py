@@ -288,13 +288,13 @@ def _checked(data: dict[str, Any]) -> Record:
         size=_one_of(data["size"], SIZES),
         items=_number(data, "items", "int"),
         profile=profile,
-        executor=_one_of(data["executor"], ("serial", "thread", "process")),
+        executor=_one_of(data["executor"], ("serial", "thread", "process", "remote")),
         n_jobs=_number(data, "n_jobs", "int"),
         chunksize=_number(data, "chunksize", "int"),
         environment=Environment(
             cores=_number(environment, "cores", "int"),
             cpus=_number(environment, "cpus", "int"),
-            method=_one_of(environment["method"], ("fork", "spawn", "forkserver", "thread")),
+            method=_method(environment["method"]),
             python=_text(environment["python"]),
             memory_bytes=_number(environment, "memory_bytes", "int"),
         ),
@@ -306,6 +306,16 @@ def _checked(data: dict[str, Any]) -> Record:
     if size_bucket(record.items) != record.size or not ordered or data["key"] != record.key:
         raise ValueError("its parts contradict each other")
     return record
+
+
+def _method(value: Any) -> str:
+    """Return a start method, or the kind and size of an engine, such as "dask:8"."""
+    kind, colon, size = _text(value).partition(":")
+    if not colon:
+        return _one_of(value, ("fork", "spawn", "forkserver", "thread"))
+    if not (kind.isidentifier() and size.isdecimal()):
+        raise ValueError(f"{value!r} is neither a start method nor an engine")
+    return f"{kind}:{size}"
 
 
 _WHOLE = ("memory_bytes", "items", "waiting_workers")

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Arrivals"]
+__all__ = ["Arrivals", "Together"]
 
 # A reader who wants several items waits for more as long as one comes within GAP_SECONDS, and at
 # most MOST_SECONDS.
@@ -73,23 +73,30 @@ class Arrivals:
                 self._taken += 1
                 return self._items.popleft()
             if ended:
-                error, self._error = self._error, None
+                error = self.end_of()
                 raise StopIteration if error is None else error
             self._news.wait(CHECK_SECONDS)
             self._check()
 
-    def ready(self, wanted: int) -> int:
-        """Return how many of ``wanted`` items can be taken without waiting; ask for the others.
+    @property
+    def is_over(self) -> bool:
+        """Whether all items were taken, and there will be no more."""
+        return self._ended and not self._items
 
-        At the end of the input it is the full number.
-        """
+    def end_of(self) -> BaseException | None:
+        """Return what the input has raised at its end; None for nothing."""
+        error, self._error = self._error, None
+        return error
+
+    def ready(self, wanted: int) -> int:
+        """Return how many of ``wanted`` items can be taken without waiting; ask for the others."""
         self._want(wanted)
         until, before = time.monotonic() + MOST_SECONDS, 0
         while True:
             ended = self._ended
-            found = len(self._items)
-            if ended or found >= wanted:
-                return wanted
+            found = min(len(self._items), wanted)
+            if ended or found == wanted:
+                return found
             if found == before and found:
                 return found
             before = found
@@ -97,7 +104,7 @@ class Arrivals:
             if len(self._items) == found and not self._ended:
                 self._news.wait(GAP_SECONDS)
             if len(self._items) == found == 0 or time.monotonic() > until:
-                return len(self._items)
+                return min(len(self._items), wanted)
 
     def wait(self, seconds: float) -> None:
         """Wait up to ``seconds`` for an item or the end."""
@@ -112,3 +119,50 @@ class Arrivals:
             self._wanted = wanted
             if self._given >= before and not self._ended:
                 self._ask()
+
+
+class Together:
+    """The arriving inputs of a call, which are read together: the first that ends, ends them all.
+
+    Args:
+        inputs: they.
+        most: how many items the other inputs of the call have, None if not known.
+
+    Attributes:
+        awaits: whether no item was there when the last ones were wanted.
+        is_over: whether there will be no more items.
+        error: what the input that ended has raised; None for nothing.
+    """
+
+    def __init__(self, inputs: tuple[Arrivals, ...], most: int | None) -> None:
+        self.awaits = self.is_over = False
+        self.error: Exception | None = None
+        self._inputs = inputs
+        self._left = most
+
+    def ready(self, wanted: int) -> int:
+        """Return how many of ``wanted`` items can be read from each input without waiting.
+
+        Raises:
+            BaseException: an input has raised it, and it is no Exception.
+        """
+        if self._left is not None:
+            wanted = min(wanted, self._left)
+        found = min(one.ready(wanted) for one in self._inputs) if wanted else 0
+        over = next((one for one in self._inputs if one.is_over), None)
+        self.awaits = not found and wanted > 0 and over is None
+        if not found and not self.awaits:
+            self.is_over = True
+            error = None if over is None else over.end_of()
+            if error is not None and not isinstance(error, Exception):
+                raise error
+            self.error = error
+        if self._left is not None:
+            self._left -= found
+        return found
+
+    def wait(self, seconds: float) -> None:
+        """Wait up to ``seconds`` until items may have arrived."""
+        for one in self._inputs:
+            if not one.ready(1) and not one.is_over:
+                one.wait(seconds)

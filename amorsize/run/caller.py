@@ -17,6 +17,7 @@ from ..signals import is_from_handler
 from .course import Course
 from .failure import ITEM_ERRORS, add_item_note
 from .feed import Feed, call_all
+from .guard import begin_at
 from .ledger import Ledger
 from .policy import LIMIT_SHARE, LONGEST_LAZY_SECONDS, Policy
 
@@ -217,6 +218,7 @@ class Caller:
         while len(out) == done < piece.size:
             part = tuple(column[done : done + size] for column in columns)
             done = min(done + size, piece.size)
+            begin_at(feed.func, piece.start + len(out))
             try:
                 out.extend(call_all(feed.func, part, feed.star))
             except ITEM_ERRORS as error:  # the function's error, raised in the order of items

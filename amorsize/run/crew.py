@@ -93,6 +93,7 @@ class Lost(NamedTuple):
         memory: whether SIGKILL ended it, and the kernel has killed processes for lack of memory
             since the crew began.
         stuck: whether it lives, but waits for a lock that nothing can release.
+        cause: what happened, where there is no exit code; "" where there is.
     """
 
     pid: int
@@ -100,6 +101,7 @@ class Lost(NamedTuple):
     ready: bool
     memory: bool = False
     stuck: bool = False
+    cause: str = ""
 
 
 class Crew(Protocol):

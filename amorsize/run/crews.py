@@ -88,6 +88,13 @@ class Crews:
                     self.recall()
                 return
 
+    def note_size(self) -> None:
+        """Note how many workers the crew has now; those of another engine come and go."""
+        assert self.crew is not None
+        if self.crew.workers != self.workers:
+            self.workers = self.crew.workers
+            self._dealer.deal_to(self.workers, self.jobs)
+
     def replace(self, workers: int) -> None:
         """Close the crew, which is idle, and start one with another number of workers."""
         assert self.crew is not None

@@ -84,7 +84,8 @@ class Dealer:
     @property
     def awaits_input(self) -> bool:
         """Whether chunks could be handed out, but no item has arrived."""
-        return self._feed.awaits and not (self._ledger.has_failed or self._ledger.is_cut)
+        arrivals, ledger = self._feed.arrivals, self._ledger
+        return arrivals is not None and arrivals.awaits and not (ledger.has_failed or ledger.is_cut)
 
     def deal_to(self, workers: int, jobs: int) -> None:
         """Deal to a crew from now on.

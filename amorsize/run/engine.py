@@ -147,7 +147,8 @@ class Engine:
                     self._check_time()
                     self._judge()
                 elif awaits:
-                    self.feed.wait(self.policy.patience(time.monotonic(), WAKE_SECONDS))
+                    assert self.feed.arrivals is not None
+                    self.feed.arrivals.wait(self.policy.patience(time.monotonic(), WAKE_SECONDS))
                     self._check_time()
                 self._show_progress()
                 idle = not (self.ledger.out or helped or awaits)
@@ -170,6 +171,7 @@ class Engine:
     def _hand_out(self) -> None:
         """Hand out chunks; take back those in the queue first if they must be cut anew."""
         assert self.crew is not None
+        self._crews.note_size()
         if self._dealer.note_change(self.crew):
             self._crews.take_back()
         self._dealer.hand_out(self.crew)

@@ -217,9 +217,18 @@ def _instance(kind: type[BaseException], likeness: Likeness, *, own: bool) -> Ba
 
 
 def add_item_note(error: BaseException, index: int, item: Any) -> None:
-    """Add a note that names the item an exception belongs to."""
+    """Add a note that names the item an exception belongs to, unless it has one.
+
+    A function may raise the same exception again and again.
+    """
+    notes = reductions.attributes_of(error).get("__notes__")
+    if type(notes) is list and any(str(note).startswith(_ITEM_NOTE) for note in notes):
+        return
     shown = "" if item is NO_ITEM else f": {short_repr(item)}"
     add_note(error, f"raised for item {index}{shown}")
+
+
+_ITEM_NOTE = "amorsize: raised for item "
 
 
 def add_note(error: BaseException, text: str) -> None:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, compress, count, islice, starmap, tee
 
 from .failure import ITEM_ERRORS, NO_ITEM, add_item_note
+from .guard import begin_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .arrivals import Arrivals
+    from .arrivals import Together
 
-__all__ = ["SLICEABLE", "Blocks", "Feed", "Guard", "Slice", "begin_at", "call_all"]
+__all__ = ["SLICEABLE", "Blocks", "Feed", "Slice", "call_all"]
 
 # Types whose slices hold exactly what iteration gives. Anything else is iterated, once, in order:
 # a user's own sequence may read from a disk or a network, and its length may be a guess.
@@ -88,46 +89,6 @@ class Blocks:
             yield part
 
 
-class Guard:
-    """A function with its exceptions as results, as in ``asyncio.gather``.
-
-    Each exception gets a note that names its item. The items are counted, so one thread at a time
-    may call it.
-
-    Args:
-        func: what to call.
-        change: converts an exception to a result; None leaves it as it is.
-
-    Attributes:
-        index: index of the next item.
-    """
-
-    __slots__ = ("_change", "_func", "index")
-
-    def __init__(
-        self, func: Callable[..., Any], change: Callable[[Exception], object] | None = None
-    ) -> None:
-        self._func = func
-        self._change = change
-        self.index = 0
-
-    def __call__(self, *args: Any) -> Any:
-        """Return the result of an item, or its exception."""
-        index = self.index
-        self.index = index + 1
-        try:
-            return self._func(*args)
-        except Exception as error:  # noqa: BLE001 - whatever func raises is a result here
-            add_item_note(error, index, args[0] if len(args) == 1 else args)
-            return error if self._change is None else self._change(error)
-
-
-def begin_at(func: Callable[..., Any], index: int) -> None:
-    """Tell a function which item comes next, if it wants to know."""
-    if type(func) is Guard:
-        func.index = index
-
-
 class Feed:
     """The items of one call.
 
@@ -147,8 +108,7 @@ class Feed:
             for never.
         error: exception that the input raised while it was read ahead, to be raised after the items
             before it.
-        arrivals: the inputs whose items are asked for, and then waited for.
-        awaits: whether no item was there when the last ones were wanted.
+        arrivals: the inputs whose items are asked for, and then waited for; None for none.
     """
 
     def __init__(self, func: Callable[..., Any], iterables: tuple[Any, ...], *, star: bool) -> None:
@@ -156,8 +116,7 @@ class Feed:
         self.position = 0
         self.ended = False
         self.deadline: float | None = None
-        self.arrivals: tuple[Arrivals, ...] = ()
-        self.awaits = False
+        self.arrivals: Together | None = None
         self._late = False
         self._marked = 0
         self._latest: Any = NO_ITEM  # an item of a stream that ran here recently
@@ -300,9 +259,11 @@ class Feed:
         columns: tuple[Any, ...] | None
         if self.ended:
             return None
-        if self.arrivals:
-            wanted = min(arrivals.ready(wanted) for arrivals in self.arrivals)
-            self.awaits = not wanted
+        if self.arrivals is not None:
+            wanted = self.arrivals.ready(wanted)
+            if not wanted:
+                self.ended, self.error = self.arrivals.is_over, self.arrivals.error
+                return None
         if self.sliceable:
             size = min(wanted, self.remaining or 0)
             known = inherited and start + size <= self._marked
@@ -318,12 +279,6 @@ class Feed:
             return None
         self.position = start + size
         return Slice(start, size, columns)
-
-    def wait(self, seconds: float) -> None:
-        """Wait up to ``seconds`` until items may have arrived."""
-        for arrivals in self.arrivals:
-            if not arrivals.ready(1):
-                arrivals.wait(seconds)
 
     def _fill(self, items: list[Any], wanted: int) -> bool:
         """Append up to ``wanted`` items within ``FILL_SECONDS``; return whether the input ended."""

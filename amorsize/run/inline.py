@@ -6,7 +6,7 @@ import os
 import time
 
 from .failure import keep
-from .feed import Guard, begin_at
+from .guard import Guard, begin_at
 from .reply import Reply
 from .setup import Setup
 from .worker import run_columns

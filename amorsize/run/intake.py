@@ -8,12 +8,20 @@ from .course import Course
 from .failure import Failure, add_item_note, add_note, unpack
 from .feed import Feed, Slice
 from .ledger import Failed, Ledger
-from .losses import worded
+from .losses import loss_error, worded
 from .monitor import Trial
 from .policy import Policy
 from .reply import Reply
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .crew import Lost
+
 __all__ = ["Intake"]
+
+# A chunk that was lost on another engine runs again in so many parts: the engine may have tried it
+# several times already, and tells no item.
+LOST_PARTS = 16
 
 
 class Intake:
@@ -52,6 +60,9 @@ class Intake:
             self.withdrawn = self.withdrawn or worded(unpack(reply.failure))
             self.unbegun.add(number)
             return
+        if reply.lost is not None:
+            self._lost(number, reply.lost)
+            return
         self.futile = 0
         if reply.gives_back:
             piece = self._ledger.share(number, reply.done)
@@ -65,6 +76,21 @@ class Intake:
         if failed is None and reply.failure is not None:
             failed = self._failed(piece, reply.failure)
         self._ledger.settle(piece, results, failed)
+
+    def _lost(self, number: int, lost: Lost) -> None:
+        """Have a chunk that was lost with its worker run again, or give it up."""
+        ledger, before = self._ledger, set(self._ledger.out)
+        chunk = ledger.out[number]
+        ledger.retried += chunk.piece.size
+        blame = ledger.lost(number, None)
+        if blame is not None:
+            error = loss_error(lost, chunk.piece, blame.chunk.losses, blame.item, self._feed)
+            ledger.give_up(blame, error)
+            return
+        if number in ledger.out:
+            ledger.split(number, LOST_PARTS)
+        for half in ledger.out.keys() - before:
+            ledger.put_back(half)
 
     def _failed(self, piece: Slice, failure: Failure) -> Failed:
         """Return the index of the item that a worker's failure belongs to, and the exception."""

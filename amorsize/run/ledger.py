@@ -240,6 +240,20 @@ class Ledger:
             self._enter(half, losses - 1)
         return None
 
+    def split(self, number: int, parts: int) -> None:
+        """Have a chunk that was lost run again in parts, so that the guilty item is found sooner.
+
+        Args:
+            number: number of the chunk, which is out.
+            parts: most parts.
+        """
+        chunk = self.out.pop(number)
+        rest, each = chunk.piece, -(-chunk.piece.size // parts)
+        while rest.size:
+            part, rest = halves(rest, rest.start + min(each, rest.size))
+            self._number += 1
+            self._wait(Chunk(self._number, part, chunk.losses))
+
     def give_up(self, blame: Blame, error: BaseException) -> None:
         """Give up a chunk, or only its guilty item if exceptions are results.
 

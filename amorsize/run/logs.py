@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     import logging
     from typing import Any
 
-__all__ = ["FRESH", "Logs", "handle", "leave_to_caller", "read", "relay_to", "write"]
+__all__ = [
+    "FRESH",
+    "Logs",
+    "handle",
+    "leave_to_caller",
+    "pickled_record",
+    "read",
+    "relay_to",
+    "write",
+]
 
 
 class Logger(NamedTuple):
@@ -200,7 +209,7 @@ def _relay() -> logging.Handler:
                     last.handle(record)
                 return
             try:
-                _send[0](_pickled(self, record))
+                _send[0](pickled_record(self, record))
             except Exception:  # noqa: BLE001 - as in all handlers: logging must not end the program
                 self.handleError(record)
 
@@ -209,7 +218,7 @@ def _relay() -> logging.Handler:
     return _relays[0]
 
 
-def _pickled(handler: logging.Handler, record: logging.LogRecord) -> bytes:
+def pickled_record(handler: logging.Handler, record: logging.LogRecord) -> bytes:
     """Return a record pickled twice: whole, if possible, and as plain numbers and text.
 
     An exception is sent as the object, with its traceback as text.

@@ -30,7 +30,7 @@ def loss_error(
         what = f"item {index}" if shown is NO_ITEM else f"item {index} ({short_repr(shown)})"
     times = "" if losses < 2 else f", {losses} times"
     return WorkerLostError(
-        f"a worker {_cause(lost.exitcode)} while it ran {what}{times}",
+        f"a worker {lost.cause or _cause(lost.exitcode)} while it ran {what}{times}",
         index=index,
         exitcode=lost.exitcode,
     )

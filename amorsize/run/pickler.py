@@ -28,6 +28,7 @@ import struct
 import sys
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, cast
 
 from cloudpickle import cloudpickle
@@ -63,7 +64,12 @@ class Way(enum.Enum):
 
 
 def pickled(
-    value: Any, way: Way, buffer_callback: Any = None, *, lenient: bool = False
+    value: Any,
+    way: Way,
+    buffer_callback: Any = None,
+    *,
+    lenient: bool = False,
+    replace: Callable[[Any], Any] | None = None,
 ) -> tuple[bytes, set[type]]:
     """Return a value pickled, the types of all objects in it, and the classes in it.
 
@@ -72,6 +78,7 @@ def pickled(
         way: where it comes from and goes to.
         buffer_callback: as in ``pickle.dumps``.
         lenient: as in ``Pickler``.
+        replace: as in ``Pickler``.
 
     Raises:
         Exception: whatever pickling it raises.
@@ -79,7 +86,7 @@ def pickled(
     out = io.BytesIO()
     kind = NamingPickler if way is Way.CALL and known.places() else Pickler
     pickler = kind(out, way, buffer_callback)
-    pickler.lenient = lenient
+    pickler.lenient, pickler.replace = lenient, replace
     pickler.dump(value)
     return out.getvalue(), pickler.met
 
@@ -96,6 +103,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     Attributes:
         lenient: whether attributes of classes that cannot be pickled are left out.
+        replace: returns how to pickle an object, as a reduction, or None for the usual way; None
+            for no such function.
         met: types of all pickled objects, as ``reductions.dump`` returns them, and the classes
             among the objects.
     """
@@ -107,6 +116,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._way = way
         self._fresh_locks = fresh_locks
         self.lenient = False
+        self.replace: Callable[[Any], Any] | None = None
         self.met: set[type] = set()
         # By id of the globals and cells, which the pickled object keeps alive.
         self._namespaces: dict[int, Namespace] = {}
@@ -119,6 +129,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             self.met.add(obj)
             return self._class(obj)
         self.met.add(kind)
+        if self.replace is not None and (reduced := self.replace(obj)) is not None:
+            return reduced
         if kind is types.FunctionType:
             return self._function(obj)
         reduce = _REDUCERS.get(kind)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import _pickle as pickle  # ``pickle`` takes 5 ms to load
 import weakref
 from collections import ChainMap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -129,7 +129,12 @@ def _prove(value: Any, head: bytes, buffers: list[pickle.PickleBuffer], kinds: s
     _proven.update(new)
 
 
-def dumps_by_value(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
+def dumps_by_value(
+    value: Any,
+    buffers: list[pickle.PickleBuffer] | None = None,
+    *,
+    replace: Callable[[Any], Any] | None = None,
+) -> bytes:
     """Pickle what a fresh interpreter is to run.
 
     Functions and classes of ``__main__`` and of notebooks go by value: the worker's main module
@@ -138,11 +143,12 @@ def dumps_by_value(value: Any, buffers: list[pickle.PickleBuffer] | None = None)
     Args:
         value: the value.
         buffers: as in ``dumps``.
+        replace: returns how to pickle an object, as a reduction, or None for the usual way.
 
     Raises:
         SerializationError: the value cannot be pickled.
     """
-    return _pickled(value, "CALL", buffers)
+    return _pickled_with_kinds(value, "CALL", buffers, replace=replace)[0]
 
 
 def dumps_items(
@@ -178,18 +184,19 @@ def dumps_state(value: Any) -> bytes:
     return out.getvalue()
 
 
-def _pickled(value: Any, way: str, buffers: list[pickle.PickleBuffer] | None) -> bytes:
-    return _pickled_with_kinds(value, way, buffers)[0]
-
-
 def _pickled_with_kinds(
-    value: Any, way: str, buffers: list[pickle.PickleBuffer] | None, *, lenient: bool = False
+    value: Any,
+    way: str,
+    buffers: list[pickle.PickleBuffer] | None,
+    *,
+    lenient: bool = False,
+    replace: Callable[[Any], Any] | None = None,
 ) -> tuple[bytes, set[type]]:
     load("amorsize.run.pickler")  # loads cloudpickle, so only when needed
     from .pickler import Way, pickled
 
     with refusing(value, way):
-        return pickled(value, Way[way], _collector(buffers), lenient=lenient)
+        return pickled(value, Way[way], _collector(buffers), lenient=lenient, replace=replace)
 
 
 def dumps_inherited(value: Any) -> bytes:

@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .crew import Lost
+
 __all__ = [
     "CHUNK",
     "ITEM",
@@ -44,6 +46,7 @@ class Reply(NamedTuple):
         size: bytes sent for the results, 0 if none were sent.
         pack_seconds: wall time of pickling the results.
         gives_back: whether the items without results are given back, as the chunk took too long.
+        lost: the worker that was lost with the chunk, where the others go on; None if it ran.
     """
 
     results: list[Any] | Parcel
@@ -56,6 +59,7 @@ class Reply(NamedTuple):
     size: int = 0
     pack_seconds: float = 0.0
     gives_back: bool = False
+    lost: Lost | None = None
 
     def open(self) -> list[Any]:
         """Return the results.

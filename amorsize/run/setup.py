@@ -163,6 +163,11 @@ class Setup:
         return self._content[0]
 
     @property
+    def content(self) -> tuple[Call | None, Callable[..., object] | None, tuple[Any, ...]]:
+        """The call, the initializer and the initializer's arguments."""
+        return self._content
+
+    @property
     def code(self) -> tuple[object, ...]:
         """The function, if there is one yet, the initializer and the initializer's arguments."""
         call, *rest = self._content

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .known import Places
     from .surroundings import State
 
-__all__ = ["Recipe", "recipe_for", "start_crew"]
+__all__ = ["Recipe", "packed_call", "recipe_for", "start_crew"]
 
 MOST_NAMES = 5  # most names in a message about state that cannot be sent
 
@@ -116,6 +116,30 @@ def recipe_for(
     if sample is None or used.codes or not (used.whole and setup.is_plain):
         return recipe
     return recipe._replace(condition=dumps_by_value((current, state)))
+
+
+def packed_call(
+    setup: Setup, sample: object, lenient: Callable[[str], None] | None
+) -> tuple[bytes, bytes, bytes]:
+    """Return what a process that has nothing of the caller's needs to run a call.
+
+    Args:
+        setup: what workers run.
+        sample: an item; what it refers to counts as used, too.
+        lenient: see ``start_crew``.
+
+    Returns:
+        Pickles of the caller's state, of the present values of what the call uses, and of the call
+        with its initializer and the initializer's arguments.
+
+    Raises:
+        SerializationError: some of it cannot be sent.
+    """
+    used, current, state = _taken(setup, sample, lenient)
+    from .known import named
+
+    with named(used.places()):
+        return dumps_by_value(state), dumps_by_value(current), dumps_by_value(setup.content)
 
 
 def _fresh_recipe(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..nesting import enter_worker_thread
 from .crew import CannotStart, Lost, Running, Task
 from .failure import Failure, keep
-from .feed import Guard, begin_at
+from .guard import Guard, begin_at
 from .reply import Reply
 from .setup import Setup
 from .surroundings import put_in_thread, take_of_thread, take_own

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Parcel",
+    "pack_anew",
     "pack_common",
     "pack_forked",
     "pack_leniently",
@@ -208,6 +209,20 @@ def pack_forked(value: Any, prefix: str, *, start: int | None = None) -> Parcel:
             columns.
     """
     return _packed_columns(value, prefix, start, dumps)
+
+
+def pack_anew(value: Any, prefix: str, replace: Callable[[Any], Any]) -> Parcel:
+    """Make a parcel by value, for a worker that may have older versions of what is in it.
+
+    Args:
+        value: the value to send.
+        prefix: path prefix of the crew's segments, "" for none.
+        replace: returns how to pickle an object, as a reduction, or None for the usual way.
+
+    Raises:
+        SerializationError: the value cannot be pickled.
+    """
+    return _packed(value, prefix, partial(dumps_by_value, replace=replace))
 
 
 def pack_leniently(value: Any, prefix: str) -> Parcel:

@@ -25,7 +25,8 @@ from . import known, logs, tracker
 from .channel import END, opened_task
 from .ending import flush_streams, run_finalizers
 from .failure import Failure, pack, survivor
-from .feed import Blocks, Guard, begin_at, call_all
+from .feed import Blocks, call_all
+from .guard import Guard, begin_at
 from .memory import private_peak
 from .reductions import PROTOCOL
 from .reply import CHUNK, ITEM, LEAVE, LEAVING, NOTE, READY, RECORD, REPLY, TRACKED, Ran

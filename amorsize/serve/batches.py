@@ -1,4 +1,4 @@
-"""Batches of joblib's tasks as orders, and the arguments that several of them have in common.
+"""Batches of joblib's tasks as orders, and the arrays that several of them have in common.
 
 It knows joblib by one attribute only: ``items`` of a batch, a list of (function, arguments,
 keyword arguments). Workers load this module, and need nothing of the caller's side.
@@ -6,28 +6,29 @@ keyword arguments). Workers load this module, and need nothing of the caller's s
 
 from __future__ import annotations
 
-import copy
 import weakref
 
 from ..identity.owners import is_users
 from ..run.shared import make_prefix, sweep
-from ..run.transport import Parcel, pack_common, unpack
+from ..run.transport import Parcel, pack_anew, pack_common, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .orders import Call
+    from .orders import Order
 
 __all__ = ["Batches"]
 
-# An argument that several tasks have in common, and that holds arrays of so many bytes, is written
-# to memory once. joblib maps arrays from the same size on.
+# An array of so many bytes that several batches have in common is written to memory once. joblib
+# maps arrays from the same size on.
 COMMON_BYTES = 1 << 20
 
 
 class Batches:
-    """Makes the orders of one ``Parallel``.
+    """Packs the batches of one ``Parallel``.
+
+    Everything else goes by value, with the present values of the globals of its functions.
 
     Attributes:
         has_users: whether any function of a task is the user's own, not an installed library's.
@@ -36,60 +37,56 @@ class Batches:
     def __init__(self) -> None:
         self.has_users = False
         self._prefix = make_prefix()
-        # By id: what was met, weakly, as most arguments belong to one task only.
-        self._met: dict[int, weakref.ref[Any]] = {}
-        # By id: what was met again, and how to send it; None for as any other value.
-        self._again: dict[int, tuple[Any, _Common | None]] = {}
+        self._batch = 0  # number of the present one
+        # By id: the array, weakly, the batch that it was met in first, and its parcel once it was
+        # met in another one.
+        self._arrays: dict[int, tuple[weakref.ref[Any], int, Parcel | None]] = {}
 
-    def order(self, batch: Any) -> Call:
-        """Return the order for a batch."""
-        if not (self._prefix and hasattr(batch, "items")):
-            return batch, (), {}
-        calls = [
-            (func, tuple(map(self._found, args)), {k: self._found(v) for k, v in kwargs.items()})
-            for func, args, kwargs in batch.items
-        ]
-        self.has_users = self.has_users or any(map(_is_users, next(zip(*calls, strict=True), ())))
-        bare = copy.copy(batch)
-        bare.items = []
-        return _run, (bare, calls), {}
+    def note(self, batch: Any) -> None:
+        """Look at the functions of a batch."""
+        items = getattr(batch, "items", ())
+        self.has_users = self.has_users or any(_is_users(func) for func, _, _ in items)
+
+    def pack(self, order: Order, prefix: str) -> Parcel:
+        """Return the parcel of an order.
+
+        Args:
+            order: the order.
+            prefix: path prefix of its own segment.
+
+        Raises:
+            SerializationError: it cannot be sent.
+        """
+        self._batch += 1
+        return pack_anew(order, prefix, self._replaced)
 
     def close(self) -> None:
         """Remove what the tasks had in common."""
         sweep(self._prefix)
 
-    def _found(self, value: Any) -> Any:
-        """Return what to send for an argument."""
+    def _replaced(self, value: Any) -> tuple[Any, ...] | None:
+        """Return how to pickle an array that another batch had, too; None for any other value."""
+        if not (_is_array(value) and value.nbytes >= COMMON_BYTES and self._prefix):
+            return None
         key = id(value)
-        if key in self._again:
-            return self._again[key][1] or value
-        try:
-            if key not in self._met or self._met[key]() is not value:
-                forget = self._met.pop
-                self._met[key] = weakref.ref(value, lambda _: forget(key, None))
-                return value
-        except TypeError:  # a number or a list: nothing that holds arrays alone
-            return value
-        common = _common(value, self._prefix)
-        self._again[key] = value, common
-        return common or value
+        found = self._arrays.get(key)
+        if found is None or found[0]() is not value:
+            self._arrays[key] = weakref.ref(value), self._batch, None
+            return None
+        reference, batch, parcel = found
+        if batch == self._batch and parcel is None:
+            return None
+        if parcel is None:
+            parcel = pack_common(value, self._prefix)
+            if parcel is None or not parcel.segment:  # there is no room
+                return None
+            self._arrays[key] = reference, batch, parcel
+        return _opened, (parcel,)
 
 
-class _Common:
-    """An argument that is in a shared segment; it is pickled as its parcel.
-
-    Each task opens the segment anew, as a private mapping: it has a copy of its own, which takes
-    memory only where the task writes to it.
-
-    Args:
-        parcel: the argument.
-    """
-
-    def __init__(self, parcel: Parcel) -> None:
-        self._parcel = parcel
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (self._parcel,)
+def _is_array(value: Any) -> bool:
+    kind = type(value)
+    return kind.__name__ == "ndarray" and kind.__module__ == "numpy" and not value.dtype.hasobject
 
 
 def _is_users(func: Any) -> bool:
@@ -98,19 +95,6 @@ def _is_users(func: Any) -> bool:
     return is_users(getattr(inner, "__module__", None) or "")
 
 
-def _common(value: Any, prefix: str) -> _Common | None:
-    """Return an argument in a shared segment, if that pays."""
-    parcel = pack_common(value, prefix)
-    if parcel is None or not parcel.segment or sum(parcel.sizes[:-1]) < COMMON_BYTES:
-        return None
-    return _Common(parcel)
-
-
 def _opened(parcel: Parcel) -> Any:
+    """Return an array, which is this task's own: a private mapping of the segment."""
     return unpack(parcel, common=True)
-
-
-def _run(batch: Any, calls: list[tuple[Any, ...]]) -> Any:
-    """Run a batch, in a worker."""
-    batch.items = calls
-    return batch()

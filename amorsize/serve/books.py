@@ -11,9 +11,11 @@ from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     from ..run.failure import Failure
+    from ..run.transport import Parcel
     from .orders import Order
 else:
     Protocol = object  # ``typing`` takes 3 ms to load
@@ -50,14 +52,17 @@ class Ticket:
     Attributes:
         losses: how many workers have died while they ran it.
         by_value: whether what a forked worker may lack goes by value.
+        pack: makes the parcel of the order, given a path prefix for segments; None for the usual
+            way.
     """
 
-    __slots__ = ("by_value", "losses", "order")
+    __slots__ = ("by_value", "losses", "order", "pack")
 
     def __init__(self, order: Order) -> None:
         self.order = order
         self.losses = 0
         self.by_value = False
+        self.pack: Callable[[Order, str], Parcel] | None = None
 
     def begin(self) -> bool:
         """Return whether the order is still wanted; called before it is sent the first time."""

@@ -6,6 +6,7 @@ garbage collector to look at. Of many thousands of small tasks, most are done be
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import Future
 from concurrent.futures._base import FINISHED, PENDING, RUNNING
@@ -15,9 +16,20 @@ __all__ = ["LightFuture"]
 
 R = TypeVar("R")
 
-# Held while a condition is made, and while a future that has none changes its state. So whoever
-# makes a condition sees a state that does not change without the condition any more.
-_making = threading.Lock()
+# Held while a future gets its condition, and while one that has none changes its state. So whoever
+# has a condition sees a state that does not change without the condition any more. Nothing is
+# made meanwhile, which could start the garbage collector and with it code that uses futures. A
+# signal handler may interrupt a thread that holds it, as with the conditions of other futures.
+_making = threading.RLock()
+
+
+def _renew() -> None:
+    global _making  # noqa: PLW0603 - in a forked child, a thread that is not there may hold it
+    _making = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 class LightFuture(Future[R]):
@@ -33,11 +45,14 @@ class LightFuture(Future[R]):
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
         """The condition, which the methods of the base class and ``wait`` acquire."""
-        if self._made is None:
+        made = self._made
+        if made is None:
+            new = threading.Condition()
             with _making:
-                if self._made is None:
-                    self._made = threading.Condition()
-        return self._made
+                made = self._made
+                if made is None:
+                    self._made = made = new
+        return made
 
     def set_running_or_notify_cancel(self) -> bool:
         """Note that the call begins; return False if it was cancelled."""

@@ -69,6 +69,8 @@ class Packing:
 
     def _packed(self, ticket: Ticket) -> bytes | Parcel:
         order = ticket.order
+        if ticket.pack is not None:
+            return ticket.pack(order, self._prefix)
         if not isinstance(order, (Chunk, Each)):
             return self._packed_call(order, by_value=ticket.by_value)
         func: Any = order.func

@@ -23,7 +23,8 @@ class RunReport:
     Attributes:
         function: name of the function.
         items: results given to the caller.
-        backend: "serial", "thread" or "process": where the items after the first ones ran.
+        backend: where the items after the first ones ran: "serial", "thread", "process", or
+            "remote" for another engine.
         n_jobs: workers used; 1 when everything ran in the calling process.
         chunksize: items in the first chunk of a worker, 0 when there was none.
         chunks: number of chunks that came back.
@@ -158,7 +159,9 @@ class RunReport:
     def _where(self) -> str:
         if self.backend == "serial":
             return "in the calling process"
-        if self.backend == "thread":
+        if self.backend == "remote":
+            workers = f"{counted(self.n_jobs, 'worker')} of {self.start_method.partition(':')[0]}"
+        elif self.backend == "thread":
             workers = counted(self.n_jobs, "thread")
         else:
             number = self.n_jobs - (self.plan is not None and self.plan.shared)
@@ -173,6 +176,8 @@ class RunReport:
 
 def _started(method: str, reason: str) -> str:
     """Return how workers were started and why, which includes why fork was not used."""
+    if ":" in method:
+        return f"by {method.partition(':')[0]}, as {reason}"
     how = "as threads" if method == "thread" else f"by {method}"
     return f"{how}: {reason}" if reason else how
 

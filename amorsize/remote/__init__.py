@@ -1,0 +1,1 @@
+"""Calls on engines that the user already has: executors, Dask, Ray."""

@@ -1,0 +1,48 @@
+"""Which engine a ``backend`` option means."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+from ..lookup import load, loaded
+from .clusters import Cluster, ExecutorCluster, SharedCluster
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["cluster_of"]
+
+
+def cluster_of(backend: Any) -> Cluster:
+    """Return the engine that a ``backend`` option means.
+
+    Args:
+        backend: an executor, a Dask client, "dask" for the current one, or "ray".
+
+    Raises:
+        ImportError: the engine is not installed; the message names the extra.
+        ValueError: there is no current Dask client.
+        TypeError: this is no engine.
+    """
+    if backend == "ray":
+        load("amorsize.remote.rays")
+        from .rays import RayCluster
+
+        return RayCluster()
+    if backend == "dask" or _is_client(backend):
+        load("amorsize.remote.dasks")
+        from .dasks import DaskCluster, current_client
+
+        return DaskCluster(current_client() if backend == "dask" else backend)
+    if not isinstance(backend, Executor) and not callable(getattr(backend, "shutdown", None)):
+        raise TypeError(f"backend={backend!r:.80} is neither an executor nor a Dask client")
+    # The interpreters of an InterpreterPoolExecutor share nothing, though it is made of threads.
+    if isinstance(backend, ThreadPoolExecutor) and "Interpreter" not in type(backend).__name__:
+        return SharedCluster(backend)
+    return ExecutorCluster(backend)
+
+
+def _is_client(backend: object) -> bool:
+    distributed = loaded("distributed")
+    return distributed is not None and isinstance(backend, distributed.Client)
