@@ -29,7 +29,7 @@ from ..decide.planner import (
     make_plan,
     plan_for_little,
 )
-from ..decide.remote import FIRST_LINK, plan_remote
+from ..decide.remote import plan_remote
 from ..lookup import load, loaded
 from ..measure.forking import got_stuck, remember_stuck
 from ..measure.machine import (
@@ -41,6 +41,7 @@ from ..measure.machine import (
     this_machine,
 )
 from ..options import count_jobs, environment_cap
+from ..remote.links import link_of
 from ..units import duration, memory
 from .costs import doubt_costs, machine_costs
 from .recall import Recall
@@ -245,18 +246,19 @@ class Adviser:
         adviser.cluster = cluster
         return adviser
 
-    def plan_remote(self, profile: Profile | None, left: int, reason: str) -> Plan:
+    def plan_remote(self, left: int, reason: str, profile: Profile | None = None) -> Plan:
         """Return the plan to run the items left on the engine.
 
         Args:
-            profile: cost of an item, None when not known yet.
             left: number of items left, an assumption when the length is unknown.
             reason: why there, in words.
+            profile: cost of an item; None for what is remembered of it.
         """
+        profile = profile or self.recall.profile
         assert self.cluster is not None
         workers = self.cluster.capacity() or 1
         workers = min(workers, self.jobs or workers)
-        return plan_remote(self.method, workers, FIRST_LINK, profile, left, reason)
+        return plan_remote(self.method, workers, link_of(self.method), profile, left, reason)
 
     def look_again(self, mp_context: str | BaseContext | None) -> bool:
         """Choose the start method again, because the first items may have started threads.

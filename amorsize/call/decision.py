@@ -12,7 +12,6 @@ from functools import partial
 
 from ..errors import SerializationError
 from ..identity.fingerprint import walk_seconds
-from ..lookup import load
 from ..nesting import inside_worker
 from ..options import Options
 from ..run.failure import NO_ITEM
@@ -20,6 +19,7 @@ from ..run.feed import Feed
 from ..run.pickles import is_smaller
 from ..signals import held_signals
 from .adviser import Adviser, assumed_items, count_workers, inherits
+from .elsewhere import adviser_of, better_elsewhere
 from .evidence import Evidence
 from .policies import may_share
 from .recording import LOOK_UP_SECONDS
@@ -135,7 +135,11 @@ class Decision:
     def at_once(self) -> Plan | None:
         """Return a plan if all items must run in workers, else None."""
         options, feed = self._options, self._feed
-        if not (self.apart or options.workers_only(self.jobs)) or self._is_hindered():
+        wanted = self.apart or options.workers_only(self.jobs)
+        hindrance = inside_worker() if wanted and not options.is_remote else ""
+        if hindrance:  # no worker can be started from here
+            self.give_up(hindrance)
+        if hindrance or not wanted:
             if options.initializer is not None:
                 options.initializer(*options.initargs)
             if self.alone and not self.warnings:
@@ -156,18 +160,10 @@ class Decision:
 
     def _plan_remote(self, adviser: Adviser) -> Plan:
         """Return the plan to run all items on the engine that was named."""
-        profile = adviser.recall.profile
         left, known = _items_left(self._feed, adviser, self.total)
-        plan = adviser.plan_remote(profile, left, "it was asked for")
-        self._commit(plan, known=known and profile is not None)
+        plan = adviser.plan_remote(left, "it was asked for")
+        self._commit(plan, known=known and adviser.recall.hit)
         return plan
-
-    def _is_hindered(self) -> bool:
-        """Return whether no worker can be started from here; if so, give up on workers."""
-        reason = "" if self._options.is_remote else inside_worker()
-        if reason:
-            self.give_up(reason)
-        return bool(reason)
 
     # Beside the first items -----------------------------------------------------------------
 
@@ -226,7 +222,10 @@ class Decision:
             profile = evidence.profile(remembered)
         if not reason:
             plan = self._planned(profile, left, lazy=lazy)
-            if plan.executor != "serial" and evidence.travel is None:
+            if self._options.backend == "auto":
+                adviser, plan = better_elsewhere(adviser, plan, profile, left)
+                self.adviser = adviser
+            if plan.executor not in ("serial", "remote") and evidence.travel is None:
                 reason = self._measure_travel(out, remembered)
                 today = evidence.profile(remembered)
                 if not reason and today != profile:
@@ -288,7 +287,7 @@ class Decision:
 
     def make_adviser(self) -> Adviser:
         """Make the adviser of this call, and return it."""
-        self.adviser = _adviser_of(self._func, self.total, self.jobs, self._options)
+        self.adviser = adviser_of(self._func, self.total, self.jobs, self._options)
         return self.adviser
 
     def is_worth_walking(self, elapsed: float) -> bool:
@@ -374,28 +373,3 @@ def _items_left(feed: Feed, adviser: Adviser, total: int | None) -> tuple[int, b
         feed.hint = adviser.recall.expected_items
     left = feed.likely_remaining
     return max(2, feed.position) if left is None else left, None not in (left, total)
-
-
-def _adviser_of(
-    func: Callable[..., Any], total: int | None, jobs: int | None, options: Options
-) -> Adviser:
-    """Return the adviser of a call."""
-    if not options.is_remote:
-        return Adviser.of_call(
-            func,
-            total,
-            jobs=jobs,
-            backend=options.backend,
-            mp_context=options.mp_context,
-            use_cache=options.use_cache,
-        )
-    load("amorsize.remote.choosing")
-    from ..remote.choosing import cluster_of
-
-    return Adviser.of_remote_call(
-        func,
-        total,
-        jobs=jobs if (options.n_jobs or 0) > 0 else None,
-        cluster=cluster_of(options.backend),
-        use_cache=options.use_cache,
-    )

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["cluster_of"]
+__all__ = ["cluster_of", "current_cluster"]
 
 
 def cluster_of(backend: Any) -> Cluster:
@@ -46,3 +46,21 @@ def cluster_of(backend: Any) -> Cluster:
 def _is_client(backend: object) -> bool:
     distributed = loaded("distributed")
     return distributed is not None and isinstance(backend, distributed.Client)
+
+
+def current_cluster() -> Cluster | None:
+    """Return the engine that this process is connected to; None for none."""
+    distributed = loaded("distributed")
+    if distributed is not None:
+        from .dasks import DaskCluster
+
+        try:
+            return DaskCluster(distributed.default_client())
+        except (ValueError, TypeError):  # there is none, or it is asynchronous
+            pass
+    ray = loaded("ray")
+    if ray is not None and ray.is_initialized():
+        from .rays import RayCluster
+
+        return RayCluster()
+    return None

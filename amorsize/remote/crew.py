@@ -24,6 +24,7 @@ from ..run.reply import Reply
 from ..run.start import packed_call
 from ..run.surroundings import put_in_thread, take_of_thread, take_own
 from ..run.transport import Parcel, pack_shipped
+from .links import note_link
 from .ramp import Ramp
 from .runner import Answer, SharedShip, Ship, Work
 
@@ -40,6 +41,8 @@ __all__ = ["RemoteCrew"]
 FIRST_WORKERS = 2
 # How often the engine is asked how many workers it has, and whether it is well, s.
 ASK_SECONDS = 1.0
+# Chunks that move so many bytes show what a byte costs.
+LARGE_BYTES = 1 << 20
 
 
 class RemoteCrew:
@@ -82,7 +85,8 @@ class RemoteCrew:
         self.nodes: dict[str, int] = {}  # the numbers that stand for nodes in replies
         self._cluster = cluster
         self._found: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
-        self._out: dict[int, tuple[Any, float]] = {}  # what cancels it, and when it went out
+        # What cancels a chunk, when it went out, and its bytes.
+        self._out: dict[int, tuple[Any, float, int]] = {}
         self._refused: list[tuple[int, Reply]] = []
         self._ended = False
         self._limit = limit
@@ -91,6 +95,7 @@ class RemoteCrew:
         self.workers = told or FIRST_WORKERS
         self._asked = time.monotonic()
         self._round_trip = 0.0
+        self._byte_seconds: float | None = None
         self._ship = cluster.ship(ship)
         self.start_seconds = time.monotonic() - self.started_at
         self.ready_at: float | None = time.monotonic()
@@ -127,8 +132,9 @@ class RemoteCrew:
 
         chunk = Work(task.start, task.size, columns)
         since = time.monotonic()
-        self._out[number] = self._cluster.submit(self._ship, chunk, came), since
-        return columns.size if isinstance(columns, Parcel) else 0
+        size = columns.size if isinstance(columns, Parcel) else 0
+        self._out[number] = self._cluster.submit(self._ship, chunk, came), since, size
+        return size
 
     def take_back(self) -> int | None:
         """Return None: what was handed out is the engine's."""
@@ -190,6 +196,9 @@ class RemoteCrew:
         """Let go of the call; nothing of it is out."""
         if not self._ended:
             self._ended = True
+            if self._round_trip:
+                engine = f"{self._cluster.kind}:{self.workers}"
+                note_link(engine, self._round_trip, self._byte_seconds)
             self._cluster.release(self._ship)
 
     def abandon(self) -> list[tuple[int, Reply]]:
@@ -198,7 +207,7 @@ class RemoteCrew:
             return []
         arrived = self.replies(0.0)
         self._ended = True
-        self._cluster.cancel([handle for handle, _ in self._out.values()])
+        self._cluster.cancel([handle for handle, *_ in self._out.values()])
         self._out.clear()
         self._cluster.release(self._ship)
         return [pair for pair in arrived if pair[1].failure is None]
@@ -225,7 +234,7 @@ class RemoteCrew:
         """Return the reply for what has come back; None if nobody waits for it."""
         if chunk not in self._out:
             return None
-        _, since = self._out.pop(chunk)
+        _, since, sent = self._out.pop(chunk)
         now = time.monotonic()
         if error is not None:
             lost = self._cluster.loss(error)
@@ -241,6 +250,11 @@ class RemoteCrew:
         overhead = now - since - reply.seconds
         if reply.done and (not self._round_trip or overhead < self._round_trip):
             self._round_trip = max(overhead, 1e-6)
+        moved = reply.size + sent
+        if moved >= LARGE_BYTES:
+            each = max(0.0, overhead - self._round_trip) / moved
+            best = self._byte_seconds
+            self._byte_seconds = each if best is None else min(best, each)
         if self._ramp is not None:
             self._ramp.came(now, reply.seconds)
             self.workers = self._ramp.workers

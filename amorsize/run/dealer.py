@@ -87,6 +87,11 @@ class Dealer:
         arrivals, ledger = self._feed.arrivals, self._ledger
         return arrivals is not None and arrivals.awaits and not (ledger.has_failed or ledger.is_cut)
 
+    def await_input(self, seconds: float) -> None:
+        """Wait up to ``seconds`` until items may have arrived."""
+        if self._feed.arrivals is not None:
+            self._feed.arrivals.wait(seconds)
+
     def deal_to(self, workers: int, jobs: int) -> None:
         """Deal to a crew from now on.
 

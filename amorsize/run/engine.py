@@ -147,8 +147,7 @@ class Engine:
                     self._check_time()
                     self._judge()
                 elif awaits:
-                    assert self.feed.arrivals is not None
-                    self.feed.arrivals.wait(self.policy.patience(time.monotonic(), WAKE_SECONDS))
+                    self._dealer.await_input(self.policy.patience(time.monotonic(), WAKE_SECONDS))
                     self._check_time()
                 self._show_progress()
                 idle = not (self.ledger.out or helped or awaits)
