@@ -91,6 +91,8 @@ class TestAnyExecutor:
             assert smart_map(f.double, range(500), backend=executor) == [2 * x for x in range(500)]
             report = last_run()
             assert (report.backend, report.caller_items) == ("remote", 0)
+            assert sum(node.items for node in report.nodes) == 500
+            assert "node" in report.explain()
             assert smart_map(pow, [2, 3], [5, 2], backend=executor) == [32, 9]
             assert smart_starmap(max, [(1, 2), (4, 3)], backend=executor) == [2, 4]
             assert list(smart_imap(f.double, iter(range(99)), backend=executor)) == [

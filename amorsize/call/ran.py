@@ -22,6 +22,7 @@ class CrewFigures(NamedTuple):
     ready_at: float | None
     reused: bool
     shipped_bytes: int
+    nodes: dict[int, str]
 
 
 class Ran(NamedTuple):
@@ -63,6 +64,7 @@ def ran_of(engine: Engine) -> Ran:
             crew.ready_at,
             crew.reused,
             crew.shipped_bytes,
+            crew.nodes,
         )
     return Ran(
         course=engine.course,

@@ -8,7 +8,7 @@ from ..identity.effects import effects_of
 from ..measure.machine import this_machine, usable_cpus, waiting_programs
 from ..options import environment_cap
 from ..show.hints import hints_for_effects, hints_for_run
-from ..show.report import RunReport
+from ..show.report import Node, RunReport
 from ..units import counted, duration
 from .adviser import cut_by
 from .costs import machine_costs
@@ -69,6 +69,7 @@ def report_of(outcome: Outcome, func: Callable[..., Any] | None) -> RunReport:
         caller_items=_caller_items(outcome, worker_items),
         worker_items=worker_items,
         workers=tuple(sorted({span.worker for span in spans if span.worker})),
+        nodes=_nodes(outcome),
         retried=ran.retried if ran is not None else 0,
         warnings=tuple(told),
         timeline=spans,
@@ -79,6 +80,23 @@ def report_of(outcome: Outcome, func: Callable[..., Any] | None) -> RunReport:
         busy=busy,
         ended_early=early,
     )
+
+
+def _nodes(outcome: Outcome) -> tuple[Node, ...]:
+    """Return what each node of another engine did, as far as the timeline has it."""
+    crew = None if outcome.ran is None else outcome.ran.crew
+    if outcome.ran is None or crew is None or not crew.nodes:
+        return ()
+    found: dict[int, Node] = {}
+    for span in outcome.ran.course.spans:
+        if span.worker in crew.nodes:
+            before = found.get(span.worker, Node(crew.nodes[span.worker], 0, 0, 0.0))
+            found[span.worker] = before._replace(
+                chunks=before.chunks + 1,
+                items=before.items + span.items,
+                seconds=before.seconds + span.seconds,
+            )
+    return tuple(sorted(found.values()))
 
 
 def _why(outcome: Outcome) -> str:

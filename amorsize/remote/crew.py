@@ -82,7 +82,8 @@ class RemoteCrew:
         self.started_at = time.monotonic()
         self.end_seconds = 0.0
         self.peaks: dict[int, int] = {}
-        self.nodes: dict[str, int] = {}  # the numbers that stand for nodes in replies
+        self.nodes: dict[int, str] = {}
+        self._numbers: dict[str, int] = {}  # of the nodes
         self._cluster = cluster
         self._found: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
         # What cancels a chunk, when it went out, and its bytes.
@@ -246,7 +247,8 @@ class RemoteCrew:
             logs.handle(record)
         _, *fields = value.fields
         reply = Reply(*fields)
-        number = self.nodes.setdefault(value.node, len(self.nodes) + 1)
+        number = self._numbers.setdefault(value.node, len(self._numbers) + 1)
+        self.nodes[number] = value.node
         overhead = now - since - reply.seconds
         if reply.done and (not self._round_trip or overhead < self._round_trip):
             self._round_trip = max(overhead, 1e-6)

@@ -118,6 +118,8 @@ class Crew(Protocol):
         has_first: whether the crew took the first tasks as it was created.
         claims: whether workers take tasks from a queue; if not, ``submit`` runs them.
         peaks: the peak memory of workers that have left (``private_peak``), by pid.
+        nodes: names of the numbers that stand for workers of another engine; empty for processes
+            of this machine.
     """
 
     workers: int
@@ -128,6 +130,7 @@ class Crew(Protocol):
     has_first: bool
     claims: bool
     peaks: dict[int, int]
+    nodes: dict[int, str]
     shipped_bytes: int
 
     @property

@@ -34,6 +34,7 @@ class InlineCrew:
     claims = False
     has_first = False
     shipped_bytes = 0
+    nodes: dict[int, str] = {}  # noqa: RUF012 - never written to
 
     def __init__(self, setup: Setup) -> None:
         self.workers = self.ready = 1

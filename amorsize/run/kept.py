@@ -219,6 +219,7 @@ class Lease:
     inherited = False
     has_first = False
     claims = True
+    nodes: dict[int, str] = {}  # noqa: RUF012 - never written to
 
     def __init__(self, kept: _Kept, shipment: Shipment, prefix: str, *, reused: bool) -> None:
         crew = kept.crew

@@ -83,6 +83,7 @@ class ProcessCrew:
     """
 
     reused, claims, shipped_bytes = False, True, 0
+    nodes: dict[int, str] = {}  # noqa: RUF012 - never written to
     _ended = True  # nothing to end yet
     minds_memory = True  # whether fewer workers could be a remedy for a lack of memory
     serve: Callable[[Setup, Link], None] = staticmethod(worker.serve)  # what a worker runs

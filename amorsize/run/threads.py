@@ -44,6 +44,7 @@ class ThreadCrew:
     claims = True
     has_first = False
     shipped_bytes = 0
+    nodes: dict[int, str] = {}  # noqa: RUF012 - never written to
 
     def __init__(self, workers: int, setup: Setup) -> None:
         self.workers = workers

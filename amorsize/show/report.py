@@ -7,13 +7,30 @@ from dataclasses import dataclass
 from ..decide.figures import Profile
 from ..decide.planner import Plan
 from ..measure.machine import Machine
+from ..tuples import NamedTuple
 from ..units import counted, duration, times
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..run.chunks import Span
 
-__all__ = ["RunReport", "describe", "describe_candidates"]
+__all__ = ["Node", "RunReport", "describe", "describe_candidates"]
+
+
+class Node(NamedTuple):
+    """What one worker of another engine did.
+
+    Attributes:
+        name: host and process, as "host:pid".
+        chunks: number of its chunks.
+        items: number of their items.
+        seconds: time of these items, s.
+    """
+
+    name: str
+    chunks: int
+    items: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -51,6 +68,7 @@ class RunReport:
         busy: note on the load by other programs when the call ended, "" where they left a CPU idle.
         ended_early: whether the call ended before it gave a result for each item: an item raised, a
             time limit passed, or the consumer stopped.
+        nodes: what each worker of another engine did; empty for this machine.
     """
 
     function: str
@@ -79,6 +97,7 @@ class RunReport:
     hints: tuple[str, ...] = ()
     busy: str = ""
     ended_early: bool = False
+    nodes: tuple[Node, ...] = ()
 
     def __repr__(self) -> str:
         return f"<RunReport {self._headline()}, {self._where()}>"
@@ -98,6 +117,10 @@ class RunReport:
         if self.decided_seconds > 0:
             lines.append(f"  decided   after {duration(self.decided_seconds)}{self._source()}")
         lines += self._figures()
+        lines += [
+            f"  node      {node.name}: {counted(node.items, 'item')} in {duration(node.seconds)}"
+            for node in self.nodes[:MOST_NODES]
+        ]
         if self.machine is not None:
             lines.append(f"  machine   {self.machine}")
         if self.busy:
@@ -182,6 +205,8 @@ def _started(method: str, reason: str) -> str:
     return f"{how}: {reason}" if reason else how
 
 
+# The most workers of another engine to show.
+MOST_NODES = 8
 # The most candidates to show, so that a report fits one screen.
 MOST_SHOWN = 6
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
     from ..show.report import RunReport
+
+
+class Engine(Protocol):
+    """What items can run on besides processes of this machine: an executor, or a Dask client."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Have a function run; return a future."""
+
 
 __all__ = ["AnyMapOptions", "AnyOptions", "LazyOptions", "MapOptions"]
 
@@ -19,7 +27,7 @@ class MapOptions(TypedDict, total=False):
 
     n_jobs: int | None
     chunksize: int | None
-    backend: Literal["process", "thread", "serial"] | None
+    backend: Literal["process", "thread", "serial", "dask", "ray", "auto"] | Engine | None
     mp_context: str | BaseContext | None
     progress: bool | str | Callable[[int, int | None], object]
     timeout: float | None
