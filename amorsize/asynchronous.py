@@ -182,6 +182,8 @@ class _Call:
     ) -> None:
         """End the call, whatever it does, and wait until it has ended."""
         self._finalizer()
+        if self._loop.is_closed():  # an iterator is collected that was left suspended
+            return
         for reader in self._readers:
             reader.cancel()
         waiting = {self._loop.create_task(self._worker.ended.wait()), *self._readers}

@@ -124,6 +124,15 @@ class AmorsizeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         self._service.put(task)
         return future
 
+    def start_call(self) -> None:
+        """Begin another call of the same ``Parallel``.
+
+        What workers have of the user's modules is of the time when they began. So where they have
+        run code of the user's, others take their place.
+        """
+        if self._has_users:
+            self.terminate()
+
     def stop_call(self) -> None:
         """Let go of what the tasks of a call had in common: another call may have changed it."""
         batches, self._batches = self._batches, None

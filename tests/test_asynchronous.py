@@ -442,3 +442,72 @@ print(last_run().start_method, "|", last_run().start_reason)
 """
     ended = programs.run_source(source, tmp_path)
     assert ended.out.startswith("forkserver | a fork would stop this process for"), ended
+
+
+async def staying_open(items):
+    """Give items, and then wait for ever."""
+    for item in items:
+        yield item
+    await asyncio.sleep(1000)
+
+
+@pytest.mark.parametrize("way", [{}, {"n_jobs": 2}])
+def test_the_shortest_input_ends_the_call(way):
+    """Also where another one stays open and gives nothing more, which is then not read further."""
+    taken = []
+
+    async def main():
+        long = arriving(range(1000), log=taken)
+        return [
+            [x async for x in smart_imap_async(f.add, [1, 2, 3], staying_open(range(3)), **way)],
+            await smart_map_async(f.add, arriving(range(3)), staying_open(range(5)), **way),
+            await smart_map_async(f.add, long, range(4), **way),
+        ]
+
+    assert run(main) == [[1, 3, 5], [0, 2, 4], [0, 2, 4, 6]]
+    assert len(taken) == 4
+
+
+def test_an_error_of_one_input_does_not_wait_for_another():
+    """It is raised behind the items before it."""
+
+    async def broken():
+        yield 1
+        raise LookupError("no more")
+
+    async def main():
+        got = []
+        with pytest.raises(LookupError):
+            async for x in smart_imap_async(f.add, staying_open(range(5)), broken()):
+                got.append(x)
+        return got
+
+    assert run(main) == [1]
+
+
+def test_stop_iteration_is_no_hang():
+    """An exception that a future cannot have arrives as Python's own coroutines change it."""
+
+    def stop(*_):
+        raise StopIteration
+
+    async def main():
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await smart_map_async(f.double, [1, 2], report=stop)
+
+    run(main)
+
+
+def test_a_loop_that_was_closed_leaves_nothing():
+    """A suspended iterator of a closed loop ends its call when it is collected."""
+    loop = asyncio.new_event_loop()
+    results = smart_imap_async(f.wait_5ms, range(10**6))
+    first = loop.run_until_complete(anext(results))  # in an assert, pytest would keep the iterator
+    assert first == 0
+    loop.close()
+    del results
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name == "amorsize-async":
+            thread.join(20)
+    assert "amorsize-async" not in [thread.name for thread in threading.enumerate()]

@@ -2,12 +2,14 @@
 
 import asyncio
 import concurrent.futures
+import gc
 import json
 import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures.process import BrokenProcessPool
 
@@ -277,4 +279,53 @@ def test_a_future_tells_everybody_who_waits_for_it():
             with pytest.raises(concurrent.futures.InvalidStateError):
                 future.set_result(0)
     finally:
+        sys.setswitchinterval(interval)
+
+
+def test_futures_may_be_dropped_at_any_moment():
+    """The garbage collector may run code that uses futures while one is made or waited for."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        with SmartExecutor(1) as executor:
+            for _ in range(200):
+                left = executor.map(f.double, range(3))
+                ring = [left]
+                ring.append(ring)
+                del left, ring
+                assert executor.submit(f.double, 2).result(20) == 4
+    finally:
+        gc.set_threshold(*thresholds)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_forked_child_may_use_futures():
+    """Whatever threads of its parent did with theirs at that moment."""
+    ended = threading.Event()
+
+    def use():
+        while not ended.is_set():
+            future = LightFuture()
+            future.set_running_or_notify_cancel()
+            future.add_done_callback(id)
+            future.set_result(1)
+
+    user = threading.Thread(target=use)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    user.start()
+    try:
+        for _ in range(100):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of forking beside threads
+                child = os.fork()
+            if not child:
+                signal.alarm(20)
+                future = LightFuture()
+                future.add_done_callback(id)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        ended.set()
+        user.join(20)
         sys.setswitchinterval(interval)

@@ -156,6 +156,35 @@ def test_exceptions_as_results_carry_their_index(way):
     ]
 
 
+def fails_now_and_then(x):
+    f.busy_ms(x)
+    if x % 7 == 0:
+        raise ValueError(x)
+    return x
+
+
+def test_the_index_is_right_wherever_an_item_ran():
+    """In this process, in workers, and in this process beside workers."""
+    for data in (range(1, 300), iter(range(1, 300))):
+        found = smart_map(fails_now_and_then, data, return_exceptions=True)
+        errors = [(place, one) for place, one in enumerate(found) if isinstance(one, ValueError)]
+        assert len(errors) == 42
+        for place, error in errors:
+            assert f"item {place}: {error.args[0]}" in error.__notes__[0]
+
+
+def test_the_same_exception_again_and_again_has_one_note():
+    """It stands in many places, and its note names the first."""
+    error = ValueError("always")
+
+    def work(x):
+        raise error
+
+    found = smart_map(work, range(50), return_exceptions=True, n_jobs=1)
+    assert found == [error] * 50
+    assert error.__notes__ == ["amorsize: raised for item 0: 0"]
+
+
 def test_a_decorated_function_maps_over_the_same():
     """The methods of a decorated function take the same inputs."""
     described = parallelize(f.described)

@@ -1,5 +1,6 @@
 """``register_joblib``: what uses joblib runs in workers of amorsize."""
 
+import functools
 import multiprocessing
 import os
 import threading
@@ -16,6 +17,8 @@ numpy = pytest.importorskip("numpy")
 
 register_joblib()
 
+SETTINGS = {"step": 0}
+
 METHODS = ["fork", "forkserver", "spawn"]
 
 
@@ -30,8 +33,9 @@ def changed_sum(array, place):
     return float(array.sum())
 
 
-def shared_address(array, table):
-    return array.ctypes.data, table["x"].to_numpy().ctypes.data, os.getpid()
+def are_same(first, second, holder):
+    """Return whether these are one array."""
+    return first is second and holder["array"] is first
 
 
 @pytest.fixture(params=METHODS)
@@ -74,9 +78,11 @@ class TestEveryMethod:
         assert joblib.Parallel()(tasks(inner, range(5))) == [x * (x - 1) for x in range(5)]
 
     def test_one_parallel_for_several_calls(self, method):
-        """Its workers live as long as it does."""
+        """Its workers live as long as it does, where they run code of libraries only."""
         with joblib.Parallel() as parallel:
-            first, again = (set(parallel(tasks(f.pid_of, range(20)))) for _ in range(2))
+            first, again = (
+                set(parallel(joblib.delayed(os.getpid)() for _ in range(20))) for _ in range(2)
+            )
         assert len(first | again) <= 2
 
 
@@ -115,8 +121,57 @@ class TestArguments:
             )
         assert sums == [200_000 * x for x in range(20)]
 
+    def test_arguments_are_the_same_object_where_they_were(self):
+        """An array that a task has twice is one array there, also inside of another object."""
+        array = numpy.zeros(300_000)
+        holder = {"array": array}
+        with joblib.parallel_config(backend="amorsize", n_jobs=2):
+            found = joblib.Parallel(batch_size=1)(
+                joblib.delayed(are_same)(array, array, holder) for _ in range(6)
+            )
+        assert found == [True] * 6
+
+    def test_what_changes_between_calls_is_sent_anew(self, method):
+        """Arguments, and the globals of functions that are sent by value."""
+        array = numpy.zeros(300_000)
+        with joblib.Parallel(batch_size=1) as parallel:
+            for step in range(3):
+                array[:] = step
+                SETTINGS["step"] = step
+                found = parallel(joblib.delayed(lambda a: (a[0], SETTINGS["step"]))(array)
+                                 for _ in range(4))  # fmt: skip
+                assert found == [(step, step)] * 4
+
 
 class TestWorkersThatAreKept:
+    def test_code_of_the_users_in_an_argument_is_always_the_present_one(self):
+        """Where the function of the tasks is a library's."""
+        with joblib.parallel_config(backend="amorsize", n_jobs=2, mp_context="forkserver"):
+            for step in range(3):
+                SETTINGS["step"] = step
+                call = functools.partial(functools.reduce, lambda a, b: SETTINGS["step"])
+                found = joblib.Parallel()(joblib.delayed(call)([1, 2]) for _ in range(4))
+                assert found == [step] * 4
+
+    def test_threads_may_share_them(self):
+        """Several threads, each with calls of its own one after the other."""
+        failed = []
+
+        def calls():
+            try:
+                with joblib.parallel_config(backend="amorsize", n_jobs=2, mp_context="forkserver"):
+                    for _ in range(5):
+                        joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(4))
+            except Exception as error:  # noqa: BLE001
+                failed.append(error)
+
+        threads = [threading.Thread(target=calls) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not failed
+
     def test_those_of_library_code_serve_again(self):
         """Where workers are fresh, the next call has them at once, until this process forks."""
         with joblib.parallel_config(backend="amorsize", n_jobs=2, mp_context="forkserver"):

@@ -130,3 +130,36 @@ def test_effects_are_told_while_the_function_exists():
 
     smart_map(work, range(40), n_jobs=2)
     assert any("total" in hint for hint in last_run().hints)
+
+
+def test_nothing_is_kept_where_the_report_raises():
+    """An error of the user's callable changes nothing."""
+    item = Item()
+    seen = weakref.ref(item)
+
+    def bad(report):
+        raise OSError("no")
+
+    def call(item):
+        with pytest.raises(OSError, match="no"):
+            smart_map(lambda one: 1, [item], report=bad)
+
+    call(item)
+    del item
+    gc.collect()
+    assert seen() is None
+
+
+def test_a_function_that_holds_data_is_not_kept():
+    """Neither its defaults nor its attributes."""
+    held = [Item(), Item()]
+    seen = [weakref.ref(one) for one in held]
+
+    def work(x, *, by=held[0]):
+        return x
+
+    work.data = held[1]
+    smart_map(work, [1, 2])
+    del work, held
+    gc.collect()
+    assert [one() for one in seen] == [None, None]
