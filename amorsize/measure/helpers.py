@@ -104,14 +104,19 @@ def _in_hand(frame: types.FrameType | None) -> Iterator[object]:
     """
     innermost = frame
     while frame is not None:
-        values, module = [*frame.f_locals.values()], frame.f_globals.get("__name__")
+        module = frame.f_globals.get("__name__")
         if is_users(module):
             if frame is innermost:
+                values = [*frame.f_locals.values()]
                 yield from values
                 yield from _named(frame, values)
             return
-        if "self" in frame.f_locals and module != "threading":
-            values += _held(frame.f_locals["self"]).values()
+        # Before Python 3.13 a frame keeps what ``f_locals`` was when it was read. So it is not read
+        # of frames of the user's further out, which may run for long.
+        names = frame.f_locals
+        values = [*names.values()]
+        if "self" in names and module != "threading":
+            values += _held(names["self"]).values()
         yield from values
         frame = frame.f_back
 
