@@ -139,11 +139,18 @@ def test_the_current_dask_client_is_found(tmp_path):
         DASK
         + """
     print(smart_map(abs, range(50), backend="dask") == list(range(50)), last_run().backend)
+    try:
+        smart_map(abs, range(50), backend="dask", retries=0)
+    except ValueError as error:
+        print(error)
     print(smart_map(abs, range(50), backend="auto") == list(range(50)), last_run().backend)
     """
     )
     ended = run(source, tmp_path)
-    assert ended.out == "True remote\nTrue serial\n", ended.err
+    first, second, third = ended.out.splitlines()
+    assert (first, third) == ("True remote", "True serial"), ended.err
+    assert "retries=0" in second
+    assert "backend" in second
 
 
 def test_dask_workers_come_and_go(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil, sqrt
 
 from ..tuples import NamedTuple
 from .cutting import Chunking, next_chunksize
@@ -17,6 +18,10 @@ TRIPS = 5
 # The shortest chunk on another engine, s: the engine's own books take about 1 ms for a task (Dask
 # 2026, 200 us to 1 ms by its documentation).
 LEAST_SECONDS = 0.01
+# What a chunk takes of the client and of the engine's scheduler, s: 0.2 ms (an executor) to 3 ms
+# (Dask, scheduler and workers on two CPUs; November 2026). They deal with one chunk at a time, so
+# chunks are so long that all workers together need no more than that (docs/scale.md).
+DISPATCH_SECONDS = 0.001
 # A plan for another engine may be wrong by this much.
 WRONG = 0.3
 LONGEST_SECONDS = 0.5
@@ -87,22 +92,37 @@ def plan_remote(
 def remote_chunk_sizes(fixed: int | None, round_trip: Callable[[], float]) -> Callable[..., int]:
     """Return the function that gives the size of each next chunk, called as ``next_chunksize``.
 
+    One chunk after the other is dealt with in c = ``DISPATCH_SECONDS``. With w workers and work W
+    left, chunks of s seconds keep the workers busy if ``(W / s) c <= W / w``, so ``s >= w c``. Near
+    the end, where not all workers get a chunk, what is left takes ``(W / s) c + s``, which is least
+    at ``s = sqrt(W c)``.
+
     Args:
         fixed: the chunk size the caller asked for, None for none.
         round_trip: returns what a chunk takes beside its items, as known by now, s.
 
-    >>> remote_chunk_sizes(None, lambda: 0.01)(100_000, workers=100, item_seconds=0.001)
+    >>> size = remote_chunk_sizes(None, lambda: 0.01)
+    >>> size(10**6, workers=100, item_seconds=0.001)
     500
+    >>> size(10**4, workers=10_000, item_seconds=0.001)
+    100
     """
 
-    def size(left: int | None, **figures: float) -> int:
+    def size(left: int | None, *, workers: int, item_seconds: float, **figures: float) -> int:
         if fixed is not None:
             return fixed
-        least = max(LEAST_SECONDS, TRIPS * round_trip())
+        busy = DISPATCH_SECONDS * workers
+        if left is not None:
+            busy = min(busy, sqrt(left * item_seconds * DISPATCH_SECONDS))
+        least = max(LEAST_SECONDS, TRIPS * round_trip(), busy)
         given: dict[str, object] = dict(figures)
         return next_chunksize(
             left,
-            chunking=Chunking(least_seconds=least),
+            workers,
+            item_seconds,
+            chunking=Chunking(
+                least_seconds=least, least_items=ceil(busy / max(item_seconds, 1e-9))
+            ),
             longest_seconds=max(LONGEST_SECONDS, least),
             **given,  # type: ignore[arg-type]
         )

@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 __all__ = ["cluster_of", "current_cluster"]
 
 
-def cluster_of(backend: Any) -> Cluster:
+def cluster_of(backend: Any, retries: int = 1) -> Cluster:
     """Return the engine that a ``backend`` option means.
 
     Args:
         backend: an executor, a Dask client, "dask" for the current one, or "ray".
+        retries: the option of that name.
 
     Raises:
         ImportError: the engine is not installed; the message names the extra.
-        ValueError: there is no current Dask client.
+        ValueError: there is no current Dask client, or no retries were asked for with Dask.
         TypeError: this is no engine.
     """
     if backend == "ray":
@@ -34,6 +35,11 @@ def cluster_of(backend: Any) -> Cluster:
         load("amorsize.remote.dasks")
         from .dasks import DaskCluster, current_client
 
+        if not retries:
+            raise ValueError(
+                "retries=0 cannot be kept with backend=Dask: Dask itself runs a task again when a "
+                "worker dies"
+            )
         return DaskCluster(current_client() if backend == "dask" else backend)
     if not isinstance(backend, Executor) and not callable(getattr(backend, "shutdown", None)):
         raise TypeError(f"backend={backend!r:.80} is neither an executor nor a Dask client")
