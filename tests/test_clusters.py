@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -241,6 +242,72 @@ def test_a_worker_that_is_cut_off_for_a_while(tmp_path, commands):
     )
     ended = run(source, tmp_path, place, first.pid)
     assert ended.out == "ready\n80\n", ended.err
+
+
+@pytest.fixture
+def hosts():
+    """Make two network namespaces with addresses of their own; return [(name, address)]."""
+    if shutil.which("ip") is None or os.geteuid():
+        pytest.skip("needs root and iproute2, to make network namespaces")
+    found = []
+    for number in (1, 2):
+        name, net = f"amorsize{number}", f"10.77.{number}"
+        for command in (
+            f"netns add {name}",
+            f"link add am{number} type veth peer name inside netns {name}",
+            f"addr add {net}.1/24 dev am{number}",
+            f"link set am{number} up",
+            f"-n {name} addr add {net}.2/24 dev inside",
+            f"-n {name} link set inside up",
+            f"-n {name} link set lo up",
+            f"-n {name} route add default via {net}.1",
+        ):
+            made = subprocess.run(["ip", *command.split()], capture_output=True, check=False)
+            if made.returncode:
+                forget(found)
+                pytest.skip(f"this machine makes no network namespaces: {made.stderr.decode()}")
+        found.append((name, f"{net}.2"))
+    yield found
+    forget(found)
+
+
+def forget(hosts):
+    for name, _ in hosts:
+        subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+def test_workers_on_other_hosts(tmp_path, hosts):
+    """Each in a network namespace with an address of its own; the report names both."""
+    needs("distributed")
+    env = {**os.environ, "PYTHONPATH": str(programs.ROOT)}
+    place = tmp_path / "scheduler.json"
+    module = [sys.executable, "-m"]
+    commands = [
+        [*module, "distributed.cli.dask_scheduler", "--host", "0.0.0.0", "--port", "18786",
+         "--no-dashboard", "--scheduler-file", place],
+        *(
+            ["ip", "netns", "exec", name, *module, "distributed.cli.dask_worker",
+             f"tcp://{address[:-1]}1:18786", "--host", address, "--nthreads", "1",
+             "--no-dashboard", "--no-nanny", "--name", name, "--memory-limit", "0"]
+            for name, address in hosts
+        ),
+    ]  # fmt: skip
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    started = [subprocess.Popen(one, env=env, cwd=tmp_path, **quiet) for one in commands]
+    source = """
+    from distributed import Client
+    engine = client = Client("tcp://127.0.0.1:18786", timeout=60)
+    client.wait_for_workers(2, timeout=60)
+    print(len(set(smart_map(slow, range(60), backend=engine))), len(last_run().nodes))
+    print(sorted(one["host"] for one in client.scheduler_info()["workers"].values()))
+    """
+    try:
+        ended = run(source, tmp_path)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait(20)
+    assert ended.out == f"2 2\n{[address for _, address in hosts]}\n", ended.err
 
 
 def test_a_scheduler_that_is_stopped_is_an_error(tmp_path, commands):
