@@ -171,6 +171,45 @@ def test_dask_workers_come_and_go(tmp_path):
     assert ended.out == "200 True True\n", ended.err
 
 
+def test_auto_takes_the_cluster_where_it_is_quicker(tmp_path):
+    """By forecast: eight workers there, two CPUs here."""
+    needs("distributed")
+    source = (
+        DASK.replace("threads_per_worker=1", "threads_per_worker=4")
+        + """
+    from tests.functions import busy_ms
+    found = smart_map(busy_ms, range(3000), backend="auto")
+    print(found == [2 * x for x in range(3000)], last_run().backend, last_run().caller_items > 0)
+    print("dask is forecast" in last_run().reason)
+    """
+    )
+    ended = run(source, tmp_path)
+    assert ended.out == "True remote True\nTrue\n", ended.err
+
+
+def test_ctrl_c_leaves_nothing_running(tmp_path):
+    """What waits on the cluster is cancelled; what runs is a short chunk."""
+    needs("distributed")
+    source = (
+        DASK
+        + """
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        smart_map(slow, range(2000), backend=engine)
+    except KeyboardInterrupt:
+        print("interrupted")
+    for _ in range(50):
+        left = sum(map(len, client.processing().values()))
+        if not left:
+            break
+        time.sleep(0.1)
+    print(left)
+    """
+    )
+    ended = run(source, tmp_path)
+    assert ended.out == "interrupted\n0\n", ended.err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["dask", "ray"])
 def test_an_item_that_kills_its_workers_is_named(tmp_path, engine):
