@@ -68,6 +68,13 @@ BASICS = """
     table = numpy.arange(400_000.0)
     print(smart_map(lambda x: float(table[x]), range(100), backend=engine)
           == [float(x) for x in range(100)])
+    many = [table, table.copy()]
+    print(smart_map(lambda x, a: float(a[x]), range(200), itertools.cycle(many), backend=engine,
+                    chunksize=5) == [float(x) for x in range(200)])
+    def changed(a):
+        a[0] += 1
+        return float(a[0])
+    print(smart_map(changed, [table] * 40, backend=engine, chunksize=1) == [1.0] * 40)
     try:
         smart_map(abs, [1, 2, threading.Lock()], backend=engine, chunksize=1)
     except SerializationError as error:
@@ -90,6 +97,8 @@ True
 no 77 ['amorsize: raised for item 77: 77']
 LookupError 76 78
 {'0.33333'}
+True
+True
 True
 index 2
 No module named 'only_here'

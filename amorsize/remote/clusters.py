@@ -41,13 +41,18 @@ class Cluster(Protocol):
         """Have a call ready for all workers; return what tasks refer to it by."""
         ...
 
-    def submit(self, ship: Any, chunk: Work, done: Done) -> Any:
+    def hold(self, array: Any) -> Any:
+        """Have the engine hold an array for several chunks; return a handle, None if it cannot."""
+        ...
+
+    def submit(self, ship: Any, chunk: Work, done: Done, held: tuple[Any, ...] = ()) -> Any:
         """Have a chunk run; return a handle for ``cancel``.
 
         Args:
             ship: what ``ship`` returned.
             chunk: the chunk.
             done: called in any thread with the answer and None, or with None and an exception.
+            held: what ``hold`` returned for each of the chunk's keys.
         """
         ...
 
@@ -83,26 +88,31 @@ class Sending:
         self._lock = threading.Lock()
         self._sent: dict[str, int] = {}  # how many chunks have taken a call with them, by its name
 
-    def submit(self, ship: Ship, chunk: Work, done: Done, *, workers: int) -> Any:
+    def submit(
+        self, ship: Ship, chunk: Work, done: Done, held: tuple[Any, ...] = (), *, workers: int
+    ) -> Any:
         """Start a chunk; return its future.
 
         Args:
             ship: the call.
             chunk: the chunk.
             done: see ``Cluster.submit``.
+            held: see ``Cluster.submit``.
             workers: how many workers there are.
         """
         with self._lock:
             sent = self._sent[ship.name] = self._sent.get(ship.name, 0) + 1
-        return self._submit(ship, chunk, done, whole=sent <= workers)
+        return self._submit(ship, chunk, done, held, whole=sent <= workers)
 
     def forget(self, ship: Ship) -> None:
         """Forget a call."""
         with self._lock:
             self._sent.pop(ship.name, None)
 
-    def _submit(self, ship: Ship, chunk: Work, done: Done, *, whole: bool) -> Any:
-        future = self._start(work, ship if whole else ship._replace(content=None), chunk)
+    def _submit(
+        self, ship: Ship, chunk: Work, done: Done, held: tuple[Any, ...], *, whole: bool
+    ) -> Any:
+        future = self._start(work, ship if whole else ship._replace(content=None), chunk, *held)
 
         def came(future: Any) -> None:
             try:
@@ -114,7 +124,7 @@ class Sending:
                 done(value, None)
                 return
             try:
-                self._submit(ship, chunk, done, whole=True)
+                self._submit(ship, chunk, done, held, whole=True)
             except Exception as error:  # noqa: BLE001 - it was shut down; given to the crew
                 done(None, error)
 
@@ -148,8 +158,14 @@ class ExecutorCluster:
         """Return the call itself."""
         return ship
 
-    def submit(self, ship: Ship, chunk: Work, done: Done) -> Future[Any]:
+    def hold(self, array: Any) -> None:
+        """Return None: an executor holds nothing."""
+
+    def submit(
+        self, ship: Ship, chunk: Work, done: Done, held: tuple[Any, ...] = ()
+    ) -> Future[Any]:
         """Have a chunk run; see ``Cluster``."""
+        del held
         future: Future[Any]
         future = self._sending.submit(ship, chunk, done, workers=self.capacity() or 1)
         return future
@@ -185,8 +201,9 @@ class SharedCluster(ExecutorCluster):
         """Return the call itself."""
         return ship
 
-    def submit(self, ship: Any, chunk: Work, done: Done) -> Future[Any]:
+    def submit(self, ship: Any, chunk: Work, done: Done, held: tuple[Any, ...] = ()) -> Future[Any]:
         """Have a chunk run; see ``Cluster``."""
+        del held
         assert isinstance(ship, SharedShip)
         future: Future[Any] = self._executor.submit(work_here, ship, chunk)
 

@@ -24,6 +24,7 @@ from ..run.reply import Reply
 from ..run.start import packed_call
 from ..run.surroundings import put_in_thread, take_of_thread, take_own
 from ..run.transport import Parcel, pack_shipped
+from .held import Held
 from .links import note_link
 from .ramp import Ramp
 from .runner import Answer, SharedShip, Ship, Work
@@ -89,6 +90,7 @@ class RemoteCrew:
         # What cancels a chunk, when it went out, and its bytes.
         self._out: dict[int, tuple[Any, float, int]] = {}
         self._refused: list[tuple[int, Reply]] = []
+        self._held = Held(cluster.hold)
         self._ended = False
         self._limit = limit
         told = self._capacity()
@@ -120,8 +122,11 @@ class RemoteCrew:
         assert task.columns is not None
         columns: Parcel | tuple[Any, ...] = task.columns
         if not self._cluster.shares_memory:
+            self._held.begin()
             try:
-                columns = pack_shipped(task.columns, "", start=task.start)
+                columns = pack_shipped(
+                    task.columns, "", start=task.start, replace=self._held.replaced
+                )
             except SerializationError as error:
                 failure = keep(error, error.index)._replace(unrun=True)
                 self._refused.append((task.chunk, Reply([], 0, failure, 0, 0.0, 0.0, 0.0)))
@@ -131,10 +136,15 @@ class RemoteCrew:
         def came(value: Any, error: BaseException | None) -> None:
             self._found.put((number, value, error))
 
-        chunk = Work(task.start, task.size, columns)
+        held = self._held.used
+        chunk = Work(task.start, task.size, columns, tuple(held))
         since = time.monotonic()
         size = columns.size if isinstance(columns, Parcel) else 0
-        self._out[number] = self._cluster.submit(self._ship, chunk, came), since, size
+        self._out[number] = (
+            self._cluster.submit(self._ship, chunk, came, tuple(held.values())),
+            since,
+            size,
+        )
         return size
 
     def take_back(self) -> int | None:

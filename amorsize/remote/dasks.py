@@ -77,14 +77,21 @@ class DaskCluster:
             self._scatter(ship)
         return ship
 
-    def submit(self, ship: Ship, chunk: Work, done: Done) -> Any:
+    def hold(self, array: Any) -> Any:
+        """Hand an array to all workers; they fetch it from each other."""
+        if not self._client.nthreads():
+            return None
+        [future] = self._client.scatter([array], broadcast=True, hash=False)
+        return future
+
+    def submit(self, ship: Ship, chunk: Work, done: Done, held: tuple[Any, ...] = ()) -> Any:
         """Have a chunk run; see ``Cluster``."""
         scattered = self._scattered.get(ship.name)
         if scattered is None:
-            return self._sending.submit(ship, chunk, done, workers=self.capacity())
+            return self._sending.submit(ship, chunk, done, held, workers=self.capacity())
         if scattered[0].status in ("lost", "cancelled", "error"):  # with the workers that had it
             self._scatter(ship)
-        future = self._start(work, self._scattered[ship.name][0], chunk)
+        future = self._start(work, self._scattered[ship.name][0], chunk, *held)
 
         def came(future: Any) -> None:
             try:
@@ -121,9 +128,9 @@ class DaskCluster:
             return f"the Dask scheduler is gone (the client is {status})"
         return ""
 
-    def _start(self, function: Any, ship: Any, chunk: Work) -> Any:
+    def _start(self, function: Any, ship: Any, chunk: Work, *held: Any) -> Any:
         key = f"amorsize-{chunk.start}-{uuid.uuid4().hex}"
-        return self._client.submit(function, ship, chunk, key=key, pure=False)
+        return self._client.submit(function, ship, chunk, *held, key=key, pure=False)
 
     def _scatter(self, ship: Ship) -> None:
         [future] = self._client.scatter([ship], broadcast=True, hash=False)

@@ -39,9 +39,13 @@ class RayCluster:
         """Put a call into Ray's store, once."""
         return self._ray.put(ship)
 
-    def submit(self, ship: Any, chunk: Work, done: Done) -> Any:
+    def hold(self, array: Any) -> Any:
+        """Put an array into Ray's store."""
+        return self._ray.put(array)
+
+    def submit(self, ship: Any, chunk: Work, done: Done, held: tuple[Any, ...] = ()) -> Any:
         """Have a chunk run; see ``Cluster``."""
-        reference = self._work.remote(ship, chunk)
+        reference = self._work.remote(ship, chunk, *held)
 
         def came(future: Any) -> None:
             try:

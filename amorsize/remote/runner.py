@@ -25,6 +25,7 @@ from ..run.surroundings import State, put, put_users
 from ..run.transport import Parcel, unpack
 from ..run.worker import run_columns
 from ..tuples import NamedTuple
+from .held import opening
 from .records import collected
 
 TYPE_CHECKING = False
@@ -78,11 +79,13 @@ class Work(NamedTuple):
         start: index of its first item.
         size: number of items.
         columns: the items, packed or as they are.
+        keys: what stands for arrays in them that the engine holds.
     """
 
     start: int
     size: int
     columns: Parcel | tuple[Any, ...]
+    keys: tuple[int, ...] = ()
 
 
 class Answer(NamedTuple):
@@ -149,12 +152,13 @@ _opening = threading.Lock()
 _here = threading.local()  # its ``name`` is that of the call whose state the thread has
 
 
-def work(ship: Ship, chunk: Work) -> Answer | str:
+def work(ship: Ship, chunk: Work, *held: Any) -> Answer | str:
     """Run a chunk.
 
     Args:
         ship: the call.
         chunk: the chunk.
+        *held: arrays that the engine holds, one for each of the chunk's keys.
 
     Returns:
         The answer; ``MISSING`` if the call was never opened here and is not in the ship.
@@ -171,7 +175,8 @@ def work(ship: Ship, chunk: Work) -> Answer | str:
         return MISSING
     if opened.failure is not None:
         return _answer(chunk, [], opened.failure)
-    return opened.context.copy().run(_run_as_caller, opened, chunk, ship.name)
+    with opening(dict(zip(chunk.keys, held, strict=True))):
+        return opened.context.copy().run(_run_as_caller, opened, chunk, ship.name)
 
 
 def _run_as_caller(opened: _Opened, chunk: Work, name: str) -> Answer:

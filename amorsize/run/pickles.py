@@ -152,7 +152,11 @@ def dumps_by_value(
 
 
 def dumps_items(
-    value: Any, buffers: list[pickle.PickleBuffer] | None = None, *, lenient: bool = False
+    value: Any,
+    buffers: list[pickle.PickleBuffer] | None = None,
+    *,
+    lenient: bool = False,
+    replace: Callable[[Any], Any] | None = None,
 ) -> bytes:
     """Pickle items for a worker in a fresh interpreter that has got the call already.
 
@@ -160,11 +164,12 @@ def dumps_items(
         value: the value.
         buffers: as in ``dumps``.
         lenient: whether attributes of classes that cannot be pickled are left out.
+        replace: returns how to pickle an object, as a reduction, or None for the usual way.
 
     Raises:
         SerializationError: the value cannot be pickled.
     """
-    return _pickled_with_kinds(value, "ITEMS", buffers, lenient=lenient)[0]
+    return _pickled_with_kinds(value, "ITEMS", buffers, lenient=lenient, replace=replace)[0]
 
 
 def dumps_state(value: Any) -> bytes:

@@ -68,19 +68,27 @@ class Parcel(NamedTuple):
         return len(self.head) + sum(self.sizes)
 
 
-def pack_shipped(value: Any, prefix: str, *, start: int | None = None) -> Parcel:
+def pack_shipped(
+    value: Any,
+    prefix: str,
+    *,
+    start: int | None = None,
+    replace: Callable[[Any], Any] | None = None,
+) -> Parcel:
     """Make a parcel for a worker in a fresh interpreter.
 
     Args:
         value: the value to send.
         prefix: path prefix of the crew's segments, "" for none.
         start: index of the first item, if the value is the columns of a chunk.
+        replace: returns how to pickle an object, as a reduction, or None for the usual way.
 
     Raises:
         SerializationError: the value cannot be pickled. The error names the item, if the value is
             columns.
     """
-    return _packed_columns(value, prefix, start, dumps_items)
+    pickled = dumps_items if replace is None else partial(dumps_items, replace=replace)
+    return _packed_columns(value, prefix, start, pickled)
 
 
 def pack_results(
