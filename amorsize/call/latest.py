@@ -38,8 +38,8 @@ class Finished:
         input_seconds: time that the caller needed to read an item of the input, s.
     """
 
-    __slots__ = ("_decision", "_elapsed", "_func", "_input", "_name", "_options", "_outcome",
-                 "_produced", "_ran", "_report")  # fmt: skip
+    __slots__ = ("_decision", "_elapsed", "_func", "_input", "_name", "_options", "_produced",
+                 "_ran", "_report")  # fmt: skip
 
     def __init__(
         self,
@@ -59,35 +59,35 @@ class Finished:
         self._elapsed = elapsed
         self._ran = ran
         self._input = input_seconds
-        self._outcome: Outcome | None = None
         self._report: RunReport | None = None
 
     @property
     def outcome(self) -> Outcome:
-        """The call as a value; made when it is asked for, as few calls need it."""
-        if self._outcome is None:
-            decision = self._decision
-            self._outcome = Outcome(
-                function=self._name.removesuffix(".__wrapped__"),  # see ``ParallelFunction``
-                options=self._options,
-                items=decision.total,
-                jobs=decision.jobs,
-                produced=self._produced,
-                elapsed=self._elapsed,
-                evidence=decision.evidence,
-                ran=self._ran,
-                adviser=decision.adviser,
-                plan=decision.plan,
-                serial_plan=decision.serial_plan,
-                forecast=decision.forecast,
-                decided=decision.decided,
-                reason=decision.reason,
-                warnings=decision.warnings,
-                gave_up=decision.gave_up,
-                steps=decision.steps,
-                input_seconds=self._input,
-            )
-        return self._outcome
+        """The call as a value, made when it is asked for: few calls need it.
+
+        It is not kept: recording a call may look the function up, which the report then tells.
+        """
+        decision = self._decision
+        return Outcome(
+            function=self._name.removesuffix(".__wrapped__"),  # see ``ParallelFunction``
+            options=self._options,
+            items=decision.total,
+            jobs=decision.jobs,
+            produced=self._produced,
+            elapsed=self._elapsed,
+            evidence=decision.evidence,
+            ran=self._ran,
+            adviser=decision.adviser,
+            plan=decision.plan,
+            serial_plan=decision.serial_plan,
+            forecast=decision.forecast,
+            decided=decision.decided,
+            reason=decision.reason,
+            warnings=decision.warnings,
+            gave_up=decision.gave_up,
+            steps=decision.steps,
+            input_seconds=self._input,
+        )
 
     @property
     def report(self) -> RunReport:
@@ -103,7 +103,6 @@ class Finished:
         """Let go of the function, the items and the options' callables: the call is over."""
         self._decision.let_go()
         self._options = self._options.without_callables()
-        self._outcome = None  # it has the options
 
 
 class Latest(threading.local):
