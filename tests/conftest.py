@@ -43,9 +43,23 @@ OF_UNIX = ("st_mode", "S_IMODE", "chmod(", "geteuid", "symlink_to", "SIGKILL", "
            "os.unlink(", "drips", "deaf")  # fmt: skip
 
 
+# In these modules the fork server's workers stand for all that inherit nothing: spawned ones differ
+# in their start only, and take ten times as long for it. So they run with the slow tests.
+MOSTLY_FORKSERVER = {
+    "tests.faults.test_crew", "tests.faults.test_ends", "tests.faults.test_moments",
+    "tests.surroundings.test_state", "tests.test_asynchronous", "tests.test_class_identity",
+    "tests.test_failure_classes", "tests.test_item_memory", "tests.test_joblib",
+    "tests.test_module_state", "tests.test_remote", "tests.test_withdraw",
+}  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Skip tests of what only Linux has, elsewhere."""
+    """Mark slow variants of tests; elsewhere, skip tests of what only Linux has."""
     if IS_LINUX:
+        for item in items:
+            if "spawn" in item.name and item.module.__name__ in MOSTLY_FORKSERVER:
+                item.add_marker(pytest.mark.slow)
         return
     parts = (*OF_LINUX, *OF_UNIX) if os.name == "nt" else OF_LINUX
     for item in items:
