@@ -80,7 +80,7 @@ class AmorsizeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         self._has_users = False
         self._condition: tuple[Any, ...] = ()
 
-    def effective_n_jobs(self, n_jobs: int | None) -> int:
+    def effective_n_jobs(self, n_jobs: int | None) -> Any:
         """Return how many workers ``n_jobs`` asks for here; 1 inside of a worker.
 
         Raises:
@@ -91,12 +91,21 @@ class AmorsizeBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[m
         jobs = count_workers(-1 if n_jobs is None else n_jobs)
         return 1 if jobs is None or inside_worker() else jobs
 
-    def configure(self, n_jobs: int = 1, parallel: Any = None, **ignored: Any) -> int:
+    def configure(
+        self,
+        n_jobs: int = 1,
+        parallel: Any = None,
+        prefer: Any = None,
+        require: Any = None,
+        **ignored: Any,
+    ) -> Any:
         """Prepare for a ``Parallel``; its workers start with its first task.
 
         Args:
             n_jobs: number of workers, as joblib counts.
             parallel: the ``Parallel``.
+            prefer: not used: joblib has chosen this backend.
+            require: not used either.
             **ignored: settings of how joblib's own backends send arrays.
         """
         jobs = self.effective_n_jobs(n_jobs)

@@ -90,6 +90,7 @@ class RemoteCrew:
         # What cancels a chunk, when it went out, and its bytes.
         self._out: dict[int, tuple[Any, float, int]] = {}
         self._refused: list[tuple[int, Reply]] = []
+        self._fatal: BaseException | None = None  # what the engine has raised
         self._held = Held(cluster.hold)
         self._ended = False
         self._limit = limit
@@ -191,7 +192,10 @@ class RemoteCrew:
 
         Raises:
             WorkerLostError: the engine itself is gone.
+            Exception: what it has raised instead of running a chunk.
         """
+        if self._fatal is not None and not self._ended:
+            raise self._fatal
         now = time.monotonic()
         if not self._ended and now - self._asked > ASK_SECONDS:
             self._asked = now
@@ -226,14 +230,6 @@ class RemoteCrew:
     def sweep(self) -> None:
         """Do nothing: there are no shared segments."""
 
-    def _explained(self, error: BaseException) -> BaseException:
-        """Return the error of a call whose chunk the engine could not run."""
-        if isinstance(error, BrokenExecutor):
-            lost = WorkerLostError(f"the executor runs nothing any more: {worded(error)}")
-            lost.__cause__ = error
-            return lost
-        return error
-
     def _capacity(self) -> int | None:
         """Return how many workers to use; None where the engine does not tell how many it has."""
         told = self._cluster.capacity()
@@ -251,7 +247,8 @@ class RemoteCrew:
             lost = self._cluster.loss(error)
             if lost:
                 return Reply([], 0, None, 0, since, 0.0, 0.0, lost=Lost(0, None, True, cause=lost))
-            return Reply([], 0, keep(self._explained(error), None), 0, since, 0.0, 0.0)
+            self._fatal = self._fatal or _explained(error)
+            return None
         assert isinstance(value, Answer)
         for record in value.records:
             logs.handle(record)
@@ -269,5 +266,14 @@ class RemoteCrew:
             self._byte_seconds = each if best is None else min(best, each)
         if self._ramp is not None:
             self._ramp.came(now, reply.seconds)
-            self.workers = self._ramp.workers
+            self.workers = min(self._ramp.workers, self._limit or self._ramp.workers)
         return reply._replace(pid=number, begun=now - reply.seconds - reply.pack_seconds)
+
+
+def _explained(error: BaseException) -> BaseException:
+    """Return the error of a call whose chunk the engine could not run."""
+    if isinstance(error, BrokenExecutor):
+        lost = WorkerLostError(f"the executor runs nothing any more: {worded(error)}")
+        lost.__cause__ = error
+        return lost
+    return error

@@ -26,6 +26,9 @@ DEARER = 2.0
 # OVERRUN_SECONDS more.
 MOST_OVERRUN = 2.0
 OVERRUN_SECONDS = 0.02
+# Most items that are handed out before any has shown what it takes; a cluster may have thousands of
+# workers.
+MOST_PROBED = 64
 # Dealing stops after this time, s, even if there is room for more chunks: the input may be slow.
 DEAL_SECONDS = 0.02
 # The caller keeps the last chunks of this time for itself, s: from its last result, a forked worker
@@ -191,8 +194,10 @@ class Dealer:
             return 0
         if not self._trial.over:
             return len(self._ledger.out) + self._trial.room
-        if self._policy.task_timeout is not None or self._course.item_seconds <= 0:
+        if self._policy.task_timeout is not None:
             return self._workers
+        if self._course.item_seconds <= 0:
+            return min(self._workers, MOST_PROBED)
         if claimed and not self._policy.bounded and self._policy.buffersize is None:
             return max(MOST_QUEUED, 2 * self._jobs)
         return 2 * self._jobs

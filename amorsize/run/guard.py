@@ -49,5 +49,5 @@ class Guard:
 
 def begin_at(func: Callable[..., Any], index: int) -> None:
     """Tell a function which item comes next, if it wants to know."""
-    if type(func) is Guard:
+    if isinstance(func, Guard):
         func.index = index
