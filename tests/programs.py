@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,10 @@ MOSTLY_FORKSERVER = (
     if "forkserver" in multiprocessing.get_all_start_methods()
     else ["spawn"]
 )
+
+
+# ``tools/mask`` hides what event loops of Unix need.
+HAS_EVENT_LOOPS = os.name != "posix" or hasattr(socket, "AF_UNIX")
 
 
 @dataclass

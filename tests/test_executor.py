@@ -77,6 +77,7 @@ def test_results_come_as_they_are_done(executor):
     assert (len(finished), len(left)) == (1, 0)
 
 
+@pytest.mark.skipif(not programs.HAS_EVENT_LOOPS, reason="needs an event loop")
 def test_it_serves_an_event_loop(executor):
     """By ``run_in_executor``."""
 

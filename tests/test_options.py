@@ -160,7 +160,7 @@ SOME = {
     "n_jobs": [1, 2, -1],
     "chunksize": [1, 7],
     "backend": ["process", "thread", "serial"],
-    "mp_context": ["fork"],
+    "mp_context": [multiprocessing.get_all_start_methods()[0]],
     "progress": [nothing],
     "timeout": [30.0],
     "task_timeout": [5.0],

@@ -4,7 +4,6 @@ import concurrent.futures as futures
 import contextlib
 import decimal
 import functools
-import importlib.util
 import logging
 import multiprocessing
 import os
@@ -29,6 +28,7 @@ from amorsize import (
     smart_starmap,
 )
 from tests import functions as f
+from tests import programs
 from tests.load import first_undisturbed
 
 FACTOR = 2
@@ -61,6 +61,9 @@ EXECUTORS = {
     ),
     "threads": lambda: futures.ThreadPoolExecutor(2),
     "ours": lambda: SmartExecutor(2),
+    "ours, fresh": lambda: SmartExecutor(
+        2, "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    ),
     "loky": loky,
     "executorlib": executorlib,
     "interpreters": interpreters,
@@ -280,6 +283,7 @@ def test_an_initializer_runs_in_the_workers():
     assert found == [5] * 20
 
 
+@pytest.mark.skipif(not programs.HAS_EVENT_LOOPS, reason="needs an event loop")
 def test_engines_work_beside_an_event_loop():
     """smart_map_async takes the same backends."""
     import asyncio
@@ -311,9 +315,9 @@ def test_an_engine_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"amorsize\[ray\]"):
         smart_map(f.double, range(3), backend="ray")
-    if importlib.util.find_spec("distributed"):
-        with pytest.raises(ValueError, match="no current client"):
-            smart_map(f.double, range(3), backend="dask")
+    pytest.importorskip("distributed", exc_type=ImportError)
+    with pytest.raises(ValueError, match="no current client"):
+        smart_map(f.double, range(3), backend="dask")
 
 
 def test_ctrl_c_cancels_what_waits(tmp_path):

@@ -137,7 +137,8 @@ def _write_context(blobs: tuple[bytes, ...]) -> None:
     """Set the variables that can be unpickled here; a module may exist only in the caller."""
     while _tokens:
         variable, token = _tokens.pop()
-        variable.reset(token)
+        with suppress(ValueError):  # it was set in another context than this
+            variable.reset(token)
     for blob in blobs:
         with suppress(ImportError, AttributeError):
             variable, value = loads(blob)
