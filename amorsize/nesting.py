@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from _thread import _local
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from .lookup import loaded
 
-__all__ = ["enter_worker_process", "enter_worker_thread", "inside_worker"]
+__all__ = [
+    "as_worker_thread",
+    "enter_worker_process",
+    "enter_worker_thread",
+    "in_worker_thread",
+    "inside_worker",
+]
 
 
 class _Here(_local):
@@ -24,6 +32,21 @@ def enter_worker_thread() -> None:
     _here.is_worker = True
 
 
+@contextmanager
+def as_worker_thread() -> Iterator[None]:
+    """Be a worker for a while: the thread is somebody else's."""
+    before, _here.is_worker = _here.is_worker, True
+    try:
+        yield
+    finally:
+        _here.is_worker = before
+
+
+def in_worker_thread() -> str:
+    """Return what kind of worker this thread is, in words; "" if it is none."""
+    return "this is a worker thread of another call already" if _here.is_worker else ""
+
+
 def enter_worker_process() -> None:
     """Note that the present process is a worker, also where multiprocessing is not loaded."""
     _processes.add("worker")
@@ -36,7 +59,7 @@ def inside_worker() -> str:
     ''
     """
     if _here.is_worker:
-        return "this is a worker thread of another call already"
+        return in_worker_thread()
     multiprocessing = loaded("multiprocessing")
     if multiprocessing is None:
         is_daemon = bool(_processes)

@@ -380,7 +380,7 @@ def test_a_scheduler_that_is_stopped_is_an_error(tmp_path, commands):
 
 def test_another_version_of_python_is_refused():
     """With both versions named, and nothing opened."""
-    ship = Ship("name", (3, 99), None)
+    ship = Ship("name", (3, 99), "here:1", None)
     answer = work(ship, Work(0, 1, pack_shipped(([1],), "")))
     error = unpack(answer.fields[3])
     assert type(error) is SerializationError
@@ -391,5 +391,5 @@ def test_another_version_of_python_is_refused():
 
 def test_a_call_that_a_worker_lacks_is_asked_for():
     """Where it neither came with the chunk nor was there before."""
-    ship = Ship(f"unknown-{time.monotonic()}", sys.version_info[:2], None)
+    ship = Ship(f"unknown-{time.monotonic()}", sys.version_info[:2], "here:1", None)
     assert work(ship, Work(0, 1, pack_shipped(([1],), ""))) == "missing"

@@ -2,8 +2,11 @@
 
 import concurrent.futures as futures
 import contextlib
+import contextvars
+import csv
 import decimal
 import functools
+import gc
 import logging
 import multiprocessing
 import os
@@ -250,7 +253,7 @@ def test_an_executor_of_another_kind_is_ramped_up():
     def is_found():
         with Silent() as executor:
             assert smart_map(f.wait_5ms, range(600), backend=executor) == list(range(600))
-            return executor.most >= 16
+            return executor.most >= 8
 
     assert first_undisturbed(is_found, wanted=True)
 
@@ -318,6 +321,124 @@ def test_an_engine_that_is_not_there_is_an_error(monkeypatch):
     pytest.importorskip("distributed", exc_type=ImportError)
     with pytest.raises(ValueError, match="no current client"):
         smart_map(f.double, range(3), backend="dask")
+
+
+def process_state():
+    """Return what a call might change in the process of a worker."""
+    root = logging.getLogger()
+    return (
+        sys.getrecursionlimit(),
+        list(sys.argv),
+        gc.get_threshold(),
+        list(warnings.filters),
+        root.level,
+        [type(handler).__name__ for handler in root.handlers],
+        logging.getLogger("ours").level,
+        f.HELPER_FACTOR,
+        csv.list_dialects(),
+    )
+
+
+def prepare():
+    """Make the process of a worker differ from a fresh one."""
+    csv.register_dialect("own", delimiter=";")
+    sys.setrecursionlimit(5000)
+    logging.getLogger().addHandler(logging.NullHandler())
+    f.STATE = "made by the executor's initializer"
+
+
+def used_state(_):
+    return f.STATE
+
+
+def test_the_workers_of_an_executor_are_left_as_they_were(monkeypatch):
+    """While a chunk runs they have the caller's state; what the caller lacks is left alone."""
+    monkeypatch.setattr(f, "HELPER_FACTOR", 9)
+    monkeypatch.setattr(f, "STATE", None)
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    with futures.ProcessPoolExecutor(1, context, prepare) as executor:
+        before = executor.submit(process_state).result()
+        assert smart_map(f.helped, range(6), backend=executor) == [9 * x for x in range(6)]
+        assert (
+            smart_map(used_state, range(3), backend=executor)
+            == ["made by the executor's initializer"] * 3
+        )
+        assert executor.submit(process_state).result() == before
+
+
+def test_calls_that_take_turns_keep_their_own_values(monkeypatch):
+    """Two calls on one worker, each with the globals of its own time."""
+    with futures.ProcessPoolExecutor(1) as executor:
+        monkeypatch.setattr(f, "HELPER_FACTOR", 2)
+        first = smart_imap(f.helped, range(1, 40), backend=executor, chunksize=1)
+        assert next(first) == 2
+        monkeypatch.setattr(f, "HELPER_FACTOR", 3)
+        assert smart_map(f.helped, range(4), backend=executor) == [0, 3, 6, 9]
+        assert list(first) == [2 * x for x in range(2, 40)]
+
+
+def test_a_task_may_use_the_executor_that_runs_it():
+    """It runs its items itself, as its worker would be waited for."""
+    with opened("threads") as executor:
+
+        def outer(x):
+            return sum(smart_map(f.double, range(x), backend=executor))
+
+        found = smart_map(outer, range(8), backend=executor, timeout=60)
+    assert found == [x * (x - 1) for x in range(8)]
+
+
+def test_threads_have_the_callers_context():
+    """Context variables and the decimal context; and the threads keep their own."""
+    variable = contextvars.ContextVar("variable", default=0)
+    variable.set(5)
+    with opened("threads") as executor:
+        executor.submit(decimal.getcontext).result().prec = 11
+        with decimal.localcontext() as context:
+            context.prec = 7
+            found = smart_map(
+                lambda _: (variable.get(), decimal.getcontext().prec), range(6), backend=executor
+            )
+        assert set(found) == {(5, 7)}
+        assert {executor.submit(variable.get).result() for _ in range(4)} == {0}
+
+
+def test_initializers_run_once_in_each_thread():
+    """Also where several calls share an executor."""
+    runs = []
+    with opened("threads") as executor:
+        calls = [
+            threading.Thread(
+                target=smart_map,
+                args=(f.wait_5ms, range(30)),
+                kwargs={"backend": executor, "initializer": runs.append, "initargs": (name,)},
+            )
+            for name in "abc"
+        ]
+        for call in calls:
+            call.start()
+        for call in calls:
+            call.join(60)
+    assert all(1 <= runs.count(name) <= 2 for name in "abc")
+
+
+def test_threads_stop_when_the_call_has_failed():
+    """No item begins after that."""
+    ran = []
+
+    def work(x):
+        ran.append(x)
+        if x == 0:
+            raise ValueError(x)
+        time.sleep(0.02)
+
+    with opened("threads") as executor:
+        with pytest.raises(ValueError):
+            smart_map(work, range(200), backend=executor, chunksize=50)
+        time.sleep(0.1)
+        done = len(ran)
+        time.sleep(0.2)
+        assert len(ran) == done
 
 
 def test_ctrl_c_cancels_what_waits(tmp_path):

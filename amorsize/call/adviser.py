@@ -256,7 +256,7 @@ class Adviser:
         """
         profile = profile or self.recall.profile
         assert self.cluster is not None
-        workers = self.cluster.capacity() or 1
+        workers = self.cluster.capacity() or self.jobs or 1
         workers = min(workers, self.jobs or workers)
         return plan_remote(self.method, workers, link_of(self.method), profile, left, reason)
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from ..errors import SerializationError
 from ..identity.fingerprint import walk_seconds
-from ..nesting import inside_worker
+from ..nesting import in_worker_thread, inside_worker
 from ..options import Options
 from ..run.failure import NO_ITEM
 from ..run.feed import Feed
@@ -136,8 +136,8 @@ class Decision:
         """Return a plan if all items must run in workers, else None."""
         options, feed = self._options, self._feed
         wanted = self.apart or options.workers_only(self.jobs)
-        hindrance = inside_worker() if wanted and not options.is_remote else ""
-        if hindrance:  # no worker can be started from here
+        find = in_worker_thread if options.is_remote else inside_worker
+        if hindrance := find() if wanted else "":  # an engine may wait for who waits for it
             self.give_up(hindrance)
         if hindrance or not wanted:
             if options.initializer is not None:

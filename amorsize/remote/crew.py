@@ -7,8 +7,10 @@ such, and the others go on.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
@@ -27,7 +29,7 @@ from ..run.transport import Parcel, pack_shipped
 from .held import Held
 from .links import note_link
 from .ramp import Ramp
-from .runner import Answer, SharedShip, Ship, Work
+from .runner import Answer, SharedShip, Ship, Work, origin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,9 +78,10 @@ class RemoteCrew:
         ship: Ship | SharedShip
         if cluster.shares_memory:
             surround = partial(put_in_thread, take_of_thread(), take_own())
-            ship = SharedShip(name, setup, surround)
+            context = contextvars.copy_context()
+            ship = SharedShip(name, setup, surround, context, threading.Event())
         else:
-            ship = Ship(name, python, packed_call(setup, sample, lenient))
+            ship = Ship(name, python, origin(), packed_call(setup, sample, lenient))
             self.shipped_bytes = sum(map(len, ship.content or ()))
         self.started_at = time.monotonic()
         self.end_seconds = 0.0
@@ -141,11 +144,11 @@ class RemoteCrew:
         chunk = Work(task.start, task.size, columns, tuple(held))
         since = time.monotonic()
         size = columns.size if isinstance(columns, Parcel) else 0
-        self._out[number] = (
-            self._cluster.submit(self._ship, chunk, came, tuple(held.values())),
-            since,
-            size,
-        )
+        try:
+            handle = self._cluster.submit(self._ship, chunk, came, tuple(held.values()))
+        except BrokenExecutor as error:
+            raise _explained(error) from error
+        self._out[number] = handle, since, size
         return size
 
     def take_back(self) -> int | None:
@@ -222,6 +225,8 @@ class RemoteCrew:
             return []
         arrived = self.replies(0.0)
         self._ended = True
+        if isinstance(self._ship, SharedShip):
+            self._ship.stopped.set()
         self._cluster.cancel([handle for handle, *_ in self._out.values()])
         self._out.clear()
         self._cluster.release(self._ship)

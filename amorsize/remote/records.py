@@ -41,16 +41,36 @@ def collected(settings: Logs | None, out: list[bytes]) -> Iterator[None]:
             if record.thread == me and len(out) < MOST_RECORDS:
                 out.append(pickled_record(self, record))
 
-    before = []
-    for name, wanted in settings.loggers.items():
-        logger = logging.getLogger(name or None)
-        before.append((logger, logger.level))
-        logger.setLevel(wanted.level)
     handler = Collector()
+    for name, wanted in settings.loggers.items():
+        _raise(logging.getLogger(name or None), wanted.level)
     logging.root.addHandler(handler)
     try:
         yield
     finally:
         logging.root.removeHandler(handler)
-        for logger, level in before:
-            logger.setLevel(level)
+        for name in settings.loggers:
+            _lower(logging.getLogger(name or None))
+
+
+_lock = threading.Lock()
+_levels: dict[
+    str, list[int]
+] = {}  # of loggers with a caller's level: how many chunks, level before
+
+
+def _raise(logger: logging.Logger, level: int) -> None:
+    """Give a logger the level of the caller while any chunk needs it."""
+    with _lock:
+        held = _levels.setdefault(logger.name, [0, logger.level])
+        held[0] += 1
+        logger.setLevel(level)
+
+
+def _lower(logger: logging.Logger) -> None:
+    """Give a logger its own level back, after the last chunk."""
+    with _lock:
+        held = _levels[logger.name]
+        held[0] -= 1
+        if not held[0]:
+            logger.setLevel(_levels.pop(logger.name)[1])

@@ -16,17 +16,20 @@ from collections import OrderedDict
 from contextlib import suppress
 
 from ..errors import SerializationError
+from ..nesting import as_worker_thread
+from ..run.current import Current
 from ..run.failure import Failure, keep, pack, survivor
 from ..run.guard import Guard, begin_at
 from ..run.pickles import loads
 from ..run.reply import Ran
-from ..run.setup import Call, Setup, state_of_caller
-from ..run.surroundings import State, put, put_users
+from ..run.setup import Call, Setup
+from ..run.surroundings import State
 from ..run.transport import Parcel, unpack
-from ..run.worker import run_columns
+from ..run.worker import is_worker, run_columns
 from ..tuples import NamedTuple
 from .held import opening
 from .records import collected
+from .visiting import Baggage, visiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,10 +38,12 @@ if TYPE_CHECKING:
 
     from ..run.logs import Logs
 
-__all__ = ["MISSING", "Answer", "SharedShip", "Ship", "Work", "work", "work_here"]
+__all__ = ["MISSING", "Answer", "SharedShip", "Ship", "Work", "origin", "work", "work_here"]
 
 # Most calls that a worker keeps open; calls from several programs may take turns.
-MOST_CALLS = 8
+MOST_CALLS = 16
+# Most bytes of them, as they were sent: nobody tells a worker that a call has ended.
+MOST_BYTES = 64_000_000
 
 MISSING = "missing"
 
@@ -49,12 +54,14 @@ class Ship(NamedTuple):
     Attributes:
         name: a unique name.
         python: major and minor version of the caller's Python.
+        origin: host and process of the caller.
         content: pickles of the caller's state, of the present values of what the call uses, and of
             the call with its initializer; None where the worker should have it.
     """
 
     name: str
     python: tuple[int, int]
+    origin: str
     content: tuple[bytes, bytes, bytes] | None
 
 
@@ -65,11 +72,15 @@ class SharedShip(NamedTuple):
         name: a unique name.
         setup: what they run.
         surround: puts the state of the caller's thread in place.
+        context: the caller's context.
+        stopped: set when nobody waits for the call any more.
     """
 
     name: str
     setup: Setup
     surround: Callable[[], None]
+    context: contextvars.Context
+    stopped: threading.Event
 
 
 class Work(NamedTuple):
@@ -111,37 +122,40 @@ class _Opened:
 
     def __init__(self, ship: Ship) -> None:
         self.failure: Failure | None = None
-        self.state = State()
+        self.baggage: Baggage | None = None
         self.logs: Logs | None = None
         # Engines run tasks in contexts of their own; each chunk runs in a copy of this one.
         self.context = contextvars.copy_context()
         self.call: Call | None = None
         assert ship.content is not None
-        state, current, call = ship.content
+        self.size = sum(map(len, ship.content))
         try:
-            self.context.run(self._open, state, current, call)
+            self.context.run(self._open, ship.name, *ship.content, is_own=ship.origin == origin())
         except SerializationError as error:
             cause = error.__cause__
             self._fail(cause if isinstance(cause, ImportError) else error)
         except BaseException as error:  # noqa: BLE001 - unpickling may run any code
             self._fail(error)
 
-    def _open(self, state: bytes, current: bytes, call: bytes) -> None:
-        from ..run.adopting import adopted
-
-        self.state = loads(state)
-        own = dict(self.state.own or ())
-        if "logging" in own:  # the engine's loggers are its own
-            self.logs = loads(own.pop("logging"))
-        for pair in loads(own.pop("context")) if "context" in own else ():
+    def _open(self, name: str, packed: bytes, current: bytes, call: bytes, *, is_own: bool) -> None:
+        state: State = loads(packed)
+        own = dict(state.own or ())
+        for pair in loads(own["context"]) if "context" in own else ():
             with suppress(ImportError, AttributeError):  # a module may exist only in the caller
                 variable, value = loads(pair)
                 variable.set(value)
-        self.state = self.state._replace(own=tuple(own.items()))
-        with state_of_caller(self.state), adopted(loads(current), []):
+        if is_own:  # a thread of the caller's process, which has its state
+            self.baggage = Baggage(name, State(), Current())
+        else:
+            if "logging" in own and not is_worker():  # ours send their records themselves
+                self.logs = loads(own["logging"])
+            self.baggage = Baggage(name, state, loads(current))
+        with visiting(self.baggage):
             self.call, initializer, initargs = unpack(Parcel(call))
-        if initializer is not None:
-            initializer(*initargs)
+            if initializer is not None:
+                initializer(*initargs)
+        if initializer is not None:  # what it has set must not be set again to the caller's values
+            self.baggage.current = Current()
 
     def _fail(self, error: BaseException) -> None:
         self.failure = _unrun(error)
@@ -149,7 +163,7 @@ class _Opened:
 
 _opened: OrderedDict[str, _Opened] = OrderedDict()
 _opening = threading.Lock()
-_here = threading.local()  # its ``name`` is that of the call whose state the thread has
+_here = threading.local()  # its ``names`` are those of the calls that the thread is set up for
 
 
 def work(ship: Ship, chunk: Work, *held: Any) -> Answer | str:
@@ -175,18 +189,15 @@ def work(ship: Ship, chunk: Work, *held: Any) -> Answer | str:
         return MISSING
     if opened.failure is not None:
         return _answer(chunk, [], opened.failure)
-    with opening(dict(zip(chunk.keys, held, strict=True))):
-        return opened.context.copy().run(_run_as_caller, opened, chunk, ship.name)
+    with opening(dict(zip(chunk.keys, held, strict=True))), as_worker_thread():
+        return opened.context.copy().run(_run_as_caller, opened, chunk)
 
 
-def _run_as_caller(opened: _Opened, chunk: Work, name: str) -> Answer:
-    """Run a chunk in the caller's state; some of it belongs to the thread."""
-    if getattr(_here, "name", "") != name:
-        put(opened.state)
-        put_users(opened.state)
-        _here.name = name
+def _run_as_caller(opened: _Opened, chunk: Work) -> Answer:
+    """Run a chunk in the caller's state."""
+    assert opened.baggage is not None
     records: list[bytes] = []
-    with collected(opened.logs, records):
+    with visiting(opened.baggage), collected(opened.logs, records):
         answer = _run(opened, chunk)
     return answer._replace(records=records) if records else answer
 
@@ -198,16 +209,29 @@ def work_here(ship: SharedShip, chunk: Work) -> Answer:
         ship: the call.
         chunk: the chunk.
     """
+    with as_worker_thread():
+        return ship.context.copy().run(_run_here, ship, chunk)
+
+
+def _run_here(ship: SharedShip, chunk: Work) -> Answer:
+    """Run a chunk in a copy of the caller's context."""
     assert isinstance(chunk.columns, tuple)
+    names = vars(_here).setdefault("names", set())
     try:
-        if getattr(_here, "name", "") != ship.name:
-            ship.surround()
+        ship.surround()
+        if ship.name not in names:
             ship.setup.prepare()
-            _here.name = ship.name
+            names.add(ship.name)
     except BaseException as error:  # noqa: BLE001 - the user's initializer
         return _told(chunk, [], keep(error, None))
     call = ship.setup.call
-    func = Guard(call.func) if call.return_exceptions else call.func
+
+    def stoppable(*args: Any) -> Any:
+        if ship.stopped.is_set():
+            raise SystemExit  # nobody waits any more
+        return call.func(*args)
+
+    func = Guard(stoppable) if call.return_exceptions else stoppable
     begin_at(func, chunk.start)
     out: list[Any] = []
     failure, wall, cpu = run_columns(
@@ -254,7 +278,7 @@ def _answer(
     chunk: Work, out: list[Any], failure: Failure | None, wall: float = 0.0, cpu: float = 0.0
 ) -> Answer:
     ran = Ran(0, chunk.start, out, failure, time.monotonic(), wall, cpu)
-    return Answer(ran.packed(""), f"{socket.gethostname()}:{os.getpid()}")
+    return Answer(ran.packed(""), origin())
 
 
 def _found(ship: Ship) -> _Opened | None:
@@ -263,9 +287,18 @@ def _found(ship: Ship) -> _Opened | None:
         found = _opened.get(ship.name)
         if found is None and ship.content is not None:
             found = _opened[ship.name] = _Opened(ship)
-            if len(_opened) > MOST_CALLS:
+            while len(_opened) > MOST_CALLS or (
+                len(_opened) > 1 and sum(one.size for one in _opened.values()) > MOST_BYTES
+            ):
                 _opened.popitem(last=False)
+        if found is not None:
+            _opened.move_to_end(ship.name)
         return found
+
+
+def origin() -> str:
+    """Return host and process of the present code."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _version(version: tuple[int, int]) -> str:

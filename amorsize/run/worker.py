@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .adopting import Undo
     from .channel import Link
 
-__all__ = ["Worker", "run_chunk", "run_columns", "serve"]
+__all__ = ["Worker", "is_worker", "run_chunk", "run_columns", "serve"]
 
 
 # Chunks that have run are sent together, unless they have taken this long, or packing their results
@@ -174,6 +174,11 @@ class Worker:
 
 # An instance, because functions and other descriptors that are class attributes would be bound.
 _worker = Worker()
+
+
+def is_worker() -> bool:
+    """Return whether this process is a worker of amorsize."""
+    return "link" in vars(_worker)
 
 
 def serve(setup: Setup, link: Link, work: Callable[[Worker], None] | None = None) -> None:
