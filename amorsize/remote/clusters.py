@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
+from functools import partial
 
 from ..errors import WorkerLostError
 from ..lookup import load
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 else:
     Protocol = object  # ``typing`` takes 3 ms to load
 
-__all__ = ["Cluster", "ExecutorCluster", "Sending", "SharedCluster", "installed", "told"]
+__all__ = ["Cluster", "ExecutorCluster", "Sending", "SharedCluster", "give", "installed", "told"]
 
 
 class Cluster(Protocol):
@@ -114,21 +115,16 @@ class Sending:
     ) -> Any:
         future = self._start(work, ship if whole else ship._replace(content=None), chunk, *held)
 
-        def came(future: Any) -> None:
-            try:
-                value = future.result()
-            except BaseException as error:  # noqa: BLE001 - given to the crew
-                done(None, error)
-                return
-            if value != MISSING:
-                done(value, None)
+        def came(value: Any, error: BaseException | None) -> None:
+            if error is not None or value != MISSING:
+                done(value, error)
                 return
             try:
                 self._submit(ship, chunk, done, held, whole=True)
-            except Exception as error:  # noqa: BLE001 - it was shut down; given to the crew
-                done(None, error)
+            except Exception as refusal:  # noqa: BLE001 - it was shut down; given to the crew
+                done(None, refusal)
 
-        future.add_done_callback(came)
+        future.add_done_callback(partial(give, came))
         return future
 
 
@@ -184,7 +180,7 @@ class ExecutorCluster:
     def loss(self, error: BaseException) -> str:
         """Return what happened if a worker was lost, and the executor goes on."""
         if isinstance(error, WorkerLostError):  # of a SmartExecutor
-            return f"was lost ({error})"
+            return told(error)
         return "gave up its task, which was cancelled," if isinstance(error, CancelledError) else ""
 
     def trouble(self) -> str:
@@ -206,14 +202,7 @@ class SharedCluster(ExecutorCluster):
         del held
         assert isinstance(ship, SharedShip)
         future: Future[Any] = self._executor.submit(work_here, ship, chunk)
-
-        def came(future: Future[Any]) -> None:
-            try:
-                done(future.result(), None)
-            except BaseException as error:  # noqa: BLE001 - given to the crew
-                done(None, error)
-
-        future.add_done_callback(came)
+        future.add_done_callback(partial(give, done))
         return future
 
     def release(self, ship: Any) -> None:
@@ -232,6 +221,21 @@ def installed(name: str, extra: str) -> Any:
         raise ImportError(
             f"backend={extra!r} needs {name}: pip install 'amorsize[{extra}]'", name=name
         ) from error
+
+
+def give(done: Done, future: Any) -> None:
+    """Give the outcome of a future that is done.
+
+    Args:
+        done: see ``Cluster.submit``.
+        future: the future.
+    """
+    try:
+        value = future.result()
+    except BaseException as error:  # noqa: BLE001 - given to the crew
+        done(None, error)
+    else:
+        done(value, None)
 
 
 def told(error: BaseException) -> str:

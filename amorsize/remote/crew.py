@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from ..errors import SerializationError, WorkerLostError
 from ..run import logs
@@ -25,6 +25,7 @@ from ..run.losses import worded
 from ..run.reply import Reply
 from ..run.start import packed_call
 from ..run.surroundings import put_in_thread, take_of_thread, take_own
+from ..run.threads import take_all
 from ..run.transport import Parcel, pack_shipped
 from .held import Held
 from .links import note_link
@@ -170,21 +171,11 @@ class RemoteCrew:
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all that came."""
         replies, self._refused = self._refused, []
-        wait = 0.0 if replies else timeout
-        while True:
-            try:
-                # At least a millisecond: see ``threads._take_all``.
-                found = (
-                    self._found.get(timeout=max(wait, 0.001))
-                    if wait
-                    else (self._found.get_nowait())
-                )
-            except Empty:
-                return replies
-            wait = 0.0
-            reply = self._taken(*found)
+        for number, value, error in take_all(self._found, 0.0 if replies else timeout):
+            reply = self._taken(number, value, error)
             if reply is not None:
-                replies.append((found[0], reply))
+                replies.append((number, reply))
+        return replies
 
     def running(self) -> dict[int, Running]:
         """Return nothing: what runs is known to the engine only."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
+from functools import partial
 
-from .clusters import Sending, installed, told
+from .clusters import Sending, give, installed, told
 from .runner import Ship, Work, work
 
 TYPE_CHECKING = False
@@ -92,14 +93,7 @@ class DaskCluster:
         if scattered[0].status in ("lost", "cancelled", "error"):  # with the workers that had it
             self._scatter(ship)
         future = self._start(work, self._scattered[ship.name][0], chunk, *held)
-
-        def came(future: Any) -> None:
-            try:
-                done(future.result(), None)
-            except BaseException as error:  # noqa: BLE001 - given to the crew
-                done(None, error)
-
-        future.add_done_callback(came)
+        future.add_done_callback(partial(give, done))
         return future
 
     def cancel(self, handles: list[Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .clusters import installed, told
+from functools import partial
+
+from .clusters import give, installed, told
 from .runner import Ship, Work, work
 
 TYPE_CHECKING = False
@@ -46,14 +48,7 @@ class RayCluster:
     def submit(self, ship: Any, chunk: Work, done: Done, held: tuple[Any, ...] = ()) -> Any:
         """Have a chunk run; see ``Cluster``."""
         reference = self._work.remote(ship, chunk, *held)
-
-        def came(future: Any) -> None:
-            try:
-                done(future.result(), None)
-            except BaseException as error:  # noqa: BLE001 - given to the crew
-                done(None, error)
-
-        reference.future().add_done_callback(came)
+        reference.future().add_done_callback(partial(give, done))
         return reference
 
     def cancel(self, handles: list[Any]) -> None:

@@ -23,7 +23,7 @@ from .worker import run_columns
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ThreadCrew"]
+__all__ = ["ThreadCrew", "take_all"]
 
 # A thread cannot be ended. Most threads finish their item soon; the caller waits for the others no
 # longer than this.
@@ -110,7 +110,7 @@ class ThreadCrew:
 
     def replies(self, timeout: float) -> list[tuple[int, Reply]]:
         """Wait up to ``timeout`` seconds for replies; return (chunk, reply) of all that came."""
-        return _take_all(self._replies, timeout)
+        return take_all(self._replies, timeout)
 
     def running(self) -> dict[int, Running]:
         """Return nothing: a thread cannot be ended because of a late item."""
@@ -187,7 +187,7 @@ class ThreadCrew:
         return call
 
 
-def _take_all(queue: SimpleQueue[Any], timeout: float) -> list[Any]:
+def take_all(queue: SimpleQueue[Any], timeout: float) -> list[Any]:
     """Wait up to ``timeout`` seconds for something in a queue; return all that is in it."""
     found = []
     with suppress(Empty):
