@@ -67,6 +67,28 @@ def test_a_future_can_be_cancelled_before_it_runs(executor):
     assert futures[0].result(60) == 0.2
 
 
+def test_all_that_waits_is_cancelled_however_busy_the_executor_is(executor):
+    """Also what its thread has not seen yet, because it is pickling an argument."""
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    class SentLate:
+        def __reduce__(self):
+            begun.set()
+            assert may_go_on.wait(20)
+            return float, (0.2,)
+
+    late = executor.submit(wait, SentLate())
+    assert begun.wait(20)
+    futures = [executor.submit(wait, 0.1) for _ in range(30)]
+    executor.shutdown(wait=False, cancel_futures=True)
+    may_go_on.set()
+    assert late.result(20) == 0.2
+    concurrent.futures.wait(futures, 20)
+    assert sum(future.cancelled() for future in futures) > 20
+    assert all(future.cancelled() or future.result() == 0.1 for future in futures)
+    executor.shutdown()
+
+
 def test_results_come_as_they_are_done(executor):
     """Whatever waits for them."""
     futures = {executor.submit(wait, seconds): seconds for seconds in (0.4, 0.01, 0.05)}

@@ -143,9 +143,8 @@ class Service:
         self.put(_NOTHING)
 
     def cancel_waiting(self) -> None:
-        """Cancel the orders that no worker has been sent."""
-        self._is_cancelling = True
-        self.rouse()
+        """Cancel the orders that were put before and that no worker has been sent."""
+        self.put(_CANCEL)
 
     def close(self) -> None:
         """Take no more orders; end the workers when all are answered."""
@@ -200,7 +199,9 @@ class Service:
         """Enter what other threads have put into the inbox."""
         while self._inbox:
             item = self._inbox.popleft()
-            if item is not _NOTHING:
+            if item is _CANCEL:
+                self._is_cancelling = True
+            elif item is not _NOTHING:
                 self._books.add(item)
 
     def _cancel(self) -> None:
@@ -347,7 +348,9 @@ class Service:
         with suppress(IndexError):
             while True:
                 item = self._inbox.popleft()
-                if item is not _NOTHING and (not isinstance(item, Ticket) or item.begin()):
+                if item in (_NOTHING, _CANCEL):
+                    continue
+                if not isinstance(item, Ticket) or item.begin():
                     self._drop(item, _gone())
 
 
@@ -364,4 +367,6 @@ def _gone() -> Failure:
     return keep(WorkerLostError(text), None)
 
 
-_NOTHING: Any = object()  # stands in the inbox to wake the service
+# What stands in the inbox to wake the service, and to have it cancel what was put before.
+_NOTHING: Any = object()
+_CANCEL: Any = object()
