@@ -292,6 +292,37 @@ def test_a_worker_that_is_cut_off_for_a_while(tmp_path, commands):
     assert ended.out == "ready\n80\n", ended.err
 
 
+def test_programs_that_share_workers_keep_their_own_names(tmp_path, commands):
+    """Each has a main module of its own, with helpers of the same names."""
+    place, _ = commands
+    first = (
+        BY_COMMAND
+        + """
+    def helper(x): return "first", x
+    def work(x): return helper(x)
+    results = smart_imap(work, range(200), backend=engine, chunksize=5, buffersize=20)
+    print(next(results), flush=True)
+    sys.stdin.readline()
+    print(set(results) == {("first", x) for x in range(1, 200)})
+    """
+    )
+    second = (
+        BY_COMMAND
+        + """
+    def helper(x): return "second", x
+    def work(x): return helper(x)
+    print(smart_map(work, range(20), backend=engine) == [("second", x) for x in range(20)])
+    """
+    )
+    path = tmp_path / "first.py"
+    path.write_text(HEAD + first)
+    with programs.started(path, place) as process:
+        assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "('first', 0)\n"]
+        between = run(second, tmp_path, place)
+        ended = programs.finish(process, feed="\n")
+    assert (between.out, ended.out) == ("ready\nTrue\n", "True\n"), between.err + ended.err
+
+
 @pytest.fixture
 def hosts():
     """Make two network namespaces with addresses of their own; return [(name, address)]."""
@@ -380,7 +411,7 @@ def test_a_scheduler_that_is_stopped_is_an_error(tmp_path, commands):
 
 def test_another_version_of_python_is_refused():
     """With both versions named, and nothing opened."""
-    ship = Ship("name", (3, 99), "here:1", None)
+    ship = Ship("name", (3, 99), "here:1", "", None)
     answer = work(ship, Work(0, 1, pack_shipped(([1],), "")))
     error = unpack(answer.fields[3])
     assert type(error) is SerializationError
@@ -391,5 +422,5 @@ def test_another_version_of_python_is_refused():
 
 def test_a_call_that_a_worker_lacks_is_asked_for():
     """Where it neither came with the chunk nor was there before."""
-    ship = Ship(f"unknown-{time.monotonic()}", sys.version_info[:2], "here:1", None)
+    ship = Ship(f"unknown-{time.monotonic()}", sys.version_info[:2], "here:1", "", None)
     assert work(ship, Work(0, 1, pack_shipped(([1],), ""))) == "missing"

@@ -34,6 +34,9 @@ from tests import functions as f
 from tests import programs
 from tests.load import first_undisturbed
 
+METHODS = [
+    one for one in ("fork", *programs.MOSTLY_FORKSERVER) if one != "fork" or hasattr(os, "fork")
+]
 FACTOR = 2
 
 
@@ -232,6 +235,17 @@ def test_an_executor_that_was_shut_down_is_an_error():
         smart_map(f.double, range(5), backend=executor)
 
 
+def test_an_object_that_gives_no_futures_is_refused():
+    """The error says what it gave."""
+
+    class Odd:
+        def submit(self, func, /, *args):
+            return 3
+
+    with pytest.raises(TypeError, match="returned 3, where a future"):
+        smart_map(f.double, range(5), backend=Odd())
+
+
 def test_an_executor_of_another_kind_is_ramped_up():
     """Where the number of workers is not told, more and more chunks are handed out."""
 
@@ -364,6 +378,53 @@ def test_the_workers_of_an_executor_are_left_as_they_were(monkeypatch):
             == ["made by the executor's initializer"] * 3
         )
         assert executor.submit(process_state).result() == before
+
+
+OF_THE_MAIN_MODULE = """
+import multiprocessing, pickle, sys
+from concurrent.futures import ProcessPoolExecutor
+from amorsize import SmartExecutor, smart_map
+
+model = None
+factor = 1
+
+class Point:
+    def __init__(self, x): self.x = x
+
+def prepare():
+    global model, factor
+    model, factor = "made by the initializer", 5
+
+def work(x): return model, factor, x
+def point(p): return Point(p.x + 1)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    for kind in (ProcessPoolExecutor, SmartExecutor):
+        with kind(2, context, prepare) as engine:
+            print(smart_map(work, [1, 2], backend=engine))
+            print(smart_map(lambda x: work(x), [1], backend=engine))
+            points = smart_map(point, [Point(1), Point(2)], backend=engine)
+            print([type(p) is Point for p in points], [p.x for p in points])
+            factor = 2
+            print(smart_map(work, [3], backend=engine))
+            factor = 1
+            print(engine.submit(work, 4).result())
+"""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_an_initializer_set_in_the_main_module_is_seen(method, tmp_path):
+    """Where the caller has None; other values are the caller's; nothing is left behind."""
+    ended = programs.run_source(OF_THE_MAIN_MODULE.replace("sys.argv[1]", repr(method)), tmp_path)
+    made = "'made by the initializer'"
+    expected = f"""[({made}, 1, 1), ({made}, 1, 2)]
+[({made}, 1, 1)]
+[True, True] [2, 3]
+[({made}, 2, 3)]
+({made}, 5, 4)
+"""
+    assert ended.out == 2 * expected, ended.err
 
 
 def test_calls_that_take_turns_keep_their_own_values(monkeypatch):

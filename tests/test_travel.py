@@ -13,6 +13,7 @@ import threading
 import types
 import typing
 import weakref
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -514,6 +515,35 @@ def test_a_result_that_would_not_open_is_named(method):
     with pytest.raises(SerializationError, match="not be opened again: TypeError") as caught:
         both(give_unopened, range(8), method)
     assert caught.value.index == 3
+
+
+class Closed:
+    """Its fifth instance pickles, and raises in whoever opens it."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __reduce__(self):
+        return (refuse if self.number == 5 else Closed), (self.number,)
+
+
+def refuse(number):
+    raise LookupError(f"{number} is closed")
+
+
+def number_of(thing):
+    return thing.number
+
+
+@pytest.mark.parametrize("backend", [*FRESH, "executor"])
+def test_an_item_that_does_not_open_in_a_worker_is_named(backend):
+    """By its own index, not by that of the first item of its chunk."""
+    things = list(map(Closed, range(12)))
+    with ProcessPoolExecutor(2) as executor:
+        how = {"backend": executor} if backend == "executor" else {"mp_context": backend}
+        with pytest.raises(LookupError, match="5 is closed") as caught:
+            smart_map(number_of, things, n_jobs=2, chunksize=4, **how)
+    assert caught.value.__notes__[0].startswith("amorsize: raised for item 5: ")
 
 
 @pytest.mark.parametrize("method", METHODS)

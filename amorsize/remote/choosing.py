@@ -41,7 +41,7 @@ def cluster_of(backend: Any, retries: int = 1) -> Cluster:
                 "worker dies"
             )
         return DaskCluster(current_client() if backend == "dask" else backend)
-    if not isinstance(backend, Executor) and not callable(getattr(backend, "shutdown", None)):
+    if not isinstance(backend, Executor) and not callable(getattr(backend, "submit", None)):
         raise TypeError(f"backend={backend!r:.80} is neither an executor nor a Dask client")
     # The interpreters of an InterpreterPoolExecutor share nothing, though it is made of threads.
     if isinstance(backend, ThreadPoolExecutor) and "Interpreter" not in type(backend).__name__:

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 else:
     Protocol = object  # ``typing`` takes 3 ms to load
 
-__all__ = ["Cluster", "ExecutorCluster", "Sending", "SharedCluster", "give", "installed", "told"]
+__all__ = [
+    "Cluster",
+    "ExecutorCluster",
+    "Sending",
+    "SharedCluster",
+    "give",
+    "installed",
+    "listen",
+    "told",
+]
 
 
 class Cluster(Protocol):
@@ -124,7 +133,7 @@ class Sending:
             except Exception as refusal:  # noqa: BLE001 - it was shut down; given to the crew
                 done(None, refusal)
 
-        future.add_done_callback(partial(give, came))
+        listen(future, came)
         return future
 
 
@@ -202,7 +211,7 @@ class SharedCluster(ExecutorCluster):
         del held
         assert isinstance(ship, SharedShip)
         future: Future[Any] = self._executor.submit(work_here, ship, chunk)
-        future.add_done_callback(partial(give, done))
+        listen(future, done)
         return future
 
     def release(self, ship: Any) -> None:
@@ -221,6 +230,26 @@ def installed(name: str, extra: str) -> Any:
         raise ImportError(
             f"backend={extra!r} needs {name}: pip install 'amorsize[{extra}]'", name=name
         ) from error
+
+
+def listen(future: Any, done: Done) -> None:
+    """Have the outcome of a future given as soon as it is done.
+
+    Args:
+        future: the future.
+        done: see ``Cluster.submit``.
+
+    Raises:
+        TypeError: it is no future.
+    """
+    try:
+        add = future.add_done_callback
+    except AttributeError:
+        raise TypeError(
+            f"backend: its submit() returned {future!r:.80}, where a future with "
+            f"add_done_callback() is expected, as of concurrent.futures"
+        ) from None
+    add(partial(give, done))
 
 
 def give(done: Done, future: Any) -> None:

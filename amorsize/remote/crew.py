@@ -82,7 +82,8 @@ class RemoteCrew:
             context = contextvars.copy_context()
             ship = SharedShip(name, setup, surround, context, threading.Event())
         else:
-            ship = Ship(name, python, origin(), packed_call(setup, sample, lenient))
+            main = getattr(sys.modules.get("__main__"), "__file__", None) or ""
+            ship = Ship(name, python, origin(), main, packed_call(setup, sample, lenient))
             self.shipped_bytes = sum(map(len, ship.content or ()))
         self.started_at = time.monotonic()
         self.end_seconds = 0.0

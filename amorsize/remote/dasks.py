@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from functools import partial
 
-from .clusters import Sending, give, installed, told
+from .clusters import Sending, installed, listen, told
 from .runner import Ship, Work, work
 
 TYPE_CHECKING = False
@@ -93,7 +92,7 @@ class DaskCluster:
         if scattered[0].status in ("lost", "cancelled", "error"):  # with the workers that had it
             self._scatter(ship)
         future = self._start(work, self._scattered[ship.name][0], chunk, *held)
-        future.add_done_callback(partial(give, done))
+        listen(future, done)
         return future
 
     def cancel(self, handles: list[Any]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from .clusters import give, installed, told
+from .clusters import installed, listen, told
 from .runner import Ship, Work, work
 
 TYPE_CHECKING = False
@@ -48,7 +46,7 @@ class RayCluster:
     def submit(self, ship: Any, chunk: Work, done: Done, held: tuple[Any, ...] = ()) -> Any:
         """Have a chunk run; see ``Cluster``."""
         reference = self._work.remote(ship, chunk, *held)
-        reference.future().add_done_callback(partial(give, done))
+        listen(reference.future(), done)
         return reference
 
     def cancel(self, handles: list[Any]) -> None:

@@ -14,12 +14,14 @@ import threading
 import time
 from collections import OrderedDict
 from contextlib import suppress
+from types import FunctionType
 
 from ..errors import SerializationError
 from ..nesting import as_worker_thread
 from ..run.current import Current
 from ..run.failure import Failure, keep, pack, survivor
 from ..run.guard import Guard, begin_at
+from ..run.known import Scope, within
 from ..run.pickles import loads
 from ..run.reply import Ran
 from ..run.setup import Call, Setup
@@ -55,6 +57,7 @@ class Ship(NamedTuple):
         name: a unique name.
         python: major and minor version of the caller's Python.
         origin: host and process of the caller.
+        main: file of the caller's main module, "" for none.
         content: pickles of the caller's state, of the present values of what the call uses, and of
             the call with its initializer; None where the worker should have it.
     """
@@ -62,6 +65,7 @@ class Ship(NamedTuple):
     name: str
     python: tuple[int, int]
     origin: str
+    main: str
     content: tuple[bytes, bytes, bytes] | None
 
 
@@ -127,6 +131,8 @@ class _Opened:
         # Engines run tasks in contexts of their own; each chunk runs in a copy of this one.
         self.context = contextvars.copy_context()
         self.call: Call | None = None
+        self.scope = Scope()
+        self._is_program = _is_program(ship)
         assert ship.content is not None
         self.size = sum(map(len, ship.content))
         try:
@@ -145,17 +151,29 @@ class _Opened:
                 variable, value = loads(pair)
                 variable.set(value)
         if is_own:  # a thread of the caller's process, which has its state
-            self.baggage = Baggage(name, State(), Current())
+            self.baggage = Baggage(name, State(), Current(), self.scope)
         else:
             if "logging" in own and not is_worker():  # ours send their records themselves
                 self.logs = loads(own["logging"])
-            self.baggage = Baggage(name, state, loads(current))
+            with within(self.scope):
+                self.baggage = Baggage(name, state, loads(current), self.scope)
         with visiting(self.baggage):
             self.call, initializer, initargs = unpack(Parcel(call))
+            self.take_what_was_made()
             if initializer is not None:
                 initializer(*initargs)
         if initializer is not None:  # what it has set must not be set again to the caller's values
             self.baggage.current = Current()
+
+    def take_what_was_made(self) -> None:
+        """Take from the main module what an initializer of the engine's has made there.
+
+        It is taken where the caller has None, and where both run the same program.
+        """
+        if self._is_program:
+            own, names = _main_globals(), self.scope.names
+            made = (name for name, value in names.items() if value is None and name in own)
+            names.update({name: own[name] for name in made})
 
     def _fail(self, error: BaseException) -> None:
         self.failure = _unrun(error)
@@ -265,6 +283,7 @@ def _run(opened: _Opened, chunk: Work) -> Answer:
         return _answer(chunk, [], _unrun(cause if isinstance(cause, ImportError) else error))
     except BaseException as error:  # noqa: BLE001 - unpickling an item may raise anything
         return _answer(chunk, [], pack(error, chunk.start)._replace(unrun=True))
+    opened.take_what_was_made()
     func = Guard(call.func, survivor) if call.return_exceptions else call.func
     begin_at(func, chunk.start)
     out: list[Any] = []
@@ -299,6 +318,25 @@ def _found(ship: Ship) -> _Opened | None:
 def origin() -> str:
     """Return host and process of the present code."""
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _is_program(ship: Ship) -> bool:
+    """Return whether this process runs the caller's program: as its child, or from its file."""
+    own = getattr(sys.modules.get("__main__"), "__file__", "")
+    is_child = ship.origin == f"{socket.gethostname()}:{os.getppid()}"
+    return is_worker() or is_child or (own != "" and own == ship.main)
+
+
+def _main_globals() -> dict[str, Any]:
+    """Return the globals that functions of this process's main module have.
+
+    A worker of multiprocessing that was not forked has them beside the module: it copies what the
+    program has defined into a new one.
+    """
+    names = vars(sys.modules["__main__"])
+    functions = (value for value in names.values() if isinstance(value, FunctionType))
+    own = (one for one in functions if one.__module__ in ("__main__", "__mp_main__"))
+    return next((one.__globals__ for one in own), names)
 
 
 def _version(version: tuple[int, int]) -> str:

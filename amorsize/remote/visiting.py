@@ -6,15 +6,18 @@ two calls run in threads of one process at the same time, only one of them can h
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
+from types import ModuleType
 
 from ..run.adopting import Undo, adopted
 from ..run.carriers import CARRIERS, Carrier
-from ..run.current import Current
+from ..run.current import Current, Graph
+from ..run.known import Scope, within
 from ..run.pickles import loads
 from ..run.surroundings import State, put_users
 
@@ -36,22 +39,38 @@ class Baggage:
         state: the caller's state.
         current: the caller's present values of what the call uses. A value of None, or none at
             all, does not replace what the process has: its own initializer may have made it.
+        scope: the call's own main module and classes: other programs use the process, too.
     """
 
-    def __init__(self, name: str, state: State, current: Current) -> None:
+    def __init__(self, name: str, state: State, current: Current, scope: Scope) -> None:
         own = dict(state.own or ())
         self.name = name
         self.state = state
+        self.scope = scope
         self.carried = [
             (carrier, loads(own[carrier.name]))
             for carrier in CARRIERS
             if carrier.name in own and carrier.name not in _LEFT_ALONE
         ]
         self.current = current._replace(
-            atoms=tuple(atom for atom in current.atoms if atom[2] is not None),
+            graphs=tuple(filter(None, map(_of_modules, current.graphs))),
+            atoms=tuple(
+                (owner, attribute, value)
+                for owner, attribute, value in current.atoms
+                if value is not None and owner != "__main__"
+            ),
             absent=(),
             caches=frozenset(),
         )
+
+
+def _of_modules(graph: Graph) -> Graph | None:
+    """Return a graph without its places in the main module; None if there is no other."""
+    values = tuple(
+        value._replace(places=tuple(place for place in value.places if place[0] != "__main__"))
+        for value in graph.values
+    )
+    return graph._replace(values=values) if any(value.places for value in values) else None
 
 
 class _Guest:
@@ -80,8 +99,9 @@ def visiting(baggage: Baggage) -> Iterator[None]:
             is_guest = _guest.name == baggage.name
             _guest.chunks += is_guest
         _write([pair for pair in baggage.carried if pair[0].per_thread], mine)
-        put_users(baggage.state)
-        yield
+        with within(baggage.scope):
+            put_users(baggage.state)
+            yield
     finally:
         _undo(mine)
         if is_guest:
@@ -98,6 +118,11 @@ def _bring(baggage: Baggage, undo: list[Callable[[], object]]) -> None:
     undo.append(partial(_undo, values))
     with adopted(baggage.current, values):
         pass
+    # Code that looks for a class by its module and name finds it, where that name is free.
+    names = vars(sys.modules.get("__main__") or ModuleType("__main__"))
+    for name in baggage.scope.names.keys() - names.keys():
+        names[name] = baggage.scope.names[name]
+        undo.append(partial(names.pop, name, None))
 
 
 def _write(carried: list[tuple[Carrier, Any]], undo: list[Callable[[], object]]) -> None:

@@ -22,6 +22,8 @@ __all__ = ["Intake"]
 # A chunk that was lost on another engine runs again in so many parts: the engine may have tried it
 # several times already, and tells no item.
 LOST_PARTS = 16
+# The same for a chunk with an item that its worker could not open; none of its items has run.
+UNOPENED_PARTS = 8
 
 
 class Intake:
@@ -63,6 +65,9 @@ class Intake:
         if reply.lost is not None:
             self._lost(number, reply.lost)
             return
+        if self._is_unopened(number, reply.failure):
+            self._ledger.split(number, UNOPENED_PARTS)
+            return
         self.futile = 0
         if reply.gives_back:
             piece = self._ledger.share(number, reply.done)
@@ -76,6 +81,14 @@ class Intake:
         if failed is None and reply.failure is not None:
             failed = self._failed(piece, reply.failure)
         self._ledger.settle(piece, results, failed)
+
+    def _is_unopened(self, number: int, failure: Failure | None) -> bool:
+        """Return whether a worker could not open some item of a chunk of several."""
+        if failure is None or not failure.unrun or failure.item is None:
+            return False
+        # What the caller could not send is an exception of its own, which names its item.
+        is_workers = not isinstance(failure.carried, BaseException)
+        return is_workers and self._ledger.out[number].piece.size > 1
 
     def _lost(self, number: int, lost: Lost) -> None:
         """Have a chunk that was lost with its worker run again, or give it up."""

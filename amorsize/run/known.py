@@ -14,6 +14,7 @@ free-threaded build the classes that are present are listed instead.
 
 from __future__ import annotations
 
+import builtins
 import functools
 import gc
 import os
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Places",
+    "Scope",
     "begin_call",
     "find",
     "find_inherited",
     "function_in",
     "held",
     "inherit",
+    "is_apart",
     "is_forked",
     "is_inherited",
     "is_lasting",
@@ -48,6 +51,7 @@ __all__ = [
     "register",
     "token",
     "token_of",
+    "within",
 ]
 
 # By id, since classes may define their own comparison and hash: (weak reference, token).
@@ -61,7 +65,21 @@ _stale: set[str] = set()  # tokens of objects from another process, sent during 
 
 Places = dict[int, tuple[str, str]]  # by id: (module, name)
 
-_naming = threading.local()
+_here = threading.local()  # ``places`` and ``scope`` of this thread, see ``named``, ``within``
+
+
+class Scope:
+    """What one call has in a process that serves other programs, too.
+
+    Attributes:
+        names: stands for the globals of the main module.
+        objects: classes and functions that the call has sent, by token. Another call may have sent
+            the same function, with other globals.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
+        self.objects: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
 
 @contextmanager
@@ -71,16 +89,16 @@ def named(places: Places) -> Iterator[None]:
     Args:
         places: where modules hold these objects, in the worker as in the caller.
     """
-    _naming.places = places
+    _here.places = places
     try:
         yield
     finally:
-        _naming.places = {}
+        _here.places = {}
 
 
 def places() -> Places:
     """Return the places that ``named`` has set in this thread."""
-    found: Places = vars(_naming).get("places", {})
+    found: Places = vars(_here).get("places", {})
     return found
 
 
@@ -168,8 +186,14 @@ def _register(value: object, token: str) -> str:
             _stale.discard(token)
 
     _tokens[key] = (weakref.ref(value, forget), token)
-    _objects[token] = value
+    _present_objects()[token] = value
     return token
+
+
+def _present_objects() -> weakref.WeakValueDictionary[str, Any]:
+    """Return the table of objects by token: that of the thread's scope, or the process's."""
+    scope: Scope | None = vars(_here).get("scope")
+    return _objects if scope is None else scope.objects
 
 
 def begin_call() -> None:
@@ -199,7 +223,7 @@ def is_lasting(value: object) -> bool:
 
 def find(token: str) -> Any:
     """Return the object of a token, None if it is not here."""
-    return _objects.get(token)
+    return _present_objects().get(token)
 
 
 def find_inherited(base: type, address: int, path: str) -> Any:
@@ -240,11 +264,33 @@ def held(names: Any, path: str) -> Any:
     return value
 
 
+@contextmanager
+def within(scope: Scope) -> Iterator[None]:
+    """Have this thread open and pickle what belongs to a call in its scope.
+
+    Args:
+        scope: the scope.
+    """
+    before, _here.scope = vars(_here).get("scope"), scope
+    try:
+        yield
+    finally:
+        _here.scope = before
+
+
+def is_apart() -> bool:
+    """Return whether this thread is within a scope."""
+    return vars(_here).get("scope") is not None
+
+
 def main_names() -> dict[str, Any]:
     """Return the globals of the main module.
 
     In a fresh worker they hold what its caller has sent. So functions of the main module find their
     globals in the main module there, too.
     """
+    scope: Scope | None = vars(_here).get("scope")
+    if scope is not None:
+        return scope.names
     main = sys.modules.get("__main__")
     return vars(main) if isinstance(main, types.ModuleType) else {}

@@ -151,8 +151,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """Return how to pickle a value by its name, None if its module has no such value."""
         module = value.__module__
         if module == "__main__":
-            kin = self._way is Way.KIN and known.held(known.main_names(), path) is value
-            return NotImplemented if kin else None
+            if self._way is not Way.KIN or known.is_apart():
+                return None
+            return NotImplemented if known.held(known.main_names(), path) is value else None
         loaded = sys.modules.get(module) if isinstance(module, str) else None
         if loaded is None or (self._way is not Way.KIN and homes.is_dynamic(loaded)):
             return None

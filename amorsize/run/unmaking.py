@@ -20,7 +20,7 @@ from cloudpickle import cloudpickle
 
 from ..identity.looking import namespace_of
 from ..measure.helpers import is_held
-from . import homes, making
+from . import homes, known, making
 
 __all__ = [
     "Cell",
@@ -59,6 +59,7 @@ class Namespace:
         name = names.get("__name__")
         module = sys.modules.get(name) if isinstance(name, str) else None
         own = getattr(module, "__dict__", None) is names
+        own = own or (known.is_apart() and known.main_names() is names)
         by_hand = own and module is not None and not kin and homes.is_dynamic(module)
         self._kin = kin
         self._module = name if own and not by_hand else None
