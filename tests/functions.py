@@ -1,5 +1,7 @@
 """Functions and classes for tests: here, so that a spawned worker can import them."""
 
+import decimal
+import logging
 import os
 import signal
 import sys
@@ -21,6 +23,12 @@ def described(*args):
 
 def helped(x):
     return HELPER_FACTOR * x
+
+
+def divided(x):
+    """Log the number, and divide in the decimal context of the thread."""
+    logging.getLogger("ours").info("item %d", x)
+    return str(decimal.Decimal(1) / decimal.Decimal(3))
 
 
 def add(x, y):

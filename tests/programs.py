@@ -16,11 +16,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+# Libraries add start methods of their own (loky). The first is the quickest.
+START_METHODS = [
+    method
+    for method in ("fork", "spawn", "forkserver")
+    if method in multiprocessing.get_all_start_methods()
+]
+
 # Where the fork server's workers stand for all that inherit nothing: spawned ones differ in their
 # start only, and take ten times as long for it. So they run with the slow tests.
 MOSTLY_FORKSERVER = (
     [pytest.param("spawn", marks=pytest.mark.slow), "forkserver"]
-    if "forkserver" in multiprocessing.get_all_start_methods()
+    if "forkserver" in START_METHODS
     else ["spawn"]
 )
 

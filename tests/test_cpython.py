@@ -1,7 +1,6 @@
 """CPython's own tests of Pool and of executors pass with amorsize's."""
 
 import importlib.util
-import multiprocessing
 import re
 
 import pytest
@@ -11,7 +10,7 @@ from tests import programs
 # The first is the quickest: fork, where there is fork.
 METHODS = [
     pytest.param(method, marks=[pytest.mark.slow] if place else [])
-    for place, method in enumerate(multiprocessing.get_all_start_methods())
+    for place, method in enumerate(programs.START_METHODS)
 ]
 
 

@@ -1,7 +1,6 @@
 """Nothing an object does when it is looked at reaches the call, or happens because of it."""
 
 import importlib.util
-import multiprocessing
 import sys
 import textwrap
 import time
@@ -199,7 +198,7 @@ def test_modules_with_a_getattr_are_not_asked(monkeypatch):
     assert fingerprint(namespace["f"]).stable
 
 
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize("method", programs.START_METHODS)
 def test_a_program_with_odd_modules_goes_on(method, tmp_path):
     """A call goes on beside entries of sys.modules that raise, are None, or are no modules."""
     source = f"""

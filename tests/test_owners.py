@@ -1,7 +1,6 @@
 """Whose a module is, its file says: never its name, nor an attribute that would load it."""
 
 import json
-import multiprocessing
 import os
 import sys
 import textwrap
@@ -124,7 +123,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize("method", programs.START_METHODS)
 @pytest.mark.parametrize("is_installed", [False, True])
 def test_calls_in_workers_of_a_copied_amorsize_are_right(method, is_installed, tmp_path):
     """Vendored, or put there by ``pip install --target``: a worker's own state is left alone."""
