@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # typing takes 5 ms, and annotations are not evaluated
 
     from .call.session import Session
     from .run.feed import Feed
-    from .run.guard import Guard
 
     R = TypeVar("R")
 
@@ -203,14 +202,15 @@ def make_session(
     func: Callable[..., Any], iterables: tuple[Any, ...], options: Options, *, star: bool = False
 ) -> Session:
     """Create the session of a call whose arguments were checked."""
-    session, feed, guard = _parts()
-    plain = plain_function(func)
-    called = guard(plain) if options.return_exceptions else plain
+    session, feed, surrounded = _parts()
+    plain = called = plain_function(func)
+    if options.return_exceptions or options.seed is not None:
+        called = surrounded(plain, return_exceptions=options.return_exceptions, seed=options.seed)
     return session(plain, func, feed(called, iterables, star=star), options)
 
 
 @functools.cache
-def _parts() -> tuple[type[Session], type[Feed], type[Guard]]:
+def _parts() -> tuple[type[Session], type[Feed], Callable[..., Callable[..., Any]]]:
     """Return what a call needs, loaded by the first one before any item runs.
 
     The import of this module would take three times as long with it.
@@ -218,9 +218,9 @@ def _parts() -> tuple[type[Session], type[Feed], type[Guard]]:
     load("amorsize.call.session")
     from .call.session import Session
     from .run.feed import Feed
-    from .run.guard import Guard
+    from .run.guard import surrounded
 
-    return Session, Feed, Guard
+    return Session, Feed, surrounded
 
 
 def plain_function(func: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from .versions import DEDENTS_DOCSTRINGS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
+    from os import PathLike
     from typing import Any, TypeVar
 
     _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -60,6 +61,10 @@ class Options(NamedTuple):
         buffersize: most items in flight (the ``imap`` forms only).
         total: number of items of an input without a length, for progress and planning. It is a
             hint: all items are run, however many there are.
+        resume: path of a file that keeps results as they finish. The same call after a crash
+            computes only what is missing. Loading the file can run code, as with any pickle.
+        seed: a whole number of 0 or more. Each item then has a random stream of its own (of
+            ``random``, and of NumPy and torch), whatever the workers and chunks.
     """
 
     n_jobs: int | None = None
@@ -77,6 +82,8 @@ class Options(NamedTuple):
     report: Callable[..., object] | None = None
     buffersize: int | None = None
     total: int | None = None
+    resume: str | PathLike[str] | None = None
+    seed: int | None = None
 
     def workers_only(self, jobs: int | None) -> bool:
         """Return whether the calling process must not run any item.
@@ -374,6 +381,15 @@ def _check_callable(name: str, value: object) -> None:
         raise TypeError(f"{name}={value!r} must be a callable or None")
 
 
+def _check_path(name: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name}={value!r} must be the path of a file")
+    if os.path.isdir(value):
+        raise ValueError(f"{name}={value!r} is a folder: it takes the path of a file")
+
+
 def _check_initargs(name: str, value: object) -> None:
     if not hasattr(value, "__iter__"):
         raise TypeError(f"{name}={value!r} must be a tuple of arguments for the initializer")
@@ -395,6 +411,8 @@ _CHECKS: dict[str, Callable[[str, object], None]] = {
     "report": _check_callable,
     "buffersize": _check_chunksize,
     "total": _check_total,
+    "resume": _check_path,
+    "seed": _check_total,
 }
 
 
@@ -413,3 +431,8 @@ def _check_together(options: Options) -> None:
                 f"{name} is for processes of this machine, and backend={options.backend!r:.80} "
                 "starts and ends its workers itself"
             )
+    if options.seed is not None and options.backend == "thread":
+        raise ValueError(
+            f"seed={options.seed} cannot be kept with backend='thread': all threads draw from the "
+            "same generators"
+        )

@@ -48,7 +48,7 @@ def adviser_of(
         func,
         total,
         jobs=jobs if (options.n_jobs or 0) > 0 else None,
-        cluster=cluster_of(options.backend, options.retries),
+        cluster=cluster_of(options.backend, options.retries, options.seed),
         use_cache=options.use_cache,
     )
 

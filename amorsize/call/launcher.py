@@ -163,6 +163,7 @@ class Launcher:
             star=feed.star,
             columns=feed.columns if inherited and feed.sliceable else (),
             return_exceptions=self._options.return_exceptions,
+            seed=self._options.seed,
         )
 
     def _inline(self, call: Call) -> InlineCrew:

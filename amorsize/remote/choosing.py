@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 __all__ = ["cluster_of", "current_cluster"]
 
 
-def cluster_of(backend: Any, retries: int = 1) -> Cluster:
+def cluster_of(backend: Any, retries: int = 1, seed: int | None = None) -> Cluster:
     """Return the engine that a ``backend`` option means.
 
     Args:
         backend: an executor, a Dask client, "dask" for the current one, or "ray".
         retries: the option of that name.
+        seed: the option of that name.
 
     Raises:
         ImportError: the engine is not installed; the message names the extra.
-        ValueError: there is no current Dask client, or no retries were asked for with Dask.
+        ValueError: there is no current Dask client, or no retries were asked for with Dask, or a
+            seed with threads.
         TypeError: this is no engine.
     """
     if backend == "ray":
@@ -45,6 +47,11 @@ def cluster_of(backend: Any, retries: int = 1) -> Cluster:
         raise TypeError(f"backend={backend!r:.80} is neither an executor nor a Dask client")
     # The interpreters of an InterpreterPoolExecutor share nothing, though it is made of threads.
     if isinstance(backend, ThreadPoolExecutor) and "Interpreter" not in type(backend).__name__:
+        if seed is not None:
+            raise ValueError(
+                f"seed={seed} cannot be kept with backend={backend!r:.80}: all of its threads draw "
+                "from the same generators"
+            )
         return SharedCluster(backend)
     return ExecutorCluster(backend)
 

@@ -18,9 +18,9 @@ from types import FunctionType
 
 from ..errors import SerializationError
 from ..nesting import as_worker_thread
+from ..run.counted import begin_at
 from ..run.current import Current
 from ..run.failure import Failure, keep, pack, survivor
-from ..run.guard import Guard, begin_at
 from ..run.known import Scope, within
 from ..run.pickles import loads
 from ..run.reply import Ran
@@ -249,7 +249,7 @@ def _run_here(ship: SharedShip, chunk: Work) -> Answer:
             raise SystemExit  # nobody waits any more
         return call.func(*args)
 
-    func = Guard(stoppable) if call.return_exceptions else stoppable
+    func = call.runner(stoppable)
     begin_at(func, chunk.start)
     out: list[Any] = []
     failure, wall, cpu = run_columns(
@@ -284,7 +284,7 @@ def _run(opened: _Opened, chunk: Work) -> Answer:
     except BaseException as error:  # noqa: BLE001 - unpickling an item may raise anything
         return _answer(chunk, [], pack(error, chunk.start)._replace(unrun=True))
     opened.take_what_was_made()
-    func = Guard(call.func, survivor) if call.return_exceptions else call.func
+    func = call.runner(change=survivor)
     begin_at(func, chunk.start)
     out: list[Any] = []
     failure, wall, cpu = run_columns(

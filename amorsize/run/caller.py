@@ -14,10 +14,10 @@ from collections import deque
 
 from ..measure.timing import Stopwatch
 from ..signals import is_from_handler
+from .counted import begin_at
 from .course import Course
 from .failure import ITEM_ERRORS, add_item_note
 from .feed import Feed, call_all
-from .guard import begin_at
 from .ledger import Ledger
 from .policy import LIMIT_SHARE, LONGEST_LAZY_SECONDS, Policy
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, compress, count, islice, starmap, tee
 
+from .counted import begin_at
 from .failure import ITEM_ERRORS, NO_ITEM, add_item_note
-from .guard import begin_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+from .counted import begin_at
 from .failure import keep
-from .guard import Guard, begin_at
 from .reply import Reply
 from .setup import Setup
 from .worker import run_columns
@@ -46,7 +46,7 @@ class InlineCrew:
         self.ready_at: float | None = self.started_at
         self.inherited = bool(call.columns)
         self._call = call
-        self._func = Guard(call.func) if call.return_exceptions else call.func
+        self._func = call.runner()
         self._done: list[tuple[int, Reply]] = []
 
     def submit(self, task: Task) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..tuples import NamedTuple
+from .guard import surrounded
 from .pickles import dumps_by_value, dumps_inherited, loads, open_call
 from .surroundings import State, put, put_last, put_users
 from .transport import Parcel
@@ -38,12 +39,32 @@ class Call(NamedTuple):
         star: whether each item is a tuple of arguments.
         columns: the whole input if workers inherit it, else empty.
         return_exceptions: whether an exception is a result.
+        seed: seed of the items' random streams; None for none.
     """
 
     func: Callable[..., Any]
     star: bool
     columns: tuple[Any, ...]
     return_exceptions: bool
+    seed: int | None = None
+
+    def runner(
+        self,
+        func: Callable[..., Any] | None = None,
+        change: Callable[[Exception], object] | None = None,
+    ) -> Callable[..., Any]:
+        """Return what runs an item.
+
+        Args:
+            func: in the place of the call's function; None for that.
+            change: see ``Guard``.
+        """
+        return surrounded(
+            self.func if func is None else func,
+            return_exceptions=self.return_exceptions,
+            seed=self.seed,
+            change=change,
+        )
 
 
 class Shipment(NamedTuple):

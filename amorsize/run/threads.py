@@ -12,9 +12,9 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ..nesting import enter_worker_thread
+from .counted import begin_at
 from .crew import CannotStart, Lost, Running, Task
 from .failure import Failure, keep
-from .guard import Guard, begin_at
 from .reply import Reply
 from .setup import Setup
 from .surroundings import put_in_thread, take_of_thread, take_own
@@ -147,7 +147,7 @@ class ThreadCrew:
         call = self._call
         broken: Failure | None = None
         func = self._stoppable(call.func)
-        func = Guard(func) if call.return_exceptions else func
+        func = call.runner(func)
         try:
             surround()
             self._setup.prepare()

@@ -23,10 +23,10 @@ from ..measure.usage import cpu_seconds, queued_seconds, with_queue
 from ..signals import restore_signals
 from . import known, logs, tracker
 from .channel import END, opened_task
+from .counted import begin_at
 from .ending import flush_streams, run_finalizers
 from .failure import Failure, pack, survivor
 from .feed import Blocks, call_all
-from .guard import Guard, begin_at
 from .memory import private_peak
 from .reductions import PROTOCOL
 from .reply import CHUNK, ITEM, LEAVE, LEAVING, NOTE, READY, RECORD, REPLY, TRACKED, Ran
@@ -143,7 +143,7 @@ class Worker:
     def take(self, call: Call) -> None:
         """Run the chunks of this call from now on."""
         self.call = call
-        self.func = Guard(call.func, survivor) if call.return_exceptions else call.func
+        self.func = call.runner(change=survivor)
 
     def open_setup(self, setup: Setup) -> None:
         """Open the setup that this worker was started with, and run the initializer."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypedDict
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
+    from os import PathLike
 
     from ..show.report import RunReport
 
@@ -38,6 +39,8 @@ class MapOptions(TypedDict, total=False):
     use_cache: bool
     report: Callable[[RunReport], object] | None
     total: int | None
+    resume: str | PathLike[str] | None
+    seed: int | None
 
 
 class LazyOptions(MapOptions, total=False):
