@@ -25,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes 5 ms, and annotations are not evaluated
     from typing import Any, TypeVar
 
+    from .call.resumed import ResumedSession
     from .call.session import Session
     from .run.feed import Feed
 
@@ -151,7 +152,7 @@ def session_of(
     star: bool,
     lazy: bool = False,
     base: Options = DEFAULTS,
-) -> Session:
+) -> Session | ResumedSession:
     """Check the arguments of one of the forms and create its session."""
     options = checked(name, func, iterables, given, star=star, lazy=lazy, base=base)
     return make_session(func, iterables, options, star=star)
@@ -200,8 +201,26 @@ def checked(
 
 def make_session(
     func: Callable[..., Any], iterables: tuple[Any, ...], options: Options, *, star: bool = False
+) -> Session | ResumedSession:
+    """Create the session of a call whose arguments were checked.
+
+    Raises:
+        ValueError: ``resume`` is the file of another call.
+        OSError: ``resume`` cannot be opened.
+    """
+    if options.resume is None:
+        return _plain_session(func, iterables, options, star=star)
+    load("amorsize.call.resumed")
+    from .call.resumed import ResumedSession
+
+    plain = plain_function(func)
+    return ResumedSession(func, plain, iterables, options, star=star, make=_plain_session)
+
+
+def _plain_session(
+    func: Callable[..., Any], iterables: tuple[Any, ...], options: Options, *, star: bool
 ) -> Session:
-    """Create the session of a call whose arguments were checked."""
+    """Create the session of a call that computes all of its results."""
     session, feed, surrounded = _parts()
     plain = called = plain_function(func)
     if options.return_exceptions or options.seed is not None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, TypeVar
 
     from .call.latest import Finished
+    from .call.resumed import ResumedSession
     from .call.session import Session
 
     R = TypeVar("R")
@@ -254,8 +255,8 @@ class _Worker:
         self._loop = loop
         self._func = func
         self._options = options
-        self._session: Session | None = None
-        self._stream: Generator[list[Any]] | None = None
+        self._session: Session | ResumedSession | None = None
+        self._stream: Generator[tuple[int, list[Any]]] | None = None
         self._cancelled = False
         run = partial(contextvars.copy_context().run, self._run)
         self._thread = threading.Thread(target=run, name="amorsize-async", daemon=True)
@@ -306,7 +307,8 @@ class _Worker:
         """Return some more results, None at the end."""
         if self._stream is None:
             self._stream = self._opened().stream(ordered=True, whole=True)
-        return next(self._stream, None)
+        _, results = next(self._stream, (0, None))
+        return results
 
     def check(self) -> None:
         """End the call if nobody waits for it any more."""
@@ -320,7 +322,7 @@ class _Worker:
         except RuntimeError:
             self._cancelled = True
 
-    def _opened(self) -> Session:
+    def _opened(self) -> Session | ResumedSession:
         """Return the session; made here, because to load its modules takes 30 ms."""
         iterables = self.iterables
         session = self._session = make_session(self._func, iterables, self._options)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Unpack
 
+    from .call.resumed import ResumedSession
     from .call.session import Session
     from .show.report import RunReport
     from .typed.options import AnyMapOptions, AnyOptions
@@ -175,7 +176,7 @@ class ParallelFunction(Generic[P, R]):
         *,
         star: bool = False,
         lazy: bool = False,
-    ) -> Session:
+    ) -> Session | ResumedSession:
         """Return a session whose report is that of ``last_run``."""
         if (bound := self._unbound()) is not self:
             return bound._session(name, iterables, options, star=star, lazy=lazy)

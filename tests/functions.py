@@ -300,3 +300,9 @@ def imports_late(x):
     from tests.changing import FACTOR
 
     return x * FACTOR, changing.OPTIONAL
+
+
+def dies_at_25(x):
+    if x == 25:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x

@@ -10,11 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext, suppress
+from itertools import count
 
 from ..measure.machine import usable_cpus
 from ..options import Options
+from ..run.failure import add_note
 from ..run.feed import Feed
 from ..signals import held_signals
+from ..units import counted
 from .decision import Decision
 from .latest import LATEST, Finished, Latest
 from .lead import Lead
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from .launcher import Launcher
 
 __all__ = ["Session"]
+
+# A call that fails after so long says how many results are lost, s.
+WORTH_TELLING_SECONDS = 0.5
 
 
 class Session:
@@ -74,6 +80,7 @@ class Session:
         self._launcher: Launcher | None = None
         self._check: Callable[[], object] | None = None
         self._lazy = False  # whether results are consumed one by one
+        self._tells_losses = options.resume is None
         self._produced = 0  # results given to the caller
 
     # The forms ------------------------------------------------------------------------------
@@ -92,6 +99,9 @@ class Session:
                         out += results
             self._produced = len(out)
             done = True
+        except BaseException as error:
+            self._tell_of_losses(error, len(out))
+            raise
         finally:
             self._leave(done=done)
         return out
@@ -101,7 +111,8 @@ class Session:
 
         Args:
             ordered: whether in the order of the items.
-            whole: whether to yield lists: the results of a chunk, or a single one.
+            whole: whether to yield (index of the first, list) instead: the results of a chunk, or a
+                single one.
         """
         self._decision.begun = time.perf_counter()
         self._lazy = True
@@ -114,10 +125,10 @@ class Session:
                 plan = yield from (_listed(leading) if whole else leading)
             if plan is not None:
                 with closing(self._run_crew(plan, ordered=ordered)) as chunks:
-                    for _, results in chunks:
+                    for start, results in chunks:
                         if whole:
                             self._produced += len(results)
-                            yield results
+                            yield start, results
                             continue
                         for result in results:
                             self._produced += 1
@@ -199,6 +210,24 @@ class Session:
 
     # The end --------------------------------------------------------------------------------
 
+    def _tell_of_losses(self, error: BaseException, finished: int) -> None:
+        """Add to an exception how many results are lost with it, if they took long.
+
+        Args:
+            error: the exception.
+            finished: results that were there, at least.
+        """
+        if self._engine is not None:
+            course = self._engine.course
+            here = self._decision.evidence.probe.items + course.own.items
+            finished = max(finished, here + course.tally.items)
+        if finished and self._decision.elapsed >= WORTH_TELLING_SECONDS and self._tells_losses:
+            lost = counted(finished, "finished result is lost", "finished results are lost")
+            add_note(
+                error,
+                f'{lost}; with resume="FILE" they are kept, and the same call computes the rest',
+            )
+
     def _leave(self, *, done: bool) -> None:
         """Record and report the call, however it ended."""
         decision = self._decision
@@ -248,12 +277,15 @@ class Session:
                 self._options.report(finished.report)
 
 
-def _listed(results: Generator[Any, None, Plan | None]) -> Generator[list[Any], None, Plan | None]:
-    """Yield each result as a list of its own; return what ``results`` returns."""
-    while True:
+def _listed(
+    results: Generator[Any, None, Plan | None],
+) -> Generator[tuple[int, list[Any]], None, Plan | None]:
+    """Yield each result as (index, list of it); return what ``results`` returns."""
+    for index in count():
         try:
             result = next(results)
         except StopIteration as end:
             plan: Plan | None = end.value
             return plan
-        yield [result]
+        yield index, [result]
+    raise AssertionError("a count has no end")
