@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import itertools
+import multiprocessing
 import os
 import random
 import signal
@@ -396,7 +397,8 @@ def test_a_failed_call_says_how_many_results_are_lost(how):
 
 def test_engines_of_others_keep_their_results_too(path, ran):
     """An executor."""
-    with concurrent.futures.ProcessPoolExecutor(2) as executor:
+    context = multiprocessing.get_context("spawn")  # its workers have the present environment
+    with concurrent.futures.ProcessPoolExecutor(2, context) as executor:
         for missing in ([*range(20)], []):
             assert smart_map(traced, range(20), resume=path, backend=executor) == [
                 2 * x for x in range(20)

@@ -56,7 +56,7 @@ class Ship(NamedTuple):
     Attributes:
         name: a unique name.
         python: major and minor version of the caller's Python.
-        origin: host and process of the caller.
+        origin: host, process and interpreter of the caller.
         main: file of the caller's main module, "" for none.
         content: pickles of the caller's state, of the present values of what the call uses, and of
             the call with its initializer; None where the worker should have it.
@@ -297,7 +297,7 @@ def _answer(
     chunk: Work, out: list[Any], failure: Failure | None, wall: float = 0.0, cpu: float = 0.0
 ) -> Answer:
     ran = Ran(0, chunk.start, out, failure, time.monotonic(), wall, cpu)
-    return Answer(ran.packed(""), origin())
+    return Answer(ran.packed(""), _node())
 
 
 def _found(ship: Ship) -> _Opened | None:
@@ -315,7 +315,16 @@ def _found(ship: Ship) -> _Opened | None:
         return found
 
 
+# Of this interpreter: a process may have several.
+_INTERPRETER = os.urandom(4).hex()
+
+
 def origin() -> str:
+    """Return host, process and interpreter of the present code."""
+    return f"{_node()}:{_INTERPRETER}"
+
+
+def _node() -> str:
     """Return host and process of the present code."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
@@ -323,7 +332,7 @@ def origin() -> str:
 def _is_program(ship: Ship) -> bool:
     """Return whether this process runs the caller's program: as its child, or from its file."""
     own = getattr(sys.modules.get("__main__"), "__file__", "")
-    is_child = ship.origin == f"{socket.gethostname()}:{os.getppid()}"
+    is_child = ship.origin.startswith(f"{socket.gethostname()}:{os.getppid()}:")
     return is_worker() or is_child or (own != "" and own == ship.main)
 
 
