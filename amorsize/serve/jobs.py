@@ -38,9 +38,12 @@ FIRST_PART = 16
 MOST_FIRST = 64
 # Most functions whose pace is remembered.
 MOST_PACES = 128
-# The least number of chunks for each worker, unless a chunk would be shorter than this.
+# The least number of chunks for each worker, unless a chunk would be shorter than this: the caller
+# needs 0.1 ms of a CPU for each.
 PARTS = 4
-SHORT_CHUNK_SECONDS = 0.0005
+SHORT_CHUNK_SECONDS = 0.001
+# If a worker's share is shorter than this, one worker runs all items.
+TINY_SHARE_SECONDS = 0.0001
 # An input is read this many chunks ahead of what the workers have, and at least so many items.
 READ_AHEAD = 4
 LEAST_READ = 16
@@ -151,6 +154,7 @@ class MapJob:
         self._chunksize = chunksize
         self._workers = workers
         self._item_seconds: float | None = None  # None while not known
+        self._expected = 0.0  # time of an item in earlier jobs
         self._result = result
         self.size = len(items)
         self._position = 0
@@ -159,7 +163,8 @@ class MapJob:
         self._failed: tuple[int, BaseException] | None = None  # the earliest failure
 
     def expect(self, item_seconds: float | None) -> None:
-        """Take the time of an item, s, as known, unless it was measured meanwhile."""
+        """Take the time of an item in earlier jobs, s; None if there was none."""
+        self._expected = item_seconds or 0.0
         if self._item_seconds is None:
             self._item_seconds = item_seconds
 
@@ -192,10 +197,13 @@ class MapJob:
     def _planned(self, left: int) -> int:
         if self._item_seconds is None:
             return max(1, min(left // (FIRST_PART * self._workers), MOST_FIRST))
+        # Where the first items are cheaper than those of earlier jobs, the others may not be.
+        each = max(self._item_seconds, self._expected)
         # As many chunks as a Pool makes, unless they are too short: while one is run, the next ones
         # are packed and their results unpacked.
-        each = self._item_seconds
-        most = max(ceil(self.size / (PARTS * self._workers)), int(SHORT_CHUNK_SECONDS / each))
+        share = self.size * each / self._workers
+        parts = self._workers * max(1, min(PARTS, int(share / SHORT_CHUNK_SECONDS)))
+        most = ceil(self.size / (1 if share < TINY_SHARE_SECONDS else parts))
         # No chunk is shorter than is worth a message, as long as each worker gets its share.
         least = min(ceil(SMALLEST_CHUNK_SECONDS / each), ceil(self.size / self._workers), most)
         return max(least, next_chunksize(left, self._workers, each, most_items=most))
