@@ -45,10 +45,8 @@ def main():
             for number in range(ROUNDS):
                 without.append(timed(**options))
                 kept.append(timed(resume=Path(folder, f"{number}.db"), **options))
-        lines[name] = statistics.median(without), statistics.median(kept)
-        print(
-            f"{name:12} {lines[name][0]:.3f} {lines[name][1]:.3f} s {lines[name][1] / lines[name][0]:.3f}"
-        )
+        before, after = lines[name] = statistics.median(without), statistics.median(kept)
+        print(f"{name:12} {before:.3f} {after:.3f} s {after / before:.3f}")
     if "--save" in sys.argv:
         write("resume", {"lines": lines})
 

@@ -7,6 +7,7 @@ function that holds data.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from types import FunctionType
 
@@ -38,8 +39,8 @@ class Finished:
         input_seconds: time that the caller needed to read an item of the input, s.
     """
 
-    __slots__ = ("_decision", "_elapsed", "_func", "_input", "_name", "_options", "_produced",
-                 "_ran", "_report")  # fmt: skip
+    __slots__ = ("_begun", "_decision", "_elapsed", "_func", "_input", "_name", "_options",
+                 "_produced", "_ran", "_report")  # fmt: skip
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class Finished:
         self._elapsed = elapsed
         self._ran = ran
         self._input = input_seconds
+        self._begun = time.monotonic() - elapsed
         self._report: RunReport | None = None
 
     @property
@@ -87,6 +89,7 @@ class Finished:
             gave_up=decision.gave_up,
             steps=decision.steps,
             input_seconds=self._input,
+            begun=self._begun,
         )
 
     @property

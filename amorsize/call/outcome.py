@@ -64,6 +64,7 @@ class Outcome(NamedTuple):
         gave_up: whether workers were wanted but the caller ran the items.
         steps: what workers beyond the CPUs have shown, None where they were not added in steps.
         input_seconds: time that the caller needed to read an item of the input, s.
+        begun: when the call began, on the monotonic clock, s.
     """
 
     function: str
@@ -84,6 +85,7 @@ class Outcome(NamedTuple):
     gave_up: bool
     steps: Steps | None = None
     input_seconds: float = 0.0
+    begun: float = 0.0
 
     def profile(self) -> Profile | None:
         """Return the profile of the items as this run showed it, wherever they ran."""

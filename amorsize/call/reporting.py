@@ -39,6 +39,7 @@ def report_of(outcome: Outcome, func: Callable[..., Any] | None) -> RunReport:
     ran, adviser, plan = outcome.ran, outcome.adviser, outcome.plan
     early = outcome.ended_early
     profile = outcome.profile()
+    crew = ran.crew if ran is not None and not outcome.gave_up else None
     spans = tuple(ran.course.spans) if ran is not None else ()
     used = plan is not None and ran is not None and not outcome.gave_up
     worker_items = ran.course.tally.items if used and ran is not None else 0
@@ -79,6 +80,9 @@ def report_of(outcome: Outcome, func: Callable[..., Any] | None) -> RunReport:
         else tuple(_hints(outcome, func, profile, used=used, busy=busy)),
         busy=busy,
         ended_early=early,
+        begun=outcome.begun,
+        crew_begun=crew.started_at if crew is not None else None,
+        crew_ready=crew.ready_at if crew is not None else None,
     )
 
 

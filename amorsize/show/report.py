@@ -12,6 +12,10 @@ from ..units import counted, duration, times
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from os import PathLike
+
+    from matplotlib.figure import Figure
+
     from ..run.chunks import Span
 
 __all__ = ["Node", "RunReport", "describe", "describe_candidates"]
@@ -69,6 +73,9 @@ class RunReport:
         ended_early: whether the call ended before it gave a result for each item: an item raised, a
             time limit passed, or the consumer stopped.
         nodes: what each worker of another engine did; empty for this machine.
+        begun: when the call began, on the clock of the timeline, s.
+        crew_begun: when its workers were started, None without workers.
+        crew_ready: when the first of them was ready, None if that is not known.
     """
 
     function: str
@@ -98,6 +105,9 @@ class RunReport:
     busy: str = ""
     ended_early: bool = False
     nodes: tuple[Node, ...] = ()
+    begun: float = 0.0
+    crew_begun: float | None = None
+    crew_ready: float | None = None
 
     def __repr__(self) -> str:
         return f"<RunReport {self._headline()}, {self._where()}>"
@@ -131,6 +141,57 @@ class RunReport:
         lines += [f"  warning   {text}" for text in self.warnings]
         lines += [f"  hint      {text}" for text in self.hints]
         return "\n".join(lines)
+
+    def plot(self) -> Figure:
+        """Return a picture: who did what when, the forecast and what it became.
+
+        It needs matplotlib, the extra ``plot``. A notebook shows it; ``savefig`` writes it to a
+        file.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        from .plot import plotted
+
+        return plotted(self)
+
+    def to_html(self, path: str | PathLike[str]) -> None:
+        """Write a page of the report: the timeline to look into, the decision, the slowest chunks.
+
+        The page needs no network.
+
+        Args:
+            path: the file to write.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        from .page import page_of
+
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(page_of(self))
+
+    def to_trace(self, path: str | PathLike[str]) -> None:
+        """Write the timeline as Chrome trace events, which Perfetto and speedscope open.
+
+        Args:
+            path: the file to write, JSON.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        import json
+
+        from .trace import trace_of
+
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(trace_of(self), file)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the text, and the lanes."""
+        from .page import summary_of
+
+        return summary_of(self)
 
     def _source(self) -> str:
         """Return what the decision was based on, "" if it was made before any measurement."""
