@@ -27,8 +27,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .records import Record
+
 __all__ = [
     "CacheStats",
+    "cache_records",
     "cache_stats",
     "check_cache",
     "clear_cache",
@@ -139,6 +142,14 @@ def cache_stats() -> CacheStats:
         hits=CACHE.counts[HIT],
         misses={why: count for why, count in CACHE.counts.items() if why != HIT and count},
     )
+
+
+def cache_records() -> list[Record]:
+    """Return all valid records, the newest first."""
+    CACHE.catch_up()
+    places, folder = CACHE.places, CACHE.places.folder()
+    found = (places.load(folder, entry.name) for entry in places.record_files(folder))
+    return sorted(filter(None, found), key=lambda record: -record.updated)
 
 
 def check_cache(fix: bool = False) -> list[str]:
