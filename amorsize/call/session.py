@@ -7,6 +7,7 @@ measurements recorded and reported. docs/design.md follows one call through.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext, suppress
@@ -16,8 +17,9 @@ from ..measure.machine import usable_cpus
 from ..options import Options
 from ..run.failure import add_note
 from ..run.feed import Feed
+from ..show.logs import announce, log_decision
 from ..signals import held_signals
-from ..units import counted
+from ..units import counted, duration
 from .decision import Decision
 from .latest import LATEST, Finished, Latest
 from .lead import Lead
@@ -63,6 +65,7 @@ class Session:
         self.finished: Finished | None = None
         self.latest: Latest | None = None
         self._func = func
+        self._name: str = getattr(func, "__name__", type(func).__name__)
         self._shipped = shipped
         self._feed = feed
         self._options = options
@@ -73,8 +76,7 @@ class Session:
         if options.progress is not False:
             from ..show.progress import make_progress  # imported late: few calls show progress
 
-            name = getattr(func, "__name__", type(func).__name__)
-            self._progress = make_progress(options.progress, feed.hint, name)
+            self._progress = make_progress(options.progress, feed.hint, self._name)
         self._lead = Lead(feed, self._decision, options.timeout, self._progress)
         self._engine: Engine | None = None
         self._launcher: Launcher | None = None
@@ -165,6 +167,7 @@ class Session:
             from .launcher import Launcher
 
         options, decision = self._options, self._decision
+        log_decision(self._name, lambda: _decided(plan))
         adviser, evidence = decision.advised(), decision.evidence
         adviser.look_again(options.mp_context)
         must_run = options.workers_only(decision.jobs)
@@ -268,6 +271,9 @@ class Session:
                 worth_walking=decision.is_worth_walking(elapsed),
                 make_adviser=decision.make_adviser,
             )
+        if self._engine is None:
+            log_decision(self._name, lambda: f"in the calling process: {finished.report.reason}")
+        announce(lambda: finished.report, sys.exc_info()[1])
         LATEST.call = finished
         if self.latest is not None:
             self.latest.call = finished
@@ -275,6 +281,12 @@ class Session:
             # An error in the report must not replace the call's own exception.
             with nullcontext() if done else suppress(Exception):
                 self._options.report(finished.report)
+
+
+def _decided(plan: Plan) -> str:
+    """Return a plan as a line."""
+    text = f"{plan.reason}; forecast {duration(plan.seconds)}"
+    return f"{text}, serially {duration(plan.serial_seconds)}" if plan.serial_seconds else text
 
 
 def _listed(

@@ -60,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _complain(text: str) -> None:
-    print(f"amorsize: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
+    print(f"amorsize: {' '.join(text.split())}", file=sys.stderr)
 
 
 def _tell(error: Exception) -> None:

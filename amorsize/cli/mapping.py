@@ -64,7 +64,7 @@ def run_target(given: Namespace) -> None:
             _save(report, given)
     if failed:
         items = "1 item has failed" if failed == 1 else f"{failed:,} items have failed"
-        print(f"amorsize: {items}; the output tells which", file=sys.stderr)  # noqa: T201
+        print(f"amorsize: {items}; the output tells which", file=sys.stderr)
 
 
 def _write(results: Iterable[Any], out: TextIO, *, keep: bool) -> int:
@@ -100,7 +100,7 @@ def _records(given: Namespace) -> Iterator[Any]:
 def _check_writable(path: str) -> None:
     """Refuse a path before anything runs whose results could not be written there."""
     try:
-        open(path, "a", encoding="utf-8").close()  # noqa: SIM115
+        open(path, "a", encoding="utf-8").close()
     except OSError as error:
         raise UsageError(f"{path!r} cannot be written: {error.strerror}") from error
 
@@ -128,8 +128,8 @@ def optimize_target(given: Namespace) -> None:
     with _records(given) as records:
         found = optimize(func, records if given.range is not None else [*records])
     if not given.json:
-        print(found.explain())  # noqa: T201
+        print(found.explain())
         return
     names = ("n_jobs", "chunksize", "executor_type", "estimated_speedup", "reason", "cache_hit")
     data = {name: getattr(found, name) for name in names}
-    print(json.dumps({**data, "warnings": [*found.warnings]}))  # noqa: T201
+    print(json.dumps({**data, "warnings": [*found.warnings]}))

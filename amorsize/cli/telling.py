@@ -32,7 +32,7 @@ __all__ = ["run_demo", "tell_cache", "tell_health", "tell_machine"]
 
 
 def _say(text: str) -> None:
-    print(text)  # noqa: T201
+    print(text)
 
 
 # The machine --------------------------------------------------------------------------------
