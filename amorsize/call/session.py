@@ -271,9 +271,8 @@ class Session:
                 worth_walking=decision.is_worth_walking(elapsed),
                 make_adviser=decision.make_adviser,
             )
-        if self._engine is None:
-            log_decision(self._name, lambda: f"in the calling process: {finished.report.reason}")
-        announce(lambda: finished.report, sys.exc_info()[1])
+        decided = self._engine is not None
+        announce(self._name, lambda: finished.report, sys.exc_info()[1], decided=decided)
         LATEST.call = finished
         if self.latest is not None:
             self.latest.call = finished
