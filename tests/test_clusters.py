@@ -59,7 +59,7 @@ BASICS = """
     try:
         smart_map(fails, range(200), backend=engine)
     except LookupError as error:
-        print(error, error.__notes__)
+        print(error, error.__notes__[0])
     kept = smart_map(fails, range(80), backend=engine, return_exceptions=True)
     print(type(kept[77]).__name__, kept[76], kept[78])
     with decimal.localcontext() as context:
@@ -94,7 +94,7 @@ remote 2
 True
 True
 True
-no 77 ['amorsize: raised for item 77: 77']
+no 77 amorsize: raised for item 77: 77
 LookupError 76 78
 {'0.33333'}
 True

@@ -67,7 +67,7 @@ class TestEveryWay:
         with pytest.raises(ValueError, match="no 30") as caught:
             smart_map(f.fail_on_multiples_of_30, range(100), **way)
         assert caught.value.args == ("no 30",)
-        assert caught.value.__notes__ == ["amorsize: raised for item 30: 30"]
+        assert caught.value.__notes__[0] == "amorsize: raised for item 30: 30"
 
     def test_return_exceptions_puts_them_in_their_place(self, way):
         """With return_exceptions=True an exception is the result of its item."""
@@ -310,7 +310,7 @@ def test_what_happens_while_the_caller_helps_is_as_in_map(func, error):
         return
     with pytest.raises(error) as caught:
         smart_map(func, range(600), mp_context="spawn")
-    assert caught.value.__notes__ == ["amorsize: raised for item 20: 20"]
+    assert caught.value.__notes__[0] == "amorsize: raised for item 20: 20"
 
 
 @pytest.mark.parametrize(

@@ -377,10 +377,10 @@ def test_a_disk_without_room_is_an_error(tmp_path):
 # Loss without it ------------------------------------------------------------------------------
 
 
-def slow_until_13(x):
+def slow_until_43(x):
     f.wait_50ms(x)
-    if x == 13:
-        raise LookupError("no 13")
+    if x == 43:
+        raise LookupError("no 43")
     return x
 
 
@@ -388,7 +388,7 @@ def slow_until_13(x):
 def test_a_failed_call_says_how_many_results_are_lost(how):
     """And names the option that keeps them."""
     with pytest.raises(LookupError) as caught:
-        smart_map(slow_until_13, range(40), **how)
+        smart_map(slow_until_43, range(60), **how)
     assert 'finished results are lost; with resume="FILE"' in caught.value.__notes__[-1]
     with pytest.raises(ValueError, match="no 30") as caught:  # too little to tell of
         smart_map(f.fail_on_multiples_of_30, range(100), n_jobs=1)

@@ -184,3 +184,26 @@ def test_waiting_is_believed_where_it_is_long_idle_and_proved(blocks, waits):
     for block in blocks:
         probe.add(block)
     assert probe.tally.waits == waits
+
+
+def test_a_warning_about_thread_limits_ends_no_worker(monkeypatch):
+    """threadpoolctl warns of mixtures of libraries, also where warnings are errors."""
+    import types
+    import warnings
+
+    from amorsize.run.setup import Threads
+
+    limits = []
+
+    def threadpool_limits(limits_=None, **given):
+        limits.append(given)
+        warnings.warn("two kinds of OpenMP are loaded", RuntimeWarning, stacklevel=2)
+
+    stand_in = types.ModuleType("threadpoolctl")
+    stand_in.threadpool_limits = threadpool_limits
+    monkeypatch.setitem(sys.modules, "threadpoolctl", stand_in)
+    pytest.importorskip("numpy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Threads(1, {}, busy=True).limit_loaded()
+    assert limits == [{"limits": 1}]

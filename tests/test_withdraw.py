@@ -140,7 +140,7 @@ if __name__ == "__main__":
     try:
         smart_map(work, range(60), mp_context="spawn")
     except SystemExit as error:
-        print(error.code, error.__notes__)
+        print(error.code, error.__notes__[:1])
 """
     ended = programs.run_source(source, tmp_path)
     assert ended.out == f"7 ['amorsize: raised for item {last}: {last}']\n", ended.out + ended.err

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 # A call that fails after so long says how many results are lost, s.
-WORTH_TELLING_SECONDS = 0.5
+WORTH_TELLING_SECONDS = 1.0
 
 
 class Session:

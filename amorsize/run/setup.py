@@ -134,7 +134,12 @@ class Threads(NamedTuple):
                 from threadpoolctl import threadpool_limits  # optional, and takes 5 ms
             except ImportError:
                 return
-            threadpool_limits(limits=self.limit)
+            import warnings
+
+            with warnings.catch_warnings():
+                # About mixtures of libraries; where warnings are errors, it would end the worker.
+                warnings.simplefilter("ignore")
+                threadpool_limits(limits=self.limit)
 
 
 # An item whose CPU time exceeds this share of its wall time uses threads.

@@ -1,0 +1,39 @@
+"""What the documents show works: every block of Python runs, every link leads somewhere."""
+
+import re
+
+import pytest
+
+from tests import programs
+
+DOCUMENTS = [
+    programs.ROOT / "README.md",
+    programs.ROOT / "CONTRIBUTING.md",
+    *sorted((programs.ROOT / "docs").glob("*.md")),
+]
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)#\s]+)(?:#[^)]*)?\)|!\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_block_of_a_document_runs(path, tmp_path):
+    """In order, as one program, with a cache of its own; the outputs shown are right."""
+    pytest.importorskip("sybil")
+    text = path.read_text()
+    if "```python" not in text:
+        pytest.skip("no block of Python in it")
+    ended = programs.run(
+        "-m", "tests.docs", path, deadline=280, AMORSIZE_CACHE_DIR=str(tmp_path / "cache"),
+        DOCS_FOLDER=str(tmp_path),
+    )  # fmt: skip
+    assert ended.code == 0, ended.err[-3000:]
+    assert re.search(r"^ran [1-9]", ended.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_inside_the_project_lead_somewhere(path):
+    """A renamed page must not leave dead links."""
+    for found in LINK.findall(path.read_text()):
+        target = found[0] or found[1]
+        if not re.match(r"[a-z]+:", target):
+            assert (path.parent / target).exists(), target
