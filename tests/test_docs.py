@@ -37,3 +37,19 @@ def test_links_inside_the_project_lead_somewhere(path):
         target = found[0] or found[1]
         if not re.match(r"[a-z]+:", target):
             assert (path.parent / target).exists(), target
+
+
+@pytest.mark.timeout(200)
+def test_the_site_builds_without_a_warning(tmp_path, monkeypatch):
+    """Strictly: a dead link, or a name that is not there, fails."""
+    for name in ("mkdocs", "material", "mkdocstrings", "mkdocs_jupyter"):
+        pytest.importorskip(name)
+    monkeypatch.chdir(programs.ROOT)
+    ended = programs.run(
+        "-m", "mkdocs", "build", "--strict", "--config-file", "tools/mkdocs.yml",
+        "--site-dir", tmp_path / "site", deadline=180,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err[-3000:]
+    page = (tmp_path / "site" / "reference" / "index.html").read_text()
+    assert "smart_map" in page
+    assert "return_exceptions" in page
