@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from operator import index
 
-from .lookup import load
+from .lookup import load, loaded
 from .options import DEFAULTS, Options, documented, make_options
 
 __all__ = [
@@ -222,10 +222,16 @@ def _plain_session(
 ) -> Session:
     """Create the session of a call that computes all of its results."""
     session, feed, surrounded = _parts()
+    if options.seed is None and options.backend != "thread":
+        seeding = loaded("amorsize.run.seeding")
+        if seeding is not None and (seed := seeding.inner_seed()) is not None:
+            options = options._replace(seed=seed)
     plain = called = plain_function(func)
     if options.return_exceptions or options.seed is not None:
         called = surrounded(plain, return_exceptions=options.return_exceptions, seed=options.seed)
-    return session(plain, func, feed(called, iterables, star=star), options)
+    items = feed(called, iterables, star=star)
+    items.numbered = getattr(type(plain), "_amorsize_numbered", False)
+    return session(plain, func, items, options)
 
 
 @functools.cache

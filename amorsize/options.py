@@ -386,6 +386,8 @@ def _check_path(name: str, value: object) -> None:
         return
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"{name}={value!r} must be the path of a file")
+    if os.fspath(value) in ("", ":memory:"):
+        raise ValueError(f"{name}={value!r} keeps nothing: it takes the path of a file")
     if os.path.isdir(value):
         raise ValueError(f"{name}={value!r} is a folder: it takes the path of a file")
 

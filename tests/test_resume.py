@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from amorsize import (
     SerializationError,
+    TaskTimeoutError,
     WorkerLostError,
     smart_imap,
     smart_imap_unordered,
@@ -229,7 +231,7 @@ def test_what_the_function_uses_belongs_to_it(path, monkeypatch):
     """A changed global, a changed captured value and changed code are other functions."""
     smart_map(f.helped, range(5), resume=path)
     monkeypatch.setattr(f, "HELPER_FACTOR", 9)
-    with pytest.raises(ValueError, match="what the function uses was"):
+    with pytest.raises(ValueError, match="uses tests.functions.HELPER_FACTOR, which has changed"):
         smart_map(f.helped, range(5), resume=path)
     path.unlink()
 
@@ -238,7 +240,7 @@ def test_what_the_function_uses_belongs_to_it(path, monkeypatch):
 
     assert smart_map(scale(2), range(5), resume=path) == [0, 2, 4, 6, 8]
     assert smart_map(scale(2), range(5), resume=path) == [0, 2, 4, 6, 8]
-    with pytest.raises(ValueError, match="what the function uses was"):
+    with pytest.raises(ValueError, match="uses the captured factor, which has changed"):
         smart_map(scale(3), range(5), resume=path)
 
 
@@ -256,8 +258,11 @@ def test_other_files_are_refused(path, tmp_path):
         smart_map(f.double, range(5), resume=other)
     with pytest.raises(ValueError, match="is a folder"):
         smart_map(f.double, range(5), resume=tmp_path)
-    with pytest.raises(OSError, match="resume="):
+    with pytest.raises(OSError, match="No such file"):
         smart_map(f.double, range(5), resume=tmp_path / "no" / "such" / "folder")
+    for nothing in ("", ":memory:"):
+        with pytest.raises(ValueError, match="keeps nothing"):
+            smart_map(f.double, range(5), resume=nothing)
     with pytest.raises(TypeError, match="resume=3"):
         smart_map(f.double, range(5), resume=3)
 
@@ -427,21 +432,30 @@ VALUES = st.recursive(
 )
 
 
+def _canonical(value):
+    return repr(value).replace("-nan", "nan")
+
+
 @given(VALUES, VALUES)
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_equal_digests_mean_equal_values(one, two):
     """As far as their representation tells: 1, True and 1.0 differ."""
-    assert (value_digest(one) == value_digest(two)) == (repr(one) == repr(two))
+    assert (value_digest(one) == value_digest(two)) == (_canonical(one) == _canonical(two))
 
 
 def test_digests_do_not_depend_on_the_process():
     """Nor on the order of sets, nor on what is the same object."""
     source = (
         "from amorsize.memory.digests import value_digest as d\n"
-        "import decimal, numpy\n"
+        "import decimal, numpy, collections, dataclasses, pandas\n"
+        "@dataclasses.dataclass\nclass Job:\n    name: str\n    tags: set\n"
+        "Pair = collections.namedtuple('Pair', 'a b')\n"
+        "rows = pandas.DataFrame({'a': [1], 'b': ['x']}).itertuples()\n"
         "a = str(12345) + 'x'\n"
         "print([d(x).hex() for x in ({'a', 'b', 'c', ('d', 1)}, (a, a), (a, str(12345) + 'x'),"
-        " decimal.Decimal(3), numpy.arange(9), [frozenset('xyz')])])"
+        " decimal.Decimal(3), numpy.arange(9), [frozenset('xyz')], Job('j', {'a', 'b'}),"
+        " Pair(1, frozenset('ab')), collections.defaultdict(set, k={'a', 'b'}), next(rows),"
+        " lambda x: x, len, 10**5000)])"
     )
     found = {programs.run("-c", source, PYTHONHASHSEED=str(seed)).out for seed in range(4)}
     assert len(found) == 1
@@ -459,3 +473,258 @@ def test_a_value_that_holds_itself_has_a_digest():
     assert value_digest(ring) == value_digest(ring)
     with pytest.raises(RecursionError):
         value_digest(deep)
+    shared = []
+    for _ in range(60):
+        shared = [shared, shared]
+    assert value_digest(shared) == value_digest(shared)
+
+
+# Found by hostile readers ---------------------------------------------------------------------
+
+TABLE = {number: number for number in range(1000)}
+MEMO = {}
+
+
+def looked_up(x):
+    return TABLE[500 + x]
+
+
+def remembered(x):
+    if x not in MEMO:
+        MEMO[x] = x * x
+    return MEMO[x]
+
+
+class Hashed:
+    """A callable whose attribute has a name that fingerprints leave out."""
+
+    def __init__(self, value):
+        self.value_hash = value
+
+    def __call__(self, x):
+        return x * self.value_hash
+
+
+def test_large_data_are_compared_to_the_last_value(path, monkeypatch):
+    """A fingerprint has samples of them; a changed value in the middle is another function."""
+    numpy = pytest.importorskip("numpy")
+    smart_map(looked_up, range(5), resume=path)
+    monkeypatch.setitem(TABLE, 500, -1)
+    with pytest.raises(ValueError, match="uses .*TABLE, which has changed"):
+        smart_map(looked_up, range(5), resume=path)
+    for make, change in (
+        (lambda: [0] * 1000, lambda held: held.__setitem__(677, 1)),
+        (lambda: numpy.zeros((500, 500)), lambda held: held.__setitem__((250, 250), 1)),
+        (lambda: set(range(20_000)), lambda held: held.add(-1) or held.remove(777)),
+    ):
+        path.unlink()
+        held = make()
+        smart_map(lambda x: (x, len(held)), range(3), resume=path)
+        change(held)
+        with pytest.raises(ValueError, match="the captured held, which has changed"):
+            smart_map(lambda x: (x, len(held)), range(3), resume=path)
+    path.unlink()
+    assert smart_map(Hashed(3), range(3), resume=path) == [0, 3, 6]
+    with pytest.raises(ValueError, match="has changed"):
+        smart_map(Hashed(4), range(3), resume=path)
+
+
+def call(function):
+    return function()
+
+
+def test_functions_as_items_are_compared_by_what_they_do(path):
+    """Not by their names, nor by the lines that they are in."""
+
+    def made(value, line=0):
+        names = {}
+        exec("\n" * line + f"def task(): return {value}", names)
+        names["task"].__module__ = "tests.functions"
+        return names["task"]
+
+    assert smart_map(call, [made(1)], resume=path) == [1]
+    assert smart_map(call, [made(1, line=5)], resume=path) == [1]
+    with pytest.raises(ValueError, match="item 0 is now"):
+        smart_map(call, [made(2)], resume=path)
+
+
+def test_what_the_function_itself_changes_is_no_change(path, monkeypatch):
+    """A memo in a global: the same call again in the same session goes on."""
+    monkeypatch.setattr(sys.modules[__name__], "MEMO", {})
+    for _ in range(3):
+        assert smart_map(remembered, range(5), resume=path, n_jobs=1) == [0, 1, 4, 9, 16]
+    MEMO[77] = 1
+    with pytest.raises(ValueError, match="MEMO, which has changed"):
+        smart_map(remembered, range(5), resume=path, n_jobs=1)
+
+
+KILLED = """
+import itertools, os, sys, time
+from amorsize import smart_imap, smart_map
+{source}
+if __name__ == "__main__":
+    {call}
+"""
+
+
+def kept_in(path):
+    file = sqlite3.connect(path)
+    found = [item for (item,) in file.execute("SELECT item FROM results ORDER BY item")]
+    file.close()
+    return found
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals of Unix")
+@pytest.mark.parametrize(
+    ("source", "what", "least"),
+    [
+        # A chunk is written when it comes, and does not wait for the next one.
+        ("def w(x):\n    if x == 100: print('go', flush=True); time.sleep(60)\n    return x",
+         "smart_map(w, range(200), n_jobs=2, chunksize=50, resume=sys.argv[1])", 50),
+        # So are results that lie behind a slow one.
+        ("def w(x):\n    if x == 0: time.sleep(60)\n"
+         "    if x == 80: print('go', flush=True)\n    return x",
+         "list(smart_imap(w, range(300), n_jobs=2, chunksize=1, resume=sys.argv[1]))", 60),
+        # What a consumer has got is kept, however long it takes.
+        ("def w(x): return x",
+         "r = smart_imap(w, range(300), n_jobs=2, chunksize=100, resume=sys.argv[1]); "
+         "[next(r) for _ in range(100)]; print('go', flush=True); time.sleep(60)", 100),
+        # A child of the user's that ends by itself leaves the file to its parent.
+        ("def w(x):\n    if x == 5:\n        if os.fork() == 0: sys.exit(0)\n        os.wait()\n"
+         "    if x == 50: print('go', flush=True); time.sleep(60)\n    time.sleep(0.006)\n"
+         "    return x",
+         "smart_map(w, range(200), n_jobs=1, resume=sys.argv[1])", 49),
+    ],
+    ids=["chunk", "behind", "consumed", "child"],
+)  # fmt: skip
+def test_what_has_finished_outlives_a_kill(source, what, least, tmp_path):
+    """At any moment, and whatever else goes on."""
+    program, path = tmp_path / "program.py", tmp_path / "results.db"
+    program.write_text(KILLED.format(source=source, call=what))
+    with programs.started(program, path) as process:
+        assert process.stdout.readline() == "go\n"
+        time.sleep(1.5)  # the file is locked: nothing can be waited for
+        process.kill()
+        process.wait(20)
+    assert len(kept_in(path)) >= least
+
+
+def locked_at_25(x):
+    return threading.Lock() if x == 25 else x
+
+
+def raises_its_own(x):
+    if x == 13:
+        raise WorkerLostError("my own: item 3 of 5", index=3)
+    return x
+
+
+@pytest.mark.parametrize("how", WAYS, ids=str)
+def test_indices_are_those_of_the_whole_input(how, path):
+    """Of errors of amorsize's own, also as results; a user's error is left as it is."""
+    smart_map(locked_at_25, range(10), resume=path)
+    with pytest.raises(SerializationError, match="item 25") as caught:
+        smart_map(locked_at_25, range(30), resume=path, **how)
+    assert caught.value.index == 25
+    path.unlink()
+    smart_map(raises_its_own, range(10), resume=path)
+    with pytest.raises(WorkerLostError, match="^my own: item 3 of 5") as caught:
+        smart_map(raises_its_own, range(30), resume=path, **how)
+    assert caught.value.index == 3
+    assert caught.value.__notes__[0] == "amorsize: raised for item 13: 13"
+
+
+def test_lost_items_as_results_have_their_own_index(path):
+    """And are shown as the user knows them."""
+    smart_map(f.dies_at_25, range(10), resume=path)
+    found = smart_map(
+        f.dies_at_25, range(40), resume=path, n_jobs=2, chunksize=1, return_exceptions=True
+    )
+    assert found[25].index == 25
+    assert "item 25 (25)" in str(found[25])
+
+
+def late_at_25(x):
+    if x == 25:
+        threading.Event().wait(30)
+    return x
+
+
+def test_a_late_item_has_its_own_index(path):
+    """In the message, the attribute and the note."""
+    smart_map(late_at_25, range(10), resume=path)
+    with pytest.raises(TaskTimeoutError, match="item 25 took") as caught:
+        smart_map(late_at_25, range(30), resume=path, task_timeout=0.3, n_jobs=2)
+    assert caught.value.index == 25
+    assert caught.value.__notes__[0] == "amorsize: raised for item 25: 25"
+
+
+def test_kept_results_come_before_anything_runs(path, ran):
+    """An input is read no further than its consumer asks, and an endless one gives what is kept."""
+    smart_map(traced, range(5), resume=path)
+    ran()
+    read = []
+
+    def source():
+        for x in itertools.count():
+            read.append(x)
+            yield x
+
+    results = smart_imap(traced, source(), resume=path)
+    assert next(results) == 0
+    assert (read, ran()) == ([0], [])
+    results.close()
+    results = smart_imap_unordered(traced, itertools.count(), resume=path)
+    assert [next(results) for _ in range(8)][:5] == [0, 2, 4, 6, 8]
+    results.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs locks of Unix")
+def test_reading_the_file_does_not_open_it_to_others(path):
+    """POSIX drops a process's locks on a file as soon as it closes it anywhere."""
+    results = smart_imap(f.double, range(5), resume=path)
+    next(results)
+    path.read_bytes()
+    source = (
+        "import sys; from amorsize import smart_map; from tests import functions as f\n"
+        "smart_map(f.double, range(5), resume=sys.argv[1])"
+    )
+    assert "another process keeps its results there" in programs.run("-c", source, path).err
+    results.close()
+
+
+def gives_errors_back(x):
+    return ValueError(x)
+
+
+def test_exceptions_that_are_returned_are_results(path, ran):
+    """With ``return_exceptions``, only those that were raised run again."""
+    for _ in range(2):
+        found = smart_map(gives_errors_back, range(3), resume=path, return_exceptions=True)
+        assert [str(error) for error in found] == ["0", "1", "2"]
+    assert kept_in(path) == [0, 1, 2]
+
+
+class Unopened:
+    """It pickles, and does not open."""
+
+    def __reduce__(self):
+        return (int, ("x",))
+
+
+def test_a_kept_result_that_does_not_open_is_named(path):
+    """With what to do."""
+    smart_map(lambda x: Unopened() if x == 1 else x, range(3), resume=path, n_jobs=1)
+    with pytest.raises(SerializationError, match="result of item 1 .*; delete the file") as caught:
+        smart_map(lambda x: Unopened() if x == 1 else x, range(3), resume=path, n_jobs=1)
+    assert caught.value.index == 1
+
+
+def test_a_damaged_file_is_told(path):
+    """In one line, with what to do."""
+    smart_map(f.double, range(5_000), resume=path)
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    path.write_bytes(data)
+    with pytest.raises((ValueError, OSError), match="resume="):
+        smart_map(f.double, range(5_000), resume=path)

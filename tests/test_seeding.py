@@ -100,6 +100,37 @@ def test_torch_draws_from_the_same_stream():
     assert smart_map(drawn, range(12), n_jobs=2, seed=7, mp_context="forkserver") == once
 
 
+def inner(_):
+    return random.random()
+
+
+def outer(x):
+    return smart_map(inner, range(3), n_jobs=2)[-1], random.random()
+
+
+def across_threads(x):
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        return executor.submit(smart_map, inner, range(3), seed=x, n_jobs=1).result()
+
+
+@pytest.mark.parametrize("way", [{"n_jobs": 1}, {"n_jobs": 2}], ids=str)
+def test_a_call_inside_an_item_draws_from_its_stream(way):
+    """Whatever workers the inner call has; also in another thread, where nothing may wait."""
+    assert smart_map(outer, range(4), seed=1, **way) == smart_map(outer, range(4), seed=1, n_jobs=1)
+    found = smart_map(across_threads, range(4), seed=1, timeout=60, **way)
+    assert found == smart_map(across_threads, range(4), seed=2, n_jobs=1)
+
+
+def test_a_library_that_an_item_loads_is_left_unseeded():
+    """After the item its generator is as if the caller had loaded it."""
+    source = (
+        "from amorsize import smart_map\nfrom tests.seeded import draw\n"
+        "smart_map(draw, range(3), seed=7, n_jobs=1)\n"
+        "import numpy; print(numpy.random.rand())"
+    )
+    assert len({programs.run("-c", source).out for _ in range(2)}) == 2
+
+
 def test_threads_are_refused():
     """They share the generators; the error names both options."""
     with pytest.raises(ValueError, match="seed=1.*thread"):

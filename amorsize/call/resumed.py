@@ -7,23 +7,21 @@ indices. Its results are kept as they come, and put in their places among the ot
 from __future__ import annotations
 
 import pickle
-import re
 from array import array
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
-from ..errors import AmorsizeError, SerializationError
-from ..identity.codes import describe
-from ..identity.fingerprint import fingerprint
+from ..errors import SerializationError
 from ..memory.digests import DIGEST_BYTES, value_digest
 from ..memory.results import ResultFile
 from ..options import Options
-from ..run.failure import add_note, short_repr
+from ..run.failure import add_note, has_item_note, short_repr
 from ..run.feed import SLICEABLE
 from ..run.numbered import Numbered
-from ..run.reductions import attributes_of, dump
+from ..run.reductions import dump
 from ..units import counted
-from ..versions import NAME
+from .resumable import about, used_by
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +82,7 @@ class ResumedSession:
     ) -> None:
         self.latest: Latest | None = None
         self._func = func
+        self._plain = plain
         self._make = make
         self._iterables = iterables
         self._star = star
@@ -91,16 +90,17 @@ class ResumedSession:
         self._session: Session | None = None
         self._check: Callable[[], object] | None = None
         assert options.resume is not None
-        self._path = str(options.resume)
-        self._file = ResultFile(options.resume, _about(plain, options, star=star))
+        path = self._path = str(options.resume)
+        told = about(plain, path, seed=options.seed, star=star)
+        file = self._file = ResultFile(options.resume, told, used_by(plain))
         self._places: _Places | _Read
         try:
             if all(type(data) in SLICEABLE for data in iterables):
-                self._places = _Places(self._file, iterables, self._path)
+                self._places = _Places(file, iterables, path)
             else:
-                self._places = _Read(self._file, iterables, self._path)
+                self._places = _Read(file, iterables, path)
         except BaseException:
-            self._file.close()
+            file.close()
             raise
 
     @property
@@ -122,15 +122,8 @@ class ResumedSession:
 
     def map(self) -> list[Any]:
         """Return all results in order."""
-        found: dict[int, Any] = {}
-        with self._open() as file:
-            for index, result in self._missing(ordered=False):
-                found[index] = result
-            end = self._end
-            for index, blob in file.results():
-                if index < end and index not in found:
-                    found[index] = pickle.loads(blob)
-        return [found[index] for index in range(end)]
+        with closing(self._in_order()) as results:
+            return [result for _, result in results]
 
     def stream(self, *, ordered: bool, whole: bool = False) -> Generator[Any]:
         """Yield results as the consumer requests them; see ``Session.stream``."""
@@ -139,25 +132,45 @@ class ResumedSession:
                 yield (index, [result]) if whole else result
 
     def _in_order(self) -> Generator[tuple[int, Any]]:
-        with self._open() as file:
+        """Yield (index, result), the kept ones in their places."""
+        with self._open():
             following = 0
+            for index in self._places.first_known():
+                following = index + 1
+                yield index, self._known(index)
             for index, result in self._missing(ordered=True):
                 for before in range(following, index):
-                    yield before, pickle.loads(file.result(before))
+                    yield before, self._known(before)
                 following = index + 1
                 yield index, result
             for index in range(following, self._end):
-                yield index, pickle.loads(file.result(index))
+                yield index, self._known(index)
 
     def _as_they_come(self) -> Generator[tuple[int, Any]]:
-        with self._open() as file:
-            done = set()
-            for index, result in self._missing(ordered=False):
-                done.add(index)
-                yield index, result
-            for index in range(self._end):
-                if index not in done:
-                    yield index, pickle.loads(file.result(index))
+        """Yield (index, result), the kept ones as their items are read."""
+        with self._open():
+            for index in self._places.first_known():
+                yield index, self._known(index)
+            passed = self._places.passed
+            for pair in self._missing(ordered=False):
+                while passed:
+                    index = passed.popleft()
+                    yield index, self._known(index)
+                yield pair
+            for index in passed:
+                if index < self._end:
+                    yield index, self._known(index)
+
+    def _known(self, index: int) -> Any:
+        """Return a kept result."""
+        try:
+            return pickle.loads(self._file.result(index))
+        except Exception as error:
+            raise SerializationError(
+                f"resume={self._path!r}: the result of item {index} was kept and cannot be opened "
+                f"({type(error).__name__}: {error}); delete the file to compute all anew",
+                index=index,
+            ) from error
 
     # What is missing ------------------------------------------------------------------------
 
@@ -171,27 +184,43 @@ class ResumedSession:
         """Compute what is missing; keep and yield (index, result) of each item."""
         session = self._session = self._session_of_missing()
         session.latest = self.latest
+        session.settled = self._settled
         if self._check is not None:
             session.run_apart(self._check, None)
         with closing(session.stream(ordered=ordered, whole=True)) as parts:
             for start, results in parts:
                 for position, result in enumerate(results, start):
-                    index, digest = self._places.take(position)
-                    if not (self._options.return_exceptions and isinstance(result, Exception)):
-                        self._file.keep(index, digest, _pickled(result, index))
-                    yield index, result
+                    self._keep(position, result)  # of an item that ran here first
+                    yield self._places.take(position), result
+
+    def _settled(self, start: int, results: list[Any]) -> None:
+        """Keep what came from workers; whatever ends this process now, it is in the file."""
+        for position, result in enumerate(results, start):
+            self._keep(position, result)
+        self._file.write()
+
+    def _keep(self, position: int, result: Any) -> None:
+        found = self._places.to_keep(position)
+        if found is None:
+            return
+        raised = isinstance(result, Exception) and self._options.return_exceptions
+        if not (raised and has_item_note(result)):  # what an item has raised is tried again
+            index, digest = found
+            self._file.keep(index, digest, _pickled(result, index))
 
     def _session_of_missing(self) -> Session:
         """Return the session that computes what is missing: an ordinary one if that is all."""
         places, options = self._places, self._options
         if places.inputs is None:
             return self._make(self._func, self._iterables, options, star=self._star)
+        if options.total is not None:
+            options = options._replace(total=max(0, options.total - len(self._file)))
         star = self._star or len(self._iterables) > 1
         numbered = Numbered(self._func, star=star, seed=options.seed)
         return self._make(numbered, places.inputs, options._replace(seed=None), star=places.pairs)
 
     def _open(self) -> _Closing:
-        return _Closing(self._file, self._places, self._path)
+        return _Closing(self._file, self._path, self._plain)
 
 
 class _Closing:
@@ -199,25 +228,28 @@ class _Closing:
 
     Args:
         file: the file.
-        places: where the items that were missing belong.
-        path: of the file.
+        path: its path.
+        func: the function; what it has changed of what it uses is no change for a later call.
     """
 
-    def __init__(self, file: ResultFile, places: _Places | _Read, path: str) -> None:
+    def __init__(self, file: ResultFile, path: str, func: Callable[..., Any]) -> None:
         self._file = file
-        self._places = places
         self._path = path
+        self._func = func
 
-    def __enter__(self) -> ResultFile:
-        return self._file
+    def __enter__(self) -> None:
+        """Do nothing: the file is open."""
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is not None and not isinstance(error, GeneratorExit):
-            _renumber(error, self._places)
-            if kept := len(self._file):
-                results = counted(kept, "result is kept", "results are kept")
-                add_note(error, f"{results} in {self._path}; the same call computes the rest")
-        self._file.close()
+        try:
+            if error is not None and not isinstance(error, (GeneratorExit, OSError)):
+                self._file.write()
+                if kept := len(self._file):
+                    results = counted(kept, "result is kept", "results are kept")
+                    add_note(error, f"{results} in {self._path}; the same call computes the rest")
+            self._file.accept(used_by(self._func))
+        finally:
+            self._file.close()
 
 
 # Where items belong -------------------------------------------------------------------------
@@ -235,6 +267,7 @@ class _Places:
         inputs: the indices of the items whose results are missing, and these items; None if they
             are all of them.
         pairs: whether the two come as pairs.
+        passed: indices of kept results whose items were read, and which were not yielded.
         size: number of all items.
 
     Raises:
@@ -245,6 +278,7 @@ class _Places:
 
     def __init__(self, file: ResultFile, iterables: tuple[Any, ...], path: str) -> None:
         self.size = min(map(len, iterables))
+        self.passed: deque[int] = deque()
         self._indices, self._digests = array("q"), bytearray()
         missing: list[Any] = []
         with closing(file.digests()) as kept:
@@ -255,13 +289,21 @@ class _Places:
                 if known is not None and known[0] == index:
                     _check_digest(digest, known[1], index, item, path)
                     known = next(kept, None)
+                    self.passed.append(index)
                     continue
                 self._indices.append(index)
                 self._digests += digest
                 if not is_new:
                     missing.append(item)
         self.inputs: tuple[Any, ...] | None = None if is_new else ([*self._indices], missing)
-        self._done = bytearray(len(self._indices))
+        self._kept = bytearray(len(self._indices))  # whether the result was kept
+        self._done = bytearray(len(self._indices))  # whether it was yielded
+
+    def first_known(self) -> Iterator[int]:
+        """Yield the indices of kept results before the first missing one."""
+        first = self._indices[0] if self._indices else self.size
+        while self.passed and self.passed[0] < first:
+            yield self.passed.popleft()
 
     @property
     def unfinished(self) -> int | None:
@@ -269,14 +311,17 @@ class _Places:
         position = self._done.find(0)
         return None if position < 0 else self._indices[position]
 
-    def take(self, position: int) -> tuple[int, bytes]:
-        """Return (index, digest) of the missing item at a position, which has its result now."""
-        self._done[position] = 1
+    def to_keep(self, position: int) -> tuple[int, bytes] | None:
+        """Return (index, digest) of the missing item at a position; None if it was asked before."""
+        if self._kept[position]:
+            return None
+        self._kept[position] = 1
         begin = position * DIGEST_BYTES
         return self._indices[position], bytes(self._digests[begin : begin + DIGEST_BYTES])
 
-    def get(self, position: int) -> int:
-        """Return the index of the missing item at a position."""
+    def take(self, position: int) -> int:
+        """Return the index of the missing item at a position, whose result is yielded now."""
+        self._done[position] = 1
         return self._indices[position]
 
 
@@ -293,64 +338,64 @@ class _Read:
 
     def __init__(self, file: ResultFile, iterables: tuple[Any, ...], path: str) -> None:
         self.size = 0
-        self.inputs: tuple[Any, ...] | None = (self._missing(file, iterables, path),)
-        self._out: dict[int, tuple[int, bytes]] = {}
+        self.passed: deque[int] = deque()
+        self._file = file
+        self._path = path
+        self._read = enumerate(_items(iterables))
+        self._first: list[tuple[int, Any, bytes]] = []  # the first missing item, once it was read
+        self._out: dict[int, tuple[int, bytes]] = {}  # items without a result that was yielded
+        self._kept: set[int] = set()  # positions whose results were kept
+        self.inputs: tuple[Any, ...] | None = (self._missing(),)
 
-    def _missing(
-        self, file: ResultFile, iterables: tuple[Any, ...], path: str
-    ) -> Iterator[tuple[int, Any]]:
+    def first_known(self) -> Iterator[int]:
+        """Yield the indices of kept results before the first missing one, as they are read."""
+        for index, item in self._read:
+            digest = _digest_of(item, index)
+            known = self._file.digest(index)
+            if known is None:
+                self._first.append((index, item, digest))
+                return
+            _check_digest(digest, known, index, item, self._path)
+            self.size = index + 1
+            yield index
+
+    def _missing(self) -> Iterator[tuple[int, Any]]:
         """Yield (index, item) of the items whose results are not kept."""
         position = 0
-        for index, item in enumerate(_items(iterables)):
-            digest, known = _digest_of(item, index), file.digest(index)
+        for index, item, digest in self._first:
+            self._out[position], self.size = (index, digest), index + 1
+            yield index, item
+        for index, item in self._read:
+            digest, known = _digest_of(item, index), self._file.digest(index)
             if known is not None:
-                _check_digest(digest, known, index, item, path)
-            else:
-                self._out[position] = index, digest
-                position += 1
-            self.size = index + 1
-            if known is None:
-                yield index, item
+                _check_digest(digest, known, index, item, self._path)
+                self.size = index + 1
+                self.passed.append(index)
+                continue
+            position += 1
+            self._out[position], self.size = (index, digest), index + 1
+            yield index, item
 
     @property
     def unfinished(self) -> int | None:
         """Index of the first item that has no result, None if there is none."""
         return min((index for index, _ in self._out.values()), default=None)
 
-    def take(self, position: int) -> tuple[int, bytes]:
-        """Return (index, digest) of the missing item at a position, which has its result now."""
-        return self._out.pop(position)
+    def to_keep(self, position: int) -> tuple[int, bytes] | None:
+        """Return (index, digest) of the missing item at a position; None if it was asked before."""
+        if position in self._kept:
+            return None
+        self._kept.add(position)
+        return self._out[position]
 
-    def get(self, position: int) -> int:
-        """Return the index of the missing item at a position."""
-        return self._out[position][0] if position in self._out else position
+    def take(self, position: int) -> int:
+        """Return the index of the missing item at a position, whose result is yielded now."""
+        self._kept.discard(position)
+        return self._out.pop(position)[0]
 
 
 def _items(iterables: tuple[Any, ...]) -> Any:
     return iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
-
-
-# What results are of ------------------------------------------------------------------------
-
-
-def _about(func: Callable[..., Any], options: Options, *, star: bool) -> dict[str, str]:
-    """Return what the results of a call are of, by name."""
-    found = fingerprint(func)
-    if not found.stable:
-        raise ValueError(
-            f"resume={str(options.resume)!r}: {func!r:.80} uses something that cannot be compared "
-            "with what a later call uses (an open file, an opaque object), so its results cannot "
-            "be kept"
-        )
-    code = getattr(getattr(func, "__func__", func), "__code__", None)
-    return {
-        "the Python version": NAME,
-        "the function": getattr(func, "__qualname__", type(func).__qualname__),
-        "the function's code": "-" if code is None else describe(code).digest.hex(),
-        "what the function uses": found.digest,
-        "the way of the arguments": "starmap" if star else "map",
-        "seed": str(options.seed),
-    }
 
 
 def _digest_of(item: Any, index: int) -> bytes:
@@ -386,39 +431,3 @@ def _pickled(result: Any, index: int) -> bytes:
             f"pickled ({type(error).__name__}: {error})",
             index=index,
         ) from error
-
-
-_ITEM = re.compile(r"\b(item|items) (\d+)(?: to (\d+))?")
-_OF_RESULTS = "amorsize: raised while the results of items "
-
-
-def _renumber(error: BaseException, places: _Places | _Read) -> None:
-    """Name items by their index in the whole input, in errors and notes that do not know it.
-
-    Notes that name an item were added where its index is known (``Numbered``).
-
-    Args:
-        error: the exception.
-        places: gives the index of a missing item.
-    """
-    if places.inputs is None:
-        return
-
-    def index(match: re.Match[str]) -> str:
-        last = "" if match[3] is None else f" to {places.get(int(match[3]))}"
-        return f"{match[1]} {places.get(int(match[2]))}{last}"
-
-    def renamed(text: Any) -> Any:
-        # Only once: what follows may be the user's own text.
-        return _ITEM.sub(index, text, count=1) if isinstance(text, str) else text
-
-    notes = attributes_of(error).get("__notes__")
-    if type(notes) is list:
-        notes[:] = [
-            renamed(note) if isinstance(note, str) and note.startswith(_OF_RESULTS) else note
-            for note in notes
-        ]
-    own = getattr(error, "index", None) if isinstance(error, AmorsizeError) else None
-    if own is not None:
-        error.index = places.get(own)  # type: ignore[attr-defined]
-        error.args = tuple(map(renamed, error.args))

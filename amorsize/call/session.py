@@ -54,6 +54,7 @@ class Session:
     Attributes:
         finished: the call, once it is over; None before.
         latest: where to keep it besides ``LATEST``; None for nowhere.
+        settled: see ``Engine``; None for nothing.
 
     Raises:
         ValueError: the environment variable ``AMORSIZE_N_JOBS`` is not a number of workers.
@@ -64,6 +65,7 @@ class Session:
     ) -> None:
         self.finished: Finished | None = None
         self.latest: Latest | None = None
+        self.settled: Callable[[int, list[Any]], object] | None = None
         self._func = func
         self._name: str = getattr(func, "__name__", type(func).__name__)
         self._shipped = shipped
@@ -208,6 +210,7 @@ class Session:
             memory,
             course,
             progress=None if self._progress is None else self._progress.add,
+            settled=self.settled,
         )
         yield from self._engine.run()
 

@@ -225,7 +225,7 @@ class Caller:
                 if is_from_handler(error):  # a time limit; it ends the call at once
                     raise
                 index = piece.start + len(out)
-                add_item_note(error, index, feed.item(index, piece))
+                add_item_note(error, *feed.name(index, piece))
                 failed = index, error
             if crew is None or (last and piece.size - done <= size):
                 break

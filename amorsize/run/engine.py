@@ -19,11 +19,10 @@ from .course import Course
 from .crew import Crew, Lost, Starter
 from .crews import Crews
 from .dealer import Dealer
-from .failure import add_item_note
 from .feed import Feed
 from .intake import Intake
 from .ledger import Blame, Ledger
-from .losses import explain_idle, explain_stuck, loss_error
+from .losses import explain_idle, explain_stuck, late_error, loss_error
 from .memory import WorkerMemory
 from .monitor import KeepUpMonitor, Trial
 from .policy import Policy
@@ -54,6 +53,7 @@ class Engine:
         memory: reads the peak memory of workers before they end.
         course: records what the chunks take.
         progress: called with the number of newly finished items.
+        settled: called with (index of the first item, results) as results come, in any order.
 
     Attributes:
         ledger: where each item is.
@@ -71,6 +71,7 @@ class Engine:
         course: Course,
         *,
         progress: Callable[[int], None] | None = None,
+        settled: Callable[[int, list[Any]], object] | None = None,
     ) -> None:
         self.feed = feed
         self.policy = policy
@@ -80,7 +81,9 @@ class Engine:
             ordered=policy.ordered,
             retries=policy.retries,
             return_exceptions=policy.return_exceptions,
+            watched=settled is not None,
         )
+        self._settled = settled
         self._progress = progress
         self._shown = 0  # finished items already reported to progress
         self.launcher = launcher
@@ -233,7 +236,10 @@ class Engine:
         self._show_progress()
 
     def _show_progress(self) -> None:
-        """Report newly finished items to the progress callback."""
+        """Report newly finished items to the progress callback, and their results."""
+        if self._settled is not None:
+            for start, results in self.ledger.take_fresh():
+                self._settled(start, results)
         finished, self._shown = self.ledger.finished - self._shown, self.ledger.finished
         if self._progress is not None and finished:
             self._progress(finished)
@@ -335,12 +341,7 @@ class Engine:
             chunk = self.ledger.out.get(number)
             if chunk is None:  # the chunk was finished after all
                 continue
-            error = TaskTimeoutError(
-                f"item {index} took longer than task_timeout={self.policy.task_timeout:g} s",
-                index=index,
-                seconds=self.policy.task_timeout,
-            )
-            add_item_note(error, index, self.feed.item(index, chunk.piece))
+            error = late_error(self.policy.task_timeout, index, chunk.piece, self.feed)
             self.ledger.leave_out(number, index, error)
         self._dealer.holding = False
         self._crews.restart()

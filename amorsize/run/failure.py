@@ -20,6 +20,7 @@ __all__ = [
     "RemoteTraceback",
     "add_item_note",
     "add_note",
+    "has_item_note",
     "keep",
     "pack",
     "short_repr",
@@ -221,11 +222,16 @@ def add_item_note(error: BaseException, index: int, item: Any) -> None:
 
     A function may raise the same exception again and again.
     """
-    notes = reductions.attributes_of(error).get("__notes__")
-    if type(notes) is list and any(str(note).startswith(_ITEM_NOTE) for note in notes):
+    if has_item_note(error):
         return
     shown = "" if item is NO_ITEM else f": {short_repr(item)}"
     add_note(error, f"raised for item {index}{shown}")
+
+
+def has_item_note(error: BaseException) -> bool:
+    """Return whether an exception has a note that names its item."""
+    notes = reductions.attributes_of(error).get("__notes__")
+    return type(notes) is list and any(str(note).startswith(_ITEM_NOTE) for note in notes)
 
 
 _ITEM_NOTE = "amorsize: raised for item "

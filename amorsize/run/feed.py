@@ -109,6 +109,7 @@ class Feed:
         error: exception that the input raised while it was read ahead, to be raised after the items
             before it.
         arrivals: the inputs whose items are asked for, and then waited for; None for none.
+        numbered: whether the arguments are the index of the user's item, and that item.
     """
 
     def __init__(self, func: Callable[..., Any], iterables: tuple[Any, ...], *, star: bool) -> None:
@@ -117,6 +118,7 @@ class Feed:
         self.ended = False
         self.deadline: float | None = None
         self.arrivals: Together | None = None
+        self.numbered = False
         self._late = False
         self._marked = 0
         self._latest: Any = NO_ITEM  # an item of a stream that ran here recently
@@ -309,6 +311,19 @@ class Feed:
             return NO_ITEM
         values = tuple(column[offset] for column in columns)
         return values[0] if len(values) == 1 else values
+
+    def name(self, index: int, piece: Slice | None = None) -> tuple[int, Any]:
+        """Return what a message calls an item: its index for the user, and the item.
+
+        Args:
+            index: its index here.
+            piece: the slice that it is in.
+        """
+        item = self.item(index, piece)
+        if not self.numbered or item is NO_ITEM:
+            return index, item
+        number: int = item[0]
+        return number, item[1]
 
     def _run_some(self, wanted: int, out: list[Any]) -> int:
         """Run the next items as one block."""

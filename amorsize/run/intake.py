@@ -75,7 +75,7 @@ class Intake:
             self._ledger.put_back(number)
         else:
             piece = self._ledger.returned(number)
-        results, failed = _opened(piece, reply)
+        results, failed = self._opened(piece, reply)
         if results:
             self._trial.note(self._course.came(piece.start, reply))
         if failed is None and reply.failure is not None:
@@ -109,24 +109,26 @@ class Intake:
         """Return the index of the item that a worker's failure belongs to, and the exception."""
         error, index = unpack(failure), failure.item
         if index is not None:
-            add_item_note(error, index, self._feed.item(index, piece))
+            shown, item = self._feed.name(index, piece)
+            if type(error) is SerializationError and error.index == index:
+                error.index = shown
+            add_item_note(error, shown, item)
             return index, error
         if isinstance(error, SerializationError):
-            error.index = piece.start  # the first item stands for the chunk: none was run
+            # The first item stands for the chunk: none was run.
+            error.index, _ = self._feed.name(piece.start, piece)
         add_note(error, "raised while a worker was set up (initializer, function)")
         return piece.start, error
 
-
-def _opened(piece: Slice, reply: Reply) -> tuple[list[object], Failed | None]:
-    """Return the results of a reply, and the failure if they cannot be loaded."""
-    if not reply.done:
-        return [], None
-    with held_signals():  # around the try: a handler's exception is no failed load
-        try:
-            return reply.open(), None
-        except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
-            last = piece.start + reply.done - 1
-            add_note(
-                error, f"raised while the results of items {piece.start} to {last} were loaded"
-            )
-            return [], (piece.start, error)
+    def _opened(self, piece: Slice, reply: Reply) -> tuple[list[object], Failed | None]:
+        """Return the results of a reply, and the failure if they cannot be loaded."""
+        if not reply.done:
+            return [], None
+        with held_signals():  # around the try: a handler's exception is no failed load
+            try:
+                return reply.open(), None
+            except Exception as error:  # noqa: BLE001 - a user's __setstate__ may raise anything
+                first, _ = self._feed.name(piece.start, piece)
+                last, _ = self._feed.name(piece.start + reply.done - 1, piece)
+                add_note(error, f"raised while the results of items {first} to {last} were loaded")
+                return [], (piece.start, error)

@@ -45,8 +45,10 @@ class Ledger:
         ordered: whether results are yielded in the order of the items.
         retries: how often the items of a lost worker run again.
         return_exceptions: whether an exception is a result.
+        watched: whether somebody wants to know of results as they come.
 
     Attributes:
+        fresh: (index of the first item, results) that came since ``take_fresh``, if watched.
         out: the chunks that workers have, by number.
         pending: number of items that are issued or finished, but not yielded.
         finished: number of items that have a result.
@@ -56,8 +58,16 @@ class Ledger:
     """
 
     def __init__(
-        self, start: int, *, ordered: bool, retries: int = 1, return_exceptions: bool = False
+        self,
+        start: int,
+        *,
+        ordered: bool,
+        retries: int = 1,
+        return_exceptions: bool = False,
+        watched: bool = False,
     ) -> None:
+        self.fresh: list[tuple[int, list[Any]]] = []
+        self._watched = watched
         self.out: dict[int, Chunk] = {}
         self.pending = 0
         self.finished = 0
@@ -194,10 +204,17 @@ class Ledger:
         self.finished += len(results)
         if results:
             self._results.settle(piece.start, results)
+            if self._watched:
+                self.fresh.append((piece.start, results))
         if failed is not None:
             self._fail(*failed)
         elif len(results) < piece.size and self._results.cut(piece.start + len(results)):
             self._forget_later()
+
+    def take_fresh(self) -> list[tuple[int, list[Any]]]:
+        """Return what ``fresh`` holds, and empty it."""
+        fresh, self.fresh = self.fresh, []
+        return fresh
 
     def ran(self, start: int, results: list[Any], failed: Failed | None = None) -> None:
         """Record the outcome of items that were never issued, because the caller ran them."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from ..errors import AmorsizeError, WorkerLostError
+from ..errors import AmorsizeError, TaskTimeoutError, WorkerLostError
 from .crew import Lost
-from .failure import NO_ITEM, short_repr
+from .failure import NO_ITEM, add_item_note, short_repr
 from .feed import Feed, Slice
 
-__all__ = ["explain_idle", "explain_running", "explain_stuck", "loss_error", "worded"]
+__all__ = [
+    "explain_idle",
+    "explain_running",
+    "explain_stuck",
+    "late_error",
+    "loss_error",
+    "worded",
+]
 
 
 def loss_error(
@@ -22,11 +29,11 @@ def loss_error(
         item: index of the guilty item, None if unknown.
         feed: the input, to show the item.
     """
-    index = piece.start if item is None else item
+    index, shown = feed.name(piece.start if item is None else item, piece)
     if item is None and piece.size > 1:
-        what = f"one of the items {piece.start} to {piece.start + piece.size - 1}"
+        last, _ = feed.name(piece.start + piece.size - 1, piece)
+        what = f"one of the items {index} to {last}"
     else:
-        shown = feed.item(index, piece)
         what = f"item {index}" if shown is NO_ITEM else f"item {index} ({short_repr(shown)})"
     times = "" if losses < 2 else f", {losses} times"
     return WorkerLostError(
@@ -34,6 +41,22 @@ def loss_error(
         index=index,
         exitcode=lost.exitcode,
     )
+
+
+def late_error(limit: float, item: int, piece: Slice, feed: Feed) -> TaskTimeoutError:
+    """Return the error for an item that took too long, with a note that names it.
+
+    Args:
+        limit: the limit, s.
+        item: index of the item.
+        piece: the slice that it is in.
+        feed: the input, to show the item.
+    """
+    index, shown = feed.name(item, piece)
+    text = f"item {index} took longer than task_timeout={limit:g} s"
+    error = TaskTimeoutError(text, index=index, seconds=limit)
+    add_item_note(error, index, shown)
+    return error
 
 
 def explain_idle(lost: Lost) -> str:

@@ -24,6 +24,8 @@ class Numbered:
         seed: seed of the items' random streams; None for none.
     """
 
+    _amorsize_numbered = True
+
     def __init__(self, func: Callable[..., Any], *, star: bool, seed: int | None) -> None:
         self.__name__ = getattr(func, "__name__", type(func).__name__)
         self.__qualname__ = getattr(func, "__qualname__", type(func).__qualname__)

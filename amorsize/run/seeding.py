@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-__all__ = ["Seeded", "stream_of"]
+__all__ = ["Seeded", "inner_seed", "stream_of"]
 
 _WORD = 4  # bytes of a word of NumPy's seed
 _TORCH_BYTES = 8
@@ -50,17 +49,16 @@ def stream_of(seed: int, index: int, library: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=32).digest()
 
 
-# Threads of a process share the generators; a cluster may run several chunks in one.
-_drawing = threading.RLock()
+_here = threading.local()  # its ``depth`` is the number of seeded items that the thread is in
 
 
-def _renew() -> None:
-    global _drawing  # noqa: PLW0603 - in a forked child, a thread that is not there may hold it
-    _drawing = threading.RLock()
+def inner_seed() -> int | None:
+    """Return a seed for a call inside a seeded item, drawn from its stream; None outside."""
+    if not vars(_here).get("depth"):
+        return None
+    import random
 
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
+    return random.getrandbits(63)
 
 
 class Seeded(Counted):
@@ -81,20 +79,19 @@ class Seeded(Counted):
         """Return the result of an item, run with its stream."""
         stream = partial(stream_of, self._seed, self.index)
         self.index += 1
-        with _drawing:
-            undo = [
-                seed(module, stream(name))
-                for name, seed in _SEEDS.items()
-                if (module := loaded(name))
-            ]
-            finder = _Finder(stream)
-            sys.meta_path.insert(0, finder)
-            try:
-                return self.func(*args)
-            finally:
-                sys.meta_path.remove(finder)
-                for put_back in undo:
-                    put_back()
+        undo = [
+            seed(module, stream(name)) for name, seed in _SEEDS.items() if (module := loaded(name))
+        ]
+        finder = _Finder(stream, undo)
+        sys.meta_path.insert(0, finder)
+        _here.depth = vars(_here).get("depth", 0) + 1
+        try:
+            return self.func(*args)
+        finally:
+            _here.depth -= 1
+            sys.meta_path.remove(finder)
+            for put_back in undo:
+                put_back()
 
 
 def _seed_python(module: Any, stream: bytes) -> Callable[[], object]:
@@ -130,10 +127,12 @@ class _Finder:
 
     Args:
         stream: gives what to seed with, by the name of a library.
+        undo: takes what puts the library's state back.
     """
 
-    def __init__(self, stream: Callable[[str], bytes]) -> None:
+    def __init__(self, stream: Callable[[str], bytes], undo: list[Callable[[], object]]) -> None:
         self._stream = stream
+        self._undo = undo
         self._is_asking = False
 
     def find_spec(
@@ -149,7 +148,7 @@ class _Finder:
         finally:
             self._is_asking = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, name, self._stream(name))  # type: ignore[assignment]
+            spec.loader = _Loader(spec.loader, name, self._stream(name), self._undo)  # type: ignore[assignment]
         return spec
 
 
@@ -160,9 +159,13 @@ class _Loader:
         loader: its own loader.
         name: its name.
         stream: what to seed with.
+        undo: takes what puts the library's state back.
     """
 
-    def __init__(self, loader: Any, name: str, stream: bytes) -> None:
+    def __init__(
+        self, loader: Any, name: str, stream: bytes, undo: list[Callable[[], object]]
+    ) -> None:
+        self._undo = undo
         self._loader = loader
         self._name = name
         self._stream = stream
@@ -178,4 +181,4 @@ class _Loader:
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        _SEEDS[self._name](module, self._stream)
+        self._undo.append(_SEEDS[self._name](module, self._stream))
