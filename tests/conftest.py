@@ -35,7 +35,7 @@ if not IS_LINUX:
 # So do single tests whose text has one of these.
 OF_LINUX = (
     '"fork"', '"forkserver"', "os.fork", "sched_setaffinity", "setrlimit", "/proc/", "/dev/shm",
-    "SIGALRM",
+    "SIGALRM", "segments(", "'fork'",
 )  # fmt: skip
 # And what has one of these in its name: pathos forks, and the mask hides what event loops need.
 NAMED_OF_LINUX = ("fork", "pathos", "smart_map_async", "smart_imap_async")

@@ -50,12 +50,18 @@ def folder(tmp_path):
     return tmp_path
 
 
+def environment():
+    """Return the environment of this process, where the commands find amorsize."""
+    path = os.pathsep.join(filter(None, [str(programs.ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
 def command(folder, *args, feed=None, **env):
     """Run ``amorsize ARGS`` in a folder; return how it ended."""
     done = subprocess.run(
         [sys.executable, "-m", "amorsize", *map(str, args)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(programs.ROOT), **env},
+        env={**environment(), **env},
         input=feed,
         capture_output=True,
         text=True,
@@ -127,7 +133,7 @@ def test_run_passes_any_text_through(folder):
     done = subprocess.run(
         [sys.executable, "-m", "amorsize", "run", "echo:echo"],
         cwd=folder, input=data, capture_output=True, timeout=60, check=True,
-        env={**os.environ, "PYTHONPATH": str(programs.ROOT), "LC_ALL": "C"},
+        env={**environment(), "LC_ALL": "C"},
     )  # fmt: skip
     assert done.stdout.splitlines()[0] == '"né 漢字"'.encode()
     assert done.stdout.splitlines()[1] == b'"\xff\xfe"'
@@ -184,7 +190,7 @@ def test_run_streams(folder):
     with subprocess.Popen(
         [sys.executable, "-m", "amorsize", "run", "work:length"],
         cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(programs.ROOT)},
+        env=environment(),
     ) as process:  # fmt: skip
         for text in ("one", "three"):
             process.stdin.write(text + "\n")
@@ -204,7 +210,7 @@ def test_run_ends_when_nobody_reads_on(folder, jobs):
     )
     done = subprocess.run(
         ["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60, check=True,
-        env={**os.environ, "PYTHONPATH": str(programs.ROOT)},
+        env=environment(),
     )  # fmt: skip
     assert done.stdout == "0\n1\n141\n"
     assert (folder / "err").read_text() == ""
@@ -346,7 +352,7 @@ def test_doctor_tells_what_works(folder):
 def test_colours_are_for_terminals(folder, plain):
     """Unless NO_COLOR is set."""
     ours, theirs = os.openpty()
-    env = {**os.environ, "PYTHONPATH": str(programs.ROOT)}
+    env = environment()
     env.pop("NO_COLOR", None)
     if plain:
         env["NO_COLOR"] = "1"

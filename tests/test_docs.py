@@ -14,6 +14,7 @@ DOCUMENTS = [
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)#\s]+)(?:#[^)]*)?\)|!\[[^\]]*\]\(([^)\s]+)\)")
 
 
+@pytest.mark.skipif(not programs.HAS_EVENT_LOOPS, reason="needs an event loop")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_block_of_a_document_runs(path, tmp_path):

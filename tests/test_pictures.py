@@ -128,6 +128,7 @@ def test_a_notebook_gets_a_small_page(long_report):
     assert "<svg" in long_report._repr_html_()
 
 
+@pytest.mark.skipif(not programs.HAS_EVENT_LOOPS, reason="needs an event loop")
 @pytest.mark.parametrize("kind", ["wide", "phone", "dark"])
 def test_a_browser_shows_a_long_run_at_once(long_report, tmp_path, kind):
     """2,000 chunks in less than a second, without errors; pointer and keys tell of a chunk."""

@@ -20,6 +20,7 @@ for cell in notebook.cells:
 """
 
 
+@pytest.mark.skipif(not programs.HAS_EVENT_LOOPS, reason="needs an event loop")
 @pytest.mark.timeout(200)
 def test_the_tutorial_runs_in_a_kernel(tmp_path):
     """Functions of cells, progress, the report, the picture, a changed global, resuming."""

@@ -155,7 +155,9 @@ class Lead:
                 self.show_all()
                 return plan
             # Timing a tiny item costs more than running it, so most tiny items run untimed.
-            untimed = min(int(TIMED_EVERY_SECONDS / max(probe.mean, 1e-9)), 4 * probe.items)
+            untimed = 4 * probe.items
+            if not decision.alone or self._progress is not None:  # where the times decide, or show
+                untimed = min(int(TIMED_EVERY_SECONDS / max(probe.mean, 1e-9)), untimed)
             before = feed.position
             if untimed:
                 for value in feed.pass_through(untimed):

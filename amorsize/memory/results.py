@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ResultFile"]
 
 # Results of single items wait at most so long to be written, s: a transaction takes 0.1 ms.
-COMMIT_SECONDS = 0.005
+COMMIT_SECONDS = 0.025
 _SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE used (name TEXT, digest TEXT, PRIMARY KEY (name, digest)) WITHOUT ROWID;

@@ -332,16 +332,16 @@ class Engine:
         # so they are waited for, which takes no longer than their own limit.
         self._dealer.holding = bool(late) and policy.retries == 0
         if late and not (self._dealer.holding and len(late) < len(self.ledger.out)):
-            self._give_up_on(late)
+            self._give_up_on(late, policy.task_timeout)
 
-    def _give_up_on(self, late: dict[int, int]) -> None:
+    def _give_up_on(self, late: dict[int, int], limit: float) -> None:
         """Give up late items, {chunk: index}: end the crew, and run the others in a new one."""
         self._crews.salvage(self._take_in)
         for number, index in late.items():
             chunk = self.ledger.out.get(number)
             if chunk is None:  # the chunk was finished after all
                 continue
-            error = late_error(self.policy.task_timeout, index, chunk.piece, self.feed)
+            error = late_error(limit, index, chunk.piece, self.feed)
             self.ledger.leave_out(number, index, error)
         self._dealer.holding = False
         self._crews.restart()
