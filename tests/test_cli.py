@@ -127,7 +127,7 @@ def test_run_writes_what_it_is_told_to(folder):
 
 
 def test_run_passes_any_text_through(folder):
-    """Other languages, and bytes that are no UTF-8."""
+    """Other languages, and bytes that are no UTF-8, which JSON has as escapes."""
     (folder / "echo.py").write_text("def echo(line): return line\n")
     data = "né 漢字\n".encode() + b"\xff\xfe\n"
     done = subprocess.run(
@@ -136,7 +136,7 @@ def test_run_passes_any_text_through(folder):
         env={**environment(), "LC_ALL": "C"},
     )  # fmt: skip
     assert done.stdout.splitlines()[0] == '"né 漢字"'.encode()
-    assert done.stdout.splitlines()[1] == b'"\xff\xfe"'
+    assert done.stdout.splitlines()[1] == b'"\\udcff\\udcfe"'
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -231,6 +231,168 @@ def test_run_ends_with_ctrl_c(folder, jobs):
         assert programs.wait_for_group(process.pid, 5)
 
 
+HOSTILE = """
+import os, sys, time
+def quits(x):
+    if x == 3: sys.exit(0)
+    return x
+def stops(x):
+    if x == 3: raise StopIteration
+    return x
+def pipe(x): raise BrokenPipeError("mine")
+def nan(x): return float("nan")
+def surrogate(x): return "\\ud800"
+def says(x):
+    print("said", x)
+    return x
+def reads(x): return [x, sys.stdin.read()]
+async def later(x): return x
+def slow_after_6(x):
+    if x >= 6: time.sleep(30)
+    return x
+class Mute(Exception):
+    def __str__(self): raise TypeError
+def mute(x): raise Mute
+def deep(x):
+    value = []
+    for _ in range(100_000): value = [value]
+    return value
+"""
+
+
+@pytest.fixture
+def hostile(folder):
+    (folder / "hostile.py").write_text(HOSTILE)
+    return folder
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("quits", "SystemExit: 0"), ("stops", "item 3 has ended the results"), ("pipe", "mine")],
+)
+def test_whatever_ends_the_function_is_a_failure(hostile, name, told, jobs):
+    """Not the end of the command's own doing: no item is lost without a word."""
+    ended = command(hostile, "run", f"hostile:{name}", "--range", 6, "--n-jobs", jobs)
+    assert ended.code == 1
+    assert told in ended.err
+    assert lines(ended) == [x for x in range(3) if name != "pipe"]
+
+
+@pytest.mark.parametrize("name", ["nan", "deep"])
+def test_what_is_no_json_is_refused(hostile, name):
+    """In one line; among kept errors it is one."""
+    ended = command(hostile, "run", f"hostile:{name}", "--range", 2, "--n-jobs", 1)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (1, "", 1)
+    assert "the result of item 0 cannot be written as JSON" in ended.err
+    ended = command(hostile, "run", f"hostile:{name}", "--range", 2, "--errors", "keep")
+    assert [one["error"]["item"] for one in lines(ended)] == [0, 1]
+
+
+def test_half_a_surrogate_pair_is_escaped(hostile):
+    """And an exception without a text is kept."""
+    assert command(hostile, "run", "hostile:surrogate", "--range", 1).out == '"\\ud800"\n'
+    [kept] = lines(command(hostile, "run", "hostile:mute", "--range", 1, "--errors", "keep"))
+    assert kept["error"]["type"] == "Mute"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_streams_of_the_pipeline_are_not_the_functions(hostile, jobs):
+    """What it prints goes to standard error, and there is nothing for it to read."""
+    ended = command(hostile, "run", "hostile:says", "--range", 3, "--n-jobs", jobs)
+    assert lines(ended) == [0, 1, 2]
+    assert sorted(ended.err.split("\n")) == ["", "said 0", "said 1", "said 2"]
+    ended = command(hostile, "run", "hostile:reads", "--n-jobs", jobs, feed="a\nb\nc\n")
+    assert lines(ended) == [["a", ""], ["b", ""], ["c", ""]]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes of Unix")
+def test_nothing_runs_on_when_nobody_reads_on(hostile):
+    """Workers in the middle of long items are ended, and reports are written."""
+    script = (
+        f'"{sys.executable}" -m amorsize run hostile:slow_after_6 --range 20 --n-jobs 2 '
+        "--chunksize 1 --report r.html | head -n 1"
+    )
+    with subprocess.Popen(
+        ["bash", "-c", script], cwd=hostile, stdout=subprocess.PIPE, text=True, env=environment(),
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.communicate(timeout=60)[0] == "0\n"
+        assert programs.wait_for_group(process.pid, 5)
+    assert "<canvas" in (hostile / "r.html").read_text()
+
+
+def test_a_module_that_exits_is_a_failure(folder):
+    """With what it says."""
+    (folder / "exits.py").write_text("import sys\nsys.exit(0)\n")
+    ended = command(folder, "run", "exits:f", "--range", 3)
+    assert (ended.code, "SystemExit: 0" in ended.err) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["logging", "multiprocessing", "json"])
+def test_a_file_may_have_the_name_of_a_module_of_python(folder, name):
+    """Python's own comes first."""
+    place = folder / "apart"
+    place.mkdir()
+    (place / f"{name}.py").write_text("import helper\ndef f(x): return helper.g(x)\n")
+    (place / "helper.py").write_text("def g(x): return x + 1\n")
+    ended = command(folder, "run", f"apart/{name}.py:f", "--range", 4, "--n-jobs", 2)
+    assert lines(ended) == [1, 2, 3, 4], ended.err
+
+
+def test_lines_are_those_of_unix(folder):
+    """A return inside a line stays in it; that of a Windows line's end, and a mark, do not."""
+    done = subprocess.run(
+        [sys.executable, "-m", "amorsize", "run", "work:length"], cwd=folder, env=environment(),
+        input="\ufeffab\rc\r\nd".encode(), capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == b"4\n1\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_told_in_one_line(folder):
+    """Of the results' file, and of standard output."""
+    for args in (["run", "work:square", "--range", 3, "--output", "/dev/full"], ["machine"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "amorsize", *map(str, args)], cwd=folder, stdout=full,
+                env=environment(), stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+            )  # fmt: skip
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert "No space left" in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell of Unix")
+def test_closed_streams_are_told_in_one_line(folder):
+    """Or are not missed."""
+    run = f'"{sys.executable}" -m amorsize run work:square'
+    for script, code in ((f"{run} <&-", 2), (f"{run} --range 3 >&-", 2),
+                         (f"{run} --range 3 --progress --output o 2>&-", 0)):  # fmt: skip
+        done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True,
+                              timeout=60, check=False, env=environment())  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_misuse_harms_no_file(folder):
+    """An output that is there already is left alone where a command is refused."""
+    for name in ("precious", "r.html"):
+        (folder / name).write_text("mine")
+    for more in (["--n-jobs", 0], ["--seed", 1, "--backend", "thread"], ["--report", "precious"]):
+        ended = command(
+            folder, "run", "work:square", "--range", 3, "--output", "precious",
+            "--report", "r.html", *more,
+        )  # fmt: skip
+        assert ended.code == 2, ended.err
+        assert ended.err.count("\n") == 1
+    (folder / "words.txt").write_text("a\n")
+    ended = command(folder, "run", "work:length", "--input", "words.txt", "--output", "words.txt")
+    assert (ended.code, "the same file" in ended.err) == (2, True)
+    assert [(folder / name).read_text() for name in ("precious", "r.html", "words.txt")] == [
+        "mine", "mine", "a\n",
+    ]  # fmt: skip
+
+
 # Used wrongly ---------------------------------------------------------------------------------
 
 
@@ -260,6 +422,8 @@ def test_run_ends_with_ctrl_c(folder, jobs):
         (["cache"], "required"),
         (["fly"], "invalid choice: 'fly'"),
         ([], "required"),
+        (["run", ".t:f", "--range", 3], "'.t' is no name of a module"),
+        (["run", "work:square", "--range", 3, "--backend", "dask"], "dask"),
     ],
     ids=str,
 )

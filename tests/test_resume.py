@@ -593,7 +593,7 @@ def kept_in(path):
         ("def w(x):\n    if x == 5:\n        if os.fork() == 0: sys.exit(0)\n        os.wait()\n"
          "    if x == 50: print('go', flush=True); time.sleep(60)\n    time.sleep(0.006)\n"
          "    return x",
-         "smart_map(w, range(200), n_jobs=1, resume=sys.argv[1])", 49),
+         "smart_map(w, range(200), n_jobs=1, resume=sys.argv[1])", 40),
     ],
     ids=["chunk", "behind", "consumed", "child"],
 )  # fmt: skip

@@ -14,7 +14,7 @@ from contextlib import closing
 
 from ..errors import SerializationError
 from ..memory.digests import DIGEST_BYTES, value_digest
-from ..memory.results import ResultFile
+from ..memory.results import OtherCallError, ResultFile
 from ..options import Options
 from ..run.failure import add_note, has_item_note, short_repr
 from ..run.feed import SLICEABLE
@@ -411,7 +411,7 @@ def _digest_of(item: Any, index: int) -> bytes:
 
 def _check_digest(digest: bytes, known: bytes, index: int, item: Any, path: str) -> None:
     if digest != bytes(known):
-        raise ValueError(
+        raise OtherCallError(
             f"resume={path!r} keeps the results of other items: item {index} is now "
             f"{short_repr(item)}; give another path, or delete the file"
         )

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from ..errors import AmorsizeError
 from ..options import BACKENDS, ENGINES
+from ..run.failure import has_item_note
 from .targets import UsageError
 
 TYPE_CHECKING = False
@@ -45,42 +46,52 @@ def main(args: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(args)
     try:
         code: int = given.run(given) or 0
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UsageError as error:
         _complain(str(error))
         return MISUSED
     except KeyboardInterrupt:
-        return _end_by(signal.SIGINT)
-    except BrokenPipeError:
-        return _end_by(getattr(signal, "SIGPIPE", signal.SIGTERM))
-    except Exception as error:  # noqa: BLE001 - of the user's function, or about it
-        _tell(error)
-        return FAILED
-    return code
+        ending = signal.SIGINT
+    except BaseException as error:  # noqa: BLE001 - of the user's function, or about it
+        if not isinstance(error, BrokenPipeError) or has_item_note(error):
+            _tell(error)
+            return FAILED
+        ending = getattr(signal, "SIGPIPE", signal.SIGTERM)
+    else:
+        return code
+    return _end_by(ending)
 
 
 def _complain(text: str) -> None:
     print(f"amorsize: {' '.join(text.split())}", file=sys.stderr)
 
 
-def _tell(error: Exception) -> None:
+def _tell(error: BaseException) -> None:
     """Print what the function has raised: with its traceback, and the index of its item."""
     from .mapping import ResultError
 
     if isinstance(error, (AmorsizeError, ResultError)):
         _complain(str(error))
+    elif isinstance(error, OSError) and not has_item_note(error):
+        _complain(f"standard output cannot be written: {error.strerror or error}")
+        _drop_output()
     else:
         traceback.print_exception(error)
 
 
 def _end_by(number: signal.Signals) -> int:
     """End this process as the signal would have done, so that a shell sees it."""
-    with suppress(OSError):
-        # What is left in the buffers has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_output()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     return 128 + number
+
+
+def _drop_output() -> None:
+    """Have what is left in the buffers of standard output go nowhere."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _parser() -> _Parser:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 
-from .records import encoded, opened_input, opened_output
+from .records import Streams, encoded, opened_input, opened_output
 from .targets import UsageError, load_target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any, TextIO
 
     from ..show.report import RunReport
@@ -22,7 +23,7 @@ __all__ = ["ResultError", "optimize_target", "run_target"]
 
 
 class ResultError(Exception):
-    """A result cannot be written; the message is one line."""
+    """A result cannot be written, or there is none; the message is one line."""
 
 
 def run_target(given: Namespace) -> None:
@@ -33,15 +34,17 @@ def run_target(given: Namespace) -> None:
 
     Raises:
         UsageError: an argument, or a line of the input.
-        ResultError: a result is no JSON.
+        ResultError: a result is no JSON, or cannot be written.
         Exception: whatever the function raises.
     """
     from ..api import smart_imap
+    from ..memory.results import OtherCallError
 
-    func = load_target(given.target)
-    for path in filter(None, (given.report, given.trace)):
-        _check_writable(path)
+    streams = Streams()
+    _check_paths(given)
+    func = _target(given.target)
     reports: list[RunReport] = []
+    keep = given.errors == "keep"
     options: dict[str, Any] = {
         "n_jobs": given.n_jobs,
         "chunksize": given.chunksize,
@@ -49,67 +52,175 @@ def run_target(given: Namespace) -> None:
         "resume": given.resume,
         "seed": given.seed,
         "progress": given.progress,
-        "return_exceptions": given.errors == "keep",
+        "return_exceptions": keep,
         "report": reports.append,
     }
+    _check_engine(given.backend)
     try:
-        with _records(given) as records, opened_output(given.output) as out:
+        with _records(given, streams) as records:
             try:
-                results = smart_imap(func, records, **options)
+                source = records if isinstance(records, range) else iter(records)
+                results = smart_imap(func, source, **options)
             except (ValueError, TypeError, OSError) as error:  # an option; nothing has run
                 raise UsageError(str(error)) from error
-            failed = _write(results, out, keep=given.errors == "keep")
-    finally:
-        for report in reports:
-            _save(report, given)
-    if failed:
-        items = "1 item has failed" if failed == 1 else f"{failed:,} items have failed"
-        print(f"amorsize: {items}; the output tells which", file=sys.stderr)
-
-
-def _write(results: Iterable[Any], out: TextIO, *, keep: bool) -> int:
-    """Write results; return how many of them are exceptions."""
-    failed = 0
-    for index, result in enumerate(results):
-        value = result
-        if keep and isinstance(result, Exception):
-            failed += 1
-            kind = type(result).__name__
-            value = {"error": {"type": kind, "message": str(result), "item": index}}
-        try:
-            line = encoded(value)
-        except (TypeError, ValueError) as error:
+            with closing(results), opened_output(given.output, streams.output) as out:  # type: ignore[type-var]
+                failed = _write(results, out, keep=keep)
+        if len(records) > failed.written:
             raise ResultError(
-                f"the result of item {index} cannot be written as JSON: {error}"
-            ) from error
-        out.write(line + "\n")
-        out.flush()  # the next program of a pipeline waits for it
-    return failed
+                f"item {failed.written} has ended the results: the function raised StopIteration"
+            )
+    except OtherCallError as error:
+        raise UsageError(str(error)) from error
+    finally:
+        # What ends the call is told, whatever becomes of its report.
+        with suppress(Exception) if sys.exc_info()[1] else _nothing():
+            for report in reports:
+                _save(report, given)
+    if failed.count:
+        items = "1 item has" if failed.count == 1 else f"{failed.count:,} items have"
+        print(f"amorsize: {items} failed; the output tells which", file=sys.stderr)
 
 
 @contextmanager
-def _records(given: Namespace) -> Iterator[Any]:
-    """Give the records of a command."""
+def _nothing() -> Iterator[None]:
+    yield
+
+
+class _Counted:
+    """An iterator that counts what it gives.
+
+    Args:
+        items: the items.
+    """
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self._items:
+            self.count += 1
+            yield item
+
+    def __len__(self) -> int:
+        """Return how many items it has given."""
+        return self.count
+
+
+class _Failed:
+    """How many results were written, and how many of them are errors."""
+
+    def __init__(self) -> None:
+        self.written = self.count = 0
+
+
+def _write(results: Iterable[Any], out: TextIO, *, keep: bool) -> _Failed:
+    """Write results as they come."""
+    failed = _Failed()
+    for index, result in enumerate(results):
+        try:
+            value = result
+            if keep and isinstance(result, Exception):
+                failed.count += 1
+                value = _told(result, index)
+            line = encoded(value)
+        except (TypeError, ValueError) as error:
+            text = f"the result of item {index} cannot be written as JSON: {error}"
+            if not keep:
+                raise ResultError(text) from error
+            failed.count += 1
+            line = encoded(_told(ResultError(text), index))
+        try:
+            out.write(line + "\n")
+            out.flush()  # the next program of a pipeline waits for it
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ResultError(f"results cannot be written: {error.strerror}") from error
+        failed.written += 1
+    return failed
+
+
+def _told(error: Exception, index: int) -> dict[str, Any]:
+    """Return an error as a record."""
+    try:
+        text = str(error)
+    except Exception as refusal:  # noqa: BLE001 - a user's __str__ may raise anything
+        text = f"its text raised {type(refusal).__name__}"
+    return {"error": {"type": type(error).__name__, "message": text, "item": index}}
+
+
+@contextmanager
+def _records(given: Namespace, streams: Streams) -> Iterator[range | _Counted]:
+    """Give the records of a command; their length is that of what was read."""
     if given.range is not None:
         yield range(given.range)
         return
-    with opened_input(given.input, given.format) as records:
-        yield records
+    with opened_input(given.input, given.format, streams.input) as records:
+        yield _Counted(records)
+
+
+# Before anything runs -------------------------------------------------------------------------
+
+
+def _target(text: str) -> Callable[..., Any]:
+    """Return the function, if it is one that can be mapped."""
+    from ..api import plain_function, refuse_unfit
+
+    func = load_target(text)
+    try:
+        refuse_unfit("amorsize", plain_function(func))
+    except TypeError as error:
+        raise UsageError(str(error)) from error
+    return func
+
+
+def _check_engine(backend: str | None) -> None:
+    """Refuse an engine that is not there."""
+    if backend in ("dask", "ray"):
+        from ..remote.choosing import cluster_of
+
+        try:
+            cluster_of(backend)
+        except (ImportError, ValueError) as error:
+            raise UsageError(str(error)) from error
+
+
+def _check_paths(given: Namespace) -> None:
+    """Refuse paths that cannot be written, and one file in two roles."""
+    roles = {"input": "" if given.range is not None else given.input}
+    for role in ("output", "report", "trace", "resume"):
+        path = getattr(given, role)
+        roles[role] = path or ""
+        if path and path != "-":
+            _check_writable(path)
+    met: dict[str, str] = {}
+    for role, path in roles.items():
+        if path in ("", "-") or (os.path.exists(path) and not os.path.isfile(path)):
+            continue
+        other = met.setdefault(os.path.realpath(path), role)
+        if other != role:
+            raise UsageError(f"--{other} and --{role} are the same file: {path!r}")
 
 
 def _check_writable(path: str) -> None:
-    """Refuse a path before anything runs whose results could not be written there."""
-    try:
-        open(path, "a", encoding="utf-8").close()
-    except OSError as error:
-        raise UsageError(f"{path!r} cannot be written: {error.strerror}") from error
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path):
+        raise UsageError(f"{path!r} cannot be opened: it is a folder")
+    if not os.path.isdir(folder):
+        raise UsageError(f"{path!r} cannot be opened: there is no folder {folder!r}")
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise UsageError(f"{path!r} cannot be opened: permission denied")
 
 
 def _save(report: RunReport, given: Namespace) -> None:
     """Write the files that were asked for."""
     for path, save in ((given.report, report.to_html), (given.trace, report.to_trace)):
         if path is not None:
-            save(path)
+            try:
+                save(path)
+            except OSError as error:
+                raise ResultError(f"{path!r} cannot be written: {error.strerror}") from error
 
 
 def optimize_target(given: Namespace) -> None:
@@ -124,12 +235,13 @@ def optimize_target(given: Namespace) -> None:
     """
     from ..optimizer import optimize
 
-    func = load_target(given.target)
-    with _records(given) as records:
-        found = optimize(func, records if given.range is not None else [*records])
-    if not given.json:
-        print(found.explain())
-        return
+    streams = Streams()
+    func = _target(given.target)
+    with _records(given, streams) as records:
+        found = optimize(func, records if isinstance(records, range) else [*iter(records)])
     names = ("n_jobs", "chunksize", "executor_type", "estimated_speedup", "reason", "cache_hit")
     data = {name: getattr(found, name) for name in names}
-    print(json.dumps({**data, "warnings": [*found.warnings]}))
+    text = json.dumps({**data, "warnings": [*found.warnings]}) if given.json else found.explain()
+    with opened_output("-", streams.output) as out:
+        out.write(text + "\n")
+        out.flush()

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
 
 TYPE_CHECKING = False
@@ -61,8 +62,11 @@ def _meant(name: str, names: list[str]) -> str:
 
 def _module_named(name: str) -> ModuleType:
     """Return a module, which may be in the working directory."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    with suppress(FileNotFoundError):  # the working directory was removed
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UsageError(f"{name!r} is no name of a module")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -72,13 +76,18 @@ def _module_named(name: str) -> ModuleType:
 
 
 def _module_of_file(path: str) -> ModuleType:
-    """Return a file as a module, with its folder first on ``sys.path``, as Python runs files."""
+    """Return a file as a module, which may import others of its folder.
+
+    Modules of Python itself come first: the file may have the name of one.
+    """
     if not os.path.isfile(path):
         raise UsageError(f"there is no file {path!r}")
     full = os.path.abspath(path)
-    sys.path.insert(0, os.path.dirname(full))
+    libraries = (place for place, one in enumerate(sys.path) if "site-packages" in one)
+    sys.path.insert(next(libraries, len(sys.path)), os.path.dirname(full))
     name = os.path.splitext(os.path.basename(full))[0]
-    name = name if name.isidentifier() and name not in sys.modules else f"_amorsize_{name}"
+    taken = name in sys.modules or name in sys.stdlib_module_names
+    name = name if name.isidentifier() and not taken else f"_amorsize_{name}"
     spec = importlib.util.spec_from_file_location(name, full)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path!r} is no Python file")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from typing import Any
 
-__all__ = ["ResultFile"]
+__all__ = ["OtherCallError", "ResultFile"]
 
 # Results of single items wait at most so long to be written, s: a transaction takes 0.1 ms.
 COMMIT_SECONDS = 0.025
@@ -32,6 +32,10 @@ CREATE TABLE results (item INTEGER PRIMARY KEY, digest BLOB NOT NULL, result BLO
 # What "amorsize" marks a file with, in its header (SQLite's ``application_id``).
 _MARK = 0x616D6F72
 _MOST_NAMED = 3
+
+
+class OtherCallError(ValueError):
+    """The file is of another call; the message says what differs."""
 
 
 class ResultFile:
@@ -104,8 +108,8 @@ class ResultFile:
         if changed:
             raise self._refusal("code or values that the function uses have changed")
 
-    def _refusal(self, what: str) -> ValueError:
-        return ValueError(
+    def _refusal(self, what: str) -> OtherCallError:
+        return OtherCallError(
             f"resume={self._path!r} keeps results of another call: {what}; give another path, or "
             "delete the file"
         )

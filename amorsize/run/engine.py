@@ -53,7 +53,7 @@ class Engine:
         memory: reads the peak memory of workers before they end.
         course: records what the chunks take.
         progress: called with the number of newly finished items.
-        settled: called with (index of the first item, results) as results come, in any order.
+        settled: called with (index of the first item, results) as they come, in any order.
 
     Attributes:
         ledger: where each item is.
@@ -83,8 +83,7 @@ class Engine:
             return_exceptions=policy.return_exceptions,
             watched=settled is not None,
         )
-        self._settled = settled
-        self._progress = progress
+        self._settled, self._progress = settled, progress
         self._shown = 0  # finished items already reported to progress
         self.launcher = launcher
         self._trial = Trial(policy.rethink)
@@ -237,9 +236,8 @@ class Engine:
 
     def _show_progress(self) -> None:
         """Report newly finished items to the progress callback, and their results."""
-        if self._settled is not None:
-            for start, results in self.ledger.take_fresh():
-                self._settled(start, results)
+        for pair in self.ledger.take_fresh() if self._settled is not None else ():
+            self._settled(*pair)
         finished, self._shown = self.ledger.finished - self._shown, self.ledger.finished
         if self._progress is not None and finished:
             self._progress(finished)

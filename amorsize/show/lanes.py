@@ -80,10 +80,14 @@ def _callers(report: RunReport) -> list[Bar]:
         end = report.actual_seconds if report.backend == "serial" else report.decided_seconds
         if report.crew_begun is not None:
             end = min(end, report.crew_begun - report.begun)
+        if report.profile is not None:  # a consumer, or the decision, may have taken the rest
+            end = min(end, first * report.profile.item_seconds)
         bars.append(Bar("first", 0.0, max(0.0, end), 0, first))
     if report.crew_begun is not None and report.crew_ready is not None:
-        begin, ready = report.crew_begun - report.begun, report.crew_ready - report.crew_begun
-        bars.append(Bar("start", begin, ready))
+        begin = report.crew_begun - report.begun
+        # The caller may run items while workers of a fresh interpreter start.
+        ready = min([report.crew_ready, *(span.begun for span in own)]) - report.begun
+        bars.append(Bar("start", begin, max(0.0, ready - begin)))
     bars += [
         Bar("caller", span.begun - report.begun, span.seconds, span.start, span.items,
             span.cpu_seconds, span.bytes)

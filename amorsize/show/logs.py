@@ -6,6 +6,7 @@ Nothing is shown unless the program has set logging up, or ``AMORSIZE_VERBOSE`` 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 
 from ..lookup import load, loaded
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["announce", "log_decision"]
 
 _INFO, _DEBUG = 20, 10
+_OFF = frozenset({"0", "false", "no", "off"})
+_setting_up = threading.Lock()
+
+
+def _renew() -> None:
+    global _setting_up  # noqa: PLW0603 - in a forked child, a thread that is not there may hold it
+    _setting_up = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 def log_decision(name: str, text: Callable[[], str]) -> None:
@@ -54,7 +66,12 @@ def announce(
     if trace is not None:
         from .spans import emit_spans
 
-        emit_spans(trace, report, None if isinstance(error, GeneratorExit) else error)
+        try:
+            emit_spans(trace, report, None if isinstance(error, GeneratorExit) else error)
+        except Exception:  # noqa: BLE001 - of an exporter, or the text of a user's exception
+            load("logging").getLogger("amorsize").warning(
+                "the spans of a call could not be emitted", exc_info=True
+            )
 
 
 _known: list[Any] = []  # the logger, once ``logging`` is loaded: to look it up takes 0.5 us
@@ -62,8 +79,8 @@ _known: list[Any] = []  # the logger, once ``logging`` is loaded: to look it up 
 
 def _logger() -> Any:
     """Return the logger if it takes records at INFO, else None; ``logging`` takes 5 ms to load."""
-    verbose = os.environ.get("AMORSIZE_VERBOSE", "0")
-    if verbose not in ("", "0"):
+    verbose = os.environ.get("AMORSIZE_VERBOSE", "")
+    if verbose and verbose.lower() not in _OFF:
         _set_up(load("logging"), verbose)
     if not _known:
         logging = loaded("logging")
@@ -76,8 +93,9 @@ def _logger() -> Any:
 def _set_up(logging: Any, verbose: str) -> None:
     """Give the logger a handler if the program has none for it."""
     logger = logging.getLogger("amorsize")
-    if not logger.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("amorsize: %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(_INFO if verbose == "1" else _DEBUG)
+    with _setting_up:
+        if not logger.hasHandlers():
+            handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("amorsize: %(message)s"))
+            logger.addHandler(handler)
+            logger.setLevel(_DEBUG if verbose.lower() in ("2", "debug") else _INFO)

@@ -53,7 +53,7 @@ def plotted(report: RunReport) -> Figure:
     _draw_lanes(figure.add_subplot(grid[0, :]), report, lanes)
     _draw_forecast(figure.add_subplot(grid[1, 0]), report)
     _draw_candidates(figure.add_subplot(grid[1, 1]), report)
-    figure.suptitle(report._headline())
+    figure.suptitle(report._headline(), parse_math=False)
     return figure
 
 
@@ -67,7 +67,7 @@ def _draw_lanes(axes: Any, report: RunReport, lanes: list[Any]) -> None:
                 shown[kind] = axes.broken_barh(
                     bars, (place - 0.4, 0.8), facecolors=COLOURS[kind], edgecolor="white", lw=0.3
                 )
-    axes.set_yticks(range(len(lanes)), [lane.name for lane in lanes])
+    axes.set_yticks(range(len(lanes)), [lane.name for lane in lanes], parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, max(report.actual_seconds, 1e-9))
     axes.set_xlabel("seconds since the call began; gaps are waiting")

@@ -63,10 +63,12 @@ def make_progress(
     if callable(wanted):
         return Progress(wanted, total)
     description = wanted if isinstance(wanted, str) else name
+    if sys.stderr is None:  # it is closed
+        return None
     try:
         from tqdm.auto import tqdm  # an extra
     except ImportError:
-        if sys.stderr is None or not sys.stderr.isatty():
+        if not sys.stderr.isatty():
             return None  # a file would get a line for each redrawing
         line = _Line(description)
         return Progress(line.show, total, line.end)
