@@ -83,7 +83,7 @@ class Engine:
             return_exceptions=policy.return_exceptions,
             watched=settled is not None,
         )
-        self._settled, self._progress = settled, progress
+        self._settled, self._progress = settled or (lambda *_: None), progress
         self._shown = 0  # finished items already reported to progress
         self.launcher = launcher
         self._trial = Trial(policy.rethink)
@@ -236,8 +236,8 @@ class Engine:
 
     def _show_progress(self) -> None:
         """Report newly finished items to the progress callback, and their results."""
-        for pair in self.ledger.take_fresh() if self._settled is not None else ():
-            self._settled(*pair)
+        for start, results in self.ledger.take_fresh():
+            self._settled(start, results)
         finished, self._shown = self.ledger.finished - self._shown, self.ledger.finished
         if self._progress is not None and finished:
             self._progress(finished)
