@@ -10,8 +10,6 @@ import shutil
 import sys
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
 KEYS = ("ArrowRight", "ArrowDown", "ArrowRight", "ArrowRight")
 
 
@@ -35,6 +33,8 @@ def look(page, size):
 
 def main(path, kind):
     """Open the page and print what was seen."""
+    from playwright.sync_api import sync_playwright  # of the dependency group "heavy"
+
     size = {"width": 390, "height": 844} if kind == "phone" else {"width": 1100, "height": 900}
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:

@@ -11,9 +11,6 @@ import sys
 import unittest
 from pathlib import Path
 
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
-
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -24,6 +21,9 @@ def lacks(*modules):
 
 def main(path):
     """Run the blocks; the first that fails ends the program."""
+    from sybil import Sybil
+    from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
     parser = PythonCodeBlockParser(doctest_optionflags=FLAGS)
     document = Sybil(parsers=[parser, SkipParser()]).parse(Path(path))
     # As the user's own program would have it.

@@ -144,6 +144,7 @@ def encoded(value: Any) -> str:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
+    as_list = getattr(value, "tolist", None)
+    if as_list is not None:
+        return as_list()
     raise TypeError(f"{type(value).__name__} is no JSON: {value!r:.60}")

@@ -38,7 +38,7 @@ def page_of(report: RunReport) -> str:
         "colours": COLOURS,
         "lanes": [{"name": lane.name, "bars": [[*bar] for bar in lane.bars]} for lane in lanes],
     }
-    template = Template(files(__package__).joinpath("page.html").read_text("utf-8"))
+    template = Template(files("amorsize.show").joinpath("page.html").read_text("utf-8"))
     return template.substitute(
         title=escape(report._headline()),
         where=escape(report._where()),
