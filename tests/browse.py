@@ -10,10 +10,11 @@ import shutil
 import sys
 from pathlib import Path
 
-# The middle of the first worker's longest chunk.
+# The middle of the first worker's longest chunk, once it is some pixels wide.
 LONGEST = """(() => {
   const bars = data.lanes[1].bars.filter(bar => bar[4]);
   const bar = bars.reduce((one, other) => other[2] > one[2] ? other : one);
+  zoom(Math.min(1, 20 * bar[2] / (to - from)), bar[1] + bar[2] / 2);
   return [place(bar[1] + bar[2] / 2), TOP + ROW * 1.5];
 })()"""
 KEYS = ("ArrowRight", "ArrowDown", "ArrowRight", "ArrowRight")
