@@ -182,7 +182,7 @@ def test_run_can_be_resumed(folder):
     (folder / "work.py").write_text(WORK.replace('if x == 5: raise LookupError("no 5")', "pass"))
     ended = command(folder, *args)
     assert ended.code == 2
-    assert "keeps results of another call: the function's code was" in ended.err
+    assert "keeps results of another call: the function's code has changed" in ended.err
 
 
 def test_run_streams(folder):

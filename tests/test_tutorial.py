@@ -33,7 +33,7 @@ def test_the_tutorial_runs_in_a_kernel(tmp_path):
     assert ended.code == 0, ended.err[-3000:]
     assert "text/html" in ended.out  # the report
     assert "image/png" in ended.out  # the picture
-    assert "count_primes: 300 items" in ended.out
-    assert "[0, 1000, 2000, 3000, 4000]" in ended.out
+    assert "count_primes: 600 items" in ended.out
+    assert "[0, 10000, 20000, 30000, 40000]" in ended.out
     assert "raised for item 50: 50" in ended.out
     assert ended.out.rstrip().endswith("20")

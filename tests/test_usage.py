@@ -12,6 +12,7 @@ from amorsize.measure import usage
 from amorsize.measure.probe import Probe
 from amorsize.measure.timing import CLAIMED, PROVED, UNKNOWN, Block, Stopwatch, examined
 from amorsize.measure.usage import Helpers, Surroundings, surroundings
+from tests import programs
 from tests.load import busy_loops
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these figures")
@@ -207,3 +208,39 @@ def test_a_warning_about_thread_limits_ends_no_worker(monkeypatch):
         warnings.simplefilter("error")
         Threads(1, {}, busy=True).limit_loaded()
     assert limits == [{"limits": 1}]
+
+
+STREAMS = """
+import itertools, sqlite3, sys, threading
+from amorsize import last_run, smart_map
+file = open(sys.argv[1])
+base = sqlite3.connect(":memory:")
+base.execute("CREATE TABLE seen (x)")
+numbers = (x for x in itertools.count())
+def wait(): threading.Event().wait(0.01)
+def read(x): wait(); return int(file.readline())
+def keep(x): wait(); return base.execute("INSERT INTO seen VALUES (?)", (x,)).lastrowid
+def take(x): wait(); return next(numbers)
+def captured():
+    mine = open(sys.argv[1])
+    def read_mine(x): wait(); return int(mine.readline())
+    return read_mine
+def logs(x): wait(); log.info("%d", x); return x
+import logging
+logging.basicConfig(filename=sys.argv[1] + ".log", level=logging.INFO)
+log = logging.getLogger("mine")
+for work in (read, captured(), take):
+    print(smart_map(work, range(100)) == list(range(100)), last_run().worker_items)
+print(smart_map(keep, range(100)) == list(range(1, 101)), last_run().worker_items)
+print("open file" in last_run().reason or "Connection" in last_run().reason)
+smart_map(logs, range(100))
+print(last_run().worker_items > 0)
+"""
+
+
+def test_a_function_with_a_stream_stays_in_the_caller(tmp_path):
+    """Files, connections and generators have a place that a forked worker would move, or copy."""
+    path = tmp_path / "numbers"
+    path.write_text("".join(f"{x}\n" for x in range(100)))
+    ended = programs.run("-c", STREAMS, path)
+    assert ended.out == "True 0\nTrue 0\nTrue 0\nTrue 0\nTrue\nTrue\n", ended.err

@@ -277,14 +277,24 @@ class Adviser:
         return self.method != before
 
     def _avoid_lack(self) -> None:
-        """Give up fork if a forked worker would wait for a thread that it does not have."""
+        """Give up fork if a forked worker would lack what the function needs.
+
+        That is a thread, or a stream of its own. Whoever asks for workers gets them, streams and
+        all. Functions with a stable fingerprint have no streams.
+        """
         if got_stuck(self.func):
             self.leave_fork()
-        elif active_count() > 1:
+            return
+        has_threads = active_count() > 1
+        may_have_streams = self.jobs is None and not self.recall.is_stable
+        if has_threads or may_have_streams:
             load("amorsize.measure.helpers")
-            from ..measure.helpers import needs_threads  # for few programs
+            from ..measure.helpers import needs_threads, uses_stream  # for few programs
 
-            if reason := needs_threads(self.func):
+            reason = needs_threads(self.func) if has_threads else ""
+            if may_have_streams and not reason:
+                reason = uses_stream(self.func)
+            if reason:
                 self.method, self.method_reason = "forkserver", reason
 
     def leave_fork(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from types import FunctionType
+from types import FunctionType, MethodType
 
 from .outcome import Outcome
 
@@ -37,9 +37,10 @@ class Finished:
         elapsed: duration of the call, s.
         ran: what the engine did that ran the rest, None without one.
         input_seconds: time that the caller needed to read an item of the input, s.
+        kept: results that ``resume`` had kept of earlier calls.
     """
 
-    __slots__ = ("_begun", "_decision", "_elapsed", "_func", "_input", "_name", "_options",
+    __slots__ = ("_begun", "_decision", "_elapsed", "_func", "_input", "_kept", "_name", "_options",
                  "_produced", "_ran", "_report")  # fmt: skip
 
     def __init__(
@@ -51,8 +52,9 @@ class Finished:
         elapsed: float,
         ran: Ran | None,
         input_seconds: float,
+        kept: int = 0,
     ) -> None:
-        self._func = func if _is_bare(func) else _reference(func)
+        self._func: Any = func if _is_bare(func) else _reference(func)
         self._name: str = getattr(func, "__qualname__", "") or type(func).__qualname__
         self._decision = decision
         self._options = options
@@ -60,6 +62,7 @@ class Finished:
         self._elapsed = elapsed
         self._ran = ran
         self._input = input_seconds
+        self._kept = kept
         self._begun = time.monotonic() - elapsed
         self._report: RunReport | None = None
 
@@ -90,6 +93,7 @@ class Finished:
             steps=decision.steps,
             input_seconds=self._input,
             begun=self._begun,
+            kept=self._kept,
         )
 
     @property
@@ -152,6 +156,8 @@ def _is_bare(func: Callable[..., Any]) -> bool:
 def _reference(func: Callable[..., Any]) -> weakref.ref[Any] | None:
     """Return a weak reference to a function; None where there can be none, as for a builtin."""
     try:
+        if type(func) is MethodType:  # made anew by each access: it lives as long as its object
+            return weakref.WeakMethod(func)
         return weakref.ref(func)
     except TypeError:
         return None

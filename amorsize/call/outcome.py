@@ -65,6 +65,7 @@ class Outcome(NamedTuple):
         steps: what workers beyond the CPUs have shown, None where they were not added in steps.
         input_seconds: time that the caller needed to read an item of the input, s.
         begun: when the call began, on the monotonic clock, s.
+        kept: results that ``resume`` had kept of earlier calls.
     """
 
     function: str
@@ -86,6 +87,7 @@ class Outcome(NamedTuple):
     steps: Steps | None = None
     input_seconds: float = 0.0
     begun: float = 0.0
+    kept: int = 0
 
     def profile(self) -> Profile | None:
         """Return the profile of the items as this run showed it, wherever they ran."""

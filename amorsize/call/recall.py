@@ -108,6 +108,11 @@ class Recall:
         return name if name_of(self._func).digest == name.digest else name_of_code(self._func)
 
     @property
+    def is_stable(self) -> bool:
+        """Whether the function is known to use nothing whose content cannot be read."""
+        return self._name is not None and self._name.stable and not self._name.coarse
+
+    @property
     def has_guess(self) -> bool:
         """Whether the record comes from another kind of machine."""
         return self.record is not None and self.record.guess

@@ -83,6 +83,7 @@ def report_of(outcome: Outcome, func: Callable[..., Any] | None) -> RunReport:
         begun=outcome.begun,
         crew_begun=crew.started_at if crew is not None else None,
         crew_ready=crew.ready_at if crew is not None else None,
+        kept=outcome.kept,
     )
 
 
@@ -105,6 +106,8 @@ def _nodes(outcome: Outcome) -> tuple[Node, ...]:
 
 def _why(outcome: Outcome) -> str:
     """Return why the call ran as it did, also where nothing was planned."""
+    if outcome.kept and not outcome.produced and not outcome.ended_early:
+        return "all results were kept by earlier calls"
     if outcome.plan is None and outcome.options.backend == "serial":
         return 'backend="serial" was asked for'
     limit = cut_by(outcome.options.n_jobs)
@@ -175,7 +178,7 @@ def _hints_for_speed(outcome: Outcome, profile: Profile, *, used: bool, busy: st
         allowed=environment_cap(usable_cpus()),
     )
     adviser = outcome.adviser
-    if adviser is not None and outcome.options.backend is None:
+    if adviser is not None and outcome.options.backend is None and outcome.options.seed is None:
         hint = adviser.threads_hint(profile, outcome.produced, outcome.elapsed)
         found += [hint] if hint else []
     return found

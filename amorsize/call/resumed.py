@@ -185,6 +185,7 @@ class ResumedSession:
         session = self._session = self._session_of_missing()
         session.latest = self.latest
         session.settled = self._settled
+        session.kept = len(self._file)
         if self._check is not None:
             session.run_apart(self._check, None)
         with closing(session.stream(ordered=ordered, whole=True)) as parts:

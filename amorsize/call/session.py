@@ -55,6 +55,7 @@ class Session:
         finished: the call, once it is over; None before.
         latest: where to keep it besides ``LATEST``; None for nowhere.
         settled: see ``Engine``; None for nothing.
+        kept: results that ``resume`` has kept of earlier calls, for the report.
 
     Raises:
         ValueError: the environment variable ``AMORSIZE_N_JOBS`` is not a number of workers.
@@ -66,6 +67,7 @@ class Session:
         self.finished: Finished | None = None
         self.latest: Latest | None = None
         self.settled: Callable[[int, list[Any]], object] | None = None
+        self.kept = 0
         self._func = func
         self._name: str = getattr(func, "__name__", type(func).__name__)
         self._shipped = shipped
@@ -256,6 +258,7 @@ class Session:
             elapsed,
             None if self._engine is None else ran_of(self._engine),
             self._feed.input_seconds,
+            self.kept,
         )
         try:
             self._record(finished, elapsed, done=done)

@@ -51,7 +51,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except UsageError as error:
         _complain(str(error))
         return MISUSED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)  # how many results are kept
         ending = signal.SIGINT
     except BaseException as error:  # noqa: BLE001 - of the user's function, or about it
         if not isinstance(error, BrokenPipeError) or has_item_note(error):
@@ -97,7 +99,7 @@ def _drop_output() -> None:
 def _parser() -> _Parser:
     parser = _Parser(
         prog="amorsize",
-        description="The result of list(map(func, data)), as fast as the best hand-tuned pool.",
+        description="The result of list(map(func, data)), on as many processes as make it faster.",
     )
     parser.add_argument("--version", action="version", version=f"amorsize {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -324,11 +324,9 @@ _DEMO_ITEMS = 400
 
 
 def count_primes(number: int) -> int:
-    """Return how many primes there are below 2,000 times a number and 200 numbers on."""
-    begin = 2_000 * number
-    return sum(
-        all(n % k for k in range(2, math.isqrt(n) + 1)) for n in range(max(begin, 2), begin + 200)
-    )
+    """Return how many primes there are among 200 numbers from a million on."""
+    begin = 1_000_000 + 200 * number
+    return sum(all(n % k for k in range(2, math.isqrt(n) + 1)) for n in range(begin, begin + 200))
 
 
 def run_demo(given: Namespace) -> None:

@@ -1,4 +1,6 @@
-"""Whether a function needs another thread of its process, which a forked worker does not have.
+"""Whether a function needs what a forked worker does not have for itself.
+
+That is another thread of its process, or a place in a file, a connection or a generator.
 
 Example: ``pool = ThreadPoolExecutor(2)`` and ``def f(x): return pool.submit(g, x).result()``. The
 pool's threads are idle, so a fork looks safe. The child lacks those threads, so the result never
@@ -28,13 +30,14 @@ from ..identity.looking import (
     slots,
 )
 from ..identity.owners import is_users
+from ..lookup import loaded
 from .forking import IDLE_THREAD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["is_held", "needs_threads"]
+__all__ = ["is_held", "needs_threads", "uses_stream"]
 
 # Types of objects that threads take work from.
 _SERVED = {
@@ -82,6 +85,58 @@ def needs_threads(func: Callable[..., Any]) -> str:
         if is_held(value):
             return "the function uses a lock that another thread holds"
     return ""
+
+
+def uses_stream(func: Callable[..., Any]) -> str:
+    """Return what ``func`` uses that a forked worker would share or have a copy of, "" for nothing.
+
+    A worker that reads an inherited file moves the caller's place in it, too. A database connection
+    breaks. A generator gives the same values in each worker. Loggers are left out: their records
+    come to the caller.
+
+    Args:
+        func: any callable.
+
+    >>> uses_stream(len)
+    ''
+    """
+    value: Any
+    for value in _Reach(func, but_not=_loggers()):
+        kind = type(value)
+        if kind is types.GeneratorType:
+            return "the function uses a generator, of which each forked worker would have a copy"
+        home = (module_of(kind), qualname(kind))
+        if home in _CONNECTIONS:
+            return f"the function uses a {qualname(kind)}, which a forked worker would share"
+        if home in _FILES and not value.closed and _descriptor(value) > _LAST_STANDARD:
+            name = repr(getattr(value, "name", ""))
+            return f"the function uses an open file ({name:.60}), which a forked worker would share"
+    return ""
+
+
+_CONNECTIONS = {
+    ("sqlite3", "Connection"), ("sqlite3", "Cursor"), ("socket", "socket"), ("ssl", "SSLSocket"),
+}  # fmt: skip
+_FILES = {
+    ("_io", name)
+    for name in ("TextIOWrapper", "BufferedReader", "BufferedWriter", "BufferedRandom", "FileIO")
+}
+_LAST_STANDARD = 2  # descriptor of standard error
+
+
+def _descriptor(file: Any) -> int:
+    """Return the descriptor of a file; -1 for none, as of one in memory."""
+    try:
+        number: int = file.fileno()
+    except (OSError, ValueError):
+        return -1
+    return number
+
+
+def _loggers() -> tuple[Any, ...]:
+    """Return the types of loggers and their handlers, if logging is loaded."""
+    logging = loaded("logging")
+    return () if logging is None else (logging.Filterer,)
 
 
 def is_held(value: Any) -> bool:
@@ -159,9 +214,11 @@ class _Reach:
 
     Args:
         func: where to begin.
+        but_not: types of objects that are not followed.
     """
 
-    def __init__(self, func: Callable[..., Any]) -> None:
+    def __init__(self, func: Callable[..., Any], but_not: tuple[Any, ...] = ()) -> None:
+        self._but_not = but_not
         self._todo: deque[Any] = deque()
         self._seen: dict[int, object] = {}  # keeps objects alive, so that no id is reused
         self._names: set[str] = set()
@@ -204,6 +261,8 @@ class _Reach:
         elif is_users(module_of(kind)):
             self._meet(kind)
             self._holders.append(_held(value))
+        elif self._but_not and issubclass(kind, self._but_not):
+            pass
         elif kind is threading.Condition:
             self._meet(value._lock)  # not the locks of its waiters, which are always held
         elif kind not in (types.FrameType, types.CodeType) and not _is_large(value):

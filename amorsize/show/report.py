@@ -76,6 +76,7 @@ class RunReport:
         begun: when the call began, on the clock of the timeline, s.
         crew_begun: when its workers were started, None without workers.
         crew_ready: when the first of them was ready, None if that is not known.
+        kept: results that ``resume`` had kept of earlier calls; ``items`` leaves them out.
     """
 
     function: str
@@ -108,6 +109,7 @@ class RunReport:
     begun: float = 0.0
     crew_begun: float | None = None
     crew_ready: float | None = None
+    kept: int = 0
 
     def __repr__(self) -> str:
         return f"<RunReport {self._headline()}, {self._where()}>"
@@ -122,6 +124,9 @@ class RunReport:
             f"  ran       {self._where()}",
             f"  because   {self.reason}",
         ]
+        if self.kept:
+            results = counted(self.kept, "result was", "results were")
+            lines.append(f"  kept      {results} there, of earlier calls (resume)")
         if self.start_method:
             lines.append(f"  started   {_started(self.start_method, self.start_reason)}")
         if self.decided_seconds > 0:
@@ -224,10 +229,8 @@ class RunReport:
             lines.append(f"  forecast  {duration(self.forecast_seconds)}{self._range()}{actual}")
         if self.serial_seconds is not None and self.backend != "serial":
             gain = self.serial_seconds / max(self.actual_seconds, 1e-9)
-            lines.append(
-                f"  serially  {duration(self.serial_seconds)} by the items' own times: "
-                f"{times(gain)} times as long"
-            )
+            serially = f"{duration(self.serial_seconds)}, {times(gain)} times as long"
+            lines.append(f"  serially  {serially}, if each item took as long alone")
         if self.retried:
             items = counted(self.retried, "item was", "items were")
             lines.append(f"  retried   {items} handed out again, in all, as workers were lost")
