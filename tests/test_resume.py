@@ -583,8 +583,8 @@ def kept_in(path):
          "smart_map(w, range(200), n_jobs=2, chunksize=50, resume=sys.argv[1])", 50),
         # So are results that lie behind a slow one.
         ("def w(x):\n    if x == 0: time.sleep(60)\n"
-         "    if x == 80: print('go', flush=True)\n    return x",
-         "list(smart_imap(w, range(300), n_jobs=2, chunksize=1, resume=sys.argv[1]))", 60),
+         "    if x == 6: print('go', flush=True)\n    return x",
+         "list(smart_imap(w, range(300), n_jobs=2, chunksize=1, resume=sys.argv[1]))", 5),
         # What a consumer has got is kept, however long it takes.
         ("def w(x): return x",
          "r = smart_imap(w, range(300), n_jobs=2, chunksize=100, resume=sys.argv[1]); "

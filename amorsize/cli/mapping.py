@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
-from .records import Streams, encoded, opened_input, opened_output
+from .records import Streams, drop, encoded, opened_input, opened_output
 from .targets import UsageError, load_target
 
 TYPE_CHECKING = False
@@ -134,8 +134,10 @@ def _write(results: Iterable[Any], out: TextIO, *, keep: bool) -> _Failed:
             out.write(line + "\n")
             out.flush()  # the next program of a pipeline waits for it
         except BrokenPipeError:
+            drop(out)
             raise
         except OSError as error:
+            drop(out)
             raise ResultError(f"results cannot be written: {error.strerror}") from error
         failed.written += 1
     return failed

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TextIO
 
-__all__ = ["Streams", "encoded", "opened_input", "opened_output"]
+__all__ = ["Streams", "drop", "encoded", "opened_input", "opened_output"]
 
 # Files of Windows may begin with a mark. Bytes that are no UTF-8 pass through a function.
 _READ: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": "\n"}
@@ -51,6 +51,17 @@ def _taken(number: int, instead: str) -> int:
         os.dup2(other, number)
         os.close(other)
     return mine
+
+
+def drop(file: TextIO) -> None:
+    """Have what is left in the buffer of a file go nowhere: it cannot be written.
+
+    Args:
+        file: the file.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, file.fileno())
+    os.close(nowhere)
 
 
 @contextmanager
