@@ -277,24 +277,16 @@ class Adviser:
         return self.method != before
 
     def _avoid_lack(self) -> None:
-        """Give up fork if a forked worker would lack what the function needs.
-
-        That is a thread, or a stream of its own. Whoever asks for workers gets them, streams and
-        all. Functions with a stable fingerprint have no streams.
-        """
+        """Give up fork if a forked worker would lack what the function needs."""
+        # Who asks for workers gets them. With a stable fingerprint there are no streams.
+        streams = self.jobs is None and not self.recall.is_stable
         if got_stuck(self.func):
             self.leave_fork()
-            return
-        has_threads = active_count() > 1
-        may_have_streams = self.jobs is None and not self.recall.is_stable
-        if has_threads or may_have_streams:
+        elif streams or active_count() > 1:
             load("amorsize.measure.helpers")
-            from ..measure.helpers import needs_threads, uses_stream  # for few programs
+            from ..measure.helpers import lack_of  # for few programs
 
-            reason = needs_threads(self.func) if has_threads else ""
-            if may_have_streams and not reason:
-                reason = uses_stream(self.func)
-            if reason:
+            if reason := lack_of(self.func, streams=streams):
                 self.method, self.method_reason = "forkserver", reason
 
     def leave_fork(self) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 
 from .records import Streams, drop, encoded, opened_input, opened_output
 from .targets import UsageError, load_target
@@ -64,26 +64,21 @@ def run_target(given: Namespace) -> None:
             except (ValueError, TypeError, OSError) as error:  # an option; nothing has run
                 raise UsageError(str(error)) from error
             with closing(results), opened_output(given.output, streams.output) as out:  # type: ignore[type-var]
-                failed = _write(results, out, keep=keep)
-        if len(records) > failed.written:
+                written = _write(results, out, keep=keep)
+        if len(records) > written.results:
             raise ResultError(
-                f"item {failed.written} has ended the results: the function raised StopIteration"
+                f"item {written.results} has ended the results: the function raised StopIteration"
             )
     except OtherCallError as error:
         raise UsageError(str(error)) from error
     finally:
         # What ends the call is told, whatever becomes of its report.
-        with suppress(Exception) if sys.exc_info()[1] else _nothing():
+        with suppress(Exception) if sys.exc_info()[1] else nullcontext():
             for report in reports:
                 _save(report, given)
-    if failed.count:
-        items = "1 item has" if failed.count == 1 else f"{failed.count:,} items have"
+    if written.errors:
+        items = "1 item has" if written.errors == 1 else f"{written.errors:,} items have"
         print(f"amorsize: {items} failed; the output tells which", file=sys.stderr)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 class _Counted:
@@ -107,28 +102,28 @@ class _Counted:
         return self.count
 
 
-class _Failed:
+class _Written:
     """How many results were written, and how many of them are errors."""
 
     def __init__(self) -> None:
-        self.written = self.count = 0
+        self.results = self.errors = 0
 
 
-def _write(results: Iterable[Any], out: TextIO, *, keep: bool) -> _Failed:
+def _write(results: Iterable[Any], out: TextIO, *, keep: bool) -> _Written:
     """Write results as they come."""
-    failed = _Failed()
+    written = _Written()
     for index, result in enumerate(results):
         try:
             value = result
             if keep and isinstance(result, Exception):
-                failed.count += 1
+                written.errors += 1
                 value = _told(result, index)
             line = encoded(value)
         except (TypeError, ValueError) as error:
             text = f"the result of item {index} cannot be written as JSON: {error}"
             if not keep:
                 raise ResultError(text) from error
-            failed.count += 1
+            written.errors += 1
             line = encoded(_told(ResultError(text), index))
         try:
             out.write(line + "\n")
@@ -139,8 +134,8 @@ def _write(results: Iterable[Any], out: TextIO, *, keep: bool) -> _Failed:
         except OSError as error:
             drop(out)
             raise ResultError(f"results cannot be written: {error.strerror}") from error
-        failed.written += 1
-    return failed
+        written.results += 1
+    return written
 
 
 def _told(error: Exception, index: int) -> dict[str, Any]:

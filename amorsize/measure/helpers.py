@@ -37,7 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["is_held", "needs_threads", "uses_stream"]
+__all__ = ["is_held", "lack_of", "needs_threads", "uses_stream"]
 
 # Types of objects that threads take work from.
 _SERVED = {
@@ -53,6 +53,16 @@ MOST_OBJECTS = 2_000
 # Larger containers are not searched.
 MOST_ITEMS = 1_000
 _CONTAINERS: tuple[Any, ...] = (dict, list, tuple, set, frozenset, deque)
+
+
+def lack_of(func: Callable[..., Any], *, streams: bool) -> str:
+    """Return what ``func`` needs that a forked worker would not have for itself, "" for nothing.
+
+    Args:
+        func: any callable.
+        streams: whether to look for files and the like, too.
+    """
+    return needs_threads(func) or (uses_stream(func) if streams else "")
 
 
 def needs_threads(func: Callable[..., Any]) -> str:
