@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext, suppress
-from itertools import count
 
 from ..measure.machine import usable_cpus
 from ..options import Options
@@ -298,11 +297,12 @@ def _listed(
     results: Generator[Any, None, Plan | None],
 ) -> Generator[tuple[int, list[Any]], None, Plan | None]:
     """Yield each result as (index, list of it); return what ``results`` returns."""
-    for index in count():
+    index = 0
+    while True:
         try:
             result = next(results)
         except StopIteration as end:
             plan: Plan | None = end.value
             return plan
         yield index, [result]
-    raise AssertionError("a count has no end")
+        index += 1

@@ -230,9 +230,10 @@ def _findings() -> Iterator[Finding]:
 
 
 def _of_python() -> Finding:
+    from .. import __version__
     from ..versions import KNOWS_BYTECODE, NAME
 
-    text = f"{NAME} on {sys.platform}, amorsize {_version('amorsize')}"
+    text = f"{NAME} on {sys.platform}, amorsize {__version__}"
     if KNOWS_BYTECODE:
         return Finding(OK, "Python", text)
     return Finding(
