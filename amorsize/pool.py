@@ -293,11 +293,49 @@ class Pool:
         result = AsyncResult()
         job = self._job(func, items, chunksize, result, star=star)
         if chunksize is None and job.size > self._processes:
-            recall = Recall(func, job.size, this_machine(), self._method, use_cache=True)
-            return _planned(job, func, result, self._service, self._paces, recall)
+            return self._planned(job, func, result)
         self._service.put(job)
         values: list[Any] = result.get()
         return values
+
+    def _planned(self, job: MapJob, func: Callable[..., Any], result: AsyncResult) -> list[Any]:
+        """Run a job whose chunks are planned; return the results.
+
+        What an item takes is known from an earlier job of the pool. If it is not, the record of the
+        function is looked up: before the items run, if that takes less than a message to a worker,
+        and meanwhile if they take long.
+
+        Args:
+            job: the job.
+            func: its function.
+            result: its result.
+        """
+        begun = time.perf_counter()
+        recall: Recall | None = None
+        known = self._paces.of(func)
+        if known is None:
+            recall = self._recall(func, job.size)
+            if 0 < walk_seconds(func) <= LITTLE_WALK_SECONDS:
+                recall.look_up(only_memory=True)
+                known = _item_seconds(recall)
+        job.expect(known)
+        self._service.put(job)
+        if known is None and recall is not None:
+            result.wait(PATIENT_SECONDS)
+            if not result.ready() and walk_seconds(func) <= MOST_WALK_SECONDS:
+                recall.look_up()
+                job.expect(_item_seconds(recall))
+        values: list[Any] = result.get()
+        seconds = time.perf_counter() - begun
+        if job.tally.items:
+            self._paces.note(func, job.tally.seconds / job.tally.items)
+            if seconds > WORTH_RECORDING_SECONDS:
+                recall = recall or self._recall(func, job.size)
+                _record(job, recall, known, seconds, self._processes)
+        return values
+
+    def _recall(self, func: Callable[..., Any], items: int) -> Recall:
+        return Recall(func, items, this_machine(), self._method, use_cache=True)
 
     def _job(
         self,
@@ -340,48 +378,6 @@ class Pool:
         )
         self._service.put(job)
         return results
-
-
-def _planned(
-    job: MapJob,
-    func: Callable[..., Any],
-    result: AsyncResult,
-    service: Service,
-    paces: Paces,
-    recall: Recall,
-) -> list[Any]:
-    """Run a job whose chunks are planned; return the results.
-
-    What an item takes is known from an earlier job of the pool. If it is not, the record of the
-    function is looked up: before the items run, if that takes less than a message to a worker, and
-    meanwhile if they take long.
-
-    Args:
-        job: the job.
-        func: its function.
-        result: its result.
-        service: runs it.
-        paces: what items took in this pool.
-        recall: finds the record.
-    """
-    begun = time.perf_counter()
-    known = paces.of(func)
-    if known is None and 0 < walk_seconds(func) <= LITTLE_WALK_SECONDS:
-        recall.look_up(only_memory=True)
-        known = _item_seconds(recall)
-    job.expect(known)
-    service.put(job)
-    result.wait(PATIENT_SECONDS)
-    if not result.ready() and known is None and walk_seconds(func) <= MOST_WALK_SECONDS:
-        recall.look_up()
-        job.expect(_item_seconds(recall))
-    values: list[Any] = result.get()
-    seconds = time.perf_counter() - begun
-    if job.tally.items:
-        paces.note(func, job.tally.seconds / job.tally.items)
-        if seconds > WORTH_RECORDING_SECONDS:
-            _record(job, recall, known, seconds, service.size)
-    return values
 
 
 def _item_seconds(recall: Recall) -> float | None:

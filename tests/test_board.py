@@ -4,7 +4,7 @@ import pytest
 
 from amorsize.run.transport import Parcel
 from amorsize.serve.board import MOST_BYTES, Board
-from amorsize.serve.claims import Claims
+from amorsize.serve.claims import MOST_TAKEN, Claims
 from amorsize.serve.wire import END
 
 
@@ -34,9 +34,10 @@ def test_orders_of_any_size_arrive_in_order(board, claims, size):
         board.put(number, content(number, size))
     for number in range(1, 601):
         board.flush()
-        _, got, parcel = board.end.take()
+        _, got, parcel = board.end.take(wait=True)
         assert (got, parcel.head) == (number, content(number, size))
-        assert claims.number == number
+        assert claims.numbers == [number]
+        board.end.clear()
         assert not claims.is_taking
 
 
@@ -48,9 +49,25 @@ def test_small_and_large_orders_mix(board, claims):
         board.put(number, content(number, size))
     for number, size in enumerate(sizes, 1):
         board.flush()
-        _, got, parcel = board.end.take()
+        _, got, parcel = board.end.take(wait=True)
         assert (got, len(parcel.head)) == (number, size)
+        board.end.clear()
     assert not board.is_full
+
+
+def test_what_was_taken_is_claimed_until_its_outcomes_are_sent(board, claims):
+    """As many orders as a worker may have at a time; the last one last."""
+    board.end.open(claims)
+    for number in range(1, 2 * MOST_TAKEN + 1):
+        board.put(number, b"order")
+    board.flush()
+    for start in (1, 1 + MOST_TAKEN):
+        for number in range(start, start + MOST_TAKEN):
+            board.end.take(wait=True)
+            assert claims.numbers == [*range(start, number + 1)]
+        board.end.clear()
+        assert claims.numbers == []
+    assert board.end.take(wait=False) is None
 
 
 def test_orders_that_nobody_has_taken_can_be_taken_back(board, claims):
@@ -60,14 +77,14 @@ def test_orders_that_nobody_has_taken_can_be_taken_back(board, claims):
         board.put(number, content(number, 5 if number % 3 else 50_000))
     board.put_end()
     board.flush()
-    taken = [board.end.take()[1] for _ in range(5)]
+    taken = [board.end.take(wait=True)[1] for _ in range(5)]
     assert taken == [1, 2, 3, 4, 5]
     assert sorted(board.take_back(lambda: None)) == list(range(6, 1_001))
     board.put(2_000, b"next")
     board.put_end()
     board.flush()
-    assert board.end.take()[1:] == (2_000, Parcel(b"next"))
-    assert board.end.take()[0] == END
+    assert board.end.take(wait=True)[1:] == (2_000, Parcel(b"next"))
+    assert board.end.take(wait=True)[0] == END
 
 
 def test_an_order_that_is_too_large_is_refused(board):

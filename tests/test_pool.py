@@ -69,6 +69,40 @@ def kills_itself(path):
     return os.kill(os.getpid(), signal.SIGKILL)
 
 
+def notes_and_dies_at_40(item):
+    """Return the last of (mark, log, number), having noted it; die the first time at 40."""
+    mark, log, number = item
+    with open(log, "a") as file:
+        file.write(f"{number}\n")
+    if number == 40:
+        kills_itself(mark)
+    return number
+
+
+def wait_for_file(file):
+    limit = time.monotonic() + 60
+    while not os.path.exists(file) and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert os.path.exists(file)
+
+
+def returns_or_waits(file):
+    if file is not None:
+        wait_for_file(file)
+    return file
+
+
+class Marks:
+    """Makes a file when a copy of it is let go in a worker."""
+
+    def __init__(self, path):
+        self.path, self.made_in = path, os.getpid()
+
+    def __del__(self):
+        if os.getpid() != self.made_in:
+            open(self.path, "w").close()
+
+
 def always_dies(_):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -255,6 +289,60 @@ def test_a_worker_that_dies_is_replaced_and_its_task_runs_again(pool, tmp_path):
     assert not before.intersection(pool.map(kills_itself, marks, chunksize=1)) or len(before) > 1
     assert len(pool._pool) == 2
     assert all(member.is_alive() for member in pool._pool)
+
+
+def test_chunks_that_had_run_in_a_worker_that_dies_are_not_lost(method, tmp_path):
+    """Nor is any blamed but the last; what had run is run again at most once."""
+    mark = str(tmp_path / "mark")
+    with Pool(1, context=method) as pool:
+        items = [(mark, str(tmp_path / "log"), number) for number in range(60)]
+        assert pool.map(notes_and_dies_at_40, items, chunksize=1) == list(range(60))
+        runs = collections.Counter((tmp_path / "log").read_text().split())
+        assert sum(runs.values()) <= 2 * 41 + 19
+        assert set(runs) == set(map(str, range(60)))
+        assert max(runs.values()) == 2
+        os.unlink(mark)
+    pool.join()
+
+
+def test_a_map_does_not_wait_for_what_comes_after_it(method, tmp_path):
+    """Its results are sent before its worker begins with something else."""
+    with Pool(1, context=method) as pool:
+        file = str(tmp_path / "file")
+        results = [
+            pool.map_async(abs, range(-20, 0), chunksize=1),
+            pool.apply_async(wait_for_file, (file,)),
+            pool.map_async(abs, range(-20, 0), chunksize=1),
+            pool.apply_async(wait_for_file, (file,)),
+        ]
+        assert results[0].get(60) == list(range(20, 0, -1))
+        (tmp_path / "file").touch()
+        assert results[2].get(60) == list(range(20, 0, -1))
+    pool.join()
+
+
+def test_the_first_result_of_imap_comes_while_the_next_item_runs(method, tmp_path):
+    """Results that come one by one are not held back."""
+    file = str(tmp_path / "file")
+    with Pool(1, context=method) as pool:
+        results = pool.imap(returns_or_waits, [None, None, file], chunksize=1)
+        assert [results.next(60), results.next(60)] == [None, None]
+        (tmp_path / "file").touch()
+        assert results.next(60) == file
+    pool.join()
+
+
+def test_an_argument_is_let_go_when_its_call_is_done(method, tmp_path):
+    """A worker that waits keeps nothing of the last task alive."""
+    with Pool(1, context=method) as pool:
+        for call in (pool.apply, lambda func, items: pool.map(func, items, chunksize=1)):
+            mark = tmp_path / "mark"
+            call(callable, (Marks(str(mark)),))
+            limit = time.monotonic() + 60
+            while not mark.exists() and time.monotonic() < limit:
+                time.sleep(0.01)
+            mark.unlink()
+    pool.join()
 
 
 def test_a_task_that_kills_two_workers_raises(pool):

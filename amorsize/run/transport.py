@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "INLINE_BYTES",
     "Parcel",
     "pack_anew",
     "pack_common",
@@ -66,6 +67,11 @@ class Parcel(NamedTuple):
     def size(self) -> int:
         """Total number of bytes."""
         return len(self.head) + sum(self.sizes)
+
+    @property
+    def smallest(self) -> bytes | Parcel:
+        """The pickle alone, where that is all."""
+        return self if self.segment else self.head
 
 
 def pack_shipped(

@@ -70,13 +70,18 @@ class Attendant(ProcessCrew):
 
     @property
     def is_taking(self) -> bool:
-        """Whether it may have taken an order that ``order`` does not show."""
+        """Whether it may have taken an order that ``orders`` does not show."""
         return self._claims is not None and self._claims.is_taking
 
     @property
-    def order(self) -> int:
-        """The number of the order that it has taken last, 0 for none."""
-        return self._given if self._claims is None else self._claims.number
+    def orders(self) -> list[int]:
+        """The numbers of the orders that it was given or has taken, and may not have answered.
+
+        It took the last one last.
+        """
+        if self._claims is not None:
+            return self._claims.numbers
+        return [self._given] if self._given else []
 
     @property
     def has_left(self) -> bool:
@@ -92,17 +97,21 @@ class Attendant(ProcessCrew):
         self._given = number
         self._tasks.put(message)
 
-    def answers(self) -> list[tuple[int, tuple[Any, ...]]]:
-        """Return (number of the order, (packed outcome, wall time, CPU time)) of its answers."""
-        self._read(0.0)
-        found = self._fetched()
+    def answers(self) -> list[tuple[Any, ...]]:
+        """Return (number of the order, packed outcome, wall time, CPU time) of its answers."""
+        self._listener.hear_all()
+        found = _each(self._fetched())
         if found:
             self._given = 0
         return found
 
+    def last_answers(self) -> list[tuple[Any, ...]]:
+        """Kill the worker, whatever it does; return its answers that had arrived."""
+        return _each(self.abandon())
+
     @staticmethod
     def opened(fields: Any) -> Any:
-        """Return an answer as it was sent."""
+        """Return the answers of a reply as they were sent."""
         return fields
 
     def dismiss(self) -> bool:
@@ -131,6 +140,11 @@ class Attendant(ProcessCrew):
     def _at_exit(self, starts: Starts) -> Callable[[], object]:
         """Do nothing: the service ends its workers, in its own thread."""
         return int
+
+
+def _each(replies: list[tuple[int, Any]]) -> list[tuple[Any, ...]]:
+    """Return the answers of several replies."""
+    return [answer for _, (answers,) in replies for answer in answers]
 
 
 class Member:

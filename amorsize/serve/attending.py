@@ -1,9 +1,10 @@
-"""The worker's side of a pool: answer orders, one at a time, until no more come."""
+"""The worker's side of a pool: run orders, one at a time, and answer, until no more come."""
 
 from __future__ import annotations
 
 import _pickle as pickle  # ``pickle`` takes 5 ms to load
 import os
+import time
 
 from ..errors import SerializationError
 from ..run import channel
@@ -12,9 +13,9 @@ from ..run.failure import pack
 from ..run.reductions import PROTOCOL
 from ..run.reply import REPLY
 from ..run.transport import Parcel, pack_forked, pack_plain, unpack
-from ..run.worker import serve
-from .claims import Claims
-from .orders import Functions, Outcomes, Raised, Ran, run
+from ..run.worker import MOST_UNSENT_BYTES, MOST_UNSENT_SECONDS, serve
+from .claims import MOST_TAKEN, Claims
+from .orders import Functions, Meter, Outcomes, Raised, Ran, job_of, run
 from .wire import END, WHOLE, opened_message
 
 TYPE_CHECKING = False
@@ -63,8 +64,11 @@ def attend(
 class _Orders(Protocol):
     """Where a worker takes its orders."""
 
-    def take(self) -> tuple[bytes, int, Parcel | None] | None:
+    def take(self, *, wait: bool) -> tuple[bytes, int, Parcel | None] | None:
         """Take the next order: (kind of record, number, parcel); None if there is none yet."""
+
+    def clear(self) -> None:
+        """Say that the outcomes of all orders that were taken were sent."""
 
 
 class _Linked:
@@ -77,46 +81,118 @@ class _Linked:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    def take(self) -> tuple[bytes, int, Parcel | None] | None:
+    def take(self, *, wait: bool) -> tuple[bytes, int, Parcel | None] | None:
         """Take the next order, as ``BoardEnd.take``."""
-        message = self._link.take(wait=True)
+        message = self._link.take(wait=wait)
         if message is None:
             return None
         if not message or message == channel.END:
             return END, 0, None
         return WHOLE, *opened_message(message)
 
+    def clear(self) -> None:
+        """Do nothing: the caller knows what it gave."""
+
 
 def _answer_all(worker: Worker, orders: _Orders, *, plain: bool, most: int | None) -> None:
     """Answer orders until there are no more, or the caller is gone."""
-    caller, functions, done = os.getppid(), Functions(), 0
+    caller, done = os.getppid(), 0
+    functions, meter, answers = Functions(), Meter(), _Answers(worker, orders, plain=plain)
     while done != most:
-        taken = orders.take()
+        taken = orders.take(wait=not answers.unsent)
         if taken is None:
-            if os.getppid() != caller:
+            if not answers.unsent and os.getppid() != caller:
                 return
+            answers.send()
             continue
         kind, number, parcel = taken
         if kind == END:
             break
         assert parcel is not None
-        outcome, seconds, cpu_seconds = _run(worker, functions, parcel)
-        if type(outcome) not in _ATOMS:
-            outcome = _packed(outcome, worker.prefix, plain=plain)
-        worker.tell(REPLY, pickle.dumps((number, outcome, seconds, cpu_seconds), PROTOCOL))
+        order = _opened(worker, parcel)
+        job = None if isinstance(order, Raised) else job_of(order)
+        if job is None or job != answers.job:
+            answers.send()  # who waits for them must not wait for another job's order
+        answers.add(number, _run(worker, order, functions, meter), job)
         done += 1
+        del taken, parcel, order  # not to keep items alive while the worker waits
+    answers.send()
     worker.say_goodbye()
 
 
-def _run(worker: Worker, functions: Functions, parcel: Parcel) -> Ran:
-    """Run an order."""
+class _Answers:
+    """The outcomes that a worker has not sent yet: those of patient orders of one job.
+
+    Each message wakes the caller, on a CPU that a worker would use.
+
+    Args:
+        worker: the worker.
+        orders: where it takes its orders.
+        plain: whether results must be such as plain pickle can serialize.
+
+    Attributes:
+        unsent: (number of the order, packed outcome, wall time, CPU time) of each.
+        job: their job; None for none.
+    """
+
+    def __init__(self, worker: Worker, orders: _Orders, *, plain: bool) -> None:
+        self.unsent: list[tuple[int, Any, float, float]] = []
+        self.job: object = None
+        self._worker = worker
+        self._orders = orders
+        self._plain = plain
+        self._bytes = 0
+        self._begun = 0.0
+
+    def add(self, number: int, ran: Ran, job: object) -> None:
+        """Add the outcome of an order; send all if they must not wait any longer.
+
+        Args:
+            number: number of the order.
+            ran: what came of it.
+            job: the job of the order if that is patient, else None.
+        """
+        outcome, seconds, cpu_seconds = ran
+        if type(outcome) not in _ATOMS:
+            outcome = _packed(outcome, self._worker.prefix, plain=self._plain)
+        if not self.unsent:
+            self._begun = time.monotonic()
+        self.unsent.append((number, outcome, seconds, cpu_seconds))
+        self._bytes += len(outcome) if isinstance(outcome, bytes) else 0
+        self.job = job
+        if (
+            job is None
+            or isinstance(outcome, Parcel)
+            or self._bytes > MOST_UNSENT_BYTES
+            or len(self.unsent) >= MOST_TAKEN
+            or time.monotonic() - self._begun > MOST_UNSENT_SECONDS
+        ):
+            self.send()
+
+    def send(self) -> None:
+        """Send all."""
+        if self.unsent:
+            self._worker.tell(REPLY, pickle.dumps((0, self.unsent), PROTOCOL))
+            self._orders.clear()  # not before: they run again if this worker dies here
+            self.unsent.clear()
+        self.job, self._bytes = None, 0
+
+
+def _opened(worker: Worker, parcel: Parcel) -> Any:
+    """Return an order, or ``Raised`` if it cannot be run."""
     if worker.broken is not None:
-        return Ran(Raised(worker.broken, broken=True))
+        return Raised(worker.broken, broken=True)
     try:
-        order = unpack(parcel)
+        return unpack(parcel)
     except BaseException as error:  # noqa: BLE001 - unpickling an argument may raise anything
-        return Ran(Raised(pack(error, None)._replace(unrun=True)))
-    ran = run(order, functions)
+        return Raised(pack(error, None)._replace(unrun=True))
+
+
+def _run(worker: Worker, order: Any, functions: Functions, meter: Meter) -> Ran:
+    """Run an order."""
+    if isinstance(order, Raised):
+        return Ran(order)
+    ran = run(order, functions, meter)
     if ran.cpu_seconds:
         worker.mind_threads(ran.seconds, ran.cpu_seconds)
     flush_streams()  # this worker may wait long for its next order, or be killed
@@ -133,7 +209,7 @@ def _packed(outcome: Any, prefix: str, *, plain: bool) -> bytes | Parcel:
             sendable = Outcomes([_sendable(one, plain=plain) for one in outcome.each])
             return _packed(sendable, prefix, plain=plain)
         parcel = pack_forked(_refused(outcome, error, plain=plain), prefix)
-    return parcel if parcel.segment else parcel.head
+    return parcel.smallest
 
 
 def _sendable(outcome: Any, *, plain: bool) -> Any:

@@ -207,17 +207,24 @@ class BoardEnd:
         self._socket = _socket.socket(fileno=os.dup(self._receiver.fileno()))
         self._socket.setblocking(True)  # whatever the user's socket.setdefaulttimeout() says
 
-    def take(self) -> tuple[bytes, int, Parcel | None] | None:
-        """Take the next order; wait for one, for ``LOOK_SECONDS``.
+    def take(self, *, wait: bool) -> tuple[bytes, int, Parcel | None] | None:
+        """Take the next order.
+
+        Args:
+            wait: whether to wait for one, for ``LOOK_SECONDS``.
 
         Returns:
             (kind of the record, number, parcel of the order); None if there is none.
         """
         found = self._try()
-        if found is None:
+        if found is None and wait:
             self._poll.poll(LOOK_SECONDS * 1000)
             found = self._try()
         return found
+
+    def clear(self) -> None:
+        """Say that the outcomes of all orders that were taken were sent."""
+        self._claims.clear()
 
     def _try(self) -> tuple[bytes, int, Parcel | None] | None:
         number = 0

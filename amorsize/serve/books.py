@@ -20,27 +20,30 @@ if TYPE_CHECKING:
 else:
     Protocol = object  # ``typing`` takes 3 ms to load
 
-__all__ = ["Books", "Source", "Ticket", "ahead"]
+__all__ = ["HANDS", "Books", "Source", "Ticket", "ahead"]
 
 # So much work is put up for each worker, so that none need wait, and at most so many orders.
 AHEAD_SECONDS = 0.01
 MOST_AHEAD = 120
 # Behind an order that is shorter than this another one is put up in any case.
 SHORT_SECONDS = 0.1
+# So many orders each worker may have where one is large: one runs, one waits.
+HANDS = 2
 
 
-def ahead(seconds: float | None) -> int:
+def ahead(seconds: float | None, most_seconds: float = AHEAD_SECONDS) -> int:
     """Return how many orders to put up for each worker.
 
     Args:
         seconds: time of an order lately, s; None if not known.
+        most_seconds: how much work to put up, s.
 
     >>> ahead(None), ahead(1.0), ahead(0.05), ahead(1e-6)
     (1, 1, 2, 120)
     """
     if seconds is None or seconds > SHORT_SECONDS:
         return 1
-    return max(2, min(MOST_AHEAD, 1 + int(AHEAD_SECONDS / max(seconds, 1e-9))))
+    return max(HANDS, min(MOST_AHEAD, 1 + int(most_seconds / max(seconds, 1e-9))))
 
 
 class Ticket:
@@ -147,14 +150,21 @@ class Books:
         """Enter an order, or a source of orders, behind all others."""
         self._waiting.append(item)
 
-    def draw(self) -> Ticket | None:
-        """Return the next order that is still wanted; None if there is none for now."""
+    def draw(self, *, single: bool = True) -> Ticket | None:
+        """Return the next order that is still wanted; None if there is none for now.
+
+        Args:
+            single: whether an order may be returned that stands alone. A source knows by itself how
+                many orders to give.
+        """
         if self._again:
             return self._again.popleft()
         place = 0
         while place < len(self._waiting):
             item = self._waiting[place]
             if isinstance(item, Ticket):
+                if not single:
+                    return None
                 del self._waiting[place]
                 if item.begin():
                     return item

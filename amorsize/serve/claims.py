@@ -1,8 +1,9 @@
-"""Claims: which order a worker has taken from the board, in memory that it shares with its caller.
+"""Claims: which orders a worker has taken from the board, in memory that it shares with its caller.
 
-If the worker dies, the caller reads here what it was running. Before the worker takes an order from
-the board it says so, and then writes the number of the order. So the caller also knows whether it
-died between the two, and may have taken an order whose number it had no time to write.
+If the worker dies, the caller reads here what it was running, and what it had run without having
+sent the outcomes. Before the worker takes an order from the board it says so, and then writes the
+number of the order. So the caller also knows whether it died between the two, and may have taken an
+order whose number it had no time to write.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Claims"]
+__all__ = ["MOST_TAKEN", "Claims"]
 
-# The cells of the page, each of 8 bytes: whether an order is being taken; the number of the last.
-_TAKES, _NUMBER = 0, 1
-_BYTES = 16
+# Most orders that a worker may have taken at a time: it runs one, and has the outcomes of others.
+MOST_TAKEN = 32
+# The cells of the page, each of 8 bytes: whether an order is being taken; how many were taken; the
+# numbers of those.
+_TAKES, _COUNT, _FIRST = 0, 1, 2
+_BYTES = 8 * (_FIRST + MOST_TAKEN)
 
 
 class Claims:
@@ -54,8 +58,14 @@ class Claims:
     def end(self, number: int = 0) -> None:
         """Say which order was taken; 0 for none."""
         if number:
-            self._cells[_NUMBER] = number
+            count = self._cells[_COUNT]
+            self._cells[_FIRST + count] = number
+            self._cells[_COUNT] = count + 1
         self._cells[_TAKES] = 0
+
+    def clear(self) -> None:
+        """Say that the outcomes of all orders were sent."""
+        self._cells[_COUNT] = 0
 
     # In the caller --------------------------------------------------------------------------
 
@@ -65,9 +75,13 @@ class Claims:
         return bool(self._cells[_TAKES])
 
     @property
-    def number(self) -> int:
-        """The number of the order that the worker took last, 0 if it took none."""
-        return int(self._cells[_NUMBER])
+    def numbers(self) -> list[int]:
+        """The numbers of the orders that the worker took, and whose outcomes it may not have sent.
+
+        It took the last one last.
+        """
+        found: list[int] = self._cells[_FIRST : _FIRST + self._cells[_COUNT]].tolist()
+        return found
 
     def close(self) -> None:
         """Release the page, and remove its file."""

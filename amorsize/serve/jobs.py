@@ -16,11 +16,11 @@ from ..decide.cutting import (
     next_chunksize,
 )
 from ..errors import AmorsizeError
-from ..measure.timing import CLAIMED, Block, Tally
+from ..measure.timing import CLAIMED, UNKNOWN, Block, Tally
 from ..run.failure import NO_ITEM, add_item_note, add_note
 from ..run.feed import SLICEABLE
-from .books import Ticket
-from .orders import Chunk, Each, Outcomes, Raised
+from .books import HANDS, Ticket, ahead
+from .orders import Chunk, Outcomes, Raised
 from .results import AsyncResult, Results, raised
 
 TYPE_CHECKING = False
@@ -47,8 +47,9 @@ TINY_SHARE_SECONDS = 0.0001
 # An input is read this many chunks ahead of what the workers have, and at least so many items.
 READ_AHEAD = 4
 LEAST_READ = 16
-# Chunks that each worker may have: one runs, one waits.
-_HANDS = 2
+# So much work of a map is put up for each worker: more than it does before it answers, so that none
+# need wait. Later chunks can still be cut by what the first have taken.
+AHEAD_SECONDS = 0.1
 
 
 class Single(Ticket):
@@ -170,17 +171,19 @@ class MapJob:
 
     def draw(self) -> Ticket | None:
         """Return the next chunk; None while the workers have enough."""
-        hands = _HANDS if self._item_seconds or self._chunksize else 1
         if self.size == 0:
             self.is_empty = True
             self._finish()
-        if self.is_empty or self._out >= hands * self._workers:
+        if self.is_empty:
             return None
         start = self._position
         size = self._chunksize or self._planned(self.size - start)
+        if self._out >= self._hands(size) * self._workers:
+            return None
         self._position = end = min(start + size, self.size)
         self._out += 1
-        order = Chunk(self._func, self._items[start:end], self._star)
+        patient = bool(self._chunksize or self._item_seconds)
+        order = Chunk(self._func, self._items[start:end], self._star, patient=patient)
         if end >= self.size:
             self.is_empty = True
             self._items = None  # results may be needed long after the items
@@ -194,6 +197,12 @@ class MapJob:
         if not self._out:
             self._finish()
 
+    def _hands(self, size: int) -> int:
+        """Return how many chunks each worker may have, given the size of the next one."""
+        if self._item_seconds is None:
+            return HANDS if self._chunksize else 1
+        return max(HANDS, ahead(self._item_seconds * size, AHEAD_SECONDS))
+
     def _planned(self, left: int) -> int:
         if self._item_seconds is None:
             return max(1, min(left // (FIRST_PART * self._workers), MOST_FIRST))
@@ -202,8 +211,10 @@ class MapJob:
         # As many chunks as a Pool makes, unless they are too short: while one is run, the next ones
         # are packed and their results unpacked.
         share = self.size * each / self._workers
+        if share < TINY_SHARE_SECONDS:
+            return left
         parts = self._workers * max(1, min(PARTS, int(share / SHORT_CHUNK_SECONDS)))
-        most = ceil(self.size / (1 if share < TINY_SHARE_SECONDS else parts))
+        most = ceil(self.size / parts)
         # No chunk is shorter than is worth a message, as long as each worker gets its share.
         least = min(ceil(SMALLEST_CHUNK_SECONDS / each), ceil(self.size / self._workers), most)
         return max(least, next_chunksize(left, self._workers, each, most_items=most))
@@ -215,7 +226,7 @@ class MapJob:
         else:
             self._done[start] = outcome
             if outcome and seconds:
-                self.tally.add(Block(len(outcome), seconds, cpu, CLAIMED))
+                self.tally.add(_block(len(outcome), seconds, cpu))
                 self._item_seconds = self.tally.seconds / self.tally.items
         if self.is_empty and not self._out:
             self._finish()
@@ -231,6 +242,11 @@ class MapJob:
             self._result.settle(None, failed[1])
         else:
             self._result.settle([value for start in sorted(done) for value in done[start]])
+
+
+def _block(items: int, seconds: float, cpu_seconds: float) -> Block:
+    """Return a block of items, whose CPU time may not have been measured."""
+    return Block(items, seconds, cpu_seconds, CLAIMED if cpu_seconds else UNKNOWN)
 
 
 class StreamJob:
@@ -270,7 +286,7 @@ class StreamJob:
 
     def draw(self) -> Ticket | None:
         """Return the next chunk; None while none is read, or the workers have enough."""
-        if self.is_empty or self._out >= _HANDS * self._workers:
+        if self.is_empty or self._out >= self._hands() * self._workers:
             return None
         items = self._inputs.take(self._chunksize or self._planned(), whole=bool(self._chunksize))
         if not items:
@@ -281,7 +297,7 @@ class StreamJob:
         self._position += len(items)
         self._places += 1
         self._out += 1
-        order = Chunk(self._func, items, False) if self._chunksize else Each(self._func, items)
+        order = Chunk(self._func, items, apart=not self._chunksize)
         return _Part(order, partial(self._settle, place, start, len(items)))
 
     def drop(self, failure: Failure) -> None:
@@ -295,6 +311,15 @@ class StreamJob:
             self._results.settle(self._places, [(None, error)])
             self._places += 1
         self._results.finish(self._places)
+
+    def _hands(self) -> int:
+        """Return how many chunks each worker may have."""
+        if not self._tally.items:
+            return HANDS
+        seconds = (
+            self._tally.seconds / self._tally.items * self._chunksize if self._chunksize else None
+        )
+        return max(HANDS, ahead(seconds))
 
     def _planned(self) -> int:
         if not self._tally.items:
@@ -318,7 +343,7 @@ class StreamJob:
             self._results.settle(place, [(None, error)] * count)
             return
         if seconds:
-            self._tally.add(Block(size, seconds, cpu, CLAIMED))
+            self._tally.add(_block(size, seconds, cpu))
         values = outcome.each if isinstance(outcome, Outcomes) else outcome
         self._results.settle(
             place,

@@ -7,11 +7,13 @@ be very many of them, and nothing is quicker to make and to pickle.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import OrderedDict
 from functools import partial
+from itertools import count
 
+from ..measure.timing import COMPUTING_SHARE
+from ..measure.usage import cpu_seconds, own_cpu_seconds, queued_seconds
 from ..run.failure import Failure, pack
 from ..run.transport import Parcel, unpack
 from ..run.worker import run_columns
@@ -25,19 +27,25 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "Chunk",
-    "Each",
     "Functions",
+    "Meter",
     "Order",
     "Outcomes",
     "Raised",
     "Ran",
     "Sendable",
     "Shipped",
+    "job_of",
     "run",
 ]
 
+_names = count()
+
 # Most functions that a worker keeps open for further orders.
 MOST_FUNCTIONS = 32
+# CPU time is measured in full in one order of each such time, s: that takes 60 us (November 2026,
+# two-core machine).
+METERED_SECONDS = 0.02
 
 
 class Raised(NamedTuple):
@@ -64,18 +72,6 @@ class Outcomes(NamedTuple):
     each: list[Any]
 
 
-class Shipped(NamedTuple):
-    """A function that several orders have in common: a worker opens it once.
-
-    Attributes:
-        name: a unique name.
-        parcel: the function.
-    """
-
-    name: str
-    parcel: Parcel
-
-
 class Sendable:
     """A function of several orders, in the caller: it is packed once.
 
@@ -99,7 +95,7 @@ class Sendable:
             SerializationError: it cannot be sent.
         """
         if pack not in self._shipped:
-            self._shipped[pack] = Shipped(os.urandom(8).hex(), pack(self.func, self._prefix))
+            self._shipped[pack] = next(_names), pack(self.func, self._prefix).smallest
         return self._shipped[pack]
 
 
@@ -107,21 +103,61 @@ class Functions:
     """The functions that a worker has opened."""
 
     def __init__(self) -> None:
-        self._opened: OrderedDict[str, Callable[..., Any]] = OrderedDict()
+        self._opened: OrderedDict[int, Callable[..., Any]] = OrderedDict()
 
-    def open(self, func: Sendable | Shipped) -> Callable[..., Any]:
+    def open(self, shipped: Shipped) -> Callable[..., Any]:
         """Return a function of an order.
 
         Raises:
             Exception: whatever unpickling it raises.
         """
-        assert isinstance(func, Shipped)
-        found = self._opened.get(func.name)
+        name, packed = shipped
+        found = self._opened.get(name)
         if found is None:
-            found = self._opened[func.name] = unpack(func.parcel, common=True)
+            parcel = Parcel(packed) if isinstance(packed, bytes) else packed
+            found = self._opened[name] = unpack(parcel, common=True)
             if len(self._opened) > MOST_FUNCTIONS:
                 self._opened.popitem(last=False)
         return found
+
+
+class Meter:
+    """Measures the CPU time of orders, with the time in run queues and that of children.
+
+    An order that used a CPU all the time needs no more than the clock of this process. Once one has
+    looked like waiting, the rest is read, too, but not for each of many short orders.
+    """
+
+    def __init__(self) -> None:
+        self._doubts = False  # whether an order has looked like waiting
+        self._next = 0.0  # when to measure in full again, on the monotonic clock
+        self._is_full = False
+
+    def clocks(self) -> tuple[Callable[[], float], Callable[[], float]]:
+        """Return the clocks of CPU time and of time in run queues for the next order, s."""
+        now = time.monotonic()
+        self._is_full = self._doubts and now >= self._next
+        if not self._is_full:
+            return own_cpu_seconds, _stopped
+        self._next = now + METERED_SECONDS
+        return cpu_seconds, queued_seconds
+
+    def known(self, seconds: float, used: float) -> float:
+        """Return the CPU time of the order that has just run, s; 0 if it is not known.
+
+        Args:
+            seconds: its wall time, s.
+            used: its CPU time by the clocks, s.
+        """
+        if self._is_full or used >= COMPUTING_SHARE * seconds:
+            return used
+        self._doubts = True
+        return 0.0
+
+
+def _stopped() -> float:
+    """Return the time of a clock that does not run."""
+    return 0.0
 
 
 class Ran(NamedTuple):
@@ -140,58 +176,60 @@ class Ran(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Call a function with some items; the first exception is the outcome of all of them.
+    """Call a function with some items.
 
     Attributes:
         func: the function.
         items: the items.
         star: whether each item is a tuple of arguments.
+        apart: whether each item has an outcome of its own; else the first exception is the outcome
+            of all of them.
+        patient: whether nobody waits for this outcome alone, so that it may be sent later, with
+            others.
     """
 
-    func: Sendable | Shipped
+    func: Sendable
     items: Any
-    star: bool
+    star: bool = False
+    apart: bool = False
+    patient: bool = False
 
-    def run(self, functions: Functions) -> Ran:
-        """Run it; the outcome is the list of results, or ``Raised``."""
-        out: list[Any] = []
-        try:
-            func = functions.open(self.func)
-        except BaseException as error:  # noqa: BLE001 - unpickling may raise anything
-            return Ran(_unopened(error))
-        failure, seconds, cpu = run_columns(func, (self.items,), self.star, 0, out)
-        if failure is None:
-            return Ran(out, seconds, cpu)
-        return Ran(Raised(failure._replace(item=None), len(out)), seconds, cpu)
+    def packed(self, pack: Callable[..., Parcel], prefix: str) -> Parcel:
+        """Return it ready to be sent, as a plain tuple: classes would take half of its pickle.
+
+        Args:
+            pack: makes a parcel of a value.
+            prefix: path prefix of shared segments.
+
+        Raises:
+            SerializationError: it cannot be sent.
+        """
+        return pack((self.func.packed(pack), *self[1:]), prefix)
 
 
-class Each(NamedTuple):
-    """Call a function with some items; each of them has an outcome of its own.
+def job_of(order: Any) -> int | None:
+    """Return the name of the job of a patient chunk, as it was sent; None for any other order."""
+    if len(order) == _CALL_FIELDS:
+        return None
+    (name, _), *_, patient = order
+    return name if patient else None
 
-    Attributes:
-        func: the function.
-        items: the items.
+
+def run(order: Any, functions: Functions, meter: Meter) -> Ran:
+    """Run an order, in the worker.
+
+    Args:
+        order: a call, or a chunk as ``Chunk.packed`` sends it.
+        functions: the functions that are open.
+        meter: says whether to measure its CPU time.
+
+    Returns:
+        The outcome of a call is its value, or ``Raised``; that of a chunk is the list of results,
+        or ``Raised``; that of a chunk of items apart is ``Outcomes``. If its function cannot be
+        opened it is ``Raised``.
     """
-
-    func: Sendable | Shipped
-    items: Any
-
-    def run(self, functions: Functions) -> Ran:
-        """Run it; the outcome is ``Outcomes``, or ``Raised`` if the function cannot be opened."""
-        try:
-            func = functions.open(self.func)
-        except BaseException as error:  # noqa: BLE001 - unpickling may raise anything
-            return Ran(_unopened(error))
-        out: list[Any] = []
-        attempt = partial(_attempted, func)
-        _, seconds, cpu = run_columns(attempt, (self.items,), False, 0, out)
-        return Ran(Outcomes(out), seconds, cpu)
-
-
-def run(order: Order, functions: Functions) -> Ran:
-    """Run an order, in the worker."""
-    if isinstance(order, (Chunk, Each)):
-        return order.run(functions)
+    if len(order) != _CALL_FIELDS:
+        return _run_chunk(order, functions, meter)
     func, args, kwargs = order
     begun = time.perf_counter()
     try:
@@ -199,6 +237,22 @@ def run(order: Order, functions: Functions) -> Ran:
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt as well
         outcome = Raised(pack(error, None))
     return Ran(outcome, time.perf_counter() - begun)
+
+
+def _run_chunk(order: Any, functions: Functions, meter: Meter) -> Ran:
+    shipped, items, star, apart, _ = order
+    try:
+        func = functions.open(shipped)
+    except BaseException as error:  # noqa: BLE001 - unpickling may raise anything
+        return Ran(Raised(pack(error, None)._replace(unrun=True)))
+    if apart:
+        func = partial(_attempted, func)
+    out: list[Any] = []
+    failure, seconds, used = run_columns(func, (items,), star, 0, out, *meter.clocks())
+    cpu = meter.known(seconds, used)
+    if failure is not None:
+        return Ran(Raised(failure._replace(item=None), len(out)), seconds, cpu)
+    return Ran(Outcomes(out) if apart else out, seconds, cpu)
 
 
 def _attempted(func: Callable[..., Any], item: Any) -> Any:
@@ -209,11 +263,12 @@ def _attempted(func: Callable[..., Any], item: Any) -> Any:
         return Raised(pack(error, None))
 
 
-def _unopened(error: BaseException) -> Raised:
-    """Return the outcome of an order that could not be opened in the worker."""
-    return Raised(pack(error, None)._replace(unrun=True))
-
+# A call has a function, its positional and its keyword arguments; a chunk as it is sent has more.
+_CALL_FIELDS = 3
 
 if TYPE_CHECKING:
     Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-    Order = Call | Chunk | Each
+    Order = Call | Chunk
+    # The name of a function that several orders have in common, which is unique in their process,
+    # and its pickle, or a parcel of it. A worker opens it once.
+    Shipped = tuple[int, bytes | Parcel]

@@ -19,7 +19,8 @@ from ..run.crew import CannotStart
 from ..run.failure import Failure, keep
 from ..run.losses import explain_idle, explain_running, explain_stuck
 from ..run.shared import make_prefix
-from .books import Books, Source, Ticket, ahead
+from ..run.transport import Parcel
+from .books import HANDS, Books, Source, Ticket, ahead
 from .orders import Raised
 from .packing import Packing
 from .results import report_error
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from ..run.crew import Lost
     from ..run.start import Recipe
-    from ..run.transport import Parcel
     from .attendant import Attendant
 
 __all__ = ["CLOSE", "RUN", "TERMINATE", "Service"]
@@ -93,6 +93,7 @@ class Service:
         self._staff = Staff(recipe, plain=plain, most=most, prefix=self.prefix)
         self._packing = Packing(self.prefix, forks=recipe.starts.method == "fork")
         self._mean: float | None = None  # time of an order lately, s
+        self._is_large = False  # whether the last order is in a shared segment
         self._futile = 0
         self._looked = time.monotonic()
         self._is_cancelling = self._is_over = False
@@ -216,23 +217,33 @@ class Service:
         """Put orders up on the board, as many as the workers need."""
         books, board = self._books, self._staff.board
         most = ahead(self._mean) * self._workers
+        few = HANDS * self._workers  # large orders take memory
         ticket: Ticket | None = None
-        while books.has_waiting and books.out < most and not board.is_full:
-            for _ in range(min(most - books.out, FLUSHED)):
-                ticket = books.draw()
+        put = 0
+        while books.has_waiting and not board.is_full:
+            for _ in range(FLUSHED if put >= self._workers else 1):  # the first can begin at once
+                is_crowded = self._is_large and books.out >= few
+                ticket = None if is_crowded else books.draw(single=books.out < most)
                 if ticket is None:
                     break
-                number = books.put_out(ticket)
-                try:
-                    board.put(number, self._packing.pack(ticket))
-                except BaseException as error:  # noqa: BLE001 - a reduction may call sys.exit()
-                    books.take(number)
-                    _settle(ticket, Raised(keep(error, None)._replace(unrun=True)))
+                self._put_one_up(ticket)
+                put += 1
             board.flush()
             if ticket is None:
                 break
         board.flush()
         self._packing.forget()
+
+    def _put_one_up(self, ticket: Ticket) -> None:
+        number = self._books.put_out(ticket)
+        try:
+            packed = self._packing.pack(ticket)
+            self._staff.board.put(number, packed)
+        except BaseException as error:  # noqa: BLE001 - a reduction may call sys.exit()
+            self._books.take(number)
+            _settle(ticket, Raised(keep(error, None)._replace(unrun=True)))
+        else:
+            self._is_large = isinstance(packed, Parcel)
 
     def _sleep(self) -> list[Attendant]:
         """Wait for an event; return the workers that have sent something, or have ended."""
@@ -246,10 +257,12 @@ class Service:
 
     # Answers --------------------------------------------------------------------------------
 
-    def _hear(self, attendant: Attendant) -> None:
-        """Take in the answers of a worker."""
-        for number, answer in attendant.answers():
-            self._take_answer(number, *answer)
+    def _hear(self, attendant: Attendant) -> bool:
+        """Take in the answers of a worker; return whether there were any."""
+        answers = attendant.answers()
+        for answer in answers:
+            self._take_answer(*answer)
+        return bool(answers)
 
     def _take_answer(
         self, number: int, packed: bytes | Parcel, seconds: float, cpu_seconds: float
@@ -290,13 +303,16 @@ class Service:
     def _look(self, speakers: list[Attendant]) -> None:
         """Take in what these workers have sent, and take out those that have ended."""
         now = time.monotonic()
-        if now - self._looked > LOOK_SECONDS:
+        # What has come in is not kept waiting: the next look is soon enough.
+        is_due = now - self._looked > LOOK_SECONDS and not self._inbox
+        if is_due:
             self._looked, speakers = now, self.members
         for attendant in speakers:
             if attendant not in self._staff.members:
                 continue
-            lost = attendant.lost()
-            self._hear(attendant)
+            # Whoever has answered is not asked whether it lives. If it does not, the end that the
+            # system reports is still there next time.
+            lost = None if self._hear(attendant) and not is_due else attendant.lost()
             if lost is not None:
                 self._bury(attendant, lost)
             elif attendant.has_left:
@@ -316,13 +332,19 @@ class Service:
     def _bury(self, attendant: Attendant, lost: Lost) -> None:
         """Take a worker out that has died or is stuck; what it had runs again, or is given up."""
         books = self._books
-        number, was_taking = attendant.order, attendant.is_taking
-        for place, answer in self._staff.bury(attendant):
-            self._take_answer(place, *answer)
-        blamed = books.lost(number) if books.is_out(number) else None
+        taken, was_taking = attendant.orders, attendant.is_taking
+        for answer in self._staff.bury(attendant):
+            self._take_answer(*answer)
+        *run, last = taken or [0]
+        books.take_back([number for number in run if books.is_out(number)])
+        blamed = books.lost(last) if books.is_out(last) else None
         if was_taking:
+            # It may have died before it could say what it had taken: what nobody else has.
             books.take_back(self._staff.take_back())
-            books.take_back(self._staff.missing(books.numbers()))
+            elsewhere = self._staff.taken()
+            for one in self.members:
+                self._hear(one)
+            books.take_back(list(books.numbers() - elsewhere))
         if blamed is not None:
             text = explain_stuck() if lost.stuck else explain_running(lost, blamed.losses)
             error = WorkerLostError(text, exitcode=lost.exitcode)

@@ -94,7 +94,7 @@ class Staff:
     def bury(self, attendant: Attendant) -> list[Any]:
         """Take a worker out that has died or is stuck; return its last answers."""
         self.watch.remove(attendant)
-        answers = attendant.abandon()
+        answers = attendant.last_answers()
         attendant.sweep()
         del self.members[attendant]
         return answers
@@ -103,13 +103,9 @@ class Staff:
         """Take back the orders that no worker has taken; return their numbers."""
         return self.board.take_back(self._settle)
 
-    def missing(self, out: set[int]) -> list[int]:
-        """Return the orders that a worker has taken and died before it could say so.
-
-        Args:
-            out: the orders that are out, none of which is on the board.
-        """
-        return sorted(out - {one.order for one in self.members})
+    def taken(self) -> set[int]:
+        """Return the orders that workers were given or have taken, and may not have answered."""
+        return {number for one in self.members for number in one.orders}
 
     def _settle(self) -> None:
         """Wait until no worker is taking an order; kill those that do not come to an end."""
