@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable
 
 from .call.recall import AS_EXPECTED, Recall
+from .decide.course import course_of
 from .identity.fingerprint import walk_seconds
 from .measure.machine import choose_start_method, this_machine, usable_cpus
 from .measure.probe import profile_of
@@ -312,13 +313,14 @@ class Pool:
         """
         begun = time.perf_counter()
         recall: Recall | None = None
-        known = self._paces.of(func)
+        course = self._paces.of(func)
+        known = None if course is None else course.seconds / course.items
         if known is None:
             recall = self._recall(func, job.size)
             if 0 < walk_seconds(func) <= LITTLE_WALK_SECONDS:
                 recall.look_up(only_memory=True)
                 known = _item_seconds(recall)
-        job.expect(known)
+        job.expect(known, course)
         self._service.put(job)
         if known is None and recall is not None:
             result.wait(PATIENT_SECONDS)
@@ -328,7 +330,7 @@ class Pool:
         values: list[Any] = result.get()
         seconds = time.perf_counter() - begun
         if job.tally.items:
-            self._paces.note(func, job.tally.seconds / job.tally.items)
+            self._paces.note(func, course_of(job.pieces))
             if seconds > WORTH_RECORDING_SECONDS:
                 recall = recall or self._recall(func, job.size)
                 _record(job, recall, known, seconds, self._processes)

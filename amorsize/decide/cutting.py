@@ -15,6 +15,7 @@ from .figures import Profile
 __all__ = [
     "DEFAULT_CHUNKING",
     "LARGEST_CHUNK_BYTES",
+    "LONGEST_CHUNK_SECONDS",
     "LEAST_SHARE",
     "SMALLEST_CHUNK_SECONDS",
     "STREAM_CHUNK_ITEMS",

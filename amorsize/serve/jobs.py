@@ -6,11 +6,12 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from math import ceil
 
+from ..decide.course import Course, even_course
 from ..decide.cutting import (
-    SMALLEST_CHUNK_SECONDS,
+    LONGEST_CHUNK_SECONDS,
     STREAM_CHUNK_ITEMS,
     STREAM_CHUNK_SECONDS,
     next_chunksize,
@@ -38,10 +39,12 @@ FIRST_PART = 16
 MOST_FIRST = 64
 # Most functions whose pace is remembered.
 MOST_PACES = 128
-# The least number of chunks for each worker, unless a chunk would be shorter than this: the caller
-# needs 0.1 ms of a CPU for each.
+# The least number of chunks for each worker, unless a chunk would be shorter than this: each takes
+# 0.04 ms (November 2026, two-core machine).
 PARTS = 4
 SHORT_CHUNK_SECONDS = 0.001
+# A chunk is this part of a worker's share of what is left (see ``next_chunksize``).
+FACTOR = 0.5
 # If a worker's share is shorter than this, one worker runs all items.
 TINY_SHARE_SECONDS = 0.0001
 # An input is read this many chunks ahead of what the workers have, and at least so many items.
@@ -79,19 +82,19 @@ class Paces:
     """What items of functions took lately, by the code of the function."""
 
     def __init__(self) -> None:
-        self._seconds: OrderedDict[object, float] = OrderedDict()
+        self._courses: OrderedDict[object, Course] = OrderedDict()
 
-    def of(self, func: Callable[..., Any]) -> float | None:
-        """Return the time of an item, s; None if it is not known."""
-        return self._seconds.get(_code_of(func))
+    def of(self, func: Callable[..., Any]) -> Course | None:
+        """Return the course of the last job of a function; None if there was none."""
+        return self._courses.get(_code_of(func))
 
-    def note(self, func: Callable[..., Any], seconds: float) -> None:
-        """Note the time of an item, s."""
+    def note(self, func: Callable[..., Any], course: Course) -> None:
+        """Note the course of a job."""
         code = _code_of(func)
-        self._seconds[code] = seconds
-        self._seconds.move_to_end(code)
-        if len(self._seconds) > MOST_PACES:
-            self._seconds.popitem(last=False)
+        self._courses[code] = course
+        self._courses.move_to_end(code)
+        if len(self._courses) > MOST_PACES:
+            self._courses.popitem(last=False)
 
 
 def _code_of(func: Any) -> object:
@@ -134,6 +137,7 @@ class MapJob:
     Attributes:
         size: number of items.
         tally: what the items have taken so far.
+        pieces: (index of the first item, number of items, time, s) of each planned chunk that ran.
         is_empty: whether all chunks were drawn.
     """
 
@@ -148,6 +152,7 @@ class MapJob:
         result: AsyncResult,
     ) -> None:
         self.tally = Tally()
+        self.pieces: list[tuple[int, int, float]] = []
         self.is_empty = False
         self._func = func
         self._items: Any = items
@@ -156,6 +161,7 @@ class MapJob:
         self._workers = workers
         self._item_seconds: float | None = None  # None while not known
         self._expected = 0.0  # time of an item in earlier jobs
+        self._course: Course | None = None  # of an earlier job of the same size
         self._result = result
         self.size = len(items)
         self._position = 0
@@ -163,11 +169,18 @@ class MapJob:
         self._done: dict[int, list[Any]] = {}  # results by the index of the first
         self._failed: tuple[int, BaseException] | None = None  # the earliest failure
 
-    def expect(self, item_seconds: float | None) -> None:
-        """Take the time of an item in earlier jobs, s; None if there was none."""
+    def expect(self, item_seconds: float | None, course: Course | None = None) -> None:
+        """Take what is known of earlier jobs.
+
+        Args:
+            item_seconds: time of an item, s; None if there was none.
+            course: course of the last one; None if there was none.
+        """
         self._expected = item_seconds or 0.0
         if self._item_seconds is None:
             self._item_seconds = item_seconds
+        if course is not None and course.items == self.size:
+            self._course = course
 
     def draw(self) -> Ticket | None:
         """Return the next chunk; None while the workers have enough."""
@@ -206,18 +219,24 @@ class MapJob:
     def _planned(self, left: int) -> int:
         if self._item_seconds is None:
             return max(1, min(left // (FIRST_PART * self._workers), MOST_FIRST))
-        # Where the first items are cheaper than those of earlier jobs, the others may not be.
-        each = max(self._item_seconds, self._expected)
-        # As many chunks as a Pool makes, unless they are too short: while one is run, the next ones
-        # are packed and their results unpacked.
-        share = self.size * each / self._workers
+        course = self._course
+        if course is None:
+            # Where the first items are cheaper than those of earlier jobs, the others may not be.
+            course = even_course(self.size, max(self._item_seconds, self._expected))
+        share = course.seconds / self._workers
         if share < TINY_SHARE_SECONDS:
             return left
-        parts = self._workers * max(1, min(PARTS, int(share / SHORT_CHUNK_SECONDS)))
-        most = ceil(self.size / parts)
-        # No chunk is shorter than is worth a message, as long as each worker gets its share.
-        least = min(ceil(SMALLEST_CHUNK_SECONDS / each), ceil(self.size / self._workers), most)
-        return max(least, next_chunksize(left, self._workers, each, most_items=most))
+        # As many chunks as a Pool makes, unless they are too short: while one is run, the next ones
+        # are packed and their results unpacked. None has more items, as this time other items may
+        # be the dear ones.
+        parts = max(1, min(PARTS, int(share / SHORT_CHUNK_SECONDS)))
+        longest = min(share / parts, LONGEST_CHUNK_SECONDS)
+        most = ceil(self.size / (parts * self._workers))
+        # Chunks shrink towards the end, by factoring, so that the workers end together.
+        done = course.before(self.size - left)
+        share_left = FACTOR * (course.seconds - done) / self._workers
+        seconds = min(longest, max(SHORT_CHUNK_SECONDS, share_left))
+        return max(1, min(most, course.reached(done + seconds) - (self.size - left)))
 
     def _settle(self, start: int, size: int, outcome: Any, seconds: float, cpu: float) -> None:
         self._out -= 1
@@ -227,6 +246,8 @@ class MapJob:
             self._done[start] = outcome
             if outcome and seconds:
                 self.tally.add(_block(len(outcome), seconds, cpu))
+                if self._chunksize is None:
+                    self.pieces.append((start, size, seconds))
                 self._item_seconds = self.tally.seconds / self.tally.items
         if self.is_empty and not self._out:
             self._finish()
@@ -241,7 +262,7 @@ class MapJob:
         if failed is not None:
             self._result.settle(None, failed[1])
         else:
-            self._result.settle([value for start in sorted(done) for value in done[start]])
+            self._result.settle(list(chain.from_iterable(done[start] for start in sorted(done))))
 
 
 def _block(items: int, seconds: float, cpu_seconds: float) -> Block:
