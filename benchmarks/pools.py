@@ -1,32 +1,32 @@
-"""Pool and SmartExecutor against the standard library's, in one run.
+"""Pool and SmartExecutor against the standard library's, in the same runs.
 
-    python benchmarks/pools.py
+    python benchmarks/pools.py [--processes 5] [--save] [name ...]
 
-Prints a line for each workload: the medians of both pools' ``map`` without a chunk size, and their
-ratio; then the time of 20,000 trivial tasks in both executors. The two alternate, and both have
-run the workload before.
+Prints a line for each workload: the medians of both pools' ``map`` without a chunk size, their
+ratio, and the least and the greatest ratio of a process; then the time of 20,000 trivial tasks in
+both executors. In each of several fresh processes the two alternate, and both have run the workload
+before: how fast a function runs in a process depends on where its memory happens to be, by some per
+cent.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import multiprocessing
 import statistics
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from math import exp, log
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from common import write
+from common import in_fresh_process, write
 from workloads import WORKLOADS
 
 from amorsize import Pool, SmartExecutor
 
 WORKERS = 2
-ROUNDS = 9
-MOST_SECONDS = 12.0
+ROUNDS = 25
+MOST_SECONDS = 3.0
 TASKS = 20_000
 
 
@@ -42,18 +42,20 @@ def timed(run):
     return time.perf_counter() - begun
 
 
-def pools(workload):
-    """Return the medians of (standard Pool, Pool) for a workload, s."""
+def pools(name):
+    """Return the medians of (standard Pool, Pool) for a workload in this process, s."""
+    workload = WORKLOADS[name]
     data = workload.data()
     data = data if isinstance(data, (list, tuple, range)) else list(data)
     theirs, ours = [], []
     with multiprocessing.Pool(WORKERS) as stock, Pool(WORKERS) as pool:
-        for _ in range(2):
-            stock.map(workload.func, data)
-            pool.map(workload.func, data)
+        pairs = [(stock, theirs), (pool, ours)]
+        for one, _ in 3 * pairs:
+            one.map(workload.func, data)
         while len(ours) < ROUNDS and sum(theirs) + sum(ours) < MOST_SECONDS:
-            theirs.append(timed(lambda: stock.map(workload.func, data)))
-            ours.append(timed(lambda: pool.map(workload.func, data)))
+            pairs.reverse()
+            for one, times in pairs:
+                times.append(timed(lambda one=one: one.map(workload.func, data)))
     return statistics.median(theirs), statistics.median(ours)
 
 
@@ -74,19 +76,43 @@ def executors():
     return tuple(map(statistics.median, found.values()))
 
 
+def compared(names, processes):
+    """Print a line for each workload; return the figures by its name."""
+    lines = {}
+    for name in names:
+        found = [in_fresh_process(__file__, name) for _ in range(processes)]
+        ratios = [ours / theirs for theirs, ours in found]
+        ratio = statistics.median(ratios)
+        theirs, ours = map(statistics.median, zip(*found, strict=True))
+        lines[name] = {"theirs": theirs, "ours": ours, "ratio": ratio, "ratios": ratios}
+        print(
+            f"{name:28} {theirs * 1e3:9.2f} {ours * 1e3:9.2f} ms {ratio:7.3f}"
+            f"   {min(ratios):.3f} to {max(ratios):.3f}",
+            flush=True,
+        )
+    return lines
+
+
 def main():
     """Run all, print the lines, and write the results."""
-    lines = {}
-    for name, workload in WORKLOADS.items():
-        theirs, ours = lines[name] = pools(workload)
-        ratio = ours / theirs
-        print(f"{name:32} {theirs * 1e3:10.2f} {ours * 1e3:10.2f} ms {ratio:7.3f}", flush=True)
-    mean = exp(statistics.fmean(log(ours / theirs) for theirs, ours in lines.values()))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="workloads; all of them by default")
+    parser.add_argument("--processes", type=int, default=5, help="fresh processes for each")
+    parser.add_argument("--save", action="store_true", help="write results/pools.json")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(pools(options.child)))
+        return
+    lines = compared(options.names or WORKLOADS, options.processes)
+    mean = exp(statistics.fmean(log(line["ratio"]) for line in lines.values()))
     print(f"geometric mean {mean:.3f}")
     theirs, ours = executors()
-    ratio = theirs / ours
-    print(f"{TASKS:,} tasks {theirs * 1e3:.0f} {ours * 1e3:.0f} ms, {ratio:.2f} times faster")
-    write("pools", {"pools": lines, "geometric_mean": mean, "executors": (theirs, ours)})
+    print(
+        f"{TASKS:,} tasks {theirs * 1e3:.0f} {ours * 1e3:.0f} ms, {theirs / ours:.2f} times faster"
+    )
+    if options.save:
+        write("pools", {"pools": lines, "geometric_mean": mean, "executors": (theirs, ours)})
 
 
 if __name__ == "__main__":

@@ -86,6 +86,17 @@ def wait_for_file(file):
     assert os.path.exists(file)
 
 
+def meets_another(folder, number):
+    """Return the number; if there is a folder, when two workers have been there."""
+    if folder is not None:
+        open(os.path.join(folder, str(os.getpid())), "w").close()
+        limit = time.monotonic() + 60
+        while len(os.listdir(folder)) < 2 and time.monotonic() < limit:
+            time.sleep(0.01)
+        assert len(os.listdir(folder)) == 2
+    return number
+
+
 def returns_or_waits(file):
     if file is not None:
         wait_for_file(file)
@@ -343,6 +354,18 @@ def test_an_argument_is_let_go_when_its_call_is_done(method, tmp_path):
                 time.sleep(0.01)
             mark.unlink()
     pool.join()
+
+
+def test_items_that_were_short_before_are_shared_out_when_they_are_long(pool, tmp_path):
+    """No worker is given all items, however short they were: some may wait for others."""
+    folder = str(tmp_path / "met")
+    os.mkdir(folder)
+    fast = [(None, number) for number in range(30)]
+    for _ in range(3):
+        assert pool.starmap(meets_another, fast) == list(range(30))
+    slow = [(folder, number) for number in range(30)]
+    assert pool.starmap(meets_another, slow) == list(range(30))
+    assert len(os.listdir(folder)) == 2
 
 
 def test_a_task_that_kills_two_workers_raises(pool):

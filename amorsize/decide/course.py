@@ -2,7 +2,8 @@
 
 A loop that runs again mostly costs the same at the same places. So the times of the chunks of one
 run tell where to cut the next one into chunks of equal time (feedback guided loop scheduling: Bull,
-Euro-Par 1998). A chunk that was too long is cut finer the next time, until its dear items are found.
+Euro-Par 1998). A chunk that was too long is cut finer the next time, until what is dear in it is
+found.
 """
 
 from __future__ import annotations

@@ -45,8 +45,6 @@ PARTS = 4
 SHORT_CHUNK_SECONDS = 0.001
 # A chunk is this part of a worker's share of what is left (see ``next_chunksize``).
 FACTOR = 0.5
-# If a worker's share is shorter than this, one worker runs all items.
-TINY_SHARE_SECONDS = 0.0001
 # An input is read this many chunks ahead of what the workers have, and at least so many items.
 READ_AHEAD = 4
 LEAST_READ = 16
@@ -224,11 +222,9 @@ class MapJob:
             # Where the first items are cheaper than those of earlier jobs, the others may not be.
             course = even_course(self.size, max(self._item_seconds, self._expected))
         share = course.seconds / self._workers
-        if share < TINY_SHARE_SECONDS:
-            return left
         # As many chunks as a Pool makes, unless they are too short: while one is run, the next ones
         # are packed and their results unpacked. None has more items, as this time other items may
-        # be the dear ones.
+        # be the dear ones, and there is one for each worker at least: items may wait for others.
         parts = max(1, min(PARTS, int(share / SHORT_CHUNK_SECONDS)))
         longest = min(share / parts, LONGEST_CHUNK_SECONDS)
         most = ceil(self.size / (parts * self._workers))

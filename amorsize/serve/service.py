@@ -45,6 +45,8 @@ MOST_FUTILE = 3
 FRESHNESS = 0.2
 # Orders are made visible to the workers at least so many at a time.
 FLUSHED = 16
+# Packing an order takes this long at most, s, after some ms in which others had the CPU's cache.
+PACK_SECONDS = 0.0001
 # How long to wait at a time for room for more orders.
 ROOM_SECONDS = 0.002
 
@@ -219,16 +221,17 @@ class Service:
         most = ahead(self._mean) * self._workers
         few = HANDS * self._workers  # large orders take memory
         ticket: Ticket | None = None
-        put = 0
+        # Each of the first can begin at once, unless it would be done before the next is packed.
+        alone = 0 if self._mean is not None and self._mean < PACK_SECONDS else self._workers
         while books.has_waiting and not board.is_full:
-            for _ in range(FLUSHED if put >= self._workers else 1):  # the first can begin at once
+            for _ in range(1 if alone > 0 else FLUSHED):
                 is_crowded = self._is_large and books.out >= few
                 ticket = None if is_crowded else books.draw(single=books.out < most)
                 if ticket is None:
                     break
                 self._put_one_up(ticket)
-                put += 1
             board.flush()
+            alone -= 1
             if ticket is None:
                 break
         board.flush()
