@@ -1,14 +1,17 @@
 """``seed=``: each item has a random stream of its own, whatever the workers and chunks."""
 
+import builtins
 import concurrent.futures
+import importlib.util
 import random
 import sys
+import threading
 
 import pytest
 
 from amorsize import smart_imap, smart_imap_unordered, smart_map, smart_map_async, smart_starmap
 from tests import programs
-from tests.seeded import draw, draw_or_fail
+from tests.seeded import draw, draw_after_import, draw_or_fail
 
 METHODS = programs.MOSTLY_FORKSERVER
 WAYS = [
@@ -72,11 +75,12 @@ def test_failed_items_do_not_move_the_streams_of_others():
     ]
 
 
-def test_a_library_that_an_item_loads_is_seeded():
+@pytest.mark.parametrize("func", ["draw", "draw_after_a_threads_import"])
+def test_a_library_that_an_item_loads_is_seeded(func):
     """NumPy, imported by the function, in a process that had not loaded it."""
     pytest.importorskip("numpy")
     source = (
-        "import sys\nfrom amorsize import smart_map\nfrom tests.seeded import draw\n"
+        f"import sys\nfrom amorsize import smart_map\nfrom tests.seeded import {func} as draw\n"
         "assert 'numpy' not in sys.modules\n"
         "print(smart_map(draw, range(6), seed=7, {}))\n"
         "import numpy.random\nprint(numpy.random.__spec__.loader is numpy.random.__loader__,"
@@ -86,6 +90,95 @@ def test_a_library_that_an_item_loads_is_seeded():
         ended = programs.run("-c", source.format(way))
         expected = smart_map(draw, range(6), seed=7, n_jobs=1)
         assert ended.out == f"{expected}\nTrue SourceFileLoader\n", ended.err
+
+
+MODULES = {
+    "drawing": "import random\nrandom.random()",
+    "seeding": "import random\nrandom.seed(5)",
+    "drawing_numpy": "import numpy\nnumpy.random.random(); numpy.random.seed(3)",
+    "package/__init__": "from . import inner\nimport random; random.random()",
+    "package/inner": "import random; random.random()",
+    "outside": "import drawing, package, random; random.random()",
+    "failing": "import random; random.random(); raise ImportError('always')",
+    "failing_inside": "import drawing, failing",
+    "trying": "import random\ntry:\n    import failing\nexcept ImportError:\n    random.random()",
+    "namespace/inner": "import random; random.random()",
+}
+IMPORTED = ["drawing", "seeding", "drawing_numpy", "package", "package.inner", "outside", "failing"]
+IMPORTED += ["failing_inside", "trying", "namespace.inner", "namespace", "not_there", "this"]
+
+
+@pytest.fixture
+def modules(tmp_path):
+    for name, text in MODULES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text(text + "\n")
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+@pytest.mark.parametrize("way", [{"n_jobs": 1}, {"n_jobs": 2}, {"n_jobs": 2, "chunksize": 3}])
+def test_what_an_item_imports_does_not_move_its_stream(modules, name, way):
+    """The item that imports a module which draws, first, draws what it would draw later."""
+    items = [(modules, name, x) for x in range(8)]
+    try:
+        found = smart_map(draw_after_import, items, seed=7, **way)
+    finally:
+        for loaded in {name.replace("/", ".").partition(".")[0] for name in MODULES} & {
+            *sys.modules
+        }:
+            for each in [one for one in sys.modules if one.partition(".")[0] == loaded]:
+                del sys.modules[each]
+    assert found == smart_map(draw, range(8), seed=7, n_jobs=1)
+
+
+def looks_at_a_spec(path):
+    """Return what is seen of a module that draws, which is loaded by hand."""
+    sys.path.insert(0, path)
+    try:
+        spec = importlib.util.find_spec("drawing")
+        seen = spec.origin, spec.loader.get_source("drawing"), spec.loader.is_package("drawing")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return (*seen, module.__loader__ is module.__spec__.loader, random.random())
+    finally:
+        sys.path.remove(path)
+
+
+def test_a_module_that_an_item_finds_is_as_it_would_be_found_elsewhere(modules):
+    """Its loader can be asked and used by hand."""
+    expected = (f"{modules}/drawing.py", MODULES["drawing"] + "\n", False, True)
+    *seen, drawn = smart_map(looks_at_a_spec, [modules], seed=7, n_jobs=1)[0]
+    assert tuple(seen) == expected
+    assert drawn == smart_map(draw, [0], seed=7, n_jobs=1)[0][1]
+
+
+def test_another_threads_import_does_not_move_the_stream(modules):
+    """An item that draws while another thread imports does not draw the same again."""
+
+    def drawn(_):
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            numbers = []
+            sys.modules.pop("meeting", None)
+            begun, go_on = threading.Event(), threading.Event()
+            builtins.meeting = begun, go_on
+            future = executor.submit(importlib.import_module, "meeting")
+            begun.wait(60)
+            numbers.append(random.random())
+            go_on.set()
+            future.result(60)
+            return [*numbers, random.random(), random.random()]
+
+    text = "import builtins\nbegun, go_on = builtins.meeting\nbegun.set(); go_on.wait(60)\n"
+    with open(f"{modules}/meeting.py", "w") as file:
+        file.write(text)
+    sys.path.insert(0, modules)
+    try:
+        (found,) = smart_map(drawn, [0], seed=7, n_jobs=1)
+    finally:
+        sys.path.remove(modules)
+        del builtins.meeting
+    assert len(set(found)) == 3
 
 
 def test_torch_draws_from_the_same_stream():
