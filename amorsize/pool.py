@@ -331,7 +331,8 @@ class Pool:
         seconds = time.perf_counter() - begun
         if job.tally.items:
             self._paces.note(func, course_of(job.pieces))
-            if seconds > WORTH_RECORDING_SECONDS:
+            # Where no CPU time is known, a record would tell waiting from computing wrongly.
+            if seconds > WORTH_RECORDING_SECONDS and job.tally.known_seconds:
                 recall = recall or self._recall(func, job.size)
                 _record(job, recall, known, seconds, self._processes)
         return values

@@ -97,6 +97,8 @@ class Paces:
 
 def _code_of(func: Any) -> object:
     """Return the code of a function or method, else a name; it must not keep ``func`` alive."""
+    while isinstance(func, partial):
+        func = func.func
     named = func if hasattr(func, "__qualname__") else type(func)
     name = (named.__module__, named.__qualname__)
     return getattr(getattr(func, "__func__", func), "__code__", name)

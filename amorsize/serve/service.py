@@ -39,6 +39,8 @@ __all__ = ["CLOSE", "RUN", "TERMINATE", "Service"]
 
 # While workers have orders, they are looked at this often: one may be stuck, or its death unseen.
 LOOK_SECONDS = 0.1
+# The look is at most so many times later, while more and more orders come in.
+LATE_TIMES = 10
 # The pool gives up after more than this many workers in a row that ended before they were ready.
 MOST_FUTILE = 3
 # How much the time of the last order counts in the mean.
@@ -306,8 +308,8 @@ class Service:
     def _look(self, speakers: list[Attendant]) -> None:
         """Take in what these workers have sent, and take out those that have ended."""
         now = time.monotonic()
-        # What has come in is not kept waiting: the next look is soon enough.
-        is_due = now - self._looked > LOOK_SECONDS and not self._inbox
+        # What has come in is not kept waiting by a look that the next nap may have, too.
+        is_due = now - self._looked > LOOK_SECONDS * (LATE_TIMES if self._inbox else 1)
         if is_due:
             self._looked, speakers = now, self.members
         for attendant in speakers:

@@ -76,10 +76,12 @@ class Pool(RuleBasedStateMachine):
                 item.is_wanted = False
                 self.left.pop(item.name, None)
 
-    @rule()
-    def put_up(self):
-        ticket = self.books.draw()
+    @rule(single=st.booleans())
+    def put_up(self, single=True):
+        again = list(self.books._again)
+        ticket = self.books.draw(single=single)
         if ticket is not None:
+            assert single or ticket in again or ticket.begun == 0
             assert ticket.is_wanted
             self.board.append(self.books.put_out(ticket))
 

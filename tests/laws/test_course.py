@@ -1,5 +1,6 @@
 """How a map of a pool is cut: all items once, in order, finer where they are dear."""
 
+from functools import partial
 from math import ceil
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amorsize.decide.course import Course, course_of, even_course
-from amorsize.serve.jobs import MapJob
+from amorsize.serve.jobs import MapJob, Paces
 from amorsize.serve.orders import Sendable
 from amorsize.serve.results import AsyncResult
 
@@ -95,6 +96,14 @@ def test_what_all_take_alike_is_cut_by_factoring():
     assert [size for _, size in found[:4]] == [125] * 4
     assert found[-1][1] == 1
     assert len(found) < 30
+
+
+def test_partials_of_different_functions_have_courses_of_their_own():
+    """And partials of one function have one."""
+    paces = Paces()
+    paces.note(partial(pow, 2), even_course(10, 0.1))
+    assert paces.of(partial(divmod, 2)) is None
+    assert paces.of(partial(partial(pow, 3))) == even_course(10, 0.1)
 
 
 def test_a_course_without_any_time_is_no_error():
