@@ -111,7 +111,7 @@ def _answer_all(worker: Worker, orders: _Orders, *, plain: bool, most: int | Non
         assert parcel is not None
         order = _opened(worker, parcel)
         job = None if isinstance(order, Raised) else job_of(order)
-        if job is None or job != answers.job:
+        if answers.unsent and job != answers.job:
             answers.send()  # who waits for them must not wait for another job's order
         answers.add(number, _run(worker, order, functions, meter), job)
         done += 1
@@ -132,7 +132,7 @@ class _Answers:
 
     Attributes:
         unsent: (number of the order, packed outcome, wall time, CPU time) of each.
-        job: their job; None for none.
+        job: their job.
     """
 
     def __init__(self, worker: Worker, orders: _Orders, *, plain: bool) -> None:
@@ -175,7 +175,7 @@ class _Answers:
             self._worker.tell(REPLY, pickle.dumps((0, self.unsent), PROTOCOL))
             self._orders.clear()  # not before: they run again if this worker dies here
             self.unsent.clear()
-        self.job, self._bytes = None, 0
+            self._bytes = 0
 
 
 def _opened(worker: Worker, parcel: Parcel) -> Any:
