@@ -17,8 +17,9 @@ from .run.feed import SLICEABLE
 from .run.setup import Setup, Threads
 from .run.start import recipe_for
 from .serve.attendant import Member
-from .serve.jobs import Inputs, MapJob, Paces, Single, StreamJob
+from .serve.jobs import Inputs, MapJob, Single, StreamJob
 from .serve.orders import Sendable
+from .serve.paces import Paces
 from .serve.results import AsyncResult, Results
 from .serve.service import CLOSE, RUN, TERMINATE, Service
 
@@ -294,51 +295,10 @@ class Pool:
         result = AsyncResult()
         job = self._job(func, items, chunksize, result, star=star)
         if chunksize is None and job.size > self._processes:
-            return self._planned(job, func, result)
+            return _planned(job, func, result, self._service, self._paces, self._method)
         self._service.put(job)
         values: list[Any] = result.get()
         return values
-
-    def _planned(self, job: MapJob, func: Callable[..., Any], result: AsyncResult) -> list[Any]:
-        """Run a job whose chunks are planned; return the results.
-
-        What an item takes is known from an earlier job of the pool. If it is not, the record of the
-        function is looked up: before the items run, if that takes less than a message to a worker,
-        and meanwhile if they take long.
-
-        Args:
-            job: the job.
-            func: its function.
-            result: its result.
-        """
-        begun = time.perf_counter()
-        recall: Recall | None = None
-        course = self._paces.of(func)
-        known = None if course is None else course.seconds / course.items
-        if known is None:
-            recall = self._recall(func, job.size)
-            if 0 < walk_seconds(func) <= LITTLE_WALK_SECONDS:
-                recall.look_up(only_memory=True)
-                known = _item_seconds(recall)
-        job.expect(known, course)
-        self._service.put(job)
-        if known is None and recall is not None:
-            result.wait(PATIENT_SECONDS)
-            if not result.ready() and walk_seconds(func) <= MOST_WALK_SECONDS:
-                recall.look_up()
-                job.expect(_item_seconds(recall))
-        values: list[Any] = result.get()
-        seconds = time.perf_counter() - begun
-        if job.tally.items:
-            self._paces.note(func, course_of(job.pieces))
-            # Where no CPU time is known, a record would tell waiting from computing wrongly.
-            if seconds > WORTH_RECORDING_SECONDS and job.tally.known_seconds:
-                recall = recall or self._recall(func, job.size)
-                _record(job, recall, known, seconds, self._processes)
-        return values
-
-    def _recall(self, func: Callable[..., Any], items: int) -> Recall:
-        return Recall(func, items, this_machine(), self._method, use_cache=True)
 
     def _job(
         self,
@@ -381,6 +341,58 @@ class Pool:
         )
         self._service.put(job)
         return results
+
+
+def _planned(
+    job: MapJob,
+    func: Callable[..., Any],
+    result: AsyncResult,
+    service: Service,
+    paces: Paces,
+    method: str,
+) -> list[Any]:
+    """Run a job whose chunks are planned; return the results.
+
+    What an item takes is known from an earlier job of the pool. If it is not, the record of the
+    function is looked up: before the items run, if that takes less than a message to a worker, and
+    meanwhile if they take long.
+
+    Args:
+        job: the job.
+        func: its function.
+        result: its result.
+        service: runs it.
+        paces: what items took in this pool.
+        method: start method of the workers.
+    """
+    begun = time.perf_counter()
+    course, recall = paces.of(func), None
+    known = None if course is None else course.seconds / course.items
+    if known is None:
+        recall = _recall(func, job.size, method)
+        if 0 < walk_seconds(func) <= LITTLE_WALK_SECONDS:
+            recall.look_up(only_memory=True)
+            known = _item_seconds(recall)
+    job.expect(known, course)
+    service.put(job)
+    if known is None and recall is not None:
+        result.wait(PATIENT_SECONDS)
+        if not result.ready() and walk_seconds(func) <= MOST_WALK_SECONDS:
+            recall.look_up()
+            job.expect(_item_seconds(recall))
+    values: list[Any] = result.get()
+    seconds = time.perf_counter() - begun
+    if job.tally.items:
+        paces.note(func, course_of(job.pieces))
+        # Where no CPU time is known, a record would tell waiting from computing wrongly.
+        if seconds > WORTH_RECORDING_SECONDS and job.tally.known_seconds:
+            recall = recall or _recall(func, job.size, method)
+            _record(job, recall, known, seconds, service.size)
+    return values
+
+
+def _recall(func: Callable[..., Any], items: int, method: str) -> Recall:
+    return Recall(func, items, this_machine(), method, use_cache=True)
 
 
 def _item_seconds(recall: Recall) -> float | None:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
 from functools import partial
 
 from ..lookup import loaded
@@ -52,12 +54,9 @@ def stream_of(seed: int, index: int, library: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=32).digest()
 
 
-_here = threading.local()  # its ``depth`` is the number of seeded items that the thread is in
-
-
 def inner_seed() -> int | None:
     """Return a seed for a call inside a seeded item, drawn from its stream; None outside."""
-    if not vars(_here).get("depth"):
+    if _own_streams() is None:
         return None
     import random
 
@@ -82,16 +81,13 @@ class Seeded(Counted):
         """Return the result of an item, run with its stream."""
         streams = _Streams(partial(stream_of, self._seed, self.index))
         self.index += 1
-        finder = _Finder(streams)
-        sys.meta_path.insert(0, finder)
-        _here.depth = vars(_here).get("depth", 0) + 1
+        _watch_imports()
+        _active.append(streams)
         try:
             return self.func(*args)
         finally:
-            _here.depth -= 1
-            sys.meta_path.remove(finder)
-            finder.close()
             streams.put_back()
+            _active.remove(streams)
 
 
 class _Generator(NamedTuple):
@@ -141,12 +137,16 @@ class _Streams:
 
     Args:
         stream: gives what to seed with, by the name of a library.
+
+    Attributes:
+        thread: identifier of the thread that runs the item.
     """
 
     def __init__(self, stream: Callable[[str], bytes]) -> None:
+        self.thread = threading.get_ident()
         self._stream = stream
-        self._before: list[tuple[_Generator, Any, Any]] = []  # with its module and its state
-        self._seeded: dict[str, Any] = {}  # modules, by the name of their library
+        self._before: _States = []
+        self._seeded: set[str] = set()  # names of libraries
         self.begin()
 
     def begin(self, new: ModuleType | None = None) -> None:
@@ -162,11 +162,11 @@ class _Streams:
             module = new if is_new else loaded(name)
             if module is not None:
                 self._before.append((generator, module, generator.state(module)))
-                self._seeded[name] = module
+                self._seeded.add(name)
                 generator.seed(module, self._stream(name))
 
-    def state(self) -> list[tuple[_Generator, Any, Any]]:
-        """Return each seeded generator with its module and its present state."""
+    def state(self) -> _States:
+        """Return the present states of the generators that were seeded."""
         return [
             (generator, module, generator.state(module)) for generator, module, _ in self._before
         ]
@@ -176,76 +176,89 @@ class _Streams:
         _put_back(self._before)
 
 
-def _put_back(states: list[tuple[_Generator, Any, Any]]) -> None:
+def _put_back(states: _States) -> None:
     """Give generators their states."""
     for generator, module, state in states:
         generator.put_back(module, state)
 
 
+# The streams of all items that run now, in any thread; those of an inner call come later.
+_active: list[_Streams] = []
+_here = (
+    threading.local()
+)  # ``asks``, ``loads``: whether the thread looks for a module, or loads one
+
+
+def _own_streams() -> _Streams | None:
+    """Return the streams of the item that this thread runs, the innermost one; None for none."""
+    thread = threading.get_ident()
+    return next((one for one in reversed(tuple(_active)) if one.thread == thread), None)
+
+
+@contextmanager
+def _flagged(name: str) -> Iterator[None]:
+    """Have an attribute of ``_here`` true meanwhile."""
+    setattr(_here, name, True)
+    try:
+        yield
+    finally:
+        setattr(_here, name, False)
+
+
+def _execute(run: Callable[[Any], Any], subject: Any) -> Any:
+    """Run a step of an import, and leave the streams as they were; return what it returns."""
+    streams = None if vars(_here).get("loads") else _own_streams()
+    if streams is None:
+        return run(subject)
+    states = streams.state()
+    try:
+        with _flagged("loads"):
+            return run(subject)
+    finally:
+        _put_back(states)
+
+
+def _begin_all(new: ModuleType | None = None) -> None:
+    """Seed, for all items that run, what has been loaded; the innermost one last."""
+    for streams in tuple(_active):
+        streams.begin(new)
+
+
 class _Finder:
-    """Has the modules that an item imports leave its streams as they were.
+    """Has the modules that items import leave their streams as they were.
 
     It finds what the other finders find, and wraps the loader of the module whose import comes
     first; what that imports itself is left alone. In other threads the item may draw meanwhile, so
     nothing is put back there, and only a library with a generator is wrapped, to be seeded.
-
-    Args:
-        streams: the streams of the item.
     """
-
-    def __init__(self, streams: _Streams) -> None:
-        self._streams: _Streams | None = streams
-        self._thread = threading.get_ident()
-        self._is_loading = False
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return the spec of a module, None where the import goes its own way."""
-        if self._is_loading if self._is_own else name not in _GENERATORS:
+        state = vars(_here)
+        if not _active or state.get("asks") or state.get("loads"):
             return None
-        for finder in sys.meta_path:
-            find = None if finder is self else getattr(finder, "find_spec", None)
-            spec: ModuleSpec | None = find and find(name, path, target)
-            if spec is not None:
-                # A namespace has no loader; a loader of the old kind is used in another way.
-                if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment]
-                return spec
+        if name not in _GENERATORS and _own_streams() is None:
+            return None
+        with _flagged("asks"):  # another finder may ask all others, too
+            for finder in tuple(sys.meta_path):
+                find = None if finder is self else getattr(finder, "find_spec", None)
+                spec: ModuleSpec | None = find and find(name, path, target)
+                if spec is not None:
+                    return _wrapped(spec)
         return None
 
-    def load(self, execute: Callable[[ModuleType], object], module: ModuleType) -> None:
-        """Run the code of a module, and put the streams back.
 
-        Args:
-            execute: runs it.
-            module: the module.
-        """
-        streams = self._streams
-        if streams is None or (self._is_own and self._is_loading):
-            execute(module)  # by hand, with a spec that was kept
-            return
-        if not self._is_own:
-            execute(module)
-            streams.begin(module)
-            return
-        states = streams.state()
-        self._is_loading = True
-        try:
-            execute(module)
-        finally:
-            self._is_loading = False
-            _put_back(states)
-            streams.begin(module)
+def _wrapped(spec: ModuleSpec) -> ModuleSpec:
+    """Return a copy of a spec with its loader wrapped, as its finder may give it again.
 
-    @property
-    def _is_own(self) -> bool:
-        """Whether this is the thread that runs the item."""
-        return threading.get_ident() == self._thread
-
-    def close(self) -> None:
-        """Leave all imports alone from now on: the item is done."""
-        self._streams = None
+    A namespace has no loader; a loader of the old kind is used in another way.
+    """
+    if hasattr(spec.loader, "exec_module") and hasattr(spec.loader, "create_module"):
+        spec = copy(spec)
+        spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+    return spec
 
 
 class _Loader:
@@ -253,19 +266,49 @@ class _Loader:
 
     Args:
         loader: its own loader.
-        finder: has found it.
     """
 
-    def __init__(self, loader: Any, finder: _Finder) -> None:
+    def __init__(self, loader: Any) -> None:
         self._loader = loader
-        self._finder = finder
 
     def __getattr__(self, name: str) -> Any:
         return getattr(vars(self).get("_loader"), name)  # a copy has nothing yet
 
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Return the new module, None for the usual one; the code of extensions may run here."""
+        module: ModuleType | None = _execute(self._loader.create_module, spec)
+        return module
+
     def exec_module(self, module: ModuleType) -> None:
         """Fill the module."""
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        self._finder.load(self._loader.exec_module, module)
+        if getattr(module, "__loader__", None) is self:
+            module.__loader__ = self._loader
+        spec: Any = getattr(module, "__spec__", None)
+        if getattr(spec, "loader", None) is self:
+            spec.loader = self._loader
+        is_inner = vars(_here).get("loads")
+        done = None
+        try:
+            _execute(self._loader.exec_module, module)
+            done = module
+        finally:
+            if not is_inner:
+                _begin_all(done)
+
+
+_finder = _Finder()
+
+
+def _watch_imports() -> None:
+    """Have the imports of items watched.
+
+    The finder stays: where it is removed while another thread goes through the list of finders,
+    that one misses the next of them.
+    """
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+
+
+if TYPE_CHECKING:
+    # Of generators: the functions, the module, and the state.
+    _States = list[tuple[_Generator, Any, Any]]

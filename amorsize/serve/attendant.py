@@ -84,6 +84,11 @@ class Attendant(ProcessCrew):
         return [self._given] if self._given else []
 
     @property
+    def kept(self) -> int:
+        """How many orders it has run and not answered."""
+        return 0 if self._claims is None else max(0, self._claims.count - 1)
+
+    @property
     def has_left(self) -> bool:
         """Whether it has said that it ends as it was asked to."""
         return bool(self.peaks)

@@ -14,7 +14,7 @@ from ..run.reductions import PROTOCOL
 from ..run.reply import REPLY
 from ..run.transport import Parcel, pack_forked, pack_plain, unpack
 from ..run.worker import MOST_UNSENT_BYTES, MOST_UNSENT_SECONDS, serve
-from .claims import MOST_TAKEN, Claims
+from .claims import Claims
 from .orders import Functions, Meter, Outcomes, Raised, Ran, job_of, run
 from .wire import END, WHOLE, opened_message
 
@@ -67,8 +67,8 @@ class _Orders(Protocol):
     def take(self, *, wait: bool) -> tuple[bytes, int, Parcel | None] | None:
         """Take the next order: (kind of record, number, parcel); None if there is none yet."""
 
-    def clear(self) -> None:
-        """Say that the outcomes of all orders that were taken were sent."""
+    def clear(self, running: int = 0) -> None:
+        """Say that the outcomes of all orders were sent, except of one that has none yet."""
 
 
 class _Linked:
@@ -90,7 +90,7 @@ class _Linked:
             return END, 0, None
         return WHOLE, *opened_message(message)
 
-    def clear(self) -> None:
+    def clear(self, running: int = 0) -> None:
         """Do nothing: the caller knows what it gave."""
 
 
@@ -110,10 +110,10 @@ def _answer_all(worker: Worker, orders: _Orders, *, plain: bool, most: int | Non
             break
         assert parcel is not None
         order = _opened(worker, parcel)
-        job = None if isinstance(order, Raised) else job_of(order)
+        job, patience = (None, 0) if isinstance(order, Raised) else job_of(order)
         if answers.unsent and job != answers.job:
-            answers.send()  # who waits for them must not wait for another job's order
-        answers.add(number, _run(worker, order, functions, meter), job)
+            answers.send(number)  # who waits for them must not wait for another job's order
+        answers.add(number, _run(worker, order, functions, meter), job, patience)
         done += 1
         del taken, parcel, order  # not to keep items alive while the worker waits
     answers.send()
@@ -121,7 +121,7 @@ def _answer_all(worker: Worker, orders: _Orders, *, plain: bool, most: int | Non
 
 
 class _Answers:
-    """The outcomes that a worker has not sent yet: those of patient orders of one job.
+    """The outcomes that a worker has not sent yet: those of patient chunks of one job.
 
     Each message wakes the caller, on a CPU that a worker would use.
 
@@ -144,36 +144,40 @@ class _Answers:
         self._bytes = 0
         self._begun = 0.0
 
-    def add(self, number: int, ran: Ran, job: object) -> None:
+    def add(self, number: int, ran: Ran, job: object, patience: int) -> None:
         """Add the outcome of an order; send all if they must not wait any longer.
 
         Args:
             number: number of the order.
             ran: what came of it.
-            job: the job of the order if that is patient, else None.
+            job: the job of the order; None if it has none.
+            patience: with how many others of its job the outcome may wait.
         """
         outcome, seconds, cpu_seconds = ran
         if type(outcome) not in _ATOMS:
             outcome = _packed(outcome, self._worker.prefix, plain=self._plain)
         if not self.unsent:
-            self._begun = time.monotonic()
+            self._begun = time.monotonic() - seconds
         self.unsent.append((number, outcome, seconds, cpu_seconds))
         self._bytes += len(outcome) if isinstance(outcome, bytes) else 0
         self.job = job
         if (
-            job is None
+            len(self.unsent) > patience
             or isinstance(outcome, Parcel)
             or self._bytes > MOST_UNSENT_BYTES
-            or len(self.unsent) >= MOST_TAKEN
             or time.monotonic() - self._begun > MOST_UNSENT_SECONDS
         ):
             self.send()
 
-    def send(self) -> None:
-        """Send all."""
+    def send(self, running: int = 0) -> None:
+        """Send all.
+
+        Args:
+            running: number of the order that was taken, and has no outcome yet; 0 for none.
+        """
         if self.unsent:
             self._worker.tell(REPLY, pickle.dumps((0, self.unsent), PROTOCOL))
-            self._orders.clear()  # not before: they run again if this worker dies here
+            self._orders.clear(running)  # not before: they run again if this worker dies here
             self.unsent.clear()
             self._bytes = 0
 

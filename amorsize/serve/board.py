@@ -222,9 +222,9 @@ class BoardEnd:
             found = self._try()
         return found
 
-    def clear(self) -> None:
-        """Say that the outcomes of all orders that were taken were sent."""
-        self._claims.clear()
+    def clear(self, running: int = 0) -> None:
+        """Say that the outcomes of all orders were sent, except of one that has none yet."""
+        self._claims.clear(running)
 
     def _try(self) -> tuple[bytes, int, Parcel | None] | None:
         number = 0

@@ -2,7 +2,7 @@
 
 The books have no clock, no workers and no I/O. The pool reports each event to them, and acts on the
 answer. Every order is in exactly one place: not drawn yet, waiting, out (put up on the board, or
-taken by a worker), or settled.
+taken by a worker that has not answered), or settled.
 """
 
 from __future__ import annotations
@@ -55,16 +55,17 @@ class Ticket:
     Attributes:
         losses: how many workers have died while they ran it.
         by_value: whether what a forked worker may lack goes by value.
+        is_repeated: whether it had run in a worker that died before it could answer.
         pack: makes the parcel of the order, given a path prefix for segments; None for the usual
             way.
     """
 
-    __slots__ = ("by_value", "losses", "order", "pack")
+    __slots__ = ("by_value", "is_repeated", "losses", "order", "pack")
 
     def __init__(self, order: Order) -> None:
         self.order = order
         self.losses = 0
-        self.by_value = False
+        self.by_value = self.is_repeated = False
         self.pack: Callable[[Order, str], Parcel] | None = None
 
     def begin(self) -> bool:
@@ -192,8 +193,14 @@ class Books:
         """Enter an order before all others, to be put up again."""
         self._again.append(ticket)
 
+    def run_again(self, numbers: list[int]) -> None:
+        """Enter orders before all others that had run in a worker that died."""
+        for number in numbers:
+            self._out[number].is_repeated = True
+        self.take_back(numbers)
+
     def take_back(self, numbers: list[int]) -> None:
-        """Enter orders that no worker has begun before all others, in their order."""
+        """Enter orders that are out before all others, in their order."""
         self._again.extendleft(self._out.pop(number) for number in sorted(numbers, reverse=True))
 
     def lost(self, number: int) -> Ticket | None:

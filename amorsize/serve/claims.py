@@ -63,9 +63,14 @@ class Claims:
             self._cells[_COUNT] = count + 1
         self._cells[_TAKES] = 0
 
-    def clear(self) -> None:
-        """Say that the outcomes of all orders were sent."""
-        self._cells[_COUNT] = 0
+    def clear(self, running: int = 0) -> None:
+        """Say that the outcomes of all orders were sent.
+
+        Args:
+            running: number of the order that was taken last, if it has no outcome yet; else 0.
+        """
+        self._cells[_FIRST] = running  # before the count, so that it is claimed at any moment
+        self._cells[_COUNT] = bool(running)
 
     # In the caller --------------------------------------------------------------------------
 
@@ -82,6 +87,11 @@ class Claims:
         """
         found: list[int] = self._cells[_FIRST : _FIRST + self._cells[_COUNT]].tolist()
         return found
+
+    @property
+    def count(self) -> int:
+        """How many these are."""
+        return int(self._cells[_COUNT])
 
     def close(self) -> None:
         """Release the page, and remove its file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
@@ -21,6 +21,7 @@ from ..measure.timing import CLAIMED, UNKNOWN, Block, Tally
 from ..run.failure import NO_ITEM, add_item_note, add_note
 from ..run.feed import SLICEABLE
 from .books import HANDS, Ticket, ahead
+from .claims import MOST_TAKEN
 from .orders import Chunk, Outcomes, Raised
 from .results import AsyncResult, Results, raised
 
@@ -31,14 +32,12 @@ if TYPE_CHECKING:
     from ..run.failure import Failure
     from .orders import Call, Order, Sendable
 
-__all__ = ["Inputs", "MapJob", "Paces", "Single", "StreamJob"]
+__all__ = ["Inputs", "MapJob", "Single", "StreamJob"]
 
 # While the time of an item is not known, a worker gets this part of its share of the items, and at
 # most so many items: enough to show it, few enough to lose little if they are dear.
 FIRST_PART = 16
 MOST_FIRST = 64
-# Most functions whose pace is remembered.
-MOST_PACES = 128
 # The least number of chunks for each worker, unless a chunk would be shorter than this: each takes
 # 0.04 ms (November 2026, two-core machine).
 PARTS = 4
@@ -74,34 +73,6 @@ class Single(Ticket):
             self._result.settle(None, raised(outcome))
         else:
             self._result.settle(outcome)
-
-
-class Paces:
-    """What items of functions took lately, by the code of the function."""
-
-    def __init__(self) -> None:
-        self._courses: OrderedDict[object, Course] = OrderedDict()
-
-    def of(self, func: Callable[..., Any]) -> Course | None:
-        """Return the course of the last job of a function; None if there was none."""
-        return self._courses.get(_code_of(func))
-
-    def note(self, func: Callable[..., Any], course: Course) -> None:
-        """Note the course of a job."""
-        code = _code_of(func)
-        self._courses[code] = course
-        self._courses.move_to_end(code)
-        if len(self._courses) > MOST_PACES:
-            self._courses.popitem(last=False)
-
-
-def _code_of(func: Any) -> object:
-    """Return the code of a function or method, else a name; it must not keep ``func`` alive."""
-    while isinstance(func, partial):
-        func = func.func
-    named = func if hasattr(func, "__qualname__") else type(func)
-    name = (named.__module__, named.__qualname__)
-    return getattr(getattr(func, "__func__", func), "__code__", name)
 
 
 class _Part(Ticket):
@@ -191,12 +162,14 @@ class MapJob:
             return None
         start = self._position
         size = self._chunksize or self._planned(self.size - start)
-        if self._out >= self._hands(size) * self._workers:
+        hands = self._hands(size)
+        if self._out >= hands * self._workers:
             return None
         self._position = end = min(start + size, self.size)
         self._out += 1
-        patient = bool(self._chunksize or self._item_seconds)
-        order = Chunk(self._func, self._items[start:end], self._star, patient=patient)
+        # What waits in one worker must leave enough chunks for the others.
+        patience = min(hands // 4, MOST_TAKEN - 1)
+        order = Chunk(self._func, self._items[start:end], self._star, patience=patience)
         if end >= self.size:
             self.is_empty = True
             self._items = None  # results may be needed long after the items

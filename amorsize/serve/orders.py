@@ -184,15 +184,15 @@ class Chunk(NamedTuple):
         star: whether each item is a tuple of arguments.
         apart: whether each item has an outcome of its own; else the first exception is the outcome
             of all of them.
-        patient: whether nobody waits for this outcome alone, so that it may be sent later, with
-            others.
+        patience: with how many others of its function the outcome may wait until it is sent, as
+            nobody waits for it alone.
     """
 
     func: Sendable
     items: Any
     star: bool = False
     apart: bool = False
-    patient: bool = False
+    patience: int = 0
 
     def packed(self, pack: Callable[..., Parcel], prefix: str) -> Parcel:
         """Return it ready to be sent, as a plain tuple: classes would take half of its pickle.
@@ -207,12 +207,12 @@ class Chunk(NamedTuple):
         return pack((self.func.packed(pack), *self[1:]), prefix)
 
 
-def job_of(order: Any) -> int | None:
-    """Return the name of the job of a patient chunk, as it was sent; None for any other order."""
+def job_of(order: Any) -> tuple[int | None, int]:
+    """Return (name of the job, patience) of a chunk as it was sent; (None, 0) for a call."""
     if len(order) == _CALL_FIELDS:
-        return None
-    (name, _), *_, patient = order
-    return name if patient else None
+        return None, 0
+    (name, _), *_, patience = order
+    return name, patience
 
 
 def run(order: Any, functions: Functions, meter: Meter) -> Ran:

@@ -75,6 +75,8 @@ class Packing:
             return ticket.pack(order, self._prefix)
         if not isinstance(order, Chunk):
             return self._packed_call(order, by_value=ticket.by_value)
+        if ticket.is_repeated:  # once is enough
+            order = order._replace(patience=0)
         by_name = self.forks and not ticket.by_value and not self._is_new(order.func.func)
         return order.packed(_packed_by_name if by_name else _shipped, self._prefix)
 

@@ -19,11 +19,10 @@ from ..run.crew import CannotStart
 from ..run.failure import Failure, keep
 from ..run.losses import explain_idle, explain_running, explain_stuck
 from ..run.shared import make_prefix
-from ..run.transport import Parcel
-from .books import HANDS, Books, Source, Ticket, ahead
+from .books import Books, Source, Ticket
 from .orders import Raised
 from .packing import Packing
-from .results import report_error
+from .posting import Posting, settle
 from .staff import Staff
 from .wire import opened_outcome
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from ..run.crew import Lost
     from ..run.start import Recipe
+    from ..run.transport import Parcel
     from .attendant import Attendant
 
 __all__ = ["CLOSE", "RUN", "TERMINATE", "Service"]
@@ -45,10 +45,6 @@ LATE_TIMES = 10
 MOST_FUTILE = 3
 # How much the time of the last order counts in the mean.
 FRESHNESS = 0.2
-# Orders are made visible to the workers at least so many at a time.
-FLUSHED = 16
-# Packing an order takes this long at most, s, after some ms in which others had the CPU's cache.
-PACK_SECONDS = 0.0001
 # How long to wait at a time for room for more orders.
 ROOM_SECONDS = 0.002
 
@@ -96,8 +92,8 @@ class Service:
         self._inbox: deque[Ticket | Source] = deque()
         self._staff = Staff(recipe, plain=plain, most=most, prefix=self.prefix)
         self._packing = Packing(self.prefix, forks=recipe.starts.method == "fork")
+        self._posting = Posting(self._books, self._staff, self._packing)
         self._mean: float | None = None  # time of an order lately, s
-        self._is_large = False  # whether the last order is in a shared segment
         self._futile = 0
         self._looked = time.monotonic()
         self._is_cancelling = self._is_over = False
@@ -191,7 +187,7 @@ class Service:
                 if self.broken is not None:
                     self._books.take_back(self._staff.take_back())
                     self._fail_all(self.broken)
-                self._put_up()
+                self._posting.put_up(self._workers, self._mean)
                 self._cancel()
                 if self.state == CLOSE and not self._books.total and not self._inbox:
                     is_done = True
@@ -216,39 +212,6 @@ class Service:
             for item in self._books.waiting():
                 if isinstance(item, Ticket):
                     item.cancel()
-
-    def _put_up(self) -> None:
-        """Put orders up on the board, as many as the workers need."""
-        books, board = self._books, self._staff.board
-        most = ahead(self._mean) * self._workers
-        few = HANDS * self._workers  # large orders take memory
-        ticket: Ticket | None = None
-        # Each of the first can begin at once, unless it would be done before the next is packed.
-        alone = 0 if self._mean is not None and self._mean < PACK_SECONDS else self._workers
-        while books.has_waiting and not board.is_full:
-            for _ in range(1 if alone > 0 else FLUSHED):
-                is_crowded = self._is_large and books.out >= few
-                ticket = None if is_crowded else books.draw(single=books.out < most)
-                if ticket is None:
-                    break
-                self._put_one_up(ticket)
-            board.flush()
-            alone -= 1
-            if ticket is None:
-                break
-        board.flush()
-        self._packing.forget()
-
-    def _put_one_up(self, ticket: Ticket) -> None:
-        number = self._books.put_out(ticket)
-        try:
-            packed = self._packing.pack(ticket)
-            self._staff.board.put(number, packed)
-        except BaseException as error:  # noqa: BLE001 - a reduction may call sys.exit()
-            self._books.take(number)
-            _settle(ticket, Raised(keep(error, None)._replace(unrun=True)))
-        else:
-            self._is_large = isinstance(packed, Parcel)
 
     def _sleep(self) -> list[Attendant]:
         """Wait for an event; return the workers that have sent something, or have ended."""
@@ -290,7 +253,7 @@ class Service:
         if seconds:
             before = seconds if self._mean is None else self._mean
             self._mean = before + FRESHNESS * (seconds - before)
-        _settle(ticket, outcome, seconds, cpu_seconds)
+        settle(ticket, outcome, seconds, cpu_seconds)
 
     def _fail_all(self, failure: Failure) -> None:
         """Let all that waits fail."""
@@ -299,7 +262,7 @@ class Service:
 
     def _drop(self, item: Ticket | Source, failure: Failure) -> None:
         if isinstance(item, Ticket):
-            _settle(item, Raised(failure, broken=True))
+            settle(item, Raised(failure, broken=True))
         else:
             item.drop(failure)
 
@@ -315,9 +278,12 @@ class Service:
         for attendant in speakers:
             if attendant not in self._staff.members:
                 continue
+            lost = None
             # Whoever has answered is not asked whether it lives. If it does not, the end that the
             # system reports is still there next time.
-            lost = None if self._hear(attendant) and not is_due else attendant.lost()
+            if not self._hear(attendant) or is_due:
+                lost = attendant.lost()
+                self._hear(attendant)  # asking may have read more
             if lost is not None:
                 self._bury(attendant, lost)
             elif attendant.has_left:
@@ -337,23 +303,26 @@ class Service:
     def _bury(self, attendant: Attendant, lost: Lost) -> None:
         """Take a worker out that has died or is stuck; what it had runs again, or is given up."""
         books = self._books
-        taken, was_taking = attendant.orders, attendant.is_taking
-        for answer in self._staff.bury(attendant):
+        remains = self._staff.bury(attendant)
+        for answer in remains.answers:
             self._take_answer(*answer)
-        *run, last = taken or [0]
-        books.take_back([number for number in run if books.is_out(number)])
-        blamed = books.lost(last) if books.is_out(last) else None
-        if was_taking:
+        run, running = remains.orders, 0
+        if remains.is_taking:
             # It may have died before it could say what it had taken: what nobody else has.
             books.take_back(self._staff.take_back())
             elsewhere = self._staff.taken()
             for one in self.members:
                 self._hear(one)
-            books.take_back(list(books.numbers() - elsewhere))
+            books.take_back(list(books.numbers() - elsewhere - set(run)))
+        elif run:
+            *run, running = run
+        # The first of them runs first again, so it is entered last.
+        blamed = books.lost(running) if books.is_out(running) else None
+        books.run_again([number for number in set(run) - {running} if books.is_out(number)])
         if blamed is not None:
             text = explain_stuck() if lost.stuck else explain_running(lost, blamed.losses)
             error = WorkerLostError(text, exitcode=lost.exitcode)
-            _settle(blamed, Raised(keep(error, None)))
+            settle(blamed, Raised(keep(error, None)))
         self._futile = 0 if lost.ready else self._futile + 1
         if self._futile > MOST_FUTILE:
             self.broken = keep(WorkerLostError(explain_idle(lost), exitcode=lost.exitcode), None)
@@ -379,14 +348,6 @@ class Service:
                     continue
                 if not isinstance(item, Ticket) or item.begin():
                     self._drop(item, _gone())
-
-
-def _settle(ticket: Ticket, outcome: Any, seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
-    """Settle an order; report what a callback of the user's raises."""
-    try:
-        ticket.settle(outcome, seconds, cpu_seconds)
-    except BaseException:  # noqa: BLE001 - also sys.exit() must not end the service
-        report_error()
 
 
 def _gone() -> Failure:

@@ -7,6 +7,7 @@ import time
 
 from ..run.processes import GRACE_SECONDS, has_local_sockets
 from ..run.shared import sweep
+from ..tuples import NamedTuple
 from .attendant import Attendant
 from .turns import Turns
 from .watch import Watch
@@ -18,11 +19,26 @@ if TYPE_CHECKING:
     from ..run.start import Recipe
     from .board import Board
 
-__all__ = ["Staff"]
+__all__ = ["Remains", "Staff"]
 
 # A worker needs some us to take an order and to say so; one that was stopped meanwhile is not
 # waited for longer than this.
 TAKE_SECONDS = 1.0
+
+
+class Remains(NamedTuple):
+    """What a worker leaves that has died.
+
+    Attributes:
+        answers: its last answers, as ``Attendant.answers`` gives them.
+        orders: numbers of the orders that it had and may not have answered; it took the last one
+            last.
+        is_taking: whether it was about to take one more, having run all of these.
+    """
+
+    answers: list[tuple[Any, ...]]
+    orders: list[int]
+    is_taking: bool
 
 
 class Staff:
@@ -58,6 +74,11 @@ class Staff:
         """Whether the end of a worker must be looked for."""
         return bool(self._leaving) or any(not one.process.reports for one in self.members)
 
+    @property
+    def kept(self) -> int:
+        """How many orders have run and were not answered."""
+        return sum(attendant.kept for attendant in self.members)
+
     def fill(self, workers: int) -> None:
         """Start workers until there are so many.
 
@@ -91,13 +112,14 @@ class Staff:
                 attendant.abandon()
                 attendant.sweep()
 
-    def bury(self, attendant: Attendant) -> list[Any]:
-        """Take a worker out that has died or is stuck; return its last answers."""
+    def bury(self, attendant: Attendant) -> Remains:
+        """Take a worker out that has died or is stuck; return what it leaves."""
         self.watch.remove(attendant)
-        answers = attendant.last_answers()
+        answers = attendant.last_answers()  # kills it, so that it takes nothing more
+        remains = Remains(answers, attendant.orders, attendant.is_taking)
         attendant.sweep()
         del self.members[attendant]
-        return answers
+        return remains
 
     def take_back(self) -> list[int]:
         """Take back the orders that no worker has taken; return their numbers."""

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amorsize.decide.course import Course, course_of, even_course
-from amorsize.serve.jobs import MapJob, Paces
+from amorsize.serve.jobs import MapJob
 from amorsize.serve.orders import Sendable
+from amorsize.serve.paces import Paces
 from amorsize.serve.results import AsyncResult
 
 SECONDS = st.floats(0, 10, allow_nan=False)
