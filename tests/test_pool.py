@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from amorsize import Pool, WorkerLostError
+from amorsize.serve.attendant import Attendant
+from amorsize.serve.claims import Claims
 from tests import functions as f
 from tests import programs
 
@@ -69,12 +71,14 @@ def kills_itself(path):
     return os.kill(os.getpid(), signal.SIGKILL)
 
 
-def notes_and_dies_at_40(item):
-    """Return the last of (mark, log, number), having noted it; die the first time at 40."""
+def notes_and_may_die(item):
+    """Return the number of (mark, log, number), having noted it; die once if there is a mark."""
     mark, log, number = item
     with open(log, "a") as file:
         file.write(f"{number}\n")
-    if number == 40:
+    if number < 0:
+        time.sleep(0.05)  # longer than any outcome waits
+    if mark is not None:
         kills_itself(mark)
     return number
 
@@ -86,7 +90,7 @@ def wait_for_file(file):
     assert os.path.exists(file)
 
 
-def meets_another(folder, number):
+def meets_another(folder, number, _=b""):
     """Return the number; if there is a folder, when two workers have been there."""
     if folder is not None:
         open(os.path.join(folder, str(os.getpid())), "w").close()
@@ -302,18 +306,98 @@ def test_a_worker_that_dies_is_replaced_and_its_task_runs_again(pool, tmp_path):
     assert all(member.is_alive() for member in pool._pool)
 
 
+def runs_of(log):
+    """Return how often each number was noted."""
+    return collections.Counter(map(int, log.read_text().split()))
+
+
 def test_chunks_that_had_run_in_a_worker_that_dies_are_not_lost(method, tmp_path):
     """Nor is any blamed but the last; what had run is run again at most once."""
-    mark = str(tmp_path / "mark")
+    log = tmp_path / "log"
+    dying = {number: str(tmp_path / f"mark{number}") for number in (35, 40, 44, 47, 49, 50)}
     with Pool(1, context=method) as pool:
-        items = [(mark, str(tmp_path / "log"), number) for number in range(60)]
-        assert pool.map(notes_and_dies_at_40, items, chunksize=1) == list(range(60))
-        runs = collections.Counter((tmp_path / "log").read_text().split())
-        assert sum(runs.values()) <= 2 * 41 + 19
-        assert set(runs) == set(map(str, range(60)))
-        assert max(runs.values()) == 2
-        os.unlink(mark)
+        items = [(dying.get(number), str(log), number) for number in range(60)]
+        assert pool.map(notes_and_may_die, items, chunksize=1) == list(range(60))
     pool.join()
+    runs = runs_of(log)
+    assert set(runs) == set(range(60))
+    assert max(runs.values()) == 2
+
+
+def test_a_chunk_that_took_long_is_not_run_again(method, tmp_path):
+    """It was answered before the next one was begun."""
+    log = tmp_path / "log"
+    with Pool(1, context=method) as pool:
+        items = [(None, str(log), number) for number in range(5)]
+        items += [(None, str(log), -1), (str(tmp_path / "mark"), str(log), 6)]
+        assert pool.map(notes_and_may_die, items, chunksize=1) == [*range(5), -1, 6]
+    pool.join()
+    assert (runs_of(log)[-1], runs_of(log)[6]) == (1, 2)
+
+
+def test_a_call_behind_a_map_runs_again_when_its_worker_dies(method, tmp_path):
+    """The worker sends the outcomes of the map when it has taken the call already."""
+    with Pool(1, context=method) as pool:
+        values = pool.map_async(abs, range(-20, 0), chunksize=1)
+        pid = pool.apply_async(kills_itself, (str(tmp_path / "mark"),))
+        assert values.get(60) == list(range(20, 0, -1))
+        assert pid.get(60) == pool._pool[0].pid
+    pool.join()
+
+
+@pytest.mark.skipif("fork" not in METHODS, reason="the worker must inherit what is changed here")
+def test_a_chunk_that_has_run_is_not_blamed_for_a_later_death(monkeypatch, tmp_path):
+    """A worker that dies as it takes the next order had run all that it had."""
+    folder = tmp_path / "died"
+    folder.mkdir()
+    begin = Claims.begin
+
+    def die(claims):
+        begin(claims)
+        if claims.count > 1 and len(list(folder.iterdir())) < 3:
+            (folder / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(Claims, "begin", die)
+    with Pool(1, context="fork") as pool:
+        assert pool.map(abs, range(-40, 0), chunksize=1) == list(range(40, 0, -1))
+    pool.join()
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_workers_that_leave_take_no_answer_with_them(method, monkeypatch):
+    """Also where the answer comes while the pool looks whether they live."""
+    lost = Attendant.lost
+
+    def late(attendant):
+        time.sleep(0.01)
+        return lost(attendant)
+
+    monkeypatch.setattr(Attendant, "lost", late)
+    with Pool(1, context=method, maxtasksperchild=1) as pool:
+        for number in range(5):
+            assert pool.apply_async(wait, (0.004,)).get(60) == 0.004
+            assert pool.map_async(abs, [-number, 1, 2], chunksize=1).get(60) == [number, 1, 2]
+    pool.join()
+
+
+def test_a_call_does_not_wait_for_a_map_that_keeps_one_worker(pool, tmp_path):
+    """What that worker has run, and not answered, keeps no other worker idle."""
+    file = str(tmp_path / "file")
+    pool.apply(wait, (0.15,))  # orders are long, so few are put up
+    values = pool.map_async(returns_or_waits, [None, None, None, file], chunksize=1)
+    assert pool.apply_async(abs, (-1,)).get(60) == 1
+    (tmp_path / "file").touch()
+    assert values.get(60) == [None, None, None, file]
+
+
+def test_large_items_of_a_map_run_in_all_workers(pool, tmp_path):
+    """Whatever small ones have run and were not answered."""
+    folder = str(tmp_path / "met")
+    os.mkdir(folder)
+    items = [(None, number, b"") for number in range(40)]
+    items += [(folder, number, bytes(300_000)) for number in range(2)]
+    assert pool.starmap(meets_another, items, chunksize=1) == [*range(40), 0, 1]
 
 
 def test_a_map_does_not_wait_for_what_comes_after_it(method, tmp_path):
