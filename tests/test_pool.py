@@ -102,6 +102,7 @@ def meets_another(folder, number, _=b""):
 
 
 def returns_or_waits(file):
+    time.sleep(0.003)
     if file is not None:
         wait_for_file(file)
     return file
@@ -328,11 +329,11 @@ def test_a_chunk_that_took_long_is_not_run_again(method, tmp_path):
     """It was answered before the next one was begun."""
     log = tmp_path / "log"
     with Pool(1, context=method) as pool:
-        items = [(None, str(log), number) for number in range(5)]
-        items += [(None, str(log), -1), (str(tmp_path / "mark"), str(log), 6)]
-        assert pool.map(notes_and_may_die, items, chunksize=1) == [*range(5), -1, 6]
+        items = [(None, str(log), number) for number in (*range(40), -1, -2)]
+        items.append((str(tmp_path / "mark"), str(log), 50))
+        assert pool.map(notes_and_may_die, items, chunksize=1) == [*range(40), -1, -2, 50]
     pool.join()
-    assert (runs_of(log)[-1], runs_of(log)[6]) == (1, 2)
+    assert [runs_of(log)[number] for number in (-1, -2, 50)] == [1, 1, 2]
 
 
 def test_a_call_behind_a_map_runs_again_when_its_worker_dies(method, tmp_path):
@@ -385,10 +386,10 @@ def test_a_call_does_not_wait_for_a_map_that_keeps_one_worker(pool, tmp_path):
     """What that worker has run, and not answered, keeps no other worker idle."""
     file = str(tmp_path / "file")
     pool.apply(wait, (0.15,))  # orders are long, so few are put up
-    values = pool.map_async(returns_or_waits, [None, None, None, file], chunksize=1)
+    values = pool.map_async(returns_or_waits, [*[None] * 9, file], chunksize=1)
     assert pool.apply_async(abs, (-1,)).get(60) == 1
     (tmp_path / "file").touch()
-    assert values.get(60) == [None, None, None, file]
+    assert values.get(60) == [*[None] * 9, file]
 
 
 def test_large_items_of_a_map_run_in_all_workers(pool, tmp_path):

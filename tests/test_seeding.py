@@ -153,6 +153,92 @@ def test_a_module_that_an_item_finds_is_as_it_would_be_found_elsewhere(modules):
     assert drawn == smart_map(draw, [0], seed=7, n_jobs=1)[0][1]
 
 
+def imports_in_an_inner_call(path):
+    """Return numbers drawn before, in and after a call inside the item, which imports."""
+    items = [(path, "outside", x) for x in range(2)]
+    inner = [smart_map(draw_after_import, items, n_jobs=1, **how) for how in ({}, {"seed": 3}, {})]
+    return inner, random.random()
+
+
+def test_an_inner_call_that_imports_draws_from_the_items_stream(modules):
+    """Whether it has a seed of its own or not; the first time and the next."""
+    ways = [{"n_jobs": 1}, {"n_jobs": 1}, {"n_jobs": 2, "chunksize": 1}]
+    found = [smart_map(imports_in_an_inner_call, [modules] * 3, seed=7, **way) for way in ways]
+    for name in ("drawing", "package", "package.inner", "outside"):
+        sys.modules.pop(name, None)
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_library_that_cannot_be_loaded_raises_what_it_raises(tmp_path):
+    """An item that does without it goes on; its stream is not moved."""
+    (tmp_path / "torch.py").write_text("import random; random.random(); raise ImportError('no')")
+    source = (
+        "import sys, random\nfrom amorsize import smart_map\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "def drawn(x):\n"
+        "    try:\n        import torch\n    except ImportError as error:\n"
+        "        return str(error), random.random()\n"
+        "print(smart_map(drawn, range(2), seed=7, n_jobs=1))\n"
+    )
+    ended = programs.run("-c", source)
+    expected = [("no", number) for _, number, _ in smart_map(draw, range(2), seed=7, n_jobs=1)]
+    assert ended.out == f"{expected}\n", ended.err
+
+
+class Given:
+    """Finds and loads one module, always with the same spec; drawing also as it makes it."""
+
+    def __init__(self):
+        self.spec = importlib.util.spec_from_loader("given", self)
+
+    def find_spec(self, name, path=None, target=None):
+        return self.spec if name == "given" else None
+
+    def create_module(self, spec):
+        random.random()
+
+    def exec_module(self, module):
+        module.drawn = random.random()
+
+
+def test_the_specs_of_other_finders_are_left_as_they_are():
+    """They may give one again and again; numbers may be drawn as a module is made, too."""
+    given = Given()
+
+    def drawn(again):
+        for _ in range(3):
+            assert importlib.util.find_spec("given").name == "given"
+        if not again:
+            sys.modules.pop("given", None)
+        module = importlib.import_module("given")
+        assert module.__loader__ is module.__spec__.loader is given
+        return random.random()
+
+    sys.meta_path.insert(0, given)
+    try:
+        found = [smart_map(drawn, [again] * 3, seed=7, n_jobs=1) for again in (False, True)]
+    finally:
+        sys.meta_path.remove(given)
+        sys.modules.pop("given", None)
+    assert given.spec.loader is given
+    assert found[0] == found[1]
+
+
+def test_an_item_may_change_where_modules_are_found():
+    """The generators are put back all the same."""
+
+    def clears(_):
+        kept = sys.meta_path[:]
+        sys.meta_path.clear()
+        sys.meta_path += [one for one in kept if "amorsize" not in type(one).__module__]
+        return random.random()
+
+    random.seed(3)
+    before = random.getstate()
+    assert len(set(smart_map(clears, range(3), seed=7, n_jobs=1))) == 3
+    assert random.getstate() == before
+
+
 def test_another_threads_import_does_not_move_the_stream(modules):
     """An item that draws while another thread imports does not draw the same again."""
 

@@ -300,13 +300,13 @@ _finder = _Finder()
 
 
 def _watch_imports() -> None:
-    """Have the imports of items watched.
+    """Have the imports of items watched: its finder is the first.
 
-    The finder stays: where it is removed while another thread goes through the list of finders,
-    that one misses the next of them.
+    It stays: where one is removed while another thread goes through the list of finders, that one
+    misses the next of them.
     """
-    if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)
+    if not sys.meta_path or sys.meta_path[0] is not _finder:
+        sys.meta_path[:] = [_finder, *(one for one in sys.meta_path if one is not _finder)]
 
 
 if TYPE_CHECKING:
