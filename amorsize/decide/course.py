@@ -71,7 +71,7 @@ def course_of(pieces: Iterable[tuple[int, int, float]]) -> Course:
 
     Args:
         pieces: (index of the first item, number of items, time of all of them, s) of each chunk.
-            Together they are all items.
+            Items of none, whose time was not seen, take part in that of the piece behind them.
 
     >>> course_of([(10, 10, 4.0), (0, 10, 1.0)])
     Course(ends=(10, 20), sums=(1.0, 5.0))
