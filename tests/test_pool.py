@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from amorsize import Pool, WorkerLostError
+from amorsize.serve import staff
 from amorsize.serve.attendant import Attendant
 from amorsize.serve.claims import Claims
 from tests import functions as f
@@ -621,6 +622,15 @@ def test_workers_are_replaced_after_so_many_tasks(method):
         pids = [pool.apply(f.pid_of, (0,)) for _ in range(6)]
     assert len(set(pids)) == 3
     assert [pids[0], pids[2], pids[4]] == [pids[1], pids[3], pids[5]]
+
+
+def test_workers_that_share_no_board_are_replaced_after_so_many_tasks(method, monkeypatch):
+    """Where processes share no memory: a worker that is about to end is given no order."""
+    monkeypatch.setattr(staff, "_board", lambda _: None)
+    with Pool(1, maxtasksperchild=2, context=method) as pool:
+        pids = [pool.apply(f.pid_of, (0,)) for _ in range(20)]
+        assert pool.map(abs, range(-9, 0), chunksize=1) == list(range(9, 0, -1))
+    assert len(set(pids)) == 10
 
 
 HOLDS = """

@@ -53,6 +53,7 @@ class Attendant(ProcessCrew):
         with starting():
             self._claims = None if board is None else Claims(path, create=True)
         self._given = 0  # number of the order that it was given
+        self._room = most  # how many more it may be given; None for no limit
         page = path if board is not None else ""
         self.serve = partial(attend, plain=plain, most=most, board=board, page=page)
         try:
@@ -65,8 +66,8 @@ class Attendant(ProcessCrew):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it was given no order that it has not answered."""
-        return not self._given and not self.has_left
+        """Whether it waits for an order: it has answered, and is not about to end."""
+        return not self._given and self._room != 0 and not self.has_left
 
     @property
     def is_taking(self) -> bool:
@@ -100,6 +101,8 @@ class Attendant(ProcessCrew):
     def give(self, number: int, message: bytes) -> None:
         """Give it an order, where there is no board."""
         self._given = number
+        if self._room is not None:
+            self._room -= 1
         self._tasks.put(message)
 
     def answers(self) -> list[tuple[Any, ...]]:
