@@ -20,8 +20,6 @@ __all__ = ["Posting", "settle"]
 
 # Orders are made visible to the workers at least so many at a time.
 FLUSHED = 16
-# Packing an order takes this long at most, s, after some ms in which others had the CPU's cache.
-PACK_SECONDS = 0.0001
 
 
 class Posting:
@@ -50,18 +48,18 @@ class Posting:
         # What has run and waits to be answered keeps no worker busy.
         most = ahead(order_seconds) * workers + self._staff.kept
         self._large = {number for number in self._large if books.is_out(number)}
-        # Each of the first can begin at once, unless it would be done before the next is packed.
-        alone = 0 if order_seconds is not None and order_seconds < PACK_SECONDS else workers
+        # At first no more than can begin at once. One alone would wake all workers for nothing.
+        together = min(workers, FLUSHED)
         ticket: Ticket | None = None
         while books.has_waiting and not board.is_full:
-            for _ in range(1 if alone > 0 else FLUSHED):
+            for _ in range(together):
                 is_crowded = len(self._large) >= HANDS * workers  # they take memory
                 ticket = None if is_crowded else books.draw(single=books.out < most)
                 if ticket is None:
                     break
                 self._put_one_up(ticket)
             board.flush()
-            alone -= 1
+            together = FLUSHED
             if ticket is None:
                 break
         board.flush()
