@@ -344,7 +344,7 @@ def _initialize(initializer: Callable[..., object], *args: Any) -> None:
     """Run the user's initializer; log what it raises, as ProcessPoolExecutor does."""
     try:
         initializer(*args)
-    except BaseException:
+    except BaseException:  # sys.exit() in it is logged there, too
         logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
         raise
 

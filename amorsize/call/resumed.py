@@ -99,7 +99,7 @@ class ResumedSession:
                 self._places = _Places(file, iterables, path)
             else:
                 self._places = _Read(file, iterables, path)
-        except BaseException:
+        except BaseException:  # also Ctrl-C while an input is read: nothing else would close it
             file.close()
             raise
 
@@ -165,7 +165,7 @@ class ResumedSession:
         """Return a kept result."""
         try:
             return pickle.loads(self._file.result(index))
-        except Exception as error:
+        except Exception as error:  # unpickling may run any code, and raise anything
             raise SerializationError(
                 f"resume={self._path!r}: the result of item {index} was kept and cannot be opened "
                 f"({type(error).__name__}: {error}); delete the file to compute all anew",
@@ -402,7 +402,7 @@ def _items(iterables: tuple[Any, ...]) -> Any:
 def _digest_of(item: Any, index: int) -> bytes:
     try:
         return value_digest(item)
-    except Exception as error:
+    except Exception as error:  # a reduction may be any code, and raise anything
         raise SerializationError(
             f"resume: item {index} cannot be compared with that of a later call: "
             f"{short_repr(item)} cannot be pickled ({type(error).__name__}: {error})",
@@ -426,7 +426,7 @@ def _pickled(result: Any, index: int) -> bytes:
         from cloudpickle import cloudpickle  # takes 15 ms to load
     try:
         return bytes(cloudpickle.dumps(result))
-    except Exception as error:
+    except Exception as error:  # a reduction may be any code, and raise anything
         raise SerializationError(
             f"resume: the result of item {index} cannot be kept: {short_repr(result)} cannot be "
             f"pickled ({type(error).__name__}: {error})",

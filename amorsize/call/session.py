@@ -104,7 +104,7 @@ class Session:
                         out += results
             self._produced = len(out)
             done = True
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C loses results, too
             self._tell_of_losses(error, len(out))
             raise
         finally:

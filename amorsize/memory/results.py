@@ -68,7 +68,7 @@ class ResultFile:
                     self._path, timeout=0.0, isolation_level=None, check_same_thread=False
                 )
                 self._open(about, used)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: nothing else would release it
             self._release()
             raise
         _open_files.add(self)

@@ -50,6 +50,6 @@ class Numbered:
             return func(*item) if self._star else func(item)
         except StopIteration:  # it ends the map
             raise
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, it is told which item raised it
             add_item_note(error, index, item)
             raise

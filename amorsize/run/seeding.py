@@ -184,9 +184,8 @@ def _put_back(states: _States) -> None:
 
 # The streams of all items that run now, in any thread; those of an inner call come later.
 _active: list[_Streams] = []
-_here = (
-    threading.local()
-)  # ``asks``, ``loads``: whether the thread looks for a module, or loads one
+# Its ``asks`` and ``loads`` are whether the thread looks for a module, and whether it loads one.
+_here = threading.local()
 
 
 def _own_streams() -> _Streams | None:
@@ -218,7 +217,7 @@ def _execute(run: Callable[[Any], Any], subject: Any) -> Any:
         _put_back(states)
 
 
-def _begin_all(new: ModuleType | None = None) -> None:
+def _begin_all(new: ModuleType | None) -> None:
     """Seed, for all items that run, what has been loaded; the innermost one last."""
     for streams in tuple(_active):
         streams.begin(new)

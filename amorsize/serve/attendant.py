@@ -59,7 +59,7 @@ class Attendant(ProcessCrew):
         try:
             with named(recipe.places):
                 super().__init__(recipe.starts, 1, recipe.setup, inherits=False)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: nothing else would close it
             self._close_page()
             raise
         self.process: Process = self._workers[0]

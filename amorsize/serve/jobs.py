@@ -11,6 +11,7 @@ from math import ceil
 
 from ..decide.course import Course, even_course
 from ..decide.cutting import (
+    DEFAULT_CHUNKING,
     LONGEST_CHUNK_SECONDS,
     STREAM_CHUNK_ITEMS,
     STREAM_CHUNK_SECONDS,
@@ -42,8 +43,6 @@ MOST_FIRST = 64
 # 0.04 ms (November 2026, two-core machine).
 PARTS = 4
 SHORT_CHUNK_SECONDS = 0.001
-# A chunk is this part of a worker's share of what is left (see ``next_chunksize``).
-FACTOR = 0.5
 # An input is read this many chunks ahead of what the workers have, and at least so many items.
 READ_AHEAD = 4
 LEAST_READ = 16
@@ -161,7 +160,7 @@ class MapJob:
         if self.is_empty:
             return None
         start = self._position
-        size = self._chunksize or self._planned(self.size - start)
+        size = self._chunksize or self._planned(start)
         hands = self._hands(size)
         if self._out >= hands * self._workers:
             return None
@@ -189,9 +188,10 @@ class MapJob:
             return HANDS if self._chunksize else 1
         return max(HANDS, ahead(self._item_seconds * size, AHEAD_SECONDS))
 
-    def _planned(self, left: int) -> int:
+    def _planned(self, start: int) -> int:
+        """Return how many items the chunk has that begins at an index."""
         if self._item_seconds is None:
-            return max(1, min(left // (FIRST_PART * self._workers), MOST_FIRST))
+            return max(1, min((self.size - start) // (FIRST_PART * self._workers), MOST_FIRST))
         course = self._course
         if course is None:
             # Where the first items are cheaper than those of earlier jobs, the others may not be.
@@ -204,10 +204,10 @@ class MapJob:
         longest = min(share / parts, LONGEST_CHUNK_SECONDS)
         most = ceil(self.size / (parts * self._workers))
         # Chunks shrink towards the end, by factoring, so that the workers end together.
-        done = course.before(self.size - left)
-        share_left = FACTOR * (course.seconds - done) / self._workers
+        done = course.before(start)
+        share_left = DEFAULT_CHUNKING.share * (course.seconds - done) / self._workers
         seconds = min(longest, max(SHORT_CHUNK_SECONDS, share_left))
-        return max(1, min(most, course.reached(done + seconds) - (self.size - left)))
+        return max(1, min(most, course.reached(done + seconds) - start))
 
     def _settle(self, start: int, size: int, outcome: Any, seconds: float, cpu: float) -> None:
         self._out -= 1

@@ -221,7 +221,7 @@ def run(order: Any, functions: Functions, meter: Meter) -> Ran:
     Args:
         order: a call, or a chunk as ``Chunk.packed`` sends it.
         functions: the functions that are open.
-        meter: says whether to measure its CPU time.
+        meter: measures the CPU time of chunks.
 
     Returns:
         The outcome of a call is its value, or ``Raised``; that of a chunk is the list of results,

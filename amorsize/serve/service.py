@@ -101,7 +101,7 @@ class Service:
         self._naps = self._nap = self._woken = 0
         try:
             self._staff.fill(workers)
-        except BaseException as error:
+        except BaseException as error:  # also Ctrl-C: nothing else would end them
             self._staff.end(gently=False)
             if isinstance(error, CannotStart):
                 raise OSError(f"no worker can be started: {error}") from error
