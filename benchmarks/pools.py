@@ -3,10 +3,10 @@
     python benchmarks/pools.py [--processes 5] [--save] [name ...]
 
 Prints a line for each workload: the medians of both pools' ``map`` without a chunk size, their
-ratio, and the least and the greatest ratio of a process; then the time of 20,000 trivial tasks in
-both executors. In each of several fresh processes the two alternate, and both have run the workload
-before: how fast a function runs in a process depends on where its memory happens to be, by some per
-cent.
+ratio, and the least and the greatest ratio of a process; then the time of a chunk of one trivial
+item in both pools, and that of 20,000 trivial tasks in both executors. In each of several fresh
+processes the two alternate, and both have run the workload before: how fast a function runs in a
+process depends on where its memory happens to be, by some per cent.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ WORKERS = 2
 ROUNDS = 25
 MOST_SECONDS = 3.0
 TASKS = 20_000
+CHUNKS = 2_000
 
 
 def same(x):
@@ -57,6 +58,16 @@ def pools(name):
             for one, times in pairs:
                 times.append(timed(lambda one=one: one.map(workload.func, data)))
     return statistics.median(theirs), statistics.median(ours)
+
+
+def chunks():
+    """Return the medians of (standard Pool, Pool) for a chunk of one trivial item, s."""
+    with multiprocessing.Pool(WORKERS) as stock, Pool(WORKERS) as pool:
+        found = {stock: [], pool: []}
+        for _ in range(15):
+            for one, times in found.items():
+                times.append(timed(lambda one=one: one.map(same, range(CHUNKS), 1)) / CHUNKS)
+    return tuple(map(statistics.median, found.values()))
 
 
 def submit_all(executor):
@@ -107,12 +118,15 @@ def main():
     lines = compared(options.names or WORKLOADS, options.processes)
     mean = exp(statistics.fmean(log(line["ratio"]) for line in lines.values()))
     print(f"geometric mean {mean:.3f}")
+    chunk = chunks()
+    print("a chunk of one trivial item {:.1f} {:.1f} us".format(*(1e6 * each for each in chunk)))
     theirs, ours = executors()
     print(
         f"{TASKS:,} tasks {theirs * 1e3:.0f} {ours * 1e3:.0f} ms, {theirs / ours:.2f} times faster"
     )
     if options.save:
-        write("pools", {"pools": lines, "geometric_mean": mean, "executors": (theirs, ours)})
+        figures = {"pools": lines, "geometric_mean": mean, "chunk": chunk}
+        write("pools", {**figures, "executors": (theirs, ours)})
 
 
 if __name__ == "__main__":
